@@ -1,0 +1,47 @@
+# docker buildx bake packages     the package images
+# docker buildx bake frontend     the frontend image
+# docker buildx bake aws          the machine of examples/aws.yml, from all of them
+
+variable "REGISTRY" {
+  description = "where the images of packages and frontend belong"
+  default     = "docker.io/slipwaybuild"
+}
+
+variable "PACKAGES" {
+  default = [
+    "kernel", "init", "runc", "containerd", "ca-certificates",
+    "sysctl", "dhcpcd", "metadata", "rngd", "sshd",
+  ]
+}
+
+group "default" {
+  targets = ["frontend", "packages"]
+}
+
+target "frontend" {
+  tags      = ["${REGISTRY}/slipway:1"]
+  platforms = ["linux/amd64"]
+  attest    = ["type=provenance,disabled=true"]
+}
+
+target "packages" {
+  name       = pkg
+  matrix     = { pkg = PACKAGES }
+  dockerfile = "packages/${pkg}/Dockerfile"
+  tags       = ["${REGISTRY}/${pkg}:v1"]
+  platforms  = ["linux/amd64"]
+  attest     = ["type=provenance,disabled=true"]
+}
+
+# Every image that the YAML names, and the frontend itself, is built from this
+# checkout instead of being pulled.
+target "aws" {
+  dockerfile = "examples/aws.yml"
+  target     = "raw"
+  args       = { SIZE = "100M" }
+  contexts = merge(
+    { "slipwaybuild/slipway:1" = "target:frontend" },
+    { for p in PACKAGES : "slipwaybuild/${p}:v1" => "target:${p}" },
+  )
+  output = ["type=local,dest=out"]
+}

@@ -1,0 +1,260 @@
+// Package frontend is the door to Slipway: a BuildKit gateway frontend that
+// reads a machine YAML, resolves the images it names and answers with a graph
+// that writes the machine in the format of --target.
+package frontend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/moby/buildkit/frontend/dockerui"
+	"github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipway-build/slipway/exporter"
+	graph "github.com/slipway-build/slipway/llb"
+	"github.com/slipway-build/slipway/machine"
+)
+
+// toolsContext is the named context that replaces the frontend's own image as
+// the home of exporter and boot loaders. The frontend needs it where it runs
+// outside of an image.
+const toolsContext = "slipway-tools"
+
+// Build answers one request of BuildKit. It is a [client.BuildFunc]: it runs
+// in the frontend image or inside a client.
+//
+// Mistakes in the machine YAML and failures of the images it names come back
+// as errors that carry the lines at fault (solver/errdefs.Source).
+func Build(ctx context.Context, c client.Client) (*client.Result, error) {
+	bc, err := dockerui.NewClient(c)
+	if err != nil {
+		return nil, err
+	}
+	src, err := bc.ReadEntrypoint(ctx, "YAML")
+	if err != nil {
+		return nil, err
+	}
+	b := &builder{client: c, ui: bc, src: src}
+	if b.lint, err = newLint(bc.LinterConfig, src.Data); err != nil {
+		return nil, err
+	}
+	if res, ok, err := bc.HandleSubrequest(ctx, b.requests()); ok || err != nil {
+		return res, err
+	}
+
+	m, err := b.parse()
+	if err != nil {
+		return nil, b.locate(err)
+	}
+	opt, err := parseOptions(bc.Target, bc.BuildArgs, src.Filename)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range unknownArguments(bc.BuildArgs) {
+		src.Warn(ctx, w, client.WarnOpts{})
+	}
+	tools, err := b.tools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rb, err := bc.Build(ctx, func(ctx context.Context, platform *ocispecs.Platform, i int) (*dockerui.BuildResult, error) {
+		res, err := b.machine(ctx, m, opt, tools, b.target(platform), i == 0)
+		return res, b.locate(err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rb.Finalize()
+}
+
+type builder struct {
+	client client.Client
+	ui     *dockerui.Client
+	src    *dockerui.Source
+	lint   *lint
+}
+
+func (b *builder) parse() (*machine.Machine, error) {
+	return machine.Parse(machine.Source{Name: b.src.Filename, Data: b.src.Data})
+}
+
+// target is the machine's platform: the one asked for, or the builder's own.
+func (b *builder) target(p *ocispecs.Platform) ocispecs.Platform {
+	if p == nil {
+		p = &b.ui.BuildPlatforms[0]
+	}
+	return platforms.Normalize(*p)
+}
+
+// machine builds one platform's output.
+func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, tools llb.State, platform ocispecs.Platform, warn bool) (*dockerui.BuildResult, error) {
+	images, err := b.resolve(ctx, m.ImageRefs(), platform)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := m.Plan(images.configs())
+	if err != nil {
+		return nil, err
+	}
+	if warn {
+		if err := b.lint.warn(ctx, b.src, append(m.Warnings(), plan.Warnings...)); err != nil {
+			return nil, err
+		}
+	}
+	buildContext, err := b.context(ctx, plan)
+	if err != nil {
+		return nil, err
+	}
+
+	compression := opt.compression
+	if compression == "" {
+		compression = images.compression(plan.Kernel)
+	}
+	label := ""
+	if b.ui.MultiPlatformRequested {
+		label = platforms.FormatAll(platform) + " "
+	}
+	state, err := graph.Machine(graph.Input{
+		Plan:        plan,
+		Images:      images.states(),
+		Context:     buildContext,
+		Tools:       tools,
+		Builder:     b.ui.BuildPlatforms[0],
+		Location:    b.location,
+		IgnoreCache: b.ui.IsNoCache,
+		Label:       label,
+	}, graph.Options{
+		Format:       opt.format.Name,
+		Name:         opt.name,
+		Size:         opt.size,
+		Compression:  compression,
+		Architecture: platform.Architecture,
+		Loaders:      opt.format.Loaders,
+		Epoch:        opt.epoch,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ref, err := b.solve(ctx, state)
+	if err != nil {
+		return nil, err
+	}
+	epoch := exporter.Epoch
+	if opt.epoch != nil {
+		epoch = *opt.epoch
+	}
+	created := time.Unix(epoch, 0).UTC()
+	return &dockerui.BuildResult{Reference: ref, Image: imageConfig(platform, created), Epoch: &created}, nil
+}
+
+// imageConfig describes the output where an image exporter is asked for it.
+func imageConfig(p ocispecs.Platform, created time.Time) *dockerspec.DockerOCIImage {
+	img := &dockerspec.DockerOCIImage{}
+	img.Platform = p
+	img.Created = &created
+	img.RootFS.Type = "layers"
+	return img
+}
+
+// solve submits a state. BuildKit works on it when its result is needed.
+func (b *builder) solve(ctx context.Context, st llb.State) (client.Reference, error) {
+	def, err := st.Marshal(ctx, llb.WithCaps(b.ui.BuildOpts().LLBCaps))
+	if err != nil {
+		return nil, fmt.Errorf("marshal the graph: %w", err)
+	}
+	res, err := b.client.Solve(ctx, client.SolveRequest{Definition: def.ToPB(), CacheImports: b.ui.CacheImports})
+	if err != nil {
+		return nil, err
+	}
+	return res.SingleRef()
+}
+
+// tools finds exporter and boot loaders: in a named context when there is one,
+// else in the image that this very process was started from.
+func (b *builder) tools(ctx context.Context) (llb.State, error) {
+	nc, err := b.ui.NamedContext(toolsContext, dockerui.ContextOpt{NoDockerignore: true, Platform: &b.ui.BuildPlatforms[0]})
+	if err != nil {
+		return llb.State{}, err
+	}
+	if nc != nil {
+		st, _, err := nc.Load(ctx)
+		if err != nil {
+			return llb.State{}, fmt.Errorf("load build context %s: %w", toolsContext, err)
+		}
+		return *st, nil
+	}
+	if self, ok := b.client.(interface{ CurrentFrontend() (*llb.State, error) }); ok {
+		st, err := self.CurrentFrontend()
+		if err != nil {
+			return llb.State{}, fmt.Errorf("read the frontend's own image: %w", err)
+		}
+		if st != nil {
+			return *st, nil
+		}
+	}
+	return llb.State{}, fmt.Errorf("no exporter: the frontend runs outside of its image; give its files with --build-context %s=PATH", toolsContext)
+}
+
+// context is the build context, reduced to the files that the plan takes.
+func (b *builder) context(ctx context.Context, plan *machine.Plan) (llb.State, error) {
+	var paths []string
+	for _, f := range plan.Files {
+		if f.Source != "" {
+			paths = append(paths, f.Source)
+		}
+	}
+	if len(paths) == 0 {
+		return llb.Scratch(), nil
+	}
+	st, err := b.ui.MainContext(ctx, llb.FollowPaths(paths))
+	if err != nil {
+		return llb.State{}, err
+	}
+	return *st, b.checkSources(ctx, *st, plan)
+}
+
+// checkSources finds the files that the context lacks before anything is built.
+func (b *builder) checkSources(ctx context.Context, st llb.State, plan *machine.Plan) error {
+	ref, err := b.solve(ctx, st)
+	if err != nil {
+		return err
+	}
+	var missing machine.Diagnostics
+	for _, f := range plan.Files {
+		if f.Source == "" || f.Optional {
+			continue
+		}
+		stat, err := ref.StatFile(ctx, client.StatRequest{Path: f.Source})
+		switch {
+		case err != nil && isNotFound(err):
+			missing = append(missing, machine.Diagnostic{Range: f.Range, Message: fmt.Sprintf(
+				"source %q of file %q is not in the build context; paths are relative to it, and .dockerignore may hide it", f.Source, f.Path)})
+		case err != nil:
+			return fmt.Errorf("look for %s in the build context: %w", f.Source, err)
+		case stat.IsDir():
+			missing = append(missing, machine.Diagnostic{Range: f.Range, Message: fmt.Sprintf(
+				"source %q of file %q is a directory; name a file", f.Source, f.Path)})
+		}
+	}
+	if len(missing) > 0 {
+		return missing
+	}
+	return nil
+}
+
+// location ties a vertex to the YAML, for the errors of BuildKit itself.
+func (b *builder) location(r machine.Range) llb.ConstraintsOpt {
+	return b.src.Location([]*pb.Range{pbRange(r)})
+}
+
+var errNoImage = errors.New("no image")
+
+var _ = exptypes.ExporterPlatformsKey

@@ -1,0 +1,149 @@
+package frontend
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/agext/levenshtein"
+
+	"github.com/slipway-build/slipway/exporter"
+)
+
+// An argument is a build argument that the frontend knows.
+type argument struct {
+	name, description, value string
+}
+
+// arguments lists the build arguments with their defaults as text for people.
+var arguments = []argument{
+	{"NAME", "prefix of the output files", "the machine YAML's base name"},
+	{"SIZE", "size of a disk, such as 100M or 1G", "the smallest that fits"},
+	{"COMPRESSION", "of the initramfs: zstd, gzip or none, with :LEVEL if need be", "the best that the kernel unpacks"},
+}
+
+// foreign build arguments are BuildKit's or the environment's, not ours to judge.
+var foreign = []string{
+	"SOURCE_DATE_EPOCH", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY",
+}
+
+type options struct {
+	format      exporter.Format
+	name        string
+	size        int64 // bytes, 0 for the smallest that fits
+	compression string
+	epoch       *int64
+}
+
+// parseOptions reads what the user chose by --target and --build-arg.
+func parseOptions(target string, args map[string]string, filename string) (options, error) {
+	o := options{format: exporter.Formats[0], name: args["NAME"], compression: args["COMPRESSION"]}
+	if target != "" {
+		i := slices.IndexFunc(exporter.Formats, func(f exporter.Format) bool { return f.Name == target })
+		if i < 0 {
+			var names []string
+			for _, f := range exporter.Formats {
+				names = append(names, f.Name)
+			}
+			return o, fmt.Errorf("--target: unknown format %q%s; the formats are %s",
+				target, suggest(target, names), strings.Join(names, ", "))
+		}
+		o.format = exporter.Formats[i]
+	}
+	if o.name == "" {
+		base := path.Base(filename)
+		o.name = strings.TrimSuffix(base, path.Ext(base))
+	}
+	if o.name == "." || o.name == ".." || strings.ContainsAny(o.name, "/\x00") {
+		return o, fmt.Errorf("--build-arg NAME=%s: not a file name; give a name without slashes", o.name)
+	}
+	var err error
+	if s := args["SIZE"]; s != "" {
+		if !o.format.Disk {
+			return o, fmt.Errorf("--build-arg SIZE=%s: format %s has no size; leave it out", s, o.format.Name)
+		}
+		if o.size, err = parseSize(s); err != nil {
+			return o, err
+		}
+	}
+	if o.compression != "" {
+		if err := checkCompression(o.compression); err != nil {
+			return o, err
+		}
+	}
+	if s := args["SOURCE_DATE_EPOCH"]; s != "" {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil || n < 0 {
+			return o, fmt.Errorf("--build-arg SOURCE_DATE_EPOCH=%s: not a number of seconds since 1970", s)
+		}
+		o.epoch = &n
+	}
+	return o, nil
+}
+
+// parseSize reads a number of bytes with an optional binary unit.
+func parseSize(s string) (int64, error) {
+	digits := strings.TrimRight(strings.ToUpper(s), "KMGTIB")
+	unit := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(s)[len(digits):], "B"), "I")
+	shift, ok := map[string]int{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[unit]
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || !ok || n <= 0 || n > math.MaxInt64>>shift {
+		return 0, fmt.Errorf("--build-arg SIZE=%s: not a size; give a number with M or G, such as 100M", s)
+	}
+	return n << shift, nil
+}
+
+// Levels that the exporter's compressors take.
+var levels = map[string]int{"zstd": 22, "gzip": 9, "none": 0}
+
+func checkCompression(s string) error {
+	algorithm, level, leveled := strings.Cut(s, ":")
+	most, ok := levels[algorithm]
+	if !ok {
+		return fmt.Errorf("--build-arg COMPRESSION=%s: unknown algorithm %q%s; give zstd, gzip or none",
+			s, algorithm, suggest(algorithm, slices.Sorted(maps.Keys(levels))))
+	}
+	if n, err := strconv.Atoi(level); leveled && (err != nil || n < 1 || n > most) {
+		if most == 0 {
+			return fmt.Errorf("--build-arg COMPRESSION=%s: none has no level", s)
+		}
+		return fmt.Errorf("--build-arg COMPRESSION=%s: the level of %s is a number from 1 to %d", s, algorithm, most)
+	}
+	return nil
+}
+
+// unknownArguments names the build arguments that have no meaning here, each
+// with what the user may have meant.
+func unknownArguments(args map[string]string) []string {
+	var names, out []string
+	for _, a := range arguments {
+		names = append(names, a.name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(args)) {
+		upper := strings.ToUpper(name)
+		if slices.Contains(names, name) || slices.Contains(foreign, upper) || strings.HasPrefix(upper, "BUILDKIT_") {
+			continue
+		}
+		out = append(out, fmt.Sprintf("build argument %s has no effect%s; known are %s",
+			name, suggest(name, names), strings.Join(names, ", ")))
+	}
+	return out
+}
+
+// suggest names the candidate that a mistyped word most likely stands for.
+func suggest(word string, candidates []string) string {
+	best, least := "", len(word)/2+1
+	for _, c := range candidates {
+		if d := levenshtein.Distance(strings.ToLower(word), strings.ToLower(c), nil); d < least {
+			best, least = c, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %q?)", best)
+}

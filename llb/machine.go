@@ -1,0 +1,264 @@
+// Package llb turns a machine's plan into a BuildKit graph.
+//
+// The graph has one vertex per component, which packs that component's image
+// into a segment; one that joins the segments in order into the initrd; and
+// one per output format. A vertex is keyed by the bytes it reads, so that a
+// changed component runs its own pack, the join and the format again, and
+// nothing else. Everything runs in containers that hold the exporter alone,
+// without network, on mounts that are read-only but for the output.
+package llb
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+
+	"github.com/moby/buildkit/client/llb"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipway-build/slipway/machine"
+)
+
+// Where the tools lie in the frontend image and in the containers.
+const (
+	exporterPath = "/slipway-exporter"
+	loadersPath  = "/loaders"
+	outPath      = "/out"
+)
+
+// Input is what a graph is made of besides the plan itself.
+type Input struct {
+	Plan   *machine.Plan
+	Images map[string]llb.State // root filesystem by canonical image name
+	// Context holds the files that [machine.Entry.Source] names.
+	Context llb.State
+	// Tools holds the exporter and the boot loaders: the frontend's own image.
+	Tools llb.State
+	// Builder is the platform of the worker: nothing of the machine is executed.
+	Builder ocispecs.Platform
+	// Location gives the place in the machine YAML that a vertex comes from.
+	Location func(machine.Range) llb.ConstraintsOpt
+	// IgnoreCache tells whether a component is to be made anew.
+	IgnoreCache func(component string) bool
+	// Label precedes every vertex name, e.g. with the platform.
+	Label string
+}
+
+// Options are the user's choices for one output.
+type Options struct {
+	Format       string // of the exporter's table
+	Name         string // prefix of the output files
+	Size         int64  // of a disk, in bytes; 0 for the smallest that fits
+	Compression  string // of the segments: an algorithm, or algorithm:level
+	Architecture string // of the machine, in Go's spelling
+	Loaders      bool   // the format needs boot loaders
+	Epoch        *int64 // SOURCE_DATE_EPOCH, in seconds; nil for the exporter's own constant
+}
+
+// Machine returns the state whose root folder holds the output files.
+func Machine(in Input, opt Options) (llb.State, error) {
+	g := graph{Input: in, Options: opt}
+
+	boot := llb.Scratch()
+	var segments []llb.State
+	dirs, err := g.entries("directories", in.Plan.Dirs)
+	if err != nil {
+		return llb.State{}, err
+	}
+	segments = append(segments, dirs)
+
+	if k := in.Plan.Kernel; k != nil {
+		image, err := g.image(k.Image)
+		if err != nil {
+			return llb.State{}, err
+		}
+		boot = g.kernel(k, image)
+		if k.Tar != "" {
+			segments = append(segments, boot)
+		}
+	}
+	for _, tree := range in.Plan.Trees {
+		image, err := g.image(tree.Image)
+		if err != nil {
+			return llb.State{}, err
+		}
+		segments = append(segments, g.pack(tree, image))
+	}
+	for _, generated := range []struct {
+		name    string
+		entries []machine.Entry
+	}{{"configuration", in.Plan.Configs}, {"files", in.Plan.Files}} {
+		if len(generated.entries) == 0 {
+			continue
+		}
+		s, err := g.entries(generated.name, generated.entries)
+		if err != nil {
+			return llb.State{}, err
+		}
+		segments = append(segments, s)
+	}
+	return g.write(boot, g.join(boot, segments)), nil
+}
+
+type graph struct {
+	Input
+	Options
+}
+
+func (g *graph) image(name string) (llb.State, error) {
+	st, ok := g.Images[name]
+	if !ok {
+		return llb.State{}, fmt.Errorf("image %s is not resolved", name)
+	}
+	return st, nil
+}
+
+// pack makes one component's segment.
+func (g *graph) pack(t machine.Tree, image llb.State) llb.State {
+	return g.run(vertex{
+		component: t.Name,
+		name:      "pack " + t.Image,
+		args:      []string{"pack", "--in", "/in", "--prefix", t.Prefix, "--rules", t.Rules, "--compression", g.Compression},
+		mounts:    []mount{{at: "/in", state: image}},
+		cached:    true,
+		opts:      []llb.ConstraintsOpt{g.Location(t.Range)},
+	})
+}
+
+// kernel takes kernel, microcode and the kernel's own tar out of their image.
+func (g *graph) kernel(k *machine.Kernel, image llb.State) llb.State {
+	return g.run(vertex{
+		component: "kernel",
+		name:      "pack " + k.Image,
+		args: []string{"kernel", "--in", "/in", "--binary", k.Binary, "--tar", k.Tar, "--ucode", k.Ucode,
+			"--compression", g.Compression},
+		mounts: []mount{{at: "/in", state: image}},
+		cached: true,
+		opts:   []llb.ConstraintsOpt{g.Location(k.Range)},
+	})
+}
+
+// entries makes a segment of generated files and of files of the context.
+func (g *graph) entries(name string, entries []machine.Entry) (llb.State, error) {
+	spec, err := json.Marshal(entries)
+	if err != nil {
+		return llb.State{}, fmt.Errorf("encode %s: %w", name, err)
+	}
+	v := vertex{
+		component: name,
+		name:      fmt.Sprintf("pack %d entries", len(entries)),
+		args:      []string{"entries", "--spec", "/spec/entries.json", "--compression", g.Compression},
+		mounts:    []mount{{at: "/spec", state: g.file("entries.json", spec)}},
+		cached:    true,
+	}
+	for _, e := range entries {
+		if e.Source != "" {
+			v.opts = append(v.opts, g.Location(e.Range))
+		}
+	}
+	if len(v.opts) > 0 {
+		v.args = append(v.args, "--source", "/context")
+		v.mounts = append(v.mounts, mount{at: "/context", state: g.Context})
+	}
+	return g.run(v), nil
+}
+
+// join concatenates the segments.
+func (g *graph) join(boot llb.State, segments []llb.State) llb.State {
+	v := vertex{component: "initrd", name: fmt.Sprintf("join %d segments", len(segments)), args: []string{"join"}}
+	if k := g.Plan.Kernel; k != nil && k.Ucode != "" {
+		v.args = append(v.args, "--ucode", "/kernel/ucode.cpio")
+		v.mounts = append(v.mounts, mount{at: "/kernel", state: boot})
+	}
+	for i, s := range segments {
+		at := fmt.Sprintf("/segments/%03d", i)
+		v.args = append(v.args, at)
+		v.mounts = append(v.mounts, mount{at: at, state: s})
+	}
+	return g.run(v)
+}
+
+// write makes the output format.
+func (g *graph) write(boot, initrd llb.State) llb.State {
+	v := vertex{
+		component: g.Format,
+		name:      "write " + g.Name,
+		args: []string{"write", "--format", g.Format, "--name", g.Name, "--arch", g.Architecture,
+			"--initrd", "/initrd/initrd.img", "--cmdline", "/cmdline/cmdline"},
+		mounts: []mount{
+			{at: "/initrd", state: initrd},
+			{at: "/cmdline", state: g.file("cmdline", []byte(g.Plan.Cmdline))},
+		},
+	}
+	if g.Plan.Kernel != nil {
+		v.args = append(v.args, "--kernel", "/kernel/kernel")
+		v.mounts = append(v.mounts, mount{at: "/kernel", state: boot})
+		v.opts = append(v.opts, g.Location(g.Plan.Kernel.Range))
+	}
+	if g.Size > 0 {
+		v.args = append(v.args, "--size", strconv.FormatInt(g.Size, 10))
+	}
+	if g.Loaders {
+		v.args = append(v.args, "--loaders", loadersPath)
+		v.mounts = append(v.mounts, mount{at: loadersPath, state: g.Tools, path: loadersPath})
+	}
+	if g.Epoch != nil {
+		v.args = append(v.args, "--epoch", strconv.FormatInt(*g.Epoch, 10))
+	}
+	return g.run(v)
+}
+
+type vertex struct {
+	component string
+	name      string
+	args      []string
+	mounts    []mount
+	cached    bool // worth a place in a remote cache of any mode
+	opts      []llb.ConstraintsOpt
+}
+
+type mount struct {
+	at    string
+	state llb.State
+	path  string // within state
+}
+
+// run executes the exporter and returns its output folder. The root is empty,
+// so that the frontend's version is not part of the key: only the exporter's
+// own bytes are.
+func (g *graph) run(v vertex) llb.State {
+	opts := []llb.RunOption{
+		llb.Args(slices.Concat([]string{exporterPath, v.args[0], "--out", outPath}, v.args[1:])),
+		llb.AddMount(exporterPath, g.Tools, llb.SourcePath(exporterPath), llb.Readonly),
+		llb.Network(llb.NetModeNone),
+		llb.WithCustomName("[" + g.Label + v.component + "] " + v.name),
+	}
+	for _, m := range v.mounts {
+		mo := []llb.MountOption{llb.Readonly}
+		if m.path != "" {
+			mo = append(mo, llb.SourcePath(m.path))
+		}
+		opts = append(opts, llb.AddMount(m.at, m.state, mo...))
+	}
+	for _, o := range v.opts {
+		opts = append(opts, o)
+	}
+	if g.IgnoreCache(v.component) {
+		opts = append(opts, llb.IgnoreCache)
+	}
+	if v.cached {
+		opts = append(opts, llb.WithExportCache())
+	} else {
+		opts = append(opts, llb.WithoutExportCache())
+	}
+	return llb.Scratch().Platform(g.Builder).Run(opts...).AddMount(outPath, llb.Scratch())
+}
+
+// file is a state with one generated file.
+func (g *graph) file(name string, data []byte) llb.State {
+	return llb.Scratch().Platform(g.Builder).File(
+		llb.Mkfile(path.Join("/", name), 0o644, data),
+		llb.WithCustomName("["+g.Label+"internal] generate "+name))
+}
