@@ -1,0 +1,147 @@
+// Package cpio writes cpio archives in the "new ASCII" format, newc, the one
+// that Linux unpacks as initramfs.
+//
+// Format: Linux, Documentation/driver-api/early-userspace/buffer-format.rst;
+// cpio(5), "New ASCII Format". An archive is a sequence of members: a header of
+// 110 characters (magic 070701 and 13 numbers of eight hexadecimal digits), the
+// name with a NUL, the content; header with name, and content, are each padded
+// with NULs to a multiple of four bytes. A member named TRAILER!!! ends it.
+package cpio
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+)
+
+// File types, to be combined with the permission bits in Header.Mode.
+const (
+	TypeFIFO    uint32 = 0o010000
+	TypeChar    uint32 = 0o020000
+	TypeDir     uint32 = 0o040000
+	TypeBlock   uint32 = 0o060000
+	TypeFile    uint32 = 0o100000
+	TypeSymlink uint32 = 0o120000
+)
+
+// MaxSize is the longest content of one member, in bytes: its length has 32 bits.
+const MaxSize = math.MaxUint32
+
+// nameMax is the longest name with its NUL that Linux accepts; it skips
+// members with longer names without a word.
+const nameMax = 4096
+
+const (
+	magic      = "070701"
+	headerSize = len(magic) + 13*8
+	trailer    = "TRAILER!!!"
+)
+
+// Header describes one member. Members with the same Inode and Links of at
+// least 2 are hard links of one file; the content comes with the last of them.
+type Header struct {
+	Name  string // path without leading slash
+	Inode uint32
+	Mode  uint32 // type and permission bits
+	UID   uint32
+	GID   uint32
+	Links uint32
+	Size  int64  // bytes of content that follow; for a symlink, of its target
+	Major uint32 // device number, for TypeChar and TypeBlock
+	Minor uint32
+	MTime uint32 // seconds since 1970
+}
+
+// Writer writes one archive.
+type Writer struct {
+	w    io.Writer
+	name string // of the current member
+	left int64  // content of it not yet written
+	pad  int64  // NULs that follow the content
+	err  error
+}
+
+// NewWriter returns a Writer to w. Close ends the archive.
+func NewWriter(w io.Writer) *Writer {
+	return &Writer{w: w}
+}
+
+// WriteHeader starts a member. Its content, h.Size bytes, must then be written
+// with Write. It fails if the content of the member before is incomplete, and
+// if h cannot be stored: a content over MaxSize, a name that is empty, too
+// long or the trailer's.
+func (w *Writer) WriteHeader(h Header) error {
+	switch {
+	case h.Name == "" || h.Name == trailer:
+		return fmt.Errorf("cpio: a file cannot have the name %q", h.Name)
+	case len(h.Name)+1 > nameMax:
+		return fmt.Errorf("cpio: the name %.64s… has %d bytes; Linux takes %d", h.Name, len(h.Name), nameMax-1)
+	case h.Size < 0:
+		return fmt.Errorf("cpio: %s: negative size", h.Name)
+	case h.Size > MaxSize:
+		return fmt.Errorf("cpio: %s has %d bytes, but a file in an initramfs must be smaller than 4 GiB (%d bytes)",
+			h.Name, h.Size, int64(MaxSize)+1)
+	}
+	if err := w.endMember(); err != nil {
+		return err
+	}
+	return w.writeHeader(h)
+}
+
+func (w *Writer) writeHeader(h Header) error {
+	buf := make([]byte, 0, headerSize+len(h.Name)+4)
+	buf = fmt.Appendf(buf, "%s%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00", magic,
+		h.Inode, h.Mode, h.UID, h.GID, h.Links, h.MTime, h.Size,
+		0, 0, // device that holds the file: archive is one device
+		h.Major, h.Minor, len(h.Name)+1,
+		0, // checksum: unused in this format
+		h.Name)
+	for len(buf)%4 != 0 {
+		buf = append(buf, 0)
+	}
+	w.name, w.left, w.pad = h.Name, h.Size, -h.Size&3
+	return w.write(buf)
+}
+
+// Write writes content of the current member.
+func (w *Writer) Write(p []byte) (int, error) {
+	if int64(len(p)) > w.left {
+		return 0, fmt.Errorf("cpio: %s: content is longer than its size says by %d bytes", w.name, int64(len(p))-w.left)
+	}
+	if err := w.write(p); err != nil {
+		return 0, err
+	}
+	w.left -= int64(len(p))
+	return len(p), nil
+}
+
+// Close ends the archive. It does not close the underlying writer.
+func (w *Writer) Close() error {
+	if err := w.endMember(); err != nil {
+		return err
+	}
+	if err := w.writeHeader(Header{Name: trailer, Links: 1}); err != nil {
+		return err
+	}
+	w.err = errors.New("cpio: archive is closed")
+	return nil
+}
+
+func (w *Writer) endMember() error {
+	if w.err != nil {
+		return w.err
+	}
+	if w.left > 0 {
+		return fmt.Errorf("cpio: %s: content is shorter than its size says by %d bytes", w.name, w.left)
+	}
+	return w.write(make([]byte, w.pad))
+}
+
+func (w *Writer) write(p []byte) error {
+	if w.err != nil {
+		return w.err
+	}
+	_, w.err = w.w.Write(p)
+	return w.err
+}

@@ -1,0 +1,113 @@
+package segment
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/pgzip"
+)
+
+// Compression says how a segment is compressed. The zero value is no valid
+// compression: use ParseCompression.
+type Compression struct {
+	Algorithm string // "zstd", "gzip" or "none"
+	Level     int
+}
+
+// Levels as users of the zstd and gzip programs know them. The default of
+// zstd is the one that pays on a build's critical path: see BenchmarkPack.
+const (
+	zstdMin, zstdDefault, zstdMax = 1, 3, 22
+	gzipMin, gzipDefault, gzipMax = 1, 6, 9
+)
+
+// Limits of the zstd frames. The window is what the kernel allocates to unpack
+// a segment, so it is fixed here and not left to the level.
+const (
+	zstdWindow  = 8 << 20 // bytes
+	zstdThreads = 4       // each takes about 5 windows of memory
+)
+
+// ParseCompression reads "zstd", "gzip" or "none", the first two also with a
+// level: "zstd:19", "gzip:9". Levels of zstd go from 1 to 22, of which the
+// encoder tells apart four ranges (1–2, 3–5, 6–9, 10–22); of gzip from 1 to 9.
+func ParseCompression(s string) (Compression, error) {
+	name, level, hasLevel := strings.Cut(s, ":")
+	c := Compression{Algorithm: name}
+	var low, high int
+	switch name {
+	case "zstd":
+		c.Level, low, high = zstdDefault, zstdMin, zstdMax
+	case "gzip":
+		c.Level, low, high = gzipDefault, gzipMin, gzipMax
+	case "none":
+		if hasLevel {
+			return Compression{}, fmt.Errorf("compression %q: none has no level", s)
+		}
+		return c, nil
+	default:
+		return Compression{}, fmt.Errorf("compression %q: use zstd, gzip or none", s)
+	}
+	if hasLevel {
+		n, err := strconv.Atoi(level)
+		if err != nil || n < low || n > high {
+			return Compression{}, fmt.Errorf("compression %q: the level of %s is a number from %d to %d", s, name, low, high)
+		}
+		c.Level = n
+	}
+	return c, nil
+}
+
+// String gives the form that ParseCompression reads.
+func (c Compression) String() string {
+	if c.Algorithm == "none" {
+		return c.Algorithm
+	}
+	return fmt.Sprintf("%s:%d", c.Algorithm, c.Level)
+}
+
+// newWriter compresses into w as one frame. The bytes do not depend on the
+// number of processors.
+func (c Compression) newWriter(w io.Writer) (io.WriteCloser, error) {
+	switch c.Algorithm {
+	case "zstd":
+		return zstd.NewWriter(w,
+			zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(c.Level)),
+			zstd.WithWindowSize(zstdWindow),
+			// Input is cut into jobs of a fixed length, which any number
+			// of threads above one compress to the same bytes.
+			zstd.WithConcurrentBlocks(true),
+			zstd.WithEncoderConcurrency(min(max(runtime.GOMAXPROCS(0), 2), zstdThreads)))
+	case "gzip":
+		return pgzip.NewWriterLevel(w, c.Level)
+	case "none":
+		return nopCloser{w}, nil
+	}
+	return nil, fmt.Errorf("unknown compression %q", c.Algorithm)
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// detect finds the algorithm of a segment by its first bytes. The level cannot
+// be seen: it is the default.
+func detect(r *bufio.Reader) (Compression, error) {
+	head, err := r.Peek(6)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return Compression{}, err
+	}
+	for magic, name := range map[string]string{"\x28\xb5\x2f\xfd": "zstd", "\x1f\x8b": "gzip", "070701": "none"} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return ParseCompression(name)
+		}
+	}
+	return Compression{}, fmt.Errorf("not a segment: it starts with % x", head)
+}

@@ -1,0 +1,166 @@
+// Package segment makes the parts of an initramfs.
+//
+// Linux unpacks a sequence of cpio archives, each compressed or not, with NULs
+// between them (Linux, Documentation/driver-api/early-userspace/
+// buffer-format.rst). A segment is one of them: one newc archive that ends in
+// its trailer, one compression frame, padded with NULs to a multiple of 4
+// bytes. Join puts segments after each other; a later segment overrides files
+// and attributes of an earlier one and removes nothing.
+//
+// Entries are sorted, inodes numbered from 1 and times are 0, so a segment
+// depends on nothing but what it holds. Extended attributes are lost: newc
+// has no place for them.
+package segment
+
+import (
+	"fmt"
+	"io"
+	"path"
+
+	"github.com/slipway-build/slipway/exporter/cpio"
+	"github.com/slipway-build/slipway/exporter/tree"
+)
+
+// alignment of a segment in bytes: the kernel looks for an uncompressed
+// archive at such offsets only.
+const alignment = 4
+
+// Write writes entries, in their order, as one segment to w.
+func Write(w io.Writer, entries []tree.Entry, c Compression) error {
+	counter := &countingWriter{w: w}
+	compressor, err := c.newWriter(counter)
+	if err != nil {
+		return err
+	}
+	if err := writeArchive(compressor, entries); err != nil {
+		return err
+	}
+	if err := compressor.Close(); err != nil {
+		return fmt.Errorf("compress: %w", err)
+	}
+	_, err = w.Write(make([]byte, -counter.n&(alignment-1)))
+	return err
+}
+
+// hardLink is a file with several names in one archive.
+type hardLink struct {
+	inode uint32
+	total uint32 // names in the archive
+	seen  uint32 // names written
+}
+
+func writeArchive(w io.Writer, entries []tree.Entry) error {
+	links := map[uint64]*hardLink{}
+	for _, e := range entries {
+		if !linked(e) {
+			continue
+		}
+		if links[e.Inode] == nil {
+			links[e.Inode] = &hardLink{}
+		}
+		links[e.Inode].total++
+	}
+
+	archive := cpio.NewWriter(w)
+	buf := make([]byte, 256<<10)
+	var inodes uint32
+	for _, e := range entries {
+		link := &hardLink{total: 1}
+		if linked(e) {
+			link = links[e.Inode]
+		}
+		if link.seen == 0 {
+			inodes++
+			link.inode = inodes
+		}
+		link.seen++
+
+		h := cpio.Header{
+			Name:  e.Path,
+			Inode: link.inode,
+			Mode:  cpioType[e.Type] | e.Mode,
+			UID:   e.UID,
+			GID:   e.GID,
+			Links: link.total,
+			Major: e.Major,
+			Minor: e.Minor,
+		}
+		switch {
+		case e.Type == tree.Dir:
+			h.Links = 2
+		case e.Type == tree.Symlink:
+			h.Size = int64(len(e.Link))
+		case e.Type == tree.File && link.seen == link.total:
+			// As cpio(1) does: the last name brings the content.
+			h.Size = e.Size
+		}
+		if err := archive.WriteHeader(h); err != nil {
+			return err
+		}
+		if err := writeContent(archive, e, h.Size, buf); err != nil {
+			return fmt.Errorf("%s: %w", e.Path, err)
+		}
+	}
+	return archive.Close()
+}
+
+// linked tells whether e can share an inode with others. Symbolic links are
+// always written apart, since the kernel does not link them.
+func linked(e tree.Entry) bool {
+	return e.Inode != 0 && e.Type != tree.Symlink && e.Type != tree.Dir
+}
+
+var cpioType = map[tree.Type]uint32{
+	tree.File:    cpio.TypeFile,
+	tree.Dir:     cpio.TypeDir,
+	tree.Symlink: cpio.TypeSymlink,
+	tree.Char:    cpio.TypeChar,
+	tree.Block:   cpio.TypeBlock,
+	tree.FIFO:    cpio.TypeFIFO,
+}
+
+func writeContent(w io.Writer, e tree.Entry, size int64, buf []byte) error {
+	if e.Type == tree.Symlink {
+		_, err := io.WriteString(w, e.Link)
+		return err
+	}
+	if size == 0 {
+		return nil
+	}
+	content, err := e.Open()
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{content}, buf)
+	return err
+}
+
+// Under moves entries below the directory prefix. The directories that lead
+// there are added, 0755 root.
+func Under(prefix string, entries []tree.Entry) []tree.Entry {
+	if prefix == "" {
+		return entries
+	}
+	var moved []tree.Entry
+	for dir := prefix; dir != "."; dir = path.Dir(dir) {
+		moved = append(moved, tree.NewDir(dir))
+	}
+	for _, e := range entries {
+		e.Path = path.Join(prefix, e.Path)
+		moved = append(moved, e)
+	}
+	tree.Sort(moved)
+	return moved
+}
+
+type countingWriter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}

@@ -1,0 +1,119 @@
+// Package tree models a file tree that is about to be written in some format.
+//
+// A tree is a list of entries. It can be read from a directory (ReadDir) or
+// from a tar archive (ReadTar); the writers of formats see no difference.
+// Contents are opened one by one when a writer reaches them, so a tree of any
+// size costs memory for its names only.
+package tree
+
+import (
+	"fmt"
+	"io"
+	"path"
+	"sort"
+	"strings"
+)
+
+// Type is the type of a file.
+type Type uint8
+
+// The types of files that a root filesystem can hold. Sockets are missing on
+// purpose: no archive format can carry them.
+const (
+	File Type = iota + 1
+	Dir
+	Symlink
+	Char
+	Block
+	FIFO
+)
+
+var typeNames = map[Type]string{File: "file", Dir: "dir", Symlink: "symlink", Char: "char", Block: "block", FIFO: "fifo"}
+
+// String returns the word that spec files and error messages use.
+func (t Type) String() string {
+	if s, ok := typeNames[t]; ok {
+		return s
+	}
+	return fmt.Sprintf("type(%d)", uint8(t))
+}
+
+// Permission bits beyond the nine of rwx, as chmod(2) numbers them.
+const (
+	SetUID uint32 = 0o4000
+	SetGID uint32 = 0o2000
+	Sticky uint32 = 0o1000
+
+	// ModeMask covers all bits that Entry.Mode can have.
+	ModeMask uint32 = 0o7777
+)
+
+// Entry is one file of a tree.
+type Entry struct {
+	// Path is relative to the root of the tree: clean, with slashes, without
+	// leading slash. The root itself is no entry.
+	Path string
+	Type Type
+	// Mode holds the permission bits with SetUID, SetGID and Sticky.
+	Mode     uint32
+	UID, GID uint32
+	// Major and Minor are the device number of Char and Block.
+	Major, Minor uint32
+	// Link is the target of a Symlink, as it is.
+	Link string
+	// Size is the length of a File's content in bytes.
+	Size int64
+	// Inode is the same, and not 0, for entries that are hard links of one
+	// file. All of them then have the same attributes and content.
+	Inode uint64
+	// Xattrs are extended attributes by their full name.
+	Xattrs map[string]string
+	// Open opens the content of a File: Size bytes. Nil if Size is 0.
+	Open func() (io.ReadCloser, error)
+}
+
+// NewDir returns a directory with mode 0755 that belongs to root.
+func NewDir(path string) Entry {
+	return Entry{Path: path, Type: Dir, Mode: 0o755}
+}
+
+// NewFile returns a file of root with the given content.
+func NewFile(path string, mode uint32, content string) Entry {
+	return Entry{Path: path, Type: File, Mode: mode, Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader(content)), nil
+	}}
+}
+
+// NewSymlink returns a symbolic link of root.
+func NewSymlink(path, target string) Entry {
+	return Entry{Path: path, Type: Symlink, Mode: 0o777, Link: target}
+}
+
+// Sort orders entries by the bytes of their paths. A directory then comes
+// before everything in it, because its path is a prefix of theirs.
+func Sort(entries []Entry) {
+	sort.Slice(entries, func(i, j int) bool { return entries[i].Path < entries[j].Path })
+}
+
+// pathMax is Linux's PATH_MAX: the longest path in bytes, with the final NUL.
+const pathMax = 4096
+
+// CheckPath returns an error unless p is the path of an entry as Entry.Path
+// wants it.
+func CheckPath(p string) error {
+	switch {
+	case p == "" || p == ".":
+		return fmt.Errorf("path %q names the root, not a file in it", p)
+	case strings.HasPrefix(p, "/"):
+		return fmt.Errorf("path %q must be relative to the root: remove the leading slash", p)
+	case len(p) >= pathMax:
+		return fmt.Errorf("path %q… has %d bytes; Linux takes %d", p[:64], len(p), pathMax-1)
+	case strings.ContainsRune(p, 0):
+		return fmt.Errorf("path %q contains a NUL byte", p)
+	case p == ".." || strings.HasPrefix(p, "../"):
+		return fmt.Errorf("path %q leads out of the root", p)
+	case path.Clean(p) != p:
+		return fmt.Errorf("path %q is not clean: write %q", p, path.Clean(p))
+	}
+	return nil
+}
