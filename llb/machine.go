@@ -205,7 +205,7 @@ func (g *graph) write(boot, initrd llb.State) llb.State {
 		v.mounts = append(v.mounts, mount{at: loadersPath, state: g.Tools, path: loadersPath})
 	}
 	if g.Epoch != nil {
-		v.args = append(v.args, "--epoch", strconv.FormatInt(*g.Epoch, 10))
+		v.env = []string{"SOURCE_DATE_EPOCH", strconv.FormatInt(*g.Epoch, 10)}
 	}
 	return g.run(v)
 }
@@ -214,6 +214,7 @@ type vertex struct {
 	component string
 	name      string
 	args      []string
+	env       []string // name, value
 	mounts    []mount
 	cached    bool // worth a place in a remote cache of any mode
 	opts      []llb.ConstraintsOpt
@@ -234,6 +235,9 @@ func (g *graph) run(v vertex) llb.State {
 		llb.AddMount(exporterPath, g.Tools, llb.SourcePath(exporterPath), llb.Readonly),
 		llb.Network(llb.NetModeNone),
 		llb.WithCustomName("[" + g.Label + v.component + "] " + v.name),
+	}
+	if v.env != nil {
+		opts = append(opts, llb.AddEnv(v.env[0], v.env[1]))
 	}
 	for _, m := range v.mounts {
 		mo := []llb.MountOption{llb.Readonly}

@@ -1,0 +1,37 @@
+# The two commands: `make demo` does the main job, `make test` runs all tests.
+# Both set up everything they need on a Debian machine as root.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+# Where the stack's registry keeps what would otherwise be on Docker Hub.
+export REGISTRY ?= localhost:5000/slipwaybuild
+
+.PHONY: demo test lint bench stack images
+
+## demo: build examples/aws.yml with docker buildx, boot it, log in by ssh
+demo: images
+	hack/debian-packages qemu-system-x86 ovmf netcat-openbsd openssh-client
+	go run ./hack/demo
+
+## test: unit tests, and end-to-end tests against a real BuildKit and QEMU
+test: images
+	hack/debian-packages qemu-system-x86 ovmf netcat-openbsd openssh-client \
+		cpio zstd gdisk dosfstools mtools kmod
+	go test -timeout 25m ./...
+
+## lint: gofmt, go vet, staticcheck, shellcheck
+lint:
+	hack/lint
+
+## bench: benchmarks of the parts
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+## stack: buildkitd, registry and buildx builder on loopback
+stack:
+	hack/stack up
+
+## images: frontend and packages, in the stack's registry
+images: stack
+	docker buildx bake --builder slipway --progress "$${PROGRESS:-auto}" --set '*.output=type=registry' frontend packages

@@ -1,0 +1,184 @@
+package llb
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipway-build/slipway/machine"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func input() Input {
+	return Input{
+		Plan: &machine.Plan{
+			Cmdline: "console=ttyS0",
+			Kernel:  &machine.Kernel{Image: "docker.io/test/kernel:v1", Binary: "kernel", Tar: "kernel.tar", Ucode: "ucode.cpio"},
+			Dirs:    []machine.Entry{{Path: "dev", Type: "dir", Mode: 0o755}},
+			Trees: []machine.Tree{
+				{Name: "init[0]", Image: "docker.io/test/init:v1", Rules: "init"},
+				{Name: "services.sshd", Image: "docker.io/test/sshd:v1", Prefix: "containers/services/sshd/rootfs", Rules: "container"},
+			},
+			Configs: []machine.Entry{{Path: "containers/services/sshd/config.json", Type: "file", Mode: 0o644, Contents: []byte("{}")}},
+			Files:   []machine.Entry{{Path: "etc/app.conf", Type: "file", Mode: 0o600, Source: "app.conf"}},
+		},
+		Images: map[string]llb.State{
+			"docker.io/test/kernel:v1": llb.Image("docker.io/test/kernel:v1"),
+			"docker.io/test/init:v1":   llb.Image("docker.io/test/init:v1"),
+			"docker.io/test/sshd:v1":   llb.Image("docker.io/test/sshd:v1"),
+		},
+		Context:     llb.Local("context"),
+		Tools:       llb.Image("docker.io/slipwaybuild/slipway:1"),
+		Builder:     ocispecs.Platform{OS: "linux", Architecture: "amd64"},
+		Location:    func(machine.Range) llb.ConstraintsOpt { return llb.WithDescription(nil) },
+		IgnoreCache: func(string) bool { return false },
+	}
+}
+
+// The keys of a machine's vertices are what its cache rests on: a change of
+// the golden text is a cold build for every user.
+func TestMachineGolden(t *testing.T) {
+	for _, opt := range []Options{
+		{Format: "kernel+initrd", Name: "aws", Compression: "zstd", Architecture: "amd64"},
+		{Format: "raw", Name: "aws", Compression: "zstd", Architecture: "amd64", Size: 100 << 20, Loaders: true},
+	} {
+		t.Run(opt.Format, func(t *testing.T) {
+			st, err := Machine(input(), opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := describe(t, st)
+			golden := "testdata/" + opt.Format + ".txt"
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), got); d != "" {
+				t.Errorf("graph changed (-want +got), run with -update if that is meant:\n%s", d)
+			}
+		})
+	}
+}
+
+// Two components' vertices depend on their own images alone: the order and the
+// number of their neighbours are not part of the key.
+func TestPackKeyIsIndependent(t *testing.T) {
+	in := input()
+	before := digests(t, in)
+	in.Plan.Trees = append([]machine.Tree{{Name: "services.new", Image: "docker.io/test/init:v1", Prefix: "containers/services/new/rootfs", Rules: "container"}}, in.Plan.Trees...)
+	in.Plan.Cmdline = "console=ttyS1"
+	after := digests(t, in)
+	for _, name := range []string{"[init[0]] pack docker.io/test/init:v1", "[services.sshd] pack docker.io/test/sshd:v1", "[kernel] pack docker.io/test/kernel:v1"} {
+		if before[name] == "" || before[name] != after[name] {
+			t.Errorf("%s: key %q became %q", name, before[name], after[name])
+		}
+	}
+	for _, name := range []string{"[initrd]", "[raw]"} {
+		changed := false
+		for n, d := range after {
+			if strings.HasPrefix(n, name) && before[n] != d {
+				changed = true
+			}
+		}
+		if !changed {
+			t.Errorf("%s kept its key although its input changed", name)
+		}
+	}
+}
+
+func digests(t *testing.T, in Input) map[string]digest.Digest {
+	t.Helper()
+	st, err := Machine(in, Options{Format: "raw", Name: "aws", Compression: "zstd", Architecture: "amd64"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	def, err := st.Marshal(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]digest.Digest{}
+	for _, dt := range def.Def {
+		d := digest.FromBytes(dt)
+		out[def.Metadata[d].Description["llb.customname"]] = d
+	}
+	return out
+}
+
+// describe lists the vertices by name with everything that keys them.
+func describe(t *testing.T, st llb.State) string {
+	t.Helper()
+	def, err := st.Marshal(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]string{}
+	ops := map[string]*pb.Op{}
+	for _, dt := range def.Def {
+		var op pb.Op
+		if err := op.UnmarshalVT(dt); err != nil {
+			t.Fatal(err)
+		}
+		d := digest.FromBytes(dt)
+		name := def.Metadata[d].Description["llb.customname"]
+		if s := op.GetSource(); s != nil && name == "" {
+			name = s.Identifier
+		}
+		if name == "" {
+			name = "(result)"
+		}
+		names[d.String()] = name
+		ops[name] = &op
+	}
+	var order []string
+	for name := range ops {
+		order = append(order, name)
+	}
+	sort.Strings(order)
+	var b strings.Builder
+	for _, name := range order {
+		op := ops[name]
+		fmt.Fprintln(&b, name)
+		if p := op.Platform; p != nil {
+			fmt.Fprintf(&b, "  platform %s/%s\n", p.OS, p.Architecture)
+		}
+		if e := op.GetExec(); e != nil {
+			fmt.Fprintf(&b, "  args %s\n", strings.Join(e.Meta.Args, " "))
+			fmt.Fprintf(&b, "  env %q cwd %s network %s\n", e.Meta.Env, e.Meta.Cwd, e.Network)
+			for _, m := range e.Mounts {
+				from := "scratch"
+				if m.Input >= 0 {
+					from = names[op.Inputs[m.Input].Digest]
+				}
+				mode := "rw"
+				if m.Readonly {
+					mode = "ro"
+				}
+				fmt.Fprintf(&b, "  mount %s %s from %s%s\n", m.Dest, mode, from, m.Selector)
+			}
+		}
+		if f := op.GetFile(); f != nil {
+			for _, a := range f.Actions {
+				if mk := a.GetMkfile(); mk != nil {
+					fmt.Fprintf(&b, "  mkfile %s %o %s\n", mk.Path, mk.Mode, mk.Data)
+				}
+			}
+		}
+	}
+	return b.String()
+}

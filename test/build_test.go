@@ -1,0 +1,274 @@
+package test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/moby/buildkit/client"
+)
+
+// buildx runs docker buildx build in a folder, as a user would.
+func buildx(t *testing.T, dir string, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	cmd := exec.Command("docker", append([]string{"buildx", "build", "--builder", "slipway"}, args...)...)
+	cmd.Dir = dir
+	var o, e bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &o, &e
+	err = cmd.Run()
+	return o.String(), e.String(), err
+}
+
+// machineYAML writes a machine YAML into a folder of its own.
+func machineYAML(t *testing.T, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "machine.yml"), []byte("# syntax=slipwaybuild/slipway:1\n"+text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestBadInput(t *testing.T) {
+	requireStack(t)
+	for _, c := range []struct {
+		name, yaml string
+		args       []string
+		want       []string // in the output of docker buildx build
+	}{
+		{
+			name: "unknown key",
+			yaml: "onboot:\n  - name: dhcpcd\n    image: slipwaybuild/dhcpcd:v1\n    capabilites: [all]\n",
+			want: []string{`machine.yml:5`, `>>>     capabilites: [all]`, `unknown key "capabilites"`, `did you mean "capabilities"?`},
+		},
+		{
+			name: "missing image",
+			yaml: "services:\n  - name: sshd\n",
+			want: []string{`machine.yml:3`, `>>>   - name: sshd`, `image`},
+		},
+		{
+			name: "two mistakes in one run",
+			yaml: "init: slipwaybuild/init:v1\nservices:\n  - name: sshd\n    image: slipwaybuild/sshd:v1\n    readonly: maybe\n",
+			want: []string{`>>> init: slipwaybuild/init:v1`, `>>>     readonly: maybe`},
+		},
+		{
+			name: "bad target",
+			yaml: "kernel:\n  image: slipwaybuild/kernel:v1\n",
+			args: []string{"--target", "rawr"},
+			want: []string{`--target: unknown format "rawr" (did you mean "raw"?); the formats are kernel+initrd, raw`},
+		},
+		{
+			name: "bad size",
+			yaml: "kernel:\n  image: slipwaybuild/kernel:v1\n",
+			args: []string{"--target", "raw", "--build-arg", "SIZE=100 potatoes"},
+			want: []string{`--build-arg SIZE=100 potatoes: not a size; give a number with M or G, such as 100M`},
+		},
+		{
+			name: "image that does not exist",
+			yaml: "init:\n  - slipwaybuild/init:v1\n  - slipwaybuild/nonsuch:v1\n",
+			want: []string{`machine.yml:4`, `>>>   - slipwaybuild/nonsuch:v1`, `image slipwaybuild/nonsuch:v1:`, `not found`},
+		},
+		{
+			name: "kernel image without a kernel",
+			yaml: "kernel:\n  image: slipwaybuild/runc:v1\n",
+			want: []string{`machine.yml:`, `>>>   image: slipwaybuild/runc:v1`, `kernel image has no file "kernel"`, `set kernel.binary`},
+		},
+		{
+			name: "file that the context lacks",
+			yaml: "files:\n  - path: etc/app.conf\n    source: app.conf\n",
+			want: []string{`>>>     source: app.conf`, `not in the build context`},
+		},
+		{
+			name: "disk smaller than its content",
+			yaml: "kernel:\n  image: slipwaybuild/kernel:v1\n",
+			args: []string{"--target", "raw", "--build-arg", "SIZE=10M"},
+			want: []string{`SIZE`, `too small`, `MiB`},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := machineYAML(t, c.yaml)
+			out := filepath.Join(dir, "out")
+			_, stderr, err := buildx(t, dir, append(c.args, "--progress=plain", "-f", "machine.yml", "-o", out, ".")...)
+			if err == nil {
+				t.Error("the build succeeded")
+			}
+			for _, w := range c.want {
+				if !strings.Contains(stderr, w) {
+					t.Errorf("output lacks %q", w)
+				}
+			}
+			if files, _ := os.ReadDir(out); len(files) > 0 {
+				t.Errorf("output folder holds %v", files)
+			}
+			if t.Failed() {
+				t.Log(stderr)
+			}
+		})
+	}
+}
+
+// Changing one service's image runs that service's pack, the join and the
+// format again, and nothing else.
+func TestRebuildOneService(t *testing.T) {
+	requireStack(t)
+	root := t.TempDir()
+	dir := machineYAML(t, `kernel:
+  image: slipwaybuild/kernel:v1
+init:
+  - slipwaybuild/init:v1
+onboot:
+  - name: sysctl
+    image: slipwaybuild/sysctl:v1
+services:
+  - name: rngd
+    image: slipwaybuild/rngd:v1
+  - name: sshd
+    image: slipwaybuild/sshd:v1
+`)
+	service := filepath.Join(root, "Dockerfile")
+	image := func(text string) string {
+		if err := os.WriteFile(service, []byte("FROM slipwaybuild/rngd:v1\nCOPY <<EOF /version\n"+text+"\nEOF\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		ref := "localhost:5000/test/rngd:" + text
+		if _, stderr, err := buildx(t, root, "-o", "type=registry", "-t", ref, "."); err != nil {
+			t.Fatal(stderr)
+		}
+		return "--build-context=slipwaybuild/rngd:v1=docker-image://" + ref
+	}
+	build := func(args ...string) []string {
+		_, stderr, err := buildx(t, dir, append(args, "--progress=rawjson", "-f", "machine.yml", "--target=raw", "-o", filepath.Join(root, "out"), ".")...)
+		if err != nil {
+			t.Fatal(stderr)
+		}
+		return executed(t, stderr)
+	}
+	build(image("one"))
+
+	if ran := build(image("one")); len(ran) > 0 {
+		t.Errorf("an unchanged machine ran %q", ran)
+	}
+	ran := build(image("two"))
+	want := []string{"[initrd] join", "[raw] write", "[services.rngd] pack"}
+	if len(ran) != len(want) || !slices.EqualFunc(ran, want, strings.HasPrefix) {
+		t.Errorf("one changed service ran %q, want %q", ran, want)
+	}
+}
+
+// executed lists the exporter's vertices that did work, sorted, from the
+// statuses that BuildKit sent.
+func executed(t *testing.T, rawjson string) []string {
+	t.Helper()
+	ran := map[string]bool{}
+	seen := 0
+	dec := json.NewDecoder(strings.NewReader(rawjson))
+	for dec.More() {
+		var status client.SolveStatus
+		if err := dec.Decode(&status); err != nil {
+			t.Fatalf("read the build's progress: %v", err)
+		}
+		for _, v := range status.Vertexes {
+			if !isExporters(v.Name) {
+				continue
+			}
+			seen++
+			if v.Completed != nil && !v.Cached {
+				ran[v.Name] = true
+			} else if v.Cached {
+				delete(ran, v.Name)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Fatal("the build reported no vertex of ours")
+	}
+	var out []string
+	for name := range ran {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func isExporters(name string) bool {
+	_, verb, _ := strings.Cut(name, "] ")
+	verb, _, _ = strings.Cut(verb, " ")
+	return verb == "pack" || verb == "join" || verb == "write"
+}
+
+// Every request that buildx knows is answered by the frontend itself.
+func TestCalls(t *testing.T) {
+	requireStack(t)
+	dir := machineYAML(t, "init:\n  - slipwaybuild/init:v1\ntrust:\n  org: [library]\n")
+	for _, c := range []struct {
+		call string
+		want []string
+		fail bool
+	}{
+		{call: "targets", want: []string{"kernel+initrd (default)", "GPT disk that boots under BIOS and UEFI"}},
+		{call: "outline", want: []string{"NAME", "machine", "SIZE", "COMPRESSION"}},
+		{call: "subrequests.describe", want: []string{"outline", "targets"}},
+		{call: "check", want: []string{"machine.yml:", "trust", ">>> trust:"}, fail: true},
+	} {
+		t.Run(c.call, func(t *testing.T) {
+			stdout, stderr, err := buildx(t, dir, "--call="+c.call, "-f", "machine.yml", ".")
+			if (err != nil) != c.fail {
+				t.Errorf("exit: %v", err)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(stdout, w) {
+					t.Errorf("output lacks %q", w)
+				}
+			}
+			if t.Failed() {
+				t.Log(stdout, stderr)
+			}
+		})
+	}
+}
+
+// The example needs no further word.
+func TestExamplesAreClean(t *testing.T) {
+	requireStack(t)
+	examples, err := filepath.Glob("../examples/*.yml")
+	if err != nil || len(examples) == 0 {
+		t.Fatal("no examples", err)
+	}
+	for _, e := range examples {
+		stdout, stderr, err := buildx(t, "..", "--check", "-f", strings.TrimPrefix(e, "../"), ".")
+		if err != nil {
+			t.Errorf("%s: %v\n%s%s", e, err, stdout, stderr)
+		}
+	}
+}
+
+// One bake builds packages, frontend and machine from the checkout, and the
+// machine is the same, byte for byte, as the one made of pulled images.
+func TestBakeEqualsBuild(t *testing.T) {
+	requireStack(t)
+	dir := t.TempDir()
+	cmd := exec.Command("docker", "buildx", "bake", "--builder", "slipway", "--set", "aws.output=type=local,dest="+filepath.Join(dir, "bake"), "aws")
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("bake: %v\n%s", err, out)
+	}
+	if _, stderr, err := buildx(t, "..", "-f", "examples/aws.yml", "--target=raw", "--build-arg=SIZE=100M", "-o", filepath.Join(dir, "build"), "."); err != nil {
+		t.Fatal(stderr)
+	}
+	baked, err := os.ReadFile(filepath.Join(dir, "bake", "aws.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err := os.ReadFile(filepath.Join(dir, "build", "aws.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(baked, built) {
+		t.Error("the baked disk differs from the built one")
+	}
+}
