@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"net/http"
+	"strings"
+)
+
+// awsEndpoint is the EC2 instance metadata service (IMDS); only its version 2 is used, which wants a token with every request.
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
+const awsEndpoint = "http://169.254.169.254"
+
+// awsTokenTTL is how long a token is asked for, in seconds: longer than this program runs.
+const awsTokenTTL = "300"
+
+// awsValues are the files and what they hold, below /latest/meta-data/.
+var awsValues = []struct{ file, path string }{
+	{"hostname", "hostname"},
+	{"local_hostname", "local-hostname"},
+	{"instance_id", "instance-id"},
+	{"instance_type", "instance-type"},
+	{"local_ipv4", "local-ipv4"},
+	{"public_ipv4", "public-ipv4"},
+	{"availability_zone", "placement/availability-zone"},
+}
+
+func fetchAWS(ctx context.Context, c *client) (*instance, error) {
+	return (&imds{client: c, endpoint: awsEndpoint}).fetch(ctx)
+}
+
+type imds struct {
+	client   *client
+	endpoint string
+	token    string
+}
+
+func (s *imds) fetch(ctx context.Context) (*instance, error) {
+	found := &instance{values: map[string]string{}}
+	for _, value := range awsValues {
+		text, ok, err := s.get(ctx, "/latest/meta-data/"+value.path)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			log.Printf("aws: no %s", value.path)
+			continue
+		}
+		found.values[value.file] = strings.TrimSpace(string(text))
+	}
+	var err error
+	if found.keys, err = s.keys(ctx); err != nil {
+		return nil, err
+	}
+	if found.userData, _, err = s.get(ctx, "/latest/user-data"); err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// keys gives the instance's public keys. The list has a line "INDEX=NAME" for each.
+func (s *imds) keys(ctx context.Context) ([]string, error) {
+	const dir = "/latest/meta-data/public-keys/"
+	list, ok, err := s.get(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		log.Print("aws: no public-keys: the instance was started without a key pair")
+		return nil, nil
+	}
+	var keys []string
+	for line := range strings.Lines(string(list)) {
+		index := strings.TrimSpace(line)
+		if end := strings.IndexAny(index, "=/"); end >= 0 {
+			index = index[:end]
+		}
+		if index == "" {
+			continue
+		}
+		if strings.Trim(index, "0123456789") != "" {
+			return nil, fmt.Errorf("%s%s: line %q does not start with a number", s.endpoint, dir, strings.TrimSpace(line))
+		}
+		text, ok, err := s.get(ctx, dir+index+"/openssh-key")
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			log.Printf("aws: public key %s has no openssh-key", index)
+			continue
+		}
+		for key := range strings.Lines(string(text)) {
+			if key = strings.TrimSpace(key); key != "" {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys, nil
+}
+
+// get gives the value at a path, and false if the instance has none there.
+func (s *imds) get(ctx context.Context, path string) ([]byte, bool, error) {
+	url := s.endpoint + path
+	for fresh := false; ; {
+		if s.token == "" {
+			if err := s.getToken(ctx); err != nil {
+				return nil, false, err
+			}
+			fresh = true
+		}
+		status, body, err := s.client.send(ctx, http.MethodGet, url, http.Header{"X-Aws-Ec2-Metadata-Token": {s.token}})
+		switch {
+		case err != nil:
+			return nil, false, err
+		case status == http.StatusOK:
+			return body, true, nil
+		case status == http.StatusNotFound:
+			return nil, false, nil
+		case status == http.StatusUnauthorized && !fresh:
+			s.token = "" // expired
+		default:
+			return nil, false, fmt.Errorf("GET %s: the service answers %d %s", url, status, http.StatusText(status))
+		}
+	}
+}
+
+func (s *imds) getToken(ctx context.Context) error {
+	url := s.endpoint + "/latest/api/token"
+	status, body, err := s.client.send(ctx, http.MethodPut, url, http.Header{"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": {awsTokenTTL}})
+	if err != nil {
+		return err
+	}
+	s.token = strings.TrimSpace(string(body))
+	switch {
+	case status == http.StatusForbidden:
+		return fmt.Errorf("PUT %s: the service answers 403: instance metadata is disabled; enable it with \"aws ec2 modify-instance-metadata-options --http-endpoint enabled\"", url)
+	case status != http.StatusOK:
+		return fmt.Errorf("PUT %s: the service answers %d %s, so it does not speak IMDSv2", url, status, http.StatusText(status))
+	case s.token == "":
+		return fmt.Errorf("PUT %s: the service gives an empty token", url)
+	}
+	return nil
+}
