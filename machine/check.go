@@ -1,0 +1,165 @@
+package machine
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// firstID is the number of the first container name.
+const firstID = 100
+
+// check finds mistakes that need more than one value, and warns of what is hardly meant.
+func (m *Machine) check(r *report) {
+	m.ids = map[string]uint32{}
+	next := uint32(firstID)
+	for _, s := range m.sections() {
+		for _, c := range s.containers {
+			m.ids[string(c.V.Name.V)] = next
+			next++
+		}
+	}
+	m.checkNames(r)
+	for _, s := range m.sections() {
+		for _, c := range s.containers {
+			k := checker{m, r, s.noun + " " + quote(string(c.V.Name.V)), Range{}}
+			k.container(&c.V)
+		}
+	}
+	m.checkFiles(r)
+	m.warn(r)
+}
+
+// checkNames finds names that must be unique and are not.
+func (m *Machine) checkNames(r *report) {
+	services, volumes := map[string]Range{}, map[string]Range{}
+	for _, c := range m.Services.V {
+		unique(r, services, "service", string(c.V.Name.V), c.V.Name.At)
+	}
+	for _, v := range m.Volumes.V {
+		unique(r, volumes, "volume", string(v.V.Name.V), v.V.Name.At)
+	}
+}
+
+func unique(r *report, seen map[string]Range, noun, name string, at Range) {
+	if name == "" {
+		return
+	}
+	first, ok := seen[name]
+	if !ok {
+		seen[name] = at
+		return
+	}
+	place := fmt.Sprintf("on line %d", first.Start)
+	if first.Source != at.Source {
+		place += " of " + r.names[first.Source]
+	}
+	r.mistake(at, "there is already a %s %q %s", noun, name, place)
+}
+
+// checker checks the values of a container.
+type checker struct {
+	*Machine
+	*report
+	where string
+	fixed Range // place of all mistakes, if written: values of a label have none of their own
+}
+
+func (k checker) wrong(at Range, format string, args ...any) {
+	if k.fixed.written() {
+		at = k.fixed
+	}
+	k.mistake(at, format, args...)
+}
+
+func (k checker) container(c *container) {
+	k.capabilities("capabilities", c.Capabilities)
+	k.capabilities("capabilities.add", c.CapabilitiesAdd)
+	k.capabilities("ambient", c.Ambient)
+	for _, b := range slices.Concat(c.Binds.V, c.BindsAdd.V) {
+		k.volume("binds", b.V.text, b.V.source, b.V.options, b.At)
+	}
+	for _, m := range c.Mounts.V {
+		k.mount(m)
+	}
+	for _, d := range c.Devices.V {
+		k.device(d)
+	}
+	k.id("uid", c.UID)
+	k.id("gid", c.GID)
+	for _, g := range c.AdditionalGIDs.V {
+		k.id("additionalGids", g)
+	}
+}
+
+func (k checker) capabilities(key string, l list[capability]) {
+	for _, c := range l.V {
+		if len(l.V) > 1 && (c.V == allCapabilities || c.V == noCapabilities) {
+			k.wrong(c.At, "%s in %s must have nothing else beside %s", key, k.where, c.V)
+		}
+	}
+}
+
+// volume checks the source of a bind, which is the name of a volume unless it is a path.
+func (k checker) volume(key, text, source string, options []string, at Range) {
+	if strings.HasPrefix(source, "/") {
+		return
+	}
+	volumes := map[string]volume{}
+	for _, v := range k.Volumes.V {
+		volumes[string(v.V.Name.V)] = v.V
+	}
+	v, ok := volumes[source]
+	switch {
+	case !ok && len(volumes) == 0:
+		k.wrong(at, "%s %s in %s names the volume %s, but there are no volumes; a path begins with /", key, quote(text), k.where, quote(source))
+	case !ok:
+		names := slices.Sorted(maps.Keys(volumes))
+		hint := suggest(source, names)
+		if hint == "" {
+			hint = "; there is " + strings.Join(names, ", ")
+		}
+		k.wrong(at, "%s %s in %s names the volume %s, which does not exist%s", key, quote(text), k.where, quote(source), hint)
+	case v.Readonly.V && !slices.Contains(options, "ro"):
+		k.wrong(at, "%s %s in %s must have the option ro: volume %s is read-only", key, quote(text), k.where, source)
+	}
+}
+
+func (k checker) mount(m value[mount]) {
+	spec := m.V.spec()
+	switch {
+	case spec.Type == "":
+		k.wrong(m.At, "mount %s in %s needs a type, such as bind or tmpfs", quote(spec.Destination), k.where)
+	case spec.Destination == "":
+		k.wrong(m.At, "mount of %s in %s needs a destination", quote(spec.Source), k.where)
+	case spec.Type == "bind":
+		k.volume("mount", spec.Destination, spec.Source, spec.Options, m.At)
+	}
+}
+
+func (k checker) device(d value[device]) {
+	switch path := d.V.Path.V; {
+	case path == allDevices:
+	case d.V.Type.V == "" || d.V.Type.V == "a":
+		k.wrong(d.At, "device %s in %s needs a type: b, c, u or p", quote(path), k.where)
+	case d.V.Mode.V == 0 && !d.V.Mode.set():
+		k.wrong(d.At, `device %s in %s needs a mode, such as "0660"`, quote(path), k.where)
+	}
+}
+
+func (k checker) id(key string, v value[id]) {
+	if _, ok := k.number(v.V); !ok {
+		k.wrong(v.At, "%s %s in %s is neither a number nor the name of a container%s", key, quote(v.V.name), k.where,
+			suggest(v.V.name, slices.Sorted(maps.Keys(k.ids))))
+	}
+}
+
+// number gives the number of an id.
+func (m *Machine) number(i id) (uint32, bool) {
+	if i.name == "" {
+		return i.number, true
+	}
+	n, ok := m.ids[i.name]
+	return n, ok
+}

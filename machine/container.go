@@ -1,0 +1,98 @@
+package machine
+
+// container is an entry of onboot, onshutdown or services. All but name and image may also stand in the label
+// org.mobyproject.config of its image.
+type container struct {
+	Name  value[containerName] `yaml:"name,required,id" doc:"Name of the container: its directory, its id at run time, and a name for its number in uid and gid." example:"sshd"`
+	Image value[reference]     `yaml:"image,required" doc:"Image whose root filesystem the container gets." example:"slipwaybuild/sshd:v1"`
+
+	Command           list[string]     `yaml:"command" also:"cmd entrypoint args" default:"Entrypoint and Cmd of the image" doc:"Arguments of the process." example:"[/bin/sh, -c, exit 0]"`
+	Env               list[string]     `yaml:"env" also:"environment" default:"Env of the image" doc:"Environment of the process. Replaces that of the image, PATH included." example:"[TZ=UTC]"`
+	Cwd               value[string]    `yaml:"cwd" empty:"keep" also:"working_dir workdir" default:"WorkingDir of the image, else /" doc:"Directory in which the process starts."`
+	Capabilities      list[capability] `yaml:"capabilities" also:"cap_add" default:"none" doc:"Capabilities of the process, by their names as in capabilities(7). A single all or none means all of them or none." example:"[CAP_NET_ADMIN]"`
+	CapabilitiesAdd   list[capability] `yaml:"capabilities.add" doc:"Capabilities besides those of the label. No effect beside capabilities." example:"[CAP_NET_ADMIN]"`
+	Ambient           list[capability] `yaml:"ambient" default:"none" doc:"Ambient capabilities of the process. A single all or none means all of them or none." example:"[CAP_NET_ADMIN]"`
+	Binds             list[bind]       `yaml:"binds" also:"volumes" doc:"Directories and files of the machine, and volumes by name, that the container sees: SOURCE:DESTINATION[:OPTIONS]. Without options rw,rbind,rshared; rbind is always added." example:"[/etc/resolv.conf:/etc/resolv.conf:ro]"`
+	BindsAdd          list[bind]       `yaml:"binds.add" doc:"Binds besides those of the label. No effect beside binds." example:"[/run:/run]"`
+	Mounts            list[mount]      `yaml:"mounts" doc:"Further mounts of the container. One replaces a default, a tmpfs or a bind of the same destination."`
+	Tmpfs             list[tmpfs]      `yaml:"tmpfs" doc:"Temporary filesystems of the container: DESTINATION[:OPTIONS]." example:"[/tmp:size=10m]"`
+	Devices           list[device]     `yaml:"devices" doc:"Devices that the container has and may use."`
+	Net               value[namespace] `yaml:"net" empty:"keep" enum:"host root new none" also:"network network_mode" default:"root" doc:"Network namespace: root or host (that of the machine), new or none (one of its own), or the path of one."`
+	Pid               value[namespace] `yaml:"pid" empty:"keep" enum:"host root new" default:"new" doc:"PID namespace: root or host (that of the machine), new (one of its own), or the path of one."`
+	Ipc               value[namespace] `yaml:"ipc" empty:"keep" enum:"host root new" default:"root" doc:"IPC namespace: root or host (that of the machine), new (one of its own), or the path of one."`
+	Uts               value[namespace] `yaml:"uts" empty:"keep" enum:"host root new" default:"root" doc:"UTS namespace, that is host name: root or host (that of the machine), new (one of its own), or the path of one."`
+	Userns            value[namespace] `yaml:"userns" empty:"keep" enum:"host root new" default:"root" doc:"User namespace: root or host (that of the machine), new (one of its own), or the path of one."`
+	Hostname          value[string]    `yaml:"hostname" empty:"keep" doc:"Host name in the container's UTS namespace."`
+	Readonly          value[bool]      `yaml:"readonly" also:"read_only" default:"false" doc:"Whether the root filesystem of the container is read-only."`
+	MaskedPaths       list[string]     `yaml:"maskedPaths" doc:"Paths that the container cannot read." example:"[/proc/kcore]"`
+	ReadonlyPaths     list[string]     `yaml:"readonlyPaths" doc:"Paths that the container cannot write." example:"[/proc/sys]"`
+	UID               value[id]        `yaml:"uid" also:"user" default:"0" doc:"User of the process: a number, or the name of a container, which stands for a number of its own." example:"1000"`
+	GID               value[id]        `yaml:"gid" also:"group" default:"0" doc:"Group of the process: a number, or the name of a container, which stands for a number of its own." example:"1000"`
+	AdditionalGIDs    list[id]         `yaml:"additionalGids" doc:"Further groups of the process: numbers or names of containers." example:"[1000]"`
+	NoNewPrivileges   value[bool]      `yaml:"noNewPrivileges" default:"false" doc:"Whether the process and its children can never gain privileges, as through setuid."`
+	OOMScoreAdj       value[int]       `yaml:"oomScoreAdj" min:"-1000" max:"1000" doc:"How soon the kernel kills the process when memory is short: -1000 never, 1000 first." example:"-500"`
+	RootfsPropagation value[string]    `yaml:"rootfsPropagation" enum:"shared rshared slave rslave private rprivate unbindable runbindable" doc:"Mount propagation of the container's root filesystem."`
+	CgroupsPath       value[string]    `yaml:"cgroupsPath" doc:"Path of the container's cgroup." example:"podruntime/app"`
+	Resources         value[resources] `yaml:"resources" doc:"Limits by cgroups, v1 and v2."`
+	Sysctl            dict             `yaml:"sysctl" doc:"Kernel parameters in the container's namespaces." example:"{net.ipv4.ip_forward: \"1\"}"`
+	Rlimits           list[rlimit]     `yaml:"rlimits" also:"ulimits" doc:"Resource limits of the process: NAME,SOFT,HARD with the names of getrlimit(2), where unlimited is the highest number." example:"[\"nofile,1024,4096\"]"`
+	UIDMappings       list[idMapping]  `yaml:"uidMappings" doc:"Users of the container's user namespace."`
+	GIDMappings       list[idMapping]  `yaml:"gidMappings" doc:"Groups of the container's user namespace."`
+	Annotations       dict             `yaml:"annotations" also:"labels" doc:"Annotations in the container's config.json." example:"{org.example.team: web}"`
+	Runtime           value[runtime]   `yaml:"runtime" merge:"keys" doc:"What the machine prepares for the container before it starts. Merged with the label key by key."`
+}
+
+// mount is a mount of a container, or one made before it starts.
+type mount struct {
+	Destination value[string]   `yaml:"destination" also:"target" doc:"Where it is mounted. Default: the usual place of the type." example:"/mnt"`
+	Type        value[string]   `yaml:"type" doc:"Type of the filesystem. Default: the source if that is a type." example:"tmpfs"`
+	Source      value[string]   `yaml:"source" default:"the type" doc:"What is mounted. For a bind, a path or the name of a volume." example:"tmpfs"`
+	Options     list[string]    `yaml:"options" doc:"Mount options." example:"[nosuid, size=10m]"`
+	UIDMappings list[idMapping] `yaml:"uidmappings" doc:"Users of an id-mapped mount."`
+	GIDMappings list[idMapping] `yaml:"gidmappings" doc:"Groups of an id-mapped mount."`
+}
+
+// device is a device of a container.
+type device struct {
+	Path  value[string] `yaml:"path,required" doc:"Path of the device node. all: no node, but the right to use every device of the type." example:"/dev/kvm"`
+	Type  value[string] `yaml:"type" enum:"a b c u p" doc:"b: block, c or u: character, p: FIFO, a: all of them (with path all)." example:"c"`
+	Major value[int64]  `yaml:"major" min:"0" default:"0" doc:"Major number of the device." example:"10"`
+	Minor value[int64]  `yaml:"minor" min:"0" default:"0" doc:"Minor number of the device." example:"232"`
+	Mode  value[mode]   `yaml:"mode" doc:"Permissions of the node, in octal digits. Needed unless path is all." example:"\"0660\""`
+}
+
+// idMapping maps a range of ids of a user namespace.
+type idMapping struct {
+	HostID      value[uint32] `yaml:"hostID" default:"0" doc:"First id outside."`
+	ContainerID value[uint32] `yaml:"containerID" default:"0" doc:"First id in the container."`
+	Size        value[uint32] `yaml:"size" default:"0" doc:"How many ids."`
+}
+
+// runtime is what the guest prepares for a container, written to its runtime.json.
+type runtime struct {
+	Cgroups    list[string]  `yaml:"cgroups" doc:"Cgroups to make." example:"[podruntime/app]"`
+	Mounts     list[mount]   `yaml:"mounts" doc:"Mounts in the machine before the container starts. A relative destination is below the container's root filesystem."`
+	Mkdir      list[string]  `yaml:"mkdir" doc:"Directories to make after the mounts. A relative one is below the container's root filesystem." example:"[/var/lib/app]"`
+	Interfaces list[netif]   `yaml:"interfaces" doc:"Network interfaces to make or to move into the container."`
+	BindNS     value[bindNS] `yaml:"bindNS" merge:"keys" doc:"Paths on which the namespaces of the container are kept. Merged with the label key by key."`
+	Namespace  value[string] `yaml:"namespace" default:"services.linuxkit" doc:"Namespace of containerd for a service."`
+}
+
+// netif is a network interface for a container.
+type netif struct {
+	Name         value[string] `yaml:"name" doc:"Name of the interface." example:"eth1"`
+	Add          value[string] `yaml:"add" doc:"Type of the interface if it is to be made; else an existing one is moved." example:"wireguard"`
+	Peer         value[string] `yaml:"peer" doc:"Name of the other end of a veth pair." example:"veth1"`
+	CreateInRoot value[bool]   `yaml:"createInRoot" default:"false" doc:"Whether it is made in the machine's network namespace and then moved."`
+}
+
+// bindNS are paths for the namespaces of a container.
+type bindNS struct {
+	Cgroup value[string] `yaml:"cgroup" doc:"Path for the cgroup namespace."`
+	Ipc    value[string] `yaml:"ipc" doc:"Path for the IPC namespace."`
+	Mnt    value[string] `yaml:"mnt" doc:"Path for the mount namespace."`
+	Net    value[string] `yaml:"net" doc:"Path for the network namespace." example:"/run/netns/wg"`
+	Pid    value[string] `yaml:"pid" doc:"Path for the PID namespace."`
+	User   value[string] `yaml:"user" doc:"Path for the user namespace."`
+	Uts    value[string] `yaml:"uts" doc:"Path for the UTS namespace."`
+}

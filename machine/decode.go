@@ -1,0 +1,549 @@
+package machine
+
+import (
+	"encoding/base64"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// expansionLimit is how many values aliases may stand for in one text. It ends texts made to grow without bound.
+const expansionLimit = 100_000
+
+// decoder reads a YAML document into the model, and goes on after a mistake to find the others.
+type decoder struct {
+	*report
+	source int
+	fixed  Range    // place of everything, for a text that is in no source
+	where  []string // what is being read, outermost first
+
+	alias    *yaml.Node              // outermost alias that is being followed
+	open     map[*yaml.Node]struct{} // what the aliases that are being followed stand for
+	wrong    map[*yaml.Node]struct{} // nodes with a mistake that is reported where they are written
+	expanded int                     // values read through aliases
+
+	exhausted bool // more than the limit
+}
+
+func newDecoder(r *report, source int) *decoder {
+	return &decoder{report: r, source: source, open: map[*yaml.Node]struct{}{}, wrong: map[*yaml.Node]struct{}{}}
+}
+
+// decodable is a *value[T].
+type decodable interface {
+	decode(d *decoder, key, n *yaml.Node, f *Field, t *Type)
+	set() bool
+}
+
+// decode reads a node; key is nil for an entry of a list.
+func (v *value[T]) decode(d *decoder, key, n *yaml.Node, f *Field, t *Type) {
+	d.follow(n, func(n *yaml.Node) {
+		at := n
+		if key != nil && n.Kind != yaml.ScalarNode {
+			at = key
+		}
+		if d.into(reflect.ValueOf(&v.V).Elem(), key, n, f, t) {
+			v.At = d.place(at)
+		}
+	})
+}
+
+// place is where a node is.
+func (d *decoder) place(n *yaml.Node) Range {
+	if d.fixed.written() {
+		return d.fixed
+	}
+	return Range{d.source, max(n.Line, 1), max(n.Line, 1)}
+}
+
+// in is the end of a message that says where the mistake is.
+func (d *decoder) in() string {
+	if len(d.where) == 0 {
+		return ""
+	}
+	inner := slices.Clone(d.where)
+	slices.Reverse(inner)
+	return " in " + strings.Join(inner, " of ")
+}
+
+// within reads something that belongs to a named part.
+func (d *decoder) within(part string, read func()) {
+	d.where = append(d.where, part)
+	read()
+	d.where = d.where[:len(d.where)-1]
+}
+
+// wrongAt reports a mistake at a node. One that was read before, through an alias or the other way round, is not
+// reported again; one that is wrong only where an alias puts it is reported there.
+func (d *decoder) wrongAt(n *yaml.Node, format string, args ...any) {
+	at := n
+	if d.alias != nil {
+		if _, known := d.wrong[n]; known {
+			return
+		}
+		at = d.alias
+	}
+	d.wrong[n] = struct{}{}
+	d.mistake(d.place(at), format, args...)
+}
+
+// unportable warns of a form that LinuxKit rejects.
+func (d *decoder) unportable(n *yaml.Node, format string, args ...any) {
+	if !d.fixed.written() {
+		d.add(NotPortable, d.place(n), format, args...)
+	}
+}
+
+// follow reads what a node, or the alias that it is, stands for.
+func (d *decoder) follow(n *yaml.Node, read func(*yaml.Node)) {
+	if n.Kind != yaml.AliasNode {
+		if d.alias != nil {
+			d.expanded++
+		}
+		read(n)
+		return
+	}
+	if _, open := d.open[n.Alias]; open {
+		d.wrongAt(n, "alias *%s stands for something that contains it", n.Value)
+		return
+	}
+	if d.expanded >= expansionLimit {
+		if !d.exhausted {
+			d.wrongAt(n, "the aliases stand for more than %d values", expansionLimit)
+		}
+		d.exhausted = true
+		return
+	}
+	outer := d.alias
+	if outer == nil {
+		d.alias = n
+	}
+	d.open[n.Alias] = struct{}{}
+	d.expanded++
+	d.follow(n.Alias, read)
+	delete(d.open, n.Alias)
+	d.alias = outer
+}
+
+// into reads a node into a Go value of the model and tells whether anything is written there.
+func (d *decoder) into(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) bool {
+	if n.ShortTag() == "!!null" && n.Kind == yaml.ScalarNode {
+		return d.nothing(key, n, f, t)
+	}
+	switch t.Kind {
+	case List:
+		d.list(v, key, n, f, t)
+	case Map:
+		d.object(v, key, n, f, t)
+	case Dict:
+		d.dict(v, key, n, f, t)
+	default:
+		d.scalar(v, key, n, f, t)
+	}
+	return true
+}
+
+// nothing is a key without a value. A section without one is as good as absent; elsewhere it may be meant to clear the
+// label, or not.
+func (d *decoder) nothing(key, n *yaml.Node, f *Field, t *Type) bool {
+	if key != nil && len(d.where) == 0 {
+		d.unportable(key, "LinuxKit rejects a section without a value: remove %q or give it one", key.Value)
+		return false
+	}
+	d.wrongAt(or(key, n), "%s has no value%s", d.subject(key, f, t), map[Kind]string{
+		List: "; remove it, or write [] for an empty list",
+		Map:  "; remove it, or write {} for an empty map",
+		Dict: "; remove it, or write {} for an empty map",
+		Text: `; remove it, or write "" for an empty text`,
+	}[t.Kind])
+	return true
+}
+
+func or(a, b *yaml.Node) *yaml.Node {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// subject names what a key, or an entry of a list, stands for in a message.
+func (d *decoder) subject(key *yaml.Node, f *Field, t *Type) string {
+	switch {
+	case key != nil:
+		return key.Value + d.in()
+	case t.Kind == Map:
+		return strings.TrimPrefix(d.in(), " in ")
+	}
+	return f.Name + d.in()
+}
+
+// mismatch reports a node of a kind that cannot stand there.
+func (d *decoder) mismatch(key, n *yaml.Node, f *Field, t *Type) {
+	example := ""
+	if t.Kind != Map && f.Example != "" {
+		example = ", such as " + f.Example
+	}
+	d.wrongAt(or(key, n), "%s must be %s, not %s%s", d.subject(key, f, t), kinds[t.Kind], kindOf(n), example)
+}
+
+var kinds = map[Kind]string{
+	Text: "text", Number: "a whole number", Boolean: "true or false", List: "a list", Map: "a map", Dict: "a map",
+}
+
+// kindOf names what a node is.
+func kindOf(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a map"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	switch n.ShortTag() {
+	case "!!int", "!!float":
+		return "the number " + n.Value
+	case "!!bool":
+		return n.Value
+	}
+	return quote(n.Value)
+}
+
+// quote shows a text in a message, shortened.
+func quote(text string) string {
+	if r := []rune(text); len(r) > 60 {
+		text = string(r[:57]) + "..."
+	}
+	return strconv.Quote(text)
+}
+
+func (d *decoder) list(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
+	entries := n.Content
+	switch {
+	case n.Kind == yaml.SequenceNode:
+	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && t.Elem.Kind == Text && !strings.ContainsAny(n.Value, " \t\n"):
+		d.unportable(or(key, n), "LinuxKit rejects a text where a list belongs: write %s: [%s]", f.Name, n.Value)
+		entries = []*yaml.Node{n}
+	default:
+		d.mismatch(key, n, f, t)
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), 0, len(entries)))
+	for i, e := range entries {
+		item := reflect.New(v.Type().Elem())
+		part := f.Name
+		if f.noun != "" {
+			part = fmt.Sprintf("%s[%d]", f.Name, i)
+		}
+		read := func() { item.Interface().(decodable).decode(d, nil, e, f, t.Elem) }
+		if t.Elem.Kind == Map {
+			d.within(part, read)
+		} else {
+			read()
+		}
+		v.Set(reflect.Append(v, item.Elem()))
+	}
+}
+
+// pair is an entry of a map. Those that a merge key brings came through an alias.
+type pair struct{ key, value, alias *yaml.Node }
+
+// pairs are the entries of a map with its merge keys resolved (YAML merge language-independent type), and the keys
+// that are written twice, each behind the one that it repeats.
+func (d *decoder) pairs(n *yaml.Node) (all []pair, twice []*yaml.Node) {
+	first := map[string]*yaml.Node{}
+	var merges []*yaml.Node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, val := n.Content[i], n.Content[i+1]
+		if key.Kind == yaml.ScalarNode && key.ShortTag() == "!!merge" {
+			merges = append(merges, val)
+			continue
+		}
+		d.follow(key, func(k *yaml.Node) {
+			if k.Kind != yaml.ScalarNode {
+				d.wrongAt(key, "a key%s must be text, not %s", d.in(), kindOf(k))
+				return
+			}
+			if other, ok := first[k.Value]; ok {
+				twice = append(twice, other, key)
+				return
+			}
+			first[k.Value] = key
+			at := *k
+			at.Line = key.Line
+			all = append(all, pair{&at, val, nil})
+		})
+	}
+	for _, m := range merges {
+		d.merge(m, m, func(p pair) {
+			if _, ok := first[p.key.Value]; !ok {
+				first[p.key.Value] = p.key
+				all = append(all, p)
+			}
+		})
+	}
+	return all, twice
+}
+
+// merge gives the entries of the maps that a merge key names, the first of each name first.
+func (d *decoder) merge(n, alias *yaml.Node, add func(pair)) {
+	d.follow(n, func(m *yaml.Node) {
+		switch {
+		case m.Kind == yaml.MappingNode:
+			d.expanded += len(m.Content)
+			all, _ := d.pairs(m)
+			for _, p := range all {
+				if p.alias == nil && n.Kind == yaml.AliasNode {
+					p.alias = alias
+				}
+				add(p)
+			}
+		case m.Kind == yaml.SequenceNode && n == alias:
+			for _, e := range m.Content {
+				d.merge(e, e, add)
+			}
+		default:
+			d.wrongAt(alias, "<<%s must be a map or a list of maps, not %s", d.in(), kindOf(m))
+		}
+	})
+}
+
+// through reads a pair, with its mistakes at the alias that brought it.
+func (d *decoder) through(p pair, read func()) {
+	outer := d.alias
+	if outer == nil {
+		d.alias = p.alias
+	}
+	read()
+	d.alias = outer
+}
+
+func (d *decoder) object(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
+	if n.Kind != yaml.MappingNode {
+		d.mismatch(key, n, f, t)
+		return
+	}
+	if key != nil {
+		d.within(key.Value, func() { d.fields(v, n, f, t) })
+		return
+	}
+	d.fields(v, n, f, t)
+}
+
+// fields reads the keys of a map into a struct.
+func (d *decoder) fields(v reflect.Value, n *yaml.Node, f *Field, t *Type) {
+	all, twice := d.pairs(n)
+	if f != nil && f.noun != "" {
+		d.name(all, f.noun, t)
+	}
+	d.repeated(twice)
+	for _, p := range all {
+		d.through(p, func() {
+			if f := t.byName[p.key.Value]; f != nil {
+				v.Field(f.index).Addr().Interface().(decodable).decode(d, p.key, p.value, f, f.Type)
+			} else {
+				d.unknown(p.key, t)
+			}
+		})
+	}
+	d.missing(v, n, t)
+}
+
+// name makes the messages about an entry call it by its name.
+func (d *decoder) name(all []pair, noun string, t *Type) {
+	for _, p := range all {
+		if f := t.byName[p.key.Value]; f == nil || !f.id {
+			continue
+		}
+		d.follow(p.value, func(n *yaml.Node) {
+			if n.Kind == yaml.ScalarNode && n.Value != "" {
+				d.where[len(d.where)-1] = noun + " " + quote(n.Value)
+			}
+		})
+	}
+}
+
+func (d *decoder) repeated(twice []*yaml.Node) {
+	for i := 0; i < len(twice); i += 2 {
+		d.wrongAt(twice[i+1], "key %s%s is already on line %d", quote(twice[i+1].Value), d.in(), d.place(twice[i]).Start)
+	}
+}
+
+func (d *decoder) unknown(key *yaml.Node, t *Type) {
+	hint := t.suggest(key.Value)
+	if hint == "" && len(t.Fields) <= 12 {
+		hint = "; it may be " + strings.Join(t.names(), ", ")
+	}
+	if len(d.where) == 0 {
+		d.wrongAt(key, "unknown section %s%s", quote(key.Value), hint)
+		return
+	}
+	d.wrongAt(key, "unknown key %s%s%s", quote(key.Value), d.in(), hint)
+}
+
+// missing reports keys that must be written.
+func (d *decoder) missing(v reflect.Value, n *yaml.Node, t *Type) {
+	for _, f := range t.Fields {
+		if f.Required && !v.Field(f.index).Addr().Interface().(decodable).set() {
+			d.wrongAt(n, "%s is missing%s", f.Name, d.in())
+		}
+	}
+}
+
+func (d *decoder) dict(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
+	if n.Kind != yaml.MappingNode {
+		d.mismatch(key, n, f, t)
+		return
+	}
+	d.within(key.Value, func() {
+		all, twice := d.pairs(n)
+		d.repeated(twice)
+		texts := make(map[string]value[string], len(all))
+		for _, p := range all {
+			d.through(p, func() {
+				var e value[string]
+				e.decode(d, p.key, p.value, f, &Type{Kind: Text})
+				texts[p.key.Value] = e
+			})
+		}
+		v.Set(reflect.ValueOf(texts))
+	})
+}
+
+func (d *decoder) scalar(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
+	if n.Kind != yaml.ScalarNode {
+		d.mismatch(key, n, f, t)
+		return
+	}
+	switch target := v.Addr().Interface().(type) {
+	case textual:
+		d.textual(target, key, n, f, t)
+	case *string:
+		text, ok := d.text(key, n, f, t)
+		if ok && text != "" && len(f.Enum) > 0 && !slices.Contains(f.Enum, text) {
+			d.wrongAt(n, "%s must be %s%s", d.entry(n, f), either(f.Enum), suggest(text, f.Enum))
+		}
+		*target = text
+	case *bool:
+		*target = d.boolean(key, n, f, t)
+	default:
+		d.number(v, key, n, f, t)
+	}
+}
+
+// entry names a scalar in a message: its key and itself.
+func (d *decoder) entry(n *yaml.Node, f *Field) string {
+	return f.Name + " " + quote(n.Value) + d.in()
+}
+
+// text reads a text and tells whether it is one.
+func (d *decoder) text(key, n *yaml.Node, f *Field, t *Type) (string, bool) {
+	switch n.ShortTag() {
+	case "!!str", "!!timestamp":
+		return n.Value, true
+	case "!!binary":
+		raw, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(n.Value), ""))
+		if err == nil {
+			return string(raw), true
+		}
+		d.wrongAt(n, "%s is not base64", d.subject(key, f, t))
+	case "!!int", "!!float", "!!bool":
+		d.wrongAt(n, "%s must be text: put %s in quotes", d.subject(key, f, t), n.Value)
+	default:
+		d.wrongAt(n, "%s has the unknown tag %s", d.subject(key, f, t), n.Tag)
+	}
+	return "", false
+}
+
+// either lists words to choose from.
+func either(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+func (d *decoder) textual(target textual, key, n *yaml.Node, f *Field, t *Type) {
+	numeral, ok := target.(numeral)
+	number := ok && (n.ShortTag() == "!!int" || n.ShortTag() == "!!float")
+	text := n.Value
+	if !number {
+		var isText bool
+		if text, isText = d.text(key, n, f, t); !isText {
+			return
+		}
+	}
+	if text == "" && key != nil {
+		if f.Required {
+			d.wrongAt(n, "%s must not be empty", d.subject(key, f, t))
+		}
+		return
+	}
+	if err := target.parse(text, f); err != nil {
+		d.wrongAt(n, "%s %s", d.entry(n, f), err)
+		return
+	}
+	if ok && !numeral.portable(number) {
+		d.unportable(n, "LinuxKit reads %s %s only %s quotes", f.Name, n.Value, map[bool]string{true: "in", false: "without"}[number])
+	}
+}
+
+var booleans = map[string]bool{"yes": true, "on": true, "no": false, "off": false}
+
+func (d *decoder) boolean(key, n *yaml.Node, f *Field, t *Type) bool {
+	word := strings.ToLower(n.Value)
+	if n.ShortTag() == "!!bool" {
+		return word == "true"
+	}
+	truth, ok := booleans[word]
+	if !ok {
+		d.mismatch(key, n, f, t)
+		return false
+	}
+	d.unportable(n, "LinuxKit reads %s %s only as %t", f.Name, n.Value, truth)
+	return truth
+}
+
+// number reads a whole number, as YAML writes it, within what the Go type and the field allow.
+func (d *decoder) number(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
+	low, high := numberRange(v.Type(), f)
+	text := strings.ReplaceAll(n.Value, "_", "")
+	switch tag := n.ShortTag(); {
+	case tag == "!!int":
+	case tag == "!!str" && numbers.MatchString(text):
+		d.unportable(n, "LinuxKit reads %s %s only without quotes", f.Name, n.Value)
+	default:
+		d.mismatch(key, n, f, t)
+		return
+	}
+	if i, err := strconv.ParseInt(text, 0, 64); err == nil && i >= low && (i < 0 || uint64(i) <= high) {
+		if v.CanInt() {
+			v.SetInt(i)
+		} else {
+			v.SetUint(uint64(i))
+		}
+		return
+	}
+	if u, err := strconv.ParseUint(text, 0, 64); err == nil && v.CanUint() && u <= high {
+		v.SetUint(u)
+		return
+	}
+	d.wrongAt(n, "%s must be from %d to %d", d.entry(n, f), low, high)
+}
+
+func numberRange(t reflect.Type, f *Field) (low int64, high uint64) {
+	bits := t.Bits()
+	if reflect.Zero(t).CanInt() {
+		low, high = math.MinInt64>>(64-bits), math.MaxInt64>>(64-bits)
+	} else {
+		high = math.MaxUint64 >> (64 - bits)
+	}
+	if f.Min != nil {
+		low = *f.Min
+	}
+	if f.Max != nil {
+		high = uint64(*f.Max)
+	}
+	return low, high
+}

@@ -1,0 +1,28 @@
+package machine
+
+import "reflect"
+
+// overlay puts what is written above over what is below, key by key. T is a struct of the model.
+func overlay[T any](below, above T) T {
+	overlayFields(reflect.ValueOf(&below).Elem(), reflect.ValueOf(&above).Elem())
+	return below
+}
+
+func overlayFields(below, above reflect.Value) {
+	for _, f := range schemaOf(below.Type()).Fields {
+		b, a := below.Field(f.index), above.Field(f.index)
+		bv, av := b.FieldByName("V"), a.FieldByName("V")
+		switch {
+		case !a.Addr().Interface().(decodable).set():
+		case f.keepEmpty && av.IsZero():
+		case f.merge == "join":
+			bv.Set(reflect.AppendSlice(bv.Slice3(0, bv.Len(), bv.Len()), av))
+			b.FieldByName("At").Set(a.FieldByName("At"))
+		case f.merge == "keys":
+			overlayFields(bv, av)
+			b.FieldByName("At").Set(a.FieldByName("At"))
+		default:
+			b.Set(a)
+		}
+	}
+}
