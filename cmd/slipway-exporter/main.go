@@ -7,11 +7,10 @@
 //	slipway-exporter kernel  --in DIR --binary PATH --tar PATH --ucode PATH --compression C --out DIR
 //	slipway-exporter entries --spec FILE --source DIR --compression C --out DIR
 //	slipway-exporter join    --ucode FILE --out DIR SEGMENTDIR...
-//	slipway-exporter write   --format FORMAT --name NAME --kernel FILE --initrd FILE --cmdline FILE --size BYTES --arch ARCH --loaders DIR --out DIR
+//	slipway-exporter write   --format FORMAT --name NAME --kernel FILE --initrd FILE --cmdline FILE --arch ARCH --size BYTES --loaders DIR --epoch SECONDS --out DIR
 //
-// A compression C is zstd[:1-22], gzip[:1-9] or none. The environment variable
-// SOURCE_DATE_EPOCH gives write the time, in seconds since 1970, for formats
-// that store times; without it they store a constant.
+// A compression C is zstd[:1-22], gzip[:1-9] or none. The environment has no
+// influence: SOURCE_DATE_EPOCH comes as --epoch, for formats that store times.
 package main
 
 import (

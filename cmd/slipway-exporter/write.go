@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/output"
 )
 
@@ -21,12 +23,14 @@ type formatInputs struct {
 	size    int64  // of a disk in bytes; 0 for the smallest
 	arch    string // as in GOARCH
 	loaders string // directory
+	epoch   time.Time
 	out     string // directory
 }
 
 // formats are the output formats. Each returns the files that it wrote.
 var formats = map[string]func(formatInputs) ([]string, error){
 	"kernel+initrd": writeKernelInitrd,
+	"raw":           writeRaw,
 }
 
 func write(args []string, report io.Writer) error {
@@ -37,9 +41,10 @@ func write(args []string, report io.Writer) error {
 	flags.StringVar(&in.kernel, "kernel", "", "kernel `file`; empty for none")
 	flags.StringVar(&in.initrd, "initrd", "", "initramfs `file`")
 	cmdline := flags.String("cmdline", "", "`file` with the kernel command line; empty for none")
-	flags.Int64Var(&in.size, "size", 0, "size of the disk in `bytes`; 0 for the smallest")
+	flags.Int64Var(&in.size, "size", 0, "size of a disk in `bytes`; 0 for the smallest")
 	flags.StringVar(&in.arch, "arch", "amd64", "architecture of the machine")
 	flags.StringVar(&in.loaders, "loaders", "", "`directory` with the boot loaders")
+	epoch := flags.Int64("epoch", 0, "time for formats that store one, in `seconds` since 1970")
 	flags.StringVar(&in.out, "out", "", "`directory` for the output files")
 	if err := flags.parse(args, "format", "name", "initrd", "out"); err != nil {
 		return err
@@ -47,6 +52,7 @@ func write(args []string, report io.Writer) error {
 	if filepath.Base(in.name) != in.name || strings.HasPrefix(in.name, ".") {
 		return fmt.Errorf("name %q cannot be the start of a file name", in.name)
 	}
+	in.epoch = time.Unix(*epoch, 0).UTC()
 	writeFormat, ok := formats[*format]
 	if !ok {
 		return fmt.Errorf("unknown format %q; the formats are %s", *format, strings.Join(formatNames(), ", "))
@@ -84,9 +90,6 @@ func formatNames() []string {
 // writeKernelInitrd writes the files that QEMU and network boot loaders take.
 // As LinuxKit, it leaves out a kernel or command line that is empty.
 func writeKernelInitrd(in formatInputs) ([]string, error) {
-	if in.size != 0 {
-		return nil, errors.New("size has no meaning for this format, which writes no disk")
-	}
 	var files []string
 	file := func(suffix string, write func(*os.File) error) error {
 		name := filepath.Join(in.out, in.name+suffix)
@@ -111,6 +114,52 @@ func writeKernelInitrd(in formatInputs) ([]string, error) {
 		}
 	}
 	return files, nil
+}
+
+// writeRaw writes a disk for BIOS and UEFI.
+func writeRaw(in formatInputs) ([]string, error) {
+	if in.arch != "amd64" {
+		return nil, fmt.Errorf("there is no disk for %s yet: use kernel+initrd", in.arch)
+	}
+	if in.kernel == "" {
+		return nil, errors.New("a disk needs a kernel: set kernel.image in the machine")
+	}
+	if in.loaders == "" {
+		return nil, errors.New("--loaders is missing")
+	}
+	loaders, err := disk.ReadLoaders(in.loaders)
+	if err != nil {
+		return nil, err
+	}
+	contents := disk.Contents{Cmdline: in.cmdline}
+	if contents.Kernel, err = blob(in.kernel); err != nil {
+		return nil, err
+	}
+	if contents.Initrd, err = blob(in.initrd); err != nil {
+		return nil, err
+	}
+	raw, err := disk.New(contents, loaders, in.size, in.epoch)
+	if err != nil {
+		return nil, err
+	}
+	if raw.BIOSCmdline() != in.cmdline {
+		warn("under BIOS, GRUB passes the kernel command line on as: " + raw.BIOSCmdline())
+	}
+	name := filepath.Join(in.out, in.name+".raw")
+	return []string{name}, output.File(name, func(f *os.File) error {
+		if err := f.Truncate(raw.Size()); err != nil {
+			return err
+		}
+		return raw.Write(f)
+	})
+}
+
+func blob(name string) (disk.Blob, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return disk.Blob{}, err
+	}
+	return disk.Blob{Size: info.Size(), Open: func() (io.ReadCloser, error) { return os.Open(name) }}, nil
 }
 
 func copyFrom(name string) func(*os.File) error {

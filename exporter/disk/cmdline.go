@@ -1,0 +1,147 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// cmdlineMax is the longest command line of Linux on x86 in bytes
+// (COMMAND_LINE_SIZE with its NUL is 2048). Boot loaders cut what is longer.
+const cmdlineMax = 2047
+
+// What the boot loaders put before the command line of the machine. The kernel
+// and initramfs ignore the first, and the kernel's EFI stub reads the second.
+const (
+	grubPrefix        = "BOOT_IMAGE=/" + kernelPath + " "
+	systemdBootPrefix = `initrd=\` + initrdPath + " "
+)
+
+// checkCmdline refuses what no boot loader can pass on.
+func checkCmdline(cmdline string) error {
+	if !utf8.ValidString(cmdline) {
+		return errors.New("kernel command line: it is not valid UTF-8, which UEFI needs")
+	}
+	for _, r := range cmdline {
+		if unicode.IsControl(r) {
+			return fmt.Errorf("kernel command line: it contains the control character %q: remove it", r)
+		}
+	}
+	prefix := max(len(grubPrefix), len(systemdBootPrefix))
+	if over := prefix + len(cmdline) - cmdlineMax; over > 0 {
+		return fmt.Errorf("kernel command line: it is %d bytes too long: Linux takes %d, of which the boot loader needs %d",
+			over, cmdlineMax, prefix)
+	}
+	return nil
+}
+
+// systemdBootEntry is an entry of type 1 of the Boot Loader Specification.
+func systemdBootEntry(cmdline string) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "title Slipway\nlinux /%s\ninitrd /%s\n", kernelPath, initrdPath)
+	if cmdline != "" {
+		// systemd-boot strips blanks around a value, then one pair of quotes
+		// (src/boot/efi/boot.c, line_get_key_value): what is in between
+		// reaches the kernel as it is, quotes too.
+		fmt.Fprintf(&b, "options \"%s\"\n", cmdline)
+	}
+	return []byte(b.String())
+}
+
+// grubConfig is a script that boots at once, without a menu.
+func grubConfig(words []string) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "linux /%s", kernelPath)
+	for _, word := range words {
+		// Nothing is special between GRUB's single quotes.
+		fmt.Fprintf(&b, " '%s'", word)
+	}
+	fmt.Fprintf(&b, "\ninitrd /%s\nboot\n", initrdPath)
+	return []byte(b.String())
+}
+
+// grubWords cuts the command line into words for GRUB's linux command, which
+// rebuilds the line from them (GRUB 2.06, grub-core/lib/cmdline.c): it joins
+// them with blanks, puts double quotes around a word that contains a blank, and
+// a backslash before every quote and backslash.
+//
+// So GRUB passes on exactly: words without quotes and backslashes, and words
+// that are quoted as a whole and contain a blank. name="a b" becomes
+// "name=a b", which Linux takes for the same (lib/cmdline.c, next_arg). Whatever
+// would reach Linux with another meaning is refused.
+func grubWords(cmdline string) ([]string, error) {
+	if cmdline == "" {
+		return nil, nil
+	}
+	var words []string
+	for _, word := range splitCmdline(cmdline) {
+		text := unquote(word)
+		switch {
+		case strings.Contains(text, `"`):
+			return nil, grubError(word, "it can hold quotes around a whole value only: name=\"a value\"")
+		case strings.Contains(text, "'"):
+			return nil, grubError(word, "it cannot hold a single quote")
+		case strings.Contains(text, `\`):
+			return nil, grubError(word, "it cannot hold a backslash")
+		}
+		words = append(words, text)
+	}
+	return words, nil
+}
+
+func grubError(word, reason string) error {
+	return fmt.Errorf("kernel command line: GRUB, which boots this disk under BIOS, cannot pass on %s: %s", word, reason)
+}
+
+// splitCmdline cuts where Linux does: at blanks outside of double quotes.
+// Joined with blanks, the words are the command line again.
+func splitCmdline(cmdline string) []string {
+	quoted := false
+	var words []string
+	start := 0
+	for i := range len(cmdline) {
+		switch {
+		case cmdline[i] == '"':
+			quoted = !quoted
+		case cmdline[i] == ' ' && !quoted:
+			words = append(words, cmdline[start:i])
+			start = i + 1
+		}
+	}
+	return append(words, cmdline[start:])
+}
+
+// unquote removes the quotes that Linux removes: around a word, or around the
+// value of name="value". Anything else stays.
+func unquote(word string) string {
+	if inner, ok := cutQuotes(word); ok {
+		return inner
+	}
+	if name, value, ok := strings.Cut(word, "="); ok && name != "" {
+		if inner, ok := cutQuotes(value); ok {
+			return name + "=" + inner
+		}
+	}
+	return word
+}
+
+func cutQuotes(s string) (string, bool) {
+	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
+		return "", false
+	}
+	return s[1 : len(s)-1], true
+}
+
+// grubResult is the command line that GRUB makes of words.
+func grubResult(words []string) string {
+	var quoted []string
+	for _, word := range words {
+		if strings.Contains(word, " ") {
+			word = `"` + word + `"`
+		}
+		quoted = append(quoted, word)
+	}
+	return strings.Join(quoted, " ")
+}

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Collects the boot loaders of raw disks from Debian's packages into a directory.
+# The disk writer needs no tool then: it only tells GRUB where its core image is.
+#
+# usage: loaders.sh DIRECTORY
+# needs: grub-common, grub-pc-bin, systemd-boot-efi
+set -eu
+
+out=$1
+grub=/usr/lib/grub/i386-pc
+mkdir -p "$out"
+
+# The first sector. The two bytes at 0x66 (GRUB_BOOT_MACHINE_DRIVE_CHECK) become
+# no-ops, as GRUB's installer makes them for hard disks: some BIOSes pass a wrong
+# drive number.
+cp "$grub/boot.img" "$out/boot.img"
+printf '\220\220' | dd of="$out/boot.img" bs=1 seek=102 conv=notrunc status=none
+
+# The rest of GRUB. Its prefix leaves the disk open, which is then the one that
+# it was started from; the EFI system partition is the second.
+grub-mkimage -O i386-pc -d "$grub" -p '(,gpt2)/grub' -o "$out/core.img" \
+	biosdisk part_gpt fat normal linux
+
+cp /usr/lib/systemd/boot/efi/systemd-bootx64.efi "$out/systemd-bootx64.efi"
+
+# What is in here, and under which licence. The sources are Debian's, by version.
+dpkg-query -W -f '${source:Package} ${source:Version} (${Package})\n' \
+	grub-pc-bin systemd-boot-efi >"$out/VERSIONS"
+for package in grub-pc-bin systemd-boot-efi; do
+	cp -L "/usr/share/doc/$package/copyright" "$out/$package.copyright"
+done
+chmod 0644 "$out"/*
