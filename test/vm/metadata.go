@@ -1,0 +1,119 @@
+package vm
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// Metadata is what EC2's metadata service tells the machine about itself. Only IMDSv2 is served: every read needs a
+// session token.
+type Metadata struct {
+	InstanceID string
+	Hostname   string
+	PublicKey  string // one line, public-keys/0/openssh-key
+	UserData   string
+}
+
+// service is the running mock of the metadata service; the zero value is none.
+type service struct {
+	port  int
+	ended <-chan error
+}
+
+func (s *service) address() string { return "127.0.0.1:" + strconv.Itoa(s.port) }
+
+func (s *service) wait() {
+	if s.ended != nil {
+		<-s.ended
+	}
+}
+
+// serve runs aws/amazon-ec2-metadata-mock on a free port of 127.0.0.1 until the end of ctx.
+func (d *Metadata) serve(ctx context.Context, logDir string) (*service, error) {
+	root, err := Root()
+	if err != nil {
+		return nil, err
+	}
+	mock := filepath.Join(root, ".stack", "bin", "ec2-metadata-mock")
+	if _, err := os.Stat(mock); err != nil {
+		return nil, fmt.Errorf("metadata service: %w: run hack/stack up", err)
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	// Keys as in the mock's docs/configuration.md; what is not here has its default value.
+	config, err := json.Marshal(map[string]any{
+		"imdsv2": true,
+		"server": map[string]string{"hostname": "127.0.0.1", "port": strconv.Itoa(port)},
+		"metadata": map[string]any{"values": map[string]string{
+			"instance-id": d.InstanceID, "hostname": d.Hostname, "local-hostname": d.Hostname, "public-key": d.PublicKey,
+		}},
+		"userdata": map[string]any{"values": map[string]string{
+			"userdata": base64.StdEncoding.EncodeToString([]byte(d.UserData)),
+		}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(logDir, "metadata.json")
+	if err := os.WriteFile(file, config, 0o644); err != nil {
+		return nil, fmt.Errorf("configure the metadata service: %w", err)
+	}
+	log, err := os.Create(filepath.Join(logDir, "metadata.log"))
+	if err != nil {
+		return nil, fmt.Errorf("create the metadata service's log: %w", err)
+	}
+	defer log.Close()
+
+	cmd := exec.CommandContext(ctx, mock, "--config-file", file)
+	cmd.Env = []string{"HOME=" + logDir} // neither the user's configuration nor AEMM_ variables
+	cmd.Stdout, cmd.Stderr = log, log
+	ended, err := spawn(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("start the metadata service: %w", err)
+	}
+	s := &service{port, ended}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if conn, err := net.Dial("tcp", s.address()); err == nil {
+			conn.Close()
+			return s, nil
+		}
+		select {
+		case err := <-ended:
+			return nil, fmt.Errorf("the metadata service ended: %v: %s", err, tailOf(log.Name(), 5))
+		default:
+		}
+		if time.Now().After(deadline) {
+			cmd.Process.Kill()
+			s.wait()
+			return nil, fmt.Errorf("the metadata service does not listen at %s: %s", s.address(), tailOf(log.Name(), 5))
+		}
+	}
+}
+
+// Root is the project's directory: the nearest one above the working directory with a go.mod.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("no go.mod here or above: run this in the project's directory")
+		}
+		dir = filepath.Dir(dir)
+	}
+}

@@ -1,0 +1,318 @@
+// Package vm boots a machine in QEMU the way EC2 boots it, for tests and the demo: a disk on NVMe under SeaBIOS or
+// OVMF, a virtio network with EC2's metadata service at 169.254.169.254, a serial console, and ssh to get in.
+//
+// QEMU emulates the processor (TCG), so that it runs wherever the tests run; no root is needed.
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Firmware is what starts the disk.
+type Firmware string
+
+// The firmwares of EC2's boot modes.
+const (
+	BIOS Firmware = "bios" // SeaBIOS, which comes with QEMU
+	UEFI Firmware = "uefi" // OVMF, of the Debian package ovmf
+)
+
+const (
+	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+
+	// grace is how long QEMU has to end by itself when the machine is killed.
+	grace = 5 * time.Second
+)
+
+// Config is the hardware, and what boots on it: Disk, or Kernel with Initrd and Cmdline, or both, when the kernel
+// boots and the disk is only there.
+type Config struct {
+	Firmware Firmware // default BIOS
+	Disk     string   // raw disk image; the guest's writes are thrown away, the file never changes
+	Kernel   string
+	Initrd   string
+	Cmdline  string
+
+	CPUs   int // default 2
+	Memory int // MiB, default 1024
+
+	Metadata *Metadata // nil: nothing answers at 169.254.169.254
+
+	LogDir      string    // gets console.log, qemu.log, metadata.log; made if it is missing
+	Console     io.Writer // gets the serial console as well, as it comes; may be nil
+	Interactive bool      // the serial console reads this process's terminal; ctrl-a x ends QEMU
+}
+
+// Machine is a running machine. Its times count from power-on.
+type Machine struct {
+	SSHPort int // on 127.0.0.1, leads to the guest's port 22
+
+	logDir  string
+	console *console
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when QEMU and the metadata service have ended
+	err     error         // how QEMU ended; valid after done
+}
+
+// Start powers a machine on. It runs until its guest powers off, Kill, the end of ctx or of this process, however that
+// ends. Whoever starts a machine calls Kill in the end: that also waits until nothing of it is left.
+func Start(ctx context.Context, config Config) (*Machine, error) {
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(config.LogDir, 0o755); err != nil {
+		return nil, fmt.Errorf("make the log directory: %w", err)
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	m := &Machine{SSHPort: port, logDir: config.LogDir, cancel: cancel, done: make(chan struct{})}
+	if err := m.start(ctx, config); err != nil {
+		cancel()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Machine) start(ctx context.Context, config Config) error {
+	log, err := os.Create(filepath.Join(m.logDir, "console.log"))
+	if err != nil {
+		return fmt.Errorf("create the console log: %w", err)
+	}
+	// A file, not a pipe: the helpers that QEMU starts for guestfwd share its stderr and may outlive it by a moment.
+	stderr, err := os.Create(filepath.Join(m.logDir, "qemu.log"))
+	if err != nil {
+		log.Close()
+		return fmt.Errorf("create QEMU's log: %w", err)
+	}
+	defer stderr.Close()
+
+	metadata := &service{}
+	if config.Metadata != nil {
+		if metadata, err = config.Metadata.serve(ctx, m.logDir); err != nil {
+			log.Close()
+			return err
+		}
+	}
+
+	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", config.args(m.SSHPort, metadata.port)...)
+	m.console = newConsole(log, config.Console)
+	qemu.Stdout, qemu.Stderr = m.console, stderr
+	if config.Interactive {
+		qemu.Stdin = os.Stdin
+	}
+	qemu.Cancel = func() error { return qemu.Process.Signal(syscall.SIGTERM) }
+	qemu.WaitDelay = grace
+
+	ended, err := spawn(qemu)
+	if err != nil {
+		log.Close()
+		m.cancel()
+		metadata.wait()
+		return fmt.Errorf("start QEMU: %w", err)
+	}
+	go func() {
+		err := <-ended
+		switch {
+		case ctx.Err() != nil:
+			m.err = errKilled
+		case err != nil:
+			m.err = fmt.Errorf("QEMU failed: %w: %s", err, tailOf(stderr.Name(), 5))
+		}
+		m.cancel()
+		metadata.wait()
+		log.Close()
+		close(m.done)
+	}()
+	return nil
+}
+
+// Wait waits until the machine has powered itself off. Any other end is an error, and so is ctx ending first. A machine
+// that reboots goes on running.
+func (m *Machine) Wait(ctx context.Context) error {
+	select {
+	case <-m.done:
+		return m.err
+	case <-m.console.panicked:
+		return m.failure("the machine did not power off", errPanic)
+	case <-ctx.Done():
+		return m.failure("the machine did not power off", context.Cause(ctx))
+	}
+}
+
+// Kill cuts the power and waits until QEMU is gone. After the machine's end it does nothing.
+func (m *Machine) Kill() {
+	m.cancel()
+	<-m.done
+}
+
+var (
+	errOff    = errors.New("the machine has powered itself off")
+	errKilled = errors.New("the machine was killed")
+	errPanic  = errors.New("its kernel panicked")
+)
+
+// over tells why nothing more can be expected of the machine; nil while it runs.
+func (m *Machine) over() error {
+	select {
+	case <-m.done:
+		if m.err == nil {
+			return errOff
+		}
+		return m.err
+	case <-m.console.panicked:
+		return errPanic
+	default:
+		return nil
+	}
+}
+
+// failure is an error about the machine with the end of its console.
+func (m *Machine) failure(what string, why error) error {
+	return fmt.Errorf("%s, %.0f s after power-on: %w; the end of %s:\n%s", what,
+		m.console.now().Seconds(), why, filepath.Join(m.logDir, "console.log"), m.ConsoleTail(25))
+}
+
+func (c *Config) check() error {
+	if c.Disk == "" && c.Kernel == "" {
+		return errors.New("a machine needs a disk or a kernel to boot")
+	}
+	for _, file := range []string{c.Disk, c.Kernel, c.Initrd} {
+		if file == "" {
+			continue
+		}
+		if _, err := os.Stat(file); err != nil {
+			return fmt.Errorf("nothing to boot: %w", err)
+		}
+	}
+	if c.LogDir == "" {
+		return errors.New("a machine needs a log directory")
+	}
+	switch c.Firmware {
+	case "", BIOS:
+	case UEFI:
+		if _, err := os.Stat(ovmfCode); err != nil {
+			return fmt.Errorf("UEFI firmware: %w: apt-get install ovmf", err)
+		}
+	default:
+		return fmt.Errorf("unknown firmware %q: known are %s and %s", c.Firmware, BIOS, UEFI)
+	}
+	if err := installed("qemu-system-x86_64", "qemu-system-x86"); err != nil {
+		return err
+	}
+	if c.Metadata != nil {
+		return installed("nc", "netcat-openbsd")
+	}
+	return nil
+}
+
+// installed is an error that names the Debian package when there is no such program.
+func installed(program, pkg string) error {
+	if _, err := exec.LookPath(program); err != nil {
+		return fmt.Errorf("%s is not installed: apt-get install %s", program, pkg)
+	}
+	return nil
+}
+
+// args are QEMU's. https://www.qemu.org/docs/master/system/invocation.html
+func (c *Config) args(sshPort, metadataPort int) []string {
+	cpus, memory := c.CPUs, c.Memory
+	if cpus == 0 {
+		cpus = 2
+	}
+	if memory == 0 {
+		memory = 1024
+	}
+	// EC2's addresses: the guest is on the metadata service's own network, QEMU answers there and hands the
+	// connection to a program.
+	netdev := "user,id=net,net=169.254.0.0/16,host=169.254.0.2,dhcpstart=169.254.0.15" +
+		",hostfwd=tcp:127.0.0.1:" + strconv.Itoa(sshPort) + "-:22"
+	if c.Metadata != nil {
+		netdev += ",guestfwd=tcp:169.254.169.254:80-cmd:nc -N 127.0.0.1 " + strconv.Itoa(metadataPort)
+	}
+	serial := "stdio"
+	if c.Interactive {
+		serial = "mon:stdio"
+	}
+	args := []string{
+		"-nodefaults", "-no-user-config",
+		// Without a display SeaBIOS and GRUB talk on the serial port, and land in the log.
+		"-machine", "q35,graphics=off", "-accel", "tcg", "-display", "none",
+		"-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
+		"-serial", serial,
+		"-netdev", netdev,
+		"-device", "virtio-net-pci,netdev=net,romfile=", // no ROM: never boots from the network
+		"-device", "virtio-rng-pci",
+	}
+	if c.Firmware == UEFI {
+		args = append(args,
+			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+quote(ovmfCode),
+			"-drive", "if=pflash,unit=1,format=raw,snapshot=on,file="+quote(ovmfVars))
+	}
+	if c.Disk != "" {
+		args = append(args,
+			"-drive", "if=none,id=disk,format=raw,snapshot=on,file="+quote(c.Disk),
+			"-device", "nvme,drive=disk,serial=slipway,bootindex=0")
+	}
+	if c.Kernel != "" {
+		args = append(args, "-kernel", c.Kernel, "-append", c.Cmdline)
+	}
+	if c.Initrd != "" {
+		args = append(args, "-initrd", c.Initrd)
+	}
+	return args
+}
+
+// quote is text inside one of QEMU's comma-separated options.
+func quote(text string) string { return strings.ReplaceAll(text, ",", ",,") }
+
+// spawn starts a command that the kernel kills when this process dies, whatever it dies of. The command's end comes on
+// the channel.
+func spawn(cmd *exec.Cmd) (<-chan error, error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, ended := make(chan error), make(chan error, 1)
+	go func() {
+		// The signal comes at the death of the thread that forked, so this goroutine keeps its thread.
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			ended <- cmd.Wait()
+		}
+	}()
+	return ended, <-started
+}
+
+// freePort is a TCP port of 127.0.0.1 that nobody listens on at this moment.
+func freePort() (int, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port, nil
+}
+
+// tailOf is the last lines of a log, for an error message.
+func tailOf(file string, lines int) string {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	return lastLines(string(data), lines)
+}

@@ -1,0 +1,296 @@
+package vm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// bootSector is a disk whose first sector prints a text on the first serial port and then powers off or, if it stays,
+// halts.
+func bootSector(t *testing.T, text string, stay bool) string {
+	t.Helper()
+	code := []byte{
+		0xfc,       // cld
+		0x31, 0xc0, // xor ax, ax
+		0x8e, 0xd8, // mov ds, ax
+		0xbe, 0x1d, 0x7c, // mov si, text
+		0xba, 0xf8, 0x03, // mov dx, 0x3f8
+		0xac,       // next: lodsb
+		0x84, 0xc0, // test al, al
+		0x74, 0x03, // jz off
+		0xee,       // out dx, al
+		0xeb, 0xf8, // jmp next
+		0xba, 0x04, 0x06, // off: mov dx, 0x604, the ACPI power management control register
+		0xb8, 0x00, 0x20, // mov ax, 0x2000, soft off
+		0xef,       // out dx, ax
+		0xf4,       // halt: hlt
+		0xeb, 0xfd, // jmp halt
+	}
+	if stay {
+		code[25] = 0x90 // nop
+	}
+	disk := make([]byte, 1<<20)
+	copy(disk, code)
+	copy(disk[len(code):], text+"\x00")
+	disk[510], disk[511] = 0x55, 0xaa
+	file := filepath.Join(t.TempDir(), "disk,1.raw") // the comma must survive QEMU's options
+	if err := os.WriteFile(file, disk, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// start boots with a limit that suits these tiny machines.
+func start(t *testing.T, config Config) (*Machine, context.Context) {
+	t.Helper()
+	if err := installed("qemu-system-x86_64", "qemu-system-x86"); err != nil && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	if config.LogDir == "" {
+		config.LogDir = t.TempDir()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	m, err := Start(ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Kill)
+	return m, ctx
+}
+
+func TestPowerOff(t *testing.T) {
+	disk := bootSector(t, "hello from the disk\r\n", false)
+	before, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs := t.TempDir()
+	var stream bytes.Buffer
+	m, ctx := start(t, Config{Disk: disk, LogDir: logs, Console: &stream})
+
+	at, err := m.WaitConsole(ctx, regexp.MustCompile("hello from the disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at <= 0 || at > m.console.now() {
+		t.Errorf("the text came at %v", at)
+	}
+	if err := m.Wait(ctx); err != nil {
+		t.Errorf("powered off: %v", err)
+	}
+	log, err := os.ReadFile(filepath.Join(logs, "console.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(log, []byte("hello from the disk")) || !bytes.Equal(log, stream.Bytes()) {
+		t.Errorf("console.log has %q, the stream %q", log, stream.Bytes())
+	}
+	if after, err := os.ReadFile(disk); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the disk has changed: %v", err)
+	}
+
+	_, err = m.WaitConsole(ctx, regexp.MustCompile("never printed"))
+	if !errors.Is(err, errOff) || !strings.Contains(err.Error(), "hello from the disk") {
+		t.Errorf("waiting for more: %v", err)
+	}
+	if _, err := m.WaitSSH(ctx, Key{}); !errors.Is(err, errOff) {
+		t.Errorf("ssh to it: %v", err)
+	}
+}
+
+func TestKill(t *testing.T) {
+	m, ctx := start(t, Config{Disk: bootSector(t, "here\r\n", true)})
+	if _, err := m.WaitConsole(ctx, regexp.MustCompile("here")); err != nil {
+		t.Fatal(err)
+	}
+	if !listens(m.sshAddress()) {
+		t.Errorf("QEMU does not forward port %d", m.SSHPort)
+	}
+	m.Kill()
+	if listens(m.sshAddress()) {
+		t.Errorf("QEMU still listens on port %d", m.SSHPort)
+	}
+	if err := m.Wait(ctx); !errors.Is(err, errKilled) {
+		t.Errorf("killed: %v", err)
+	}
+}
+
+// TestDeath kills a process that runs a machine: nothing of the machine may stay.
+func TestDeath(t *testing.T) {
+	if disk := os.Getenv("VM_TEST_DEATH"); disk != "" {
+		m, ctx := start(t, Config{Disk: disk})
+		if _, err := m.WaitConsole(ctx, regexp.MustCompile("here")); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println(m.sshAddress())
+		if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		select {}
+	}
+	if err := installed("qemu-system-x86_64", "qemu-system-x86"); err != nil && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	child := exec.Command(os.Args[0], "-test.run=^TestDeath$")
+	child.Env = append(os.Environ(), "VM_TEST_DEATH="+bootSector(t, "here\r\n", true))
+	out, err := child.Output()
+	if err == nil || !strings.HasPrefix(string(out), "127.0.0.1:") {
+		t.Fatalf("the child should have run a machine and died: %v: %s", err, out)
+	}
+	address := strings.TrimSpace(string(out))
+	for deadline := time.Now().Add(10 * time.Second); listens(address); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("QEMU still listens at %s", address)
+		}
+	}
+}
+
+func listens(address string) bool {
+	conn, err := net.Dial("tcp", address)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
+}
+
+func TestContextEnds(t *testing.T) {
+	m, _ := start(t, Config{Disk: bootSector(t, "here\r\n", true)})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := m.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("wait: %v", err)
+	}
+	if _, err := m.WaitSSH(ctx, Key{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("ssh: %v", err)
+	}
+	if m.over() != nil {
+		t.Errorf("the end of a wait ended the machine: %v", m.over())
+	}
+}
+
+func TestPanic(t *testing.T) {
+	m, ctx := start(t, Config{Disk: bootSector(t, "[    1.2] Kernel panic - not syncing: no init\r\n", true)})
+	if _, err := m.WaitConsole(ctx, regexp.MustCompile("never printed")); !errors.Is(err, errPanic) {
+		t.Errorf("console: %v", err)
+	}
+	if _, err := m.WaitSSH(ctx, Key{}); !errors.Is(err, errPanic) {
+		t.Errorf("ssh: %v", err)
+	}
+	if err := m.Wait(ctx); !errors.Is(err, errPanic) {
+		t.Errorf("wait: %v", err)
+	}
+}
+
+// TestUEFI shows by the firmware's own words that OVMF runs and tries the NVMe disk.
+func TestUEFI(t *testing.T) {
+	if _, err := os.Stat(ovmfCode); err != nil && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	m, ctx := start(t, Config{Firmware: UEFI, Disk: bootSector(t, "BIOS only", true)})
+	if _, err := m.WaitConsole(ctx, regexp.MustCompile(`BdsDxe: failed to load Boot\d+ "UEFI QEMU NVMe Ctrl slipway`)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNothingToBoot(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing.raw")
+	for want, config := range map[string]Config{
+		"needs a disk or a kernel":  {LogDir: t.TempDir()},
+		"missing.raw":               {Disk: missing, LogDir: t.TempDir()},
+		"log directory":             {Disk: "vm_test.go"},
+		`unknown firmware "u-boot"`: {Disk: "vm_test.go", LogDir: t.TempDir(), Firmware: "u-boot"},
+	} {
+		if _, err := Start(t.Context(), config); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+}
+
+// TestMetadata reads the service as a guest does, but from here.
+func TestMetadata(t *testing.T) {
+	root, err := Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, ".stack", "bin", "ec2-metadata-mock")); err != nil && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	metadata := Metadata{InstanceID: "i-0abc", Hostname: "host.internal", PublicKey: "ssh-ed25519 AAAA me", UserData: "a: b\n"}
+	service, err := metadata.serve(ctx, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.wait()
+	defer cancel()
+
+	request := func(method, path, header, value string) (int, string) {
+		r, err := http.NewRequestWithContext(ctx, method, "http://"+service.address()+"/latest/"+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set(header, value)
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.StatusCode, string(body)
+	}
+	if status, _ := request("GET", "meta-data/instance-id", "Accept", "*/*"); status != http.StatusUnauthorized {
+		t.Errorf("without a token: status %d", status)
+	}
+	_, token := request("PUT", "api/token", "X-aws-ec2-metadata-token-ttl-seconds", "60")
+	for path, want := range map[string]string{
+		"meta-data/instance-id":               metadata.InstanceID,
+		"meta-data/hostname":                  metadata.Hostname,
+		"meta-data/public-keys/0/openssh-key": metadata.PublicKey,
+		"user-data":                           metadata.UserData,
+	} {
+		if status, got := request("GET", path, "X-aws-ec2-metadata-token", token); status != http.StatusOK || got != want {
+			t.Errorf("%s: status %d, %q, want %q", path, status, got, want)
+		}
+	}
+}
+
+func TestNewKey(t *testing.T) {
+	if err := installed("ssh-keygen", "openssh-client"); err != nil && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	key, err := NewKey(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("ssh-keygen", "-y", "-f", key.Path).Output(); err != nil || strings.TrimSpace(string(out)) != key.Public {
+		t.Errorf("ssh-keygen reads %q from the private key, the public one is %q: %v", out, key.Public, err)
+	}
+	if again, err := NewKey(dir); err != nil || again != key {
+		t.Errorf("the second time: %v, %v", again, err)
+	}
+}
+
+func TestLastLines(t *testing.T) {
+	got := lastLines("\x1b[2J\x1b[01;01Hone\r\ntwo\r\n\x1b[0;37mthree\x1b[0m\r\n\r\n", 2)
+	if want := "two\nthree"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
