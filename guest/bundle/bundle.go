@@ -1,0 +1,151 @@
+// Package bundle prepares the OCI bundles of a machine to be run: it does what their runtime.json asks for.
+package bundle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Bundle is a directory with a config.json and, where something has to be prepared, a runtime.json.
+type Bundle struct {
+	Dir     string // absolute
+	Name    string // name of the directory: "000-sysctl", "sshd"
+	Runtime Runtime
+}
+
+// Runtime is the content of runtime.json, the "runtime" section of LinuxKit's machine YAML.
+type Runtime struct {
+	Cgroups    []string          `json:"cgroups"`    // made before the container
+	Mounts     []Mount           `json:"mounts"`     // done in the machine, in this order
+	Mkdir      []string          `json:"mkdir"`      // made after the mounts
+	Interfaces []Interface       `json:"interfaces"` // put into the container's network namespace
+	BindNS     map[string]string `json:"bindNS"`     // kind of namespace to the path at which it is kept
+	Namespace  string            `json:"namespace"`  // of containerd
+}
+
+// Mount is a mount as in config.json, but done in the machine. A relative destination is below the container's root filesystem.
+type Mount struct {
+	Destination string   `json:"destination"`
+	Type        string   `json:"type"`
+	Source      string   `json:"source"`
+	Options     []string `json:"options"`
+}
+
+// Interface is a network interface for the container: one of the machine is moved, or with Add a new one of that type is made.
+// A Peer without Add makes a pair of type veth. CreateInRoot makes it in the machine first, so that it keeps its links there.
+type Interface struct {
+	Name         string `json:"name"`
+	Add          string `json:"add"`
+	Peer         string `json:"peer"`
+	CreateInRoot bool   `json:"createInRoot"`
+}
+
+// Open reads the bundle in dir. A bundle without runtime.json needs no preparation.
+func Open(dir string) (*Bundle, error) {
+	b := &Bundle{Dir: dir, Name: filepath.Base(dir)}
+	text, err := os.ReadFile(filepath.Join(dir, "runtime.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return b, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(text, &b.Runtime); err != nil {
+		return nil, fmt.Errorf("%s/runtime.json: %w", dir, err)
+	}
+	return b, nil
+}
+
+// List gives the bundles below dir, sorted by name. There are none if dir does not exist.
+func List(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var dirs []string
+	for _, entry := range entries {
+		if entry.IsDir() {
+			dirs = append(dirs, filepath.Join(dir, entry.Name()))
+		}
+	}
+	return dirs, err
+}
+
+// Spec returns config.json with the path of the root filesystem made absolute, as a runtime needs it that is not started in the bundle.
+// All else is kept as it is, known or not.
+func (b *Bundle) Spec() ([]byte, error) {
+	file := filepath.Join(b.Dir, "config.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var spec, root map[string]json.RawMessage
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	var path string
+	if err := errors.Join(json.Unmarshal(spec["root"], &root), json.Unmarshal(root["path"], &path)); err != nil {
+		return nil, fmt.Errorf("%s: root.path: %w", file, err)
+	}
+	root["path"], _ = json.Marshal(b.abs(path, b.Dir)) // a text always has a JSON form
+	if spec["root"], err = json.Marshal(root); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return json.Marshal(spec)
+}
+
+// Prepare does, in this order, the mounts, directories and cgroups of runtime.json, before the container is created.
+func (b *Bundle) Prepare() error {
+	for _, m := range b.Runtime.Mounts {
+		m.Destination = b.abs(m.Destination, b.root())
+		if err := m.Do(); err != nil {
+			return err
+		}
+	}
+	for _, dir := range b.Runtime.Mkdir {
+		if err := os.MkdirAll(b.abs(dir, b.root()), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, cgroup := range b.Runtime.Cgroups {
+		if err := MakeCgroup(cgroup); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Attach does what needs the created container, whose first process is pid: its interfaces, and the mounts that keep its namespaces.
+func (b *Bundle) Attach(pid int) error {
+	for _, i := range b.Runtime.Interfaces {
+		if err := i.give(pid); err != nil {
+			return fmt.Errorf("network interface %s: %w", i.Name, err)
+		}
+	}
+	for kind, path := range b.Runtime.BindNS {
+		if path == "" {
+			continue
+		}
+		if err := keepNamespace(fmt.Sprintf("/proc/%d/ns/%s", pid, kind), path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Release undoes the mounts of Prepare that lie inside the bundle: the root filesystem and what was written to it. Others are for the machine and stay.
+func (b *Bundle) Release() error { return UnmountBelow(b.Dir) }
+
+// root is where every LinuxKit bundle has its root filesystem.
+func (b *Bundle) root() string { return filepath.Join(b.Dir, "rootfs") }
+
+func (b *Bundle) abs(path, base string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(base, path)
+}

@@ -1,0 +1,50 @@
+package bundle
+
+import (
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// give puts the interface into the network namespace of the process pid.
+func (i Interface) give(pid int) error {
+	kind := i.Add
+	if kind == "" && i.Peer != "" {
+		kind = "veth"
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = i.Name
+	switch {
+	case kind == "":
+		// one that the machine has
+	case kind == "veth":
+		// The peer stays in the machine.
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: i.Peer}); err != nil {
+			return err
+		}
+	case i.CreateInRoot:
+		if err := netlink.LinkAdd(&netlink.GenericLink{LinkAttrs: attrs, LinkType: kind}); err != nil {
+			return err
+		}
+	default:
+		return addInside(pid, &netlink.GenericLink{LinkAttrs: attrs, LinkType: kind})
+	}
+	link, err := netlink.LinkByName(i.Name)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetNsPid(link, pid)
+}
+
+func addInside(pid int, link netlink.Link) error {
+	ns, err := netns.GetFromPid(pid)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	inside, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	return inside.LinkAdd(link)
+}

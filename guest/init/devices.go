@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/guest/cmdline"
+	"github.com/slipway-build/slipway/guest/kmod"
+)
+
+// modules opens the modules of the running kernel. It returns nil without an error if the machine has none.
+func modules(args []cmdline.Arg) (*kmod.Loader, error) {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return nil, err
+	}
+	index, err := kmod.Open(filepath.Join("/lib/modules", unix.ByteSliceToString(name.Release[:])))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return kmod.NewLoader(index, args), nil
+}
+
+// loadDrivers loads the drivers of the devices that are there. A driver of a bus makes new devices appear, so it looks again until it sees no new one.
+func loadDrivers(loader *kmod.Loader) error {
+	var errs []error
+	seen := map[string]bool{}
+	for more := true; more; {
+		more = false
+		for _, modalias := range modaliases() {
+			if seen[modalias] {
+				continue
+			}
+			seen[modalias], more = true, true
+			errs = append(errs, loader.LoadFor(modalias))
+		}
+	}
+	if _, err := os.Stat("/sys/firmware/efi/efivars"); err == nil {
+		errs = append(errs, loader.Load("efivarfs")) // no device asks for it
+	}
+	return errors.Join(errs...)
+}
+
+// modaliases lists the devices on all buses, by the names that drivers know them by.
+func modaliases() []string {
+	files, _ := filepath.Glob("/sys/bus/*/devices/*/modalias") // the pattern is right
+	var names []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if name := strings.TrimSpace(string(text)); err == nil && name != "" { // a device may go at any time
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// hotplug listens to the kernel for devices that come from now on, and loads their drivers.
+type hotplug struct{ fd int }
+
+func listenForDevices() (*hotplug, error) {
+	const kernelEvents = 1 // the multicast group; 2 is udev's
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return nil, fmt.Errorf("hotplug: %w", err)
+	}
+	// A burst of devices must not overrun the socket while a driver is loading.
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20)
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: kernelEvents}); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("hotplug: %w", err)
+	}
+	return &hotplug{fd}, nil
+}
+
+func (h *hotplug) serve(loader *kmod.Loader, out *console) {
+	buffer := make([]byte, 16<<10) // more than a uevent can have
+	for {
+		n, _, err := unix.Recvfrom(h.fd, buffer, 0)
+		if err == unix.EINTR || err == unix.ENOBUFS {
+			continue
+		}
+		if err != nil {
+			out.say("hotplug: %v: no drivers for new devices from now on", err)
+			return
+		}
+		if modalias := addedDevice(buffer[:n]); modalias != "" {
+			if err := loader.LoadFor(modalias); err != nil {
+				out.say("hotplug: %v", err)
+			}
+		}
+	}
+}
+
+// addedDevice gives the modalias out of a uevent that tells of a new device: "add@PATH", then KEY=VALUE, each ended by a zero byte.
+func addedDevice(event []byte) (modalias string) {
+	if !bytes.HasPrefix(event, []byte("add@")) {
+		return ""
+	}
+	for field := range bytes.SplitSeq(event, []byte{0}) {
+		if value, ok := bytes.CutPrefix(field, []byte("MODALIAS=")); ok {
+			modalias = string(value)
+		}
+	}
+	return modalias
+}
+
+// modprobe is the program that the kernel calls for a module that it needs, e.g. "modprobe -q -- fs-overlay". It loads every name given.
+func modprobe(args []string) error {
+	quiet := false
+	var names []string
+	for _, arg := range args {
+		switch {
+		case arg == "-q" || arg == "-qb" || arg == "-abq":
+			quiet = true
+		case arg == "-a" || arg == "-b" || arg == "--":
+		case strings.HasPrefix(arg, "-"):
+			return fmt.Errorf("%s: unknown option; usage: modprobe [-a] [-b] [-q] MODULE…", arg)
+		default:
+			names = append(names, arg)
+		}
+	}
+	kernelArgs, err := cmdline.Read()
+	if err != nil {
+		return err
+	}
+	loader, err := modules(kernelArgs)
+	if err != nil {
+		return err
+	}
+	if loader == nil {
+		return errors.New("no modules for this kernel in /lib/modules")
+	}
+	var errs []error
+	for _, name := range names {
+		if err := loader.Load(name); !quiet || !errors.Is(err, kmod.ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// setClock sets the system clock from the hardware's, in case the kernel did not.
+func setClock() error {
+	if time.Now().Year() >= 2020 {
+		return nil
+	}
+	f, err := os.Open("/dev/rtc0")
+	if err != nil {
+		return fmt.Errorf("clock: %w", err)
+	}
+	defer f.Close()
+	now, err := unix.IoctlGetRTCTime(int(f.Fd()))
+	if err != nil {
+		return fmt.Errorf("clock: %s: %w", f.Name(), err)
+	}
+	t := time.Date(int(now.Year)+1900, time.Month(now.Mon+1), int(now.Mday), int(now.Hour), int(now.Min), int(now.Sec), 0, time.UTC)
+	return os.NewSyscallError("settimeofday", unix.Settimeofday(&unix.Timeval{Sec: t.Unix()}))
+}

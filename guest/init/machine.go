@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/guest/cmdline"
+)
+
+// machine is what runs.
+type machine struct {
+	out    *console
+	family *family
+	args   []cmdline.Arg // of the kernel
+	runc   *runc
+
+	containerd *containerd // nil if there is none
+	mu         sync.Mutex
+	services   []*service
+}
+
+// runMachine is process 1: it starts the machine, waits until somebody asks it to stop, and stops it.
+func runMachine() {
+	requests := make(chan powerState, 1)
+	listenForPower(requests)
+	m := &machine{out: &console{out: []io.Writer{os.Stdout}}, family: newFamily()}
+	ctx, stop := context.WithCancel(context.Background())
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		m.start(ctx, requests)
+	}()
+	state := <-requests
+	m.out.say("%s", state.name)
+	stop()
+	select {
+	case <-started:
+	case <-time.After(10 * time.Second):
+		m.out.say("start does not end, stop anyway")
+	}
+	m.stop()
+	m.out.say("%s now", state.name)
+	m.out.drain()
+	unix.Sync()
+	err := unix.Reboot(state.command)
+	m.out.say("%s: %v", state.name, err)
+	select {} // the end of process 1 would be a panic of the kernel
+}
+
+// start brings the machine up. What fails is told, and does not keep the rest from being tried: a machine that is half there can be looked into.
+func (m *machine) start(ctx context.Context, requests chan<- powerState) {
+	told := func(err error) {
+		if err != nil {
+			m.out.say("%v", err)
+		}
+	}
+	unix.Umask(0o022)
+	rootErr := setRoot()
+	kernelErr := mountKernel()
+	openConsole()
+	m.out.say("slipway init")
+	told(rootErr)
+	told(kernelErr)
+	told(mountWritable())
+	m.out.also("/var/log/init.log")
+	var err error
+	m.args, err = cmdline.Read()
+	told(err)
+	m.runc = &runc{family: m.family, path: findProgram("runc"), debug: m.flag("linuxkit.runc_debug")}
+	m.startDrivers(told)
+	told(mountControl())
+	told(setClock())
+	told(raiseLimits())
+	told(raiseLoopback())
+	told(setHostname())
+	told(makeResolvConf())
+	told(watchPowerButton(requests))
+	m.runStages(ctx, m.stages("/etc/init.d",
+		stage{"005-volumes", func(context.Context) error { return mountVolumes() }},
+		stage{"010-onboot", func(ctx context.Context) error { return m.runAll(ctx, "onboot") }},
+		stage{"020-containerd", m.startServices},
+	))
+	if ctx.Err() == nil {
+		m.out.say("machine is up: %d services", len(m.services))
+	}
+}
+
+// startDrivers loads the drivers of all devices, those that come later too.
+func (m *machine) startDrivers(told func(error)) {
+	loader, err := modules(m.args)
+	told(err)
+	if loader == nil {
+		return
+	}
+	// Listen first: a device that comes while the others are gone through would else be missed.
+	hotplug, err := listenForDevices()
+	told(err)
+	begin := time.Now()
+	told(loadDrivers(loader))
+	m.out.say("drivers: loaded in %.2f s", time.Since(begin).Seconds())
+	if hotplug != nil {
+		go hotplug.serve(loader, m.out)
+	}
+}
+
+// stop takes the machine down: onshutdown containers while the services still run, the services, everything else that runs, the disks.
+func (m *machine) stop() {
+	ctx := context.Background()
+	m.runStages(ctx, m.stages("/etc/shutdown.d",
+		stage{"010-onshutdown", func(ctx context.Context) error { return m.runAll(ctx, "onshutdown") }},
+	))
+	m.stopServices(10 * time.Second)
+	if m.containerd != nil {
+		if err := m.containerd.stop(); err != nil {
+			m.out.say("containerd: %v", err)
+		}
+	}
+	killAll(2 * time.Second)
+	unix.Sync()
+	if err := unmountDisks(); err != nil {
+		m.out.say("%v", err)
+	}
+}
+
+// killAll ends every process but this one: those that do not end when asked are killed.
+func killAll(patience time.Duration) {
+	const everyone = -1
+	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		unix.Kill(everyone, signal)
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			if !othersRun() {
+				return
+			}
+		}
+	}
+}
+
+// othersRun tells whether there is a process besides this one. Threads of the kernel and processes that have ended have no executable.
+func othersRun() bool {
+	links, _ := filepath.Glob("/proc/[1-9]*/exe") // the pattern is right
+	for _, link := range links {
+		if _, err := os.Readlink(link); err == nil && link != "/proc/1/exe" {
+			return true
+		}
+	}
+	return false
+}
+
+// flag tells whether the kernel's command line has NAME=1.
+func (m *machine) flag(name string) bool {
+	value, _ := cmdline.Lookup(m.args, name)
+	return value == "1"
+}
+
+// findProgram looks for a program where every process of the machine does. It gives "" if there is none.
+func findProgram(name string) string {
+	for dir := range strings.SplitSeq(strings.TrimPrefix(pathEnv, "PATH="), ":") {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path
+		}
+	}
+	return ""
+}

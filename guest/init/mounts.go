@@ -1,0 +1,208 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/guest/bundle"
+)
+
+// setRoot puts a mount of the initramfs over the initramfs itself. The first mount of all can neither be moved nor be left by pivot_root(2), which runc
+// uses; the second can. Nothing is copied. A root on a disk or CD needs none of this.
+func setRoot() error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs("/", &fs); err != nil {
+		return err
+	}
+	if fs.Type != unix.RAMFS_MAGIC && fs.Type != unix.TMPFS_MAGIC {
+		return nil
+	}
+	const dir = "/run" // gets a mount of its own later, so no trace remains
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return errors.Join(
+		unix.Mount("/", dir, "", unix.MS_BIND, ""),
+		unix.Chdir(dir),
+		unix.Mount(dir, "/", "", unix.MS_MOVE, ""),
+		unix.Chroot("."),
+		unix.Chdir("/"),
+	)
+}
+
+const (
+	noExec  = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	noSetID = unix.MS_NOSUID | unix.MS_NODEV
+)
+
+// mountKernel mounts what the kernel tells about itself, and /dev.
+func mountKernel() error {
+	return mountAll([]mount{
+		{"proc", "/proc", noExec | unix.MS_RELATIME, ""},
+		{"sysfs", "/sys", noExec | unix.MS_RELATIME, ""},
+		{"devtmpfs", "/dev", unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_RELATIME, "size=10m,nr_inodes=248418,mode=755"},
+	})
+}
+
+// mountWritable makes / read-only and mounts what can be written. Sizes and directories are those of LinuxKit.
+func mountWritable() error {
+	var errs []error
+	// The root of an initramfs can be written until here: what must be there is made now.
+	for _, dir := range []string{"/run", "/tmp", "/var", "/mnt"} {
+		os.MkdirAll(dir, 0o755) // on a read-only root it must be there, and if it is not the mount says so
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		errs = append(errs, fmt.Errorf("make / read-only: %w", err))
+	}
+	errs = append(errs, mountAll([]mount{
+		{"tmpfs", "/run", noSetID | unix.MS_RELATIME, "size=10%,mode=755"},
+		{"tmpfs", "/tmp", noSetID | unix.MS_RELATIME, "size=10%,mode=1777"},
+		{"tmpfs", "/var", noSetID | unix.MS_RELATIME, "size=50%,mode=755"},
+	}))
+	for _, dir := range []string{
+		"/run/config", "/run/lock", "/run/log/onboot", "/run/resolvconf",
+		"/var/cache", "/var/empty", "/var/lib", "/var/local", "/var/lock", "/var/log", "/var/opt", "/var/spool", "/var/tmp",
+		"/dev/mqueue", "/dev/pts", "/dev/shm",
+	} {
+		errs = append(errs, os.MkdirAll(dir, 0o755))
+	}
+	errs = append(errs, os.Chmod("/var/tmp", 0o1777))
+	for link, target := range map[string]string{
+		"/var/run":        "/run",
+		"/var/config":     "/run/config",
+		"/var/log/onboot": "/run/log/onboot",
+		"/dev/fd":         "/proc/self/fd",
+		"/dev/stdin":      "/proc/self/fd/0",
+		"/dev/stdout":     "/proc/self/fd/1",
+		"/dev/stderr":     "/proc/self/fd/2",
+	} {
+		errs = append(errs, os.Symlink(target, link))
+	}
+	errs = append(errs, mountAll([]mount{
+		{"mqueue", "/dev/mqueue", noExec, ""},
+		{"tmpfs", "/dev/shm", noExec, "mode=1777"},
+		{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"},
+	}))
+	return errors.Join(errs...)
+}
+
+// mountControl mounts the cgroups and those interfaces of the kernel that it has, then makes all mounts shared, so that
+// containers can pass mounts on to each other.
+func mountControl() error {
+	var errs []error
+	if err := mountAll([]mount{{"cgroup2", bundle.CgroupRoot, noExec | unix.MS_RELATIME, ""}}); err != nil {
+		errs = append(errs, err)
+	} else {
+		errs = append(errs, bundle.EnableControllers(bundle.CgroupRoot))
+	}
+	known, err := os.ReadFile("/proc/filesystems")
+	errs = append(errs, err)
+	for _, m := range []mount{
+		{"securityfs", "/sys/kernel/security", noExec, ""},
+		{"debugfs", "/sys/kernel/debug", noExec, ""},
+		{"tracefs", "/sys/kernel/tracing", noExec, ""},
+		{"configfs", "/sys/kernel/config", noExec, ""},
+		{"fusectl", "/sys/fs/fuse/connections", noExec, ""},
+		{"selinuxfs", "/sys/fs/selinux", unix.MS_NOSUID | unix.MS_NOEXEC, ""},
+		{"pstore", "/sys/fs/pstore", noExec, ""},
+		{"bpf", "/sys/fs/bpf", noExec, "mode=700"},
+		{"efivarfs", "/sys/firmware/efi/efivars", noExec, ""},
+		{"binfmt_misc", "/proc/sys/fs/binfmt_misc", noExec, ""},
+	} {
+		if _, err := os.Stat(m.target); err == nil && hasFilesystem(string(known), m.kind) {
+			errs = append(errs, mountAll([]mount{m}))
+		}
+	}
+	errs = append(errs, unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""))
+	return errors.Join(errs...)
+}
+
+// hasFilesystem looks into the text of /proc/filesystems. To mount any other type would only make the kernel look for a module.
+func hasFilesystem(known, kind string) bool {
+	for line := range strings.Lines(known) {
+		if fields := strings.Fields(line); len(fields) > 0 && fields[len(fields)-1] == kind {
+			return true
+		}
+	}
+	return false
+}
+
+type mount struct {
+	kind, target string
+	flags        uintptr
+	data         string
+}
+
+func mountAll(mounts []mount) error {
+	var errs []error
+	for _, m := range mounts {
+		os.MkdirAll(m.target, 0o755) // if it cannot be made, the mount fails and says so
+		if err := unix.Mount(m.kind, m.target, m.kind, m.flags, m.data); err != nil {
+			errs = append(errs, fmt.Errorf("mount %s on %s: %w", m.kind, m.target, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// mountVolumes makes the volumes of /containers/volumes: what is written to one lies over its content, in memory.
+// One without a directory for that is read-only.
+func mountVolumes() error {
+	dirs, err := bundle.List("/containers/volumes")
+	errs := []error{err}
+	for _, dir := range dirs {
+		lower, tmp, merged := filepath.Join(dir, "lower"), filepath.Join(dir, "tmp"), filepath.Join(dir, "merged")
+		mounts := []bundle.Mount{
+			{Type: "tmpfs", Source: "tmpfs", Destination: tmp},
+			{Type: "overlay", Source: "overlay", Destination: merged, Options: []string{
+				"lowerdir=" + lower, "upperdir=" + filepath.Join(tmp, "upper"), "workdir=" + filepath.Join(tmp, "work"),
+			}},
+		}
+		if _, err := os.Stat(tmp); err != nil {
+			mounts = []bundle.Mount{{Source: lower, Destination: merged, Options: []string{"bind", "ro"}}}
+		}
+		for _, m := range mounts {
+			if err := m.Do(); err != nil {
+				errs = append(errs, fmt.Errorf("volume %s: %w", filepath.Base(dir), err))
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// unmountDisks leaves every filesystem on a disk clean, and lets go of those on the network. What cannot be unmounted is made read-only.
+func unmountDisks() error {
+	points, err := bundle.MountPoints()
+	errs := []error{err}
+	for i := len(points) - 1; i >= 0; i-- {
+		p := points[i]
+		switch {
+		case p.Path == "/":
+		case p.Type == "overlay" || strings.HasPrefix(p.Source, "/dev/"):
+			if err := unix.Unmount(p.Path, 0); err == nil || p.Type == "overlay" {
+				continue
+			}
+			if err := unix.Mount("", p.Path, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+				errs = append(errs, fmt.Errorf("unmount %s: %w", p.Path, err))
+			}
+		case networkFilesystem(p.Type):
+			if err := unix.Unmount(p.Path, unix.MNT_FORCE|unix.MNT_DETACH); err != nil {
+				errs = append(errs, fmt.Errorf("unmount %s: %w", p.Path, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func networkFilesystem(kind string) bool {
+	switch kind {
+	case "9p", "ceph", "cifs", "nfs", "nfs4", "smb3", "virtiofs":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// powerState is a way to stop the machine.
+type powerState struct {
+	name    string
+	signal  syscall.Signal // by which process 1 is asked; the choice is busybox's, so that its programs work too
+	command int            // of reboot(2)
+}
+
+var (
+	powerOff = powerState{"poweroff", syscall.SIGUSR2, unix.LINUX_REBOOT_CMD_POWER_OFF}
+	reboot   = powerState{"reboot", syscall.SIGTERM, unix.LINUX_REBOOT_CMD_RESTART}
+	halt     = powerState{"halt", syscall.SIGUSR1, unix.LINUX_REBOOT_CMD_HALT}
+)
+
+// listenForPower takes all signals, so that none can end process 1, and turns those that ask to stop the machine into requests.
+// Only the first request counts.
+func listenForPower(requests chan<- powerState) {
+	unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) // ctrl-alt-del sends SIGINT instead of a reboot at once
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals)
+	go func() {
+		for s := range signals {
+			for _, state := range []powerState{powerOff, reboot, halt} {
+				if s == state.signal || s == syscall.SIGINT && state == reboot {
+					ask(requests, state)
+				}
+			}
+		}
+	}()
+}
+
+func ask(requests chan<- powerState, state powerState) {
+	select {
+	case requests <- state:
+	default:
+	}
+}
+
+// askForPower is what poweroff, reboot and halt do: they ask process 1, or with -f they tell the kernel at once.
+func askForPower(name string, args []string) error {
+	for _, state := range []powerState{powerOff, reboot, halt} {
+		if name != state.name {
+			continue
+		}
+		switch {
+		case len(args) == 0:
+			return os.NewSyscallError("kill 1", syscall.Kill(1, state.signal))
+		case len(args) == 1 && args[0] == "-f":
+			unix.Sync()
+			return os.NewSyscallError("reboot", unix.Reboot(state.command))
+		default:
+			return fmt.Errorf("usage: %s [-f]", name)
+		}
+	}
+	return fmt.Errorf("is process 1 of a machine; to stop one use poweroff, reboot or halt")
+}
+
+// watchPowerButton turns a press of the power button, which is also how a cloud stops a machine, into a request. ACPI tells of it by
+// generic netlink: drivers/acpi/event.c in the kernel. A machine without ACPI has no such button.
+func watchPowerButton(requests chan<- powerState) error {
+	family, err := netlink.GenlFamilyGet("acpi_event")
+	if err != nil || len(family.Groups) == 0 {
+		return nil
+	}
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_GENERIC)
+	if err != nil {
+		return fmt.Errorf("power button: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("power button: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(family.Groups[0].ID)); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("power button: %w", err)
+	}
+	go func() {
+		buffer := make([]byte, 4<<10)
+		for {
+			n, _, err := unix.Recvfrom(fd, buffer, 0)
+			if err != nil && err != unix.EINTR && err != unix.ENOBUFS {
+				return
+			}
+			if err == nil && isPowerButton(buffer[:n]) {
+				ask(requests, powerOff)
+			}
+		}
+	}()
+	return nil
+}
+
+// isPowerButton looks for a press in a netlink message: a header of 16 bytes, one of generic netlink of 4, and one attribute of
+// type 1 that holds struct acpi_genl_event, which starts with the class of the device in 20 bytes.
+func isPowerButton(message []byte) bool {
+	const header, class = unix.NLMSG_HDRLEN + unix.GENL_HDRLEN, 20
+	if len(message) < header {
+		return false
+	}
+	attrs, err := nl.ParseRouteAttr(message[header:])
+	if err != nil {
+		return false
+	}
+	for _, attr := range attrs {
+		if attr.Attr.Type == 1 && len(attr.Value) >= class {
+			name, _, _ := bytes.Cut(attr.Value[:class], []byte{0})
+			return string(name) == "button/power"
+		}
+	}
+	return false
+}

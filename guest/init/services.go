@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/slipway-build/slipway/guest/bundle"
+)
+
+// service is a container that should run as long as the machine.
+type service struct {
+	name   string
+	signal func(syscall.Signal) error
+	done   chan struct{} // closed at its end
+	end    string        // how it ended; to be read after that
+}
+
+// startServices starts containerd, and with it all services at once. Without containerd, runc alone has to do.
+func (m *machine) startServices(ctx context.Context) error {
+	dirs, err := bundle.List("/containers/services")
+	if err != nil {
+		return err
+	}
+	start := m.startWithRunc
+	if hasContainerd() {
+		begin := time.Now()
+		daemon, err := m.startContainerd(ctx)
+		if err != nil {
+			m.out.say("containerd: failed: %v: no service is started", err)
+			m.out.quote(tail(containerdLog, 10))
+			return nil
+		}
+		m.containerd = daemon
+		m.out.say("containerd: ready in %.2f s", time.Since(begin).Seconds())
+		go func() {
+			<-daemon.process.done
+			if ctx.Err() == nil {
+				m.out.say("containerd: %s, see %s", describe(daemon.process.status), containerdLog)
+			}
+		}()
+		start = daemon.start
+	} else if len(dirs) > 0 {
+		m.out.say("containerd: not in this machine: services run under runc alone")
+	}
+	var all sync.WaitGroup
+	for _, dir := range dirs {
+		all.Go(func() { m.startService(ctx, dir, start) })
+	}
+	all.Wait()
+	return nil
+}
+
+// startService starts one service and tells how it went, and later how it ended.
+func (m *machine) startService(ctx context.Context, dir string, start func(context.Context, *bundle.Bundle, *logs) (*service, error)) {
+	name := filepath.Base(dir)
+	begin := time.Now()
+	fail := func(err error) {
+		m.out.say("service %s: failed: %v", name, err)
+	}
+	logs, err := m.openLogs("/var/log", name)
+	if err != nil {
+		fail(err)
+		return
+	}
+	defer logs.close()
+	b, err := bundle.Open(dir)
+	if err != nil {
+		fail(err)
+		return
+	}
+	s, err := start(context.WithoutCancel(ctx), b, logs) // the stop of the machine must still reach the service
+	if err != nil {
+		fail(err)
+		m.out.quote(tail(logs.stderr.Name(), 10))
+		return
+	}
+	m.mu.Lock()
+	m.services = append(m.services, s)
+	m.mu.Unlock()
+	m.out.say("service %s: started in %.2f s", name, time.Since(begin).Seconds())
+	go func() {
+		<-s.done
+		if ctx.Err() == nil {
+			m.out.say("service %s: ended, %s, see /var/log/%s.log", name, s.end, name)
+		}
+	}()
+}
+
+func (m *machine) startWithRunc(_ context.Context, b *bundle.Bundle, logs *logs) (*service, error) {
+	p, err := m.runc.start(b, logs.stdout, logs.stderr)
+	if err != nil {
+		m.runc.remove(b, logs.stderr) // what went wrong is known already
+		return nil, err
+	}
+	s := &service{name: b.Name, done: make(chan struct{})}
+	s.signal = func(signal syscall.Signal) error {
+		if err := syscall.Kill(p.pid, signal); err != syscall.ESRCH {
+			return err
+		}
+		return nil // it has just ended
+	}
+	go func() {
+		<-p.done
+		s.end = describe(p.status)
+		close(s.done)
+	}()
+	return s, nil
+}
+
+// stopServices asks every service to end, all at once, and kills those that have not after the time given.
+func (m *machine) stopServices(patience time.Duration) {
+	m.mu.Lock()
+	services := m.services
+	m.mu.Unlock()
+	deadline := time.Now().Add(patience)
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		var left []*service
+		for _, s := range services {
+			select {
+			case <-s.done:
+				continue
+			default:
+			}
+			if err := s.signal(signal); err != nil {
+				m.out.say("service %s: %v: %v", s.name, signal, err)
+			}
+			left = append(left, s)
+		}
+		services = services[:0:0]
+		for _, s := range left {
+			select {
+			case <-s.done:
+			case <-time.After(time.Until(deadline)):
+				m.out.say("service %s: still running after %s", s.name, fmt.Sprint(patience))
+				services = append(services, s)
+			}
+		}
+		deadline = time.Now().Add(2 * time.Second)
+	}
+}
