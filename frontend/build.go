@@ -5,13 +5,11 @@ package frontend
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/client/llb"
-	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
@@ -38,12 +36,11 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	src, err := bc.ReadEntrypoint(ctx, "YAML")
-	if err != nil {
+	b := &builder{client: c, ui: bc}
+	if b.sources, err = readSources(ctx, c, bc); err != nil {
 		return nil, err
 	}
-	b := &builder{client: c, ui: bc, src: src}
-	if b.lint, err = newLint(bc.LinterConfig, src.Data); err != nil {
+	if b.lint, err = newLint(bc.LinterConfig, b.yaml().Data); err != nil {
 		return nil, err
 	}
 	if res, ok, err := bc.HandleSubrequest(ctx, b.requests()); ok || err != nil {
@@ -54,12 +51,12 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 	if err != nil {
 		return nil, b.locate(err)
 	}
-	opt, err := parseOptions(bc.Target, bc.BuildArgs, src.Filename)
+	opt, err := parseOptions(bc.Target, bc.BuildArgs, b.yaml().Filename)
 	if err != nil {
 		return nil, err
 	}
 	for _, w := range unknownArguments(bc.BuildArgs) {
-		src.Warn(ctx, w, client.WarnOpts{})
+		b.yaml().Warn(ctx, w, client.WarnOpts{})
 	}
 	tools, err := b.tools(ctx)
 	if err != nil {
@@ -76,15 +73,14 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 }
 
 type builder struct {
-	client client.Client
-	ui     *dockerui.Client
-	src    *dockerui.Source
-	lint   *lint
+	client  client.Client
+	ui      *dockerui.Client
+	sources []*dockerui.Source // the machine YAML, then its overlays
+	lint    *lint
 }
 
-func (b *builder) parse() (*machine.Machine, error) {
-	return machine.Parse(machine.Source{Name: b.src.Filename, Data: b.src.Data})
-}
+// yaml is the file that the user named.
+func (b *builder) yaml() *dockerui.Source { return b.sources[0] }
 
 // target is the machine's platform: the one asked for, or the builder's own.
 func (b *builder) target(p *ocispecs.Platform) ocispecs.Platform {
@@ -105,7 +101,7 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 		return nil, err
 	}
 	if warn {
-		if err := b.lint.warn(ctx, b.src, append(m.Warnings(), plan.Warnings...)); err != nil {
+		if err := b.lint.warn(ctx, b.sources, append(m.Warnings(), plan.Warnings...)); err != nil {
 			return nil, err
 		}
 	}
@@ -252,9 +248,5 @@ func (b *builder) checkSources(ctx context.Context, st llb.State, plan *machine.
 
 // location ties a vertex to the YAML, for the errors of BuildKit itself.
 func (b *builder) location(r machine.Range) llb.ConstraintsOpt {
-	return b.src.Location([]*pb.Range{pbRange(r)})
+	return b.sources[r.Source].Location([]*pb.Range{pbRange(r)})
 }
-
-var errNoImage = errors.New("no image")
-
-var _ = exptypes.ExporterPlatformsKey

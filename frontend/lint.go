@@ -51,10 +51,10 @@ func (l *lint) wanted(ds machine.Diagnostics) machine.Diagnostics {
 }
 
 // warn shows warnings at the end of the build, or fails it where the user asked for that.
-func (l *lint) warn(ctx context.Context, src *dockerui.Source, ds machine.Diagnostics) error {
+func (l *lint) warn(ctx context.Context, sources []*dockerui.Source, ds machine.Diagnostics) error {
 	ds = l.wanted(ds)
 	for _, d := range ds {
-		src.Warn(ctx, linter.LintFormatShort(d.Rule, d.Message, d.Range.Start), client.WarnOpts{Range: []*pb.Range{pbRange(d.Range)}})
+		sources[d.Range.Source].Warn(ctx, linter.LintFormatShort(d.Rule, d.Message, d.Range.Start), client.WarnOpts{Range: []*pb.Range{pbRange(d.Range)}})
 	}
 	if l.config.ReturnAsError && len(ds) > 0 {
 		return ds
@@ -70,18 +70,18 @@ func (b *builder) locate(err error) error {
 	}
 	out := errors.New(ds.Error())
 	for _, d := range ds {
-		out = errdefs.WithSource(out, &errdefs.Source{Info: b.sourceInfo(), Ranges: []*pb.Range{pbRange(d.Range)}})
+		src := b.sources[d.Range.Source]
+		out = errdefs.WithSource(out, &errdefs.Source{
+			Info: &pb.SourceInfo{
+				Data:       src.Data,
+				Filename:   src.Filename,
+				Language:   src.Language,
+				Definition: src.Definition.ToPB(),
+			},
+			Ranges: []*pb.Range{pbRange(d.Range)},
+		})
 	}
 	return out
-}
-
-func (b *builder) sourceInfo() *pb.SourceInfo {
-	return &pb.SourceInfo{
-		Data:       b.src.Data,
-		Filename:   b.src.Filename,
-		Language:   b.src.Language,
-		Definition: b.src.Definition.ToPB(),
-	}
 }
 
 func pbRange(r machine.Range) *pb.Range {

@@ -10,7 +10,6 @@ import (
 	lintreq "github.com/moby/buildkit/frontend/subrequests/lint"
 	"github.com/moby/buildkit/frontend/subrequests/outline"
 	"github.com/moby/buildkit/frontend/subrequests/targets"
-	"github.com/moby/buildkit/solver/pb"
 
 	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/machine"
@@ -27,11 +26,11 @@ func (b *builder) requests() dockerui.RequestHandler {
 }
 
 func (b *builder) outline(context.Context) (*outline.Outline, error) {
-	opt, err := parseOptions(b.ui.Target, b.ui.BuildArgs, b.src.Filename)
+	opt, err := parseOptions(b.ui.Target, b.ui.BuildArgs, b.yaml().Filename)
 	if err != nil {
 		return nil, err
 	}
-	out := &outline.Outline{Name: opt.format.Name, Description: opt.format.Description, Sources: [][]byte{b.src.Data}}
+	out := &outline.Outline{Name: opt.format.Name, Description: opt.format.Description, Sources: [][]byte{b.yaml().Data}}
 	for _, a := range arguments {
 		value := b.ui.BuildArgs[a.name]
 		if a.name == "NAME" {
@@ -47,30 +46,37 @@ func (b *builder) outline(context.Context) (*outline.Outline, error) {
 }
 
 func (b *builder) targets(context.Context) (*targets.List, error) {
-	list := &targets.List{Sources: [][]byte{b.src.Data}}
+	list := &targets.List{Sources: [][]byte{b.yaml().Data}}
 	for i, f := range exporter.Formats {
 		list.Targets = append(list.Targets, targets.Target{Name: f.Name, Default: i == 0, Description: f.Description})
 	}
 	return list, nil
 }
 
-// check reports warnings and the first mistakes without building.
+// check reports warnings and mistakes without building.
 func (b *builder) check(ctx context.Context) (*lintreq.LintResults, error) {
 	results := &lintreq.LintResults{}
-	source := results.AddSource(b.src.SourceMap)
+	index := make([]int, len(b.sources))
+	for i, src := range b.sources {
+		index[i] = results.AddSource(src.SourceMap)
+	}
 	warnings, err := b.findings(ctx)
 	for _, d := range b.lint.wanted(warnings) {
-		results.AddWarning(d.Rule, "", "", d.Message, source, []parser.Range{parserRange(d.Range)})
+		results.AddWarning(d.Rule, "", "", d.Message, index[d.Range.Source], []parser.Range{parserRange(d.Range)})
 	}
 	var mistakes machine.Diagnostics
-	if errors.As(err, &mistakes) {
-		results.Error = &lintreq.BuildError{Message: mistakes.Error(), Location: pb.Location{SourceIndex: int32(source)}}
-		for _, d := range mistakes {
+	if !errors.As(err, &mistakes) {
+		return results, err
+	}
+	// The protocol has one place for errors: mistakes of one file are shown at once.
+	results.Error = &lintreq.BuildError{Message: mistakes.Error()}
+	results.Error.Location.SourceIndex = int32(index[mistakes[0].Range.Source])
+	for _, d := range mistakes {
+		if d.Range.Source == mistakes[0].Range.Source {
 			results.Error.Location.Ranges = append(results.Error.Location.Ranges, pbRange(d.Range))
 		}
-		return results, nil
 	}
-	return results, err
+	return results, nil
 }
 
 func (b *builder) findings(ctx context.Context) (machine.Diagnostics, error) {

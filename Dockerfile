@@ -1,0 +1,26 @@
+# The frontend image: what a machine YAML names in its "# syntax=" line.
+
+FROM debian:bookworm-slim AS loaders
+RUN apt-get update && apt-get install -y --no-install-recommends grub-common grub-pc-bin systemd-boot-efi
+COPY exporter/disk/loaders.sh /
+RUN /loaders.sh /loaders
+
+FROM golang:1.26-bookworm AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+COPY cmd cmd
+COPY exporter exporter
+COPY frontend frontend
+COPY llb llb
+COPY machine machine
+# Without any stamp: the bytes of the exporter are part of every segment's key.
+ENV CGO_ENABLED=0
+RUN --mount=type=cache,target=/root/.cache/go-build --mount=type=cache,target=/go/pkg/mod \
+    go build -trimpath -buildvcs=false -ldflags='-s -w -buildid=' -o /out/ ./cmd/slipway-frontend ./cmd/slipway-exporter
+
+FROM scratch
+LABEL moby.buildkit.frontend.network.none="true"
+LABEL moby.buildkit.frontend.caps="moby.buildkit.frontend.inputs,moby.buildkit.frontend.subrequests,moby.buildkit.frontend.contexts"
+COPY --from=loaders /loaders /loaders
+COPY --from=build /out/slipway-frontend /out/slipway-exporter /
+ENTRYPOINT ["/slipway-frontend"]

@@ -1,0 +1,58 @@
+package frontend
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestParseOptions(t *testing.T) {
+	for _, c := range []struct {
+		target, file string
+		args         map[string]string
+		want         options // format by name alone
+		err          string
+	}{
+		{file: "examples/aws.yml", want: options{name: "aws"}},
+		{file: "aws.yml", args: map[string]string{"NAME": "vm"}, want: options{name: "vm"}},
+		{file: "aws.yml", target: "raw", args: map[string]string{"SIZE": "100M"}, want: options{name: "aws", size: 100 << 20}},
+		{file: "aws.yml", target: "raw", args: map[string]string{"SIZE": "2g"}, want: options{name: "aws", size: 2 << 30}},
+		{file: "aws.yml", target: "raw", args: map[string]string{"SIZE": "1GiB"}, want: options{name: "aws", size: 1 << 30}},
+		{file: "aws.yml", target: "raw", args: map[string]string{"SIZE": "1048576"}, want: options{name: "aws", size: 1 << 20}},
+		{file: "aws.yml", args: map[string]string{"COMPRESSION": "zstd:19"}, want: options{name: "aws", compression: "zstd:19"}},
+
+		{target: "rawr", err: `--target: unknown format "rawr" (did you mean "raw"?)`},
+		{file: "a.yml", args: map[string]string{"NAME": "../a"}, err: "not a file name"},
+		{file: "a.yml", args: map[string]string{"SIZE": "1G"}, err: "format kernel+initrd has no size"},
+		{file: "a.yml", target: "raw", args: map[string]string{"SIZE": "-1M"}, err: "not a size"},
+		{file: "a.yml", target: "raw", args: map[string]string{"SIZE": "1X"}, err: "not a size"},
+		{file: "a.yml", target: "raw", args: map[string]string{"SIZE": "99999999T"}, err: "not a size"},
+		{file: "a.yml", args: map[string]string{"COMPRESSION": "zstdd"}, err: `unknown algorithm "zstdd" (did you mean "zstd"?)`},
+		{file: "a.yml", args: map[string]string{"COMPRESSION": "gzip:10"}, err: "the level of gzip is a number from 1 to 9"},
+		{file: "a.yml", args: map[string]string{"COMPRESSION": "none:1"}, err: "none has no level"},
+		{file: "a.yml", args: map[string]string{"SOURCE_DATE_EPOCH": "today"}, err: "not a number of seconds"},
+	} {
+		got, err := parseOptions(c.target, c.args, c.file)
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%q %v: error %v, want %q", c.target, c.args, err, c.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%q %v: %v", c.target, c.args, err)
+			continue
+		}
+		if got.name != c.want.name || got.size != c.want.size || got.compression != c.want.compression {
+			t.Errorf("%q %v: got %+v, want %+v", c.target, c.args, got, c.want)
+		}
+	}
+}
+
+func TestUnknownArguments(t *testing.T) {
+	got := unknownArguments(map[string]string{
+		"SIZ": "1G", "NAME": "a", "SOURCE_DATE_EPOCH": "0", "http_proxy": "x", "BUILDKIT_SYNTAX": "y",
+	})
+	if len(got) != 1 || !strings.Contains(got[0], `SIZ has no effect (did you mean "SIZE"?)`) {
+		t.Errorf("got %q", got)
+	}
+}
