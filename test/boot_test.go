@@ -1,0 +1,276 @@
+package test
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"net"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slipway-build/slipway/test/vm"
+)
+
+// requireStack skips a test that needs the local stack when that is not running. In CI it must run.
+func requireStack(t *testing.T) {
+	t.Helper()
+	conn, err := net.Dial("unix", "../.stack/buildkitd.sock")
+	switch {
+	case err == nil:
+		conn.Close()
+	case os.Getenv("CI") != "":
+		t.Fatalf("the local stack is not running: %v", err)
+	default:
+		t.Skipf("the local stack is not running, make images starts it: %v", err)
+	}
+}
+
+// awsDisk builds the machine of examples/aws.yml as its first lines say.
+func awsDisk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	_, stderr, err := buildx(t, "..", "-f", "examples/aws.yml", "--target", "raw", "--build-arg", "SIZE=100M", "-o", dir, ".")
+	if err != nil {
+		t.Fatalf("build examples/aws.yml: %v\n%s", err, stderr)
+	}
+	return filepath.Join(dir, "aws.raw")
+}
+
+// artifacts is the folder of a test's logs, which stay.
+func artifacts(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(cmp.Or(os.Getenv("SLIPWAY_ARTIFACTS"), "../out/test"), t.Name())
+}
+
+// guest is a running machine and the key it lets in.
+type guest struct {
+	*vm.Machine
+	key vm.Key
+}
+
+// run runs a command on the machine; its exit status is the caller's to judge.
+func (g *guest) run(t *testing.T, command string) vm.Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	result, err := g.SSH(ctx, g.key, command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+// output is what a command that succeeds prints.
+func (g *guest) output(t *testing.T, command string) string {
+	t.Helper()
+	result := g.run(t, command)
+	if result.Exit != 0 {
+		t.Fatalf("%s: exit %d, stdout %q, stderr %q", command, result.Exit, result.Stdout, result.Stderr)
+	}
+	return strings.TrimSpace(result.Stdout)
+}
+
+// inMachine makes a command of the ssh container look at the machine's own filesystem.
+func inMachine(command string) string { return "nsenter --target 1 --mount " + command }
+
+// TestAWS boots the machine of examples/aws.yml as EC2 does in both of its boot modes, and goes through what it promises.
+func TestAWS(t *testing.T) {
+	requireStack(t)
+	disk := awsDisk(t)
+	for _, firmware := range []vm.Firmware{vm.BIOS, vm.UEFI} {
+		t.Run(string(firmware), func(t *testing.T) { testAWS(t, disk, firmware) })
+	}
+}
+
+func testAWS(t *testing.T, disk string, firmware vm.Firmware) {
+	key, err := vm.NewKey(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	metadata := vm.Metadata{
+		InstanceID: "i-0123456789abcdef0",
+		Hostname:   "ip-169-254-0-15.eu-west-1.compute.internal",
+		PublicKey:  key.Public,
+		UserData:   `{"app": {"entries": {"greeting": {"content": "hello from user data"}}}}`,
+	}
+	machine, err := vm.Start(t.Context(), vm.Config{Firmware: firmware, Disk: disk, Metadata: &metadata, LogDir: artifacts(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		machine.Kill()
+		if t.Failed() {
+			t.Logf("the serial log is in %s; its end:\n%s", artifacts(t), machine.ConsoleTail(60))
+		}
+	})
+	g := &guest{machine, key}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	kernel, err := g.WaitConsole(ctx, regexp.MustCompile("Linux version"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	login, err := g.WaitSSH(ctx, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("from power-on: kernel %.1f s, ssh %.1f s", kernel.Seconds(), login.Seconds())
+
+	t.Run("login", func(t *testing.T) {
+		if got := g.output(t, "id -un"); got != "root" {
+			t.Errorf("logged in as %q", got)
+		}
+	})
+	t.Run("wrong key", func(t *testing.T) { testWrongKey(t, g) })
+	t.Run("root filesystem", func(t *testing.T) { testRootFilesystem(t, g) })
+	t.Run("metadata", func(t *testing.T) { testMetadata(t, g, metadata) })
+	t.Run("sysctl", func(t *testing.T) { testSysctl(t, g) })
+	t.Run("services", func(t *testing.T) { testServices(t, g) })
+	t.Run("reboot", func(t *testing.T) { testReboot(t, g) })
+	t.Run("poweroff", func(t *testing.T) { testPowerOff(t, g) })
+}
+
+func testWrongKey(t *testing.T, g *guest) {
+	wrong, err := vm.NewKey(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := &guest{g.Machine, wrong}
+	result := stranger.run(t, "true")
+	// In brackets are the methods that could be tried: a password is none of them.
+	if result.Exit != 255 || !strings.Contains(result.Stderr, "Permission denied (publickey).") {
+		t.Errorf("ssh with another key: exit %d, %s", result.Exit, result.Stderr)
+	}
+}
+
+func testRootFilesystem(t *testing.T, g *guest) {
+	mounted := regexp.MustCompile(`(?m)^\S+ on / type \S+ \(([^)]*)\)$`)
+	for name, where := range map[string]func(string) string{
+		"machine":   inMachine,
+		"container": func(command string) string { return command },
+	} {
+		mounts := g.output(t, where("mount"))
+		roots := mounted.FindAllStringSubmatch(mounts, -1)
+		if len(roots) == 0 {
+			t.Errorf("%s: no root filesystem in the mounts:\n%s", name, mounts)
+		} else if options := strings.Split(roots[len(roots)-1][1], ","); !slices.Contains(options, "ro") {
+			t.Errorf("%s: the root filesystem is not read-only: %s", name, roots[len(roots)-1][0])
+		}
+
+		result := g.run(t, where("touch /written"))
+		if result.Exit == 0 || !strings.Contains(result.Stderr, "Read-only file system") {
+			t.Errorf("%s: touch in /: exit %d, %q", name, result.Exit, result.Stderr)
+		}
+	}
+	// A filesystem without a device has major number 0, proc_pid_mountinfo(5).
+	info := g.output(t, "cat /proc/1/mountinfo")
+	if !strings.Contains(info, " / / ") {
+		t.Errorf("process 1 has no root in its mounts:\n%s", info)
+	}
+	for line := range strings.Lines(info) {
+		if device := strings.Fields(line)[2]; !strings.HasPrefix(device, "0:") {
+			t.Errorf("a disk is mounted: %s", line)
+		}
+	}
+}
+
+func testMetadata(t *testing.T, g *guest, metadata vm.Metadata) {
+	listed := strings.Fields(g.output(t, inMachine("ls -1 /var/config")))
+	for _, name := range []string{"app", "hostname", "instance_id", "provider", "ssh", "userdata"} {
+		if !slices.Contains(listed, name) {
+			t.Errorf("/var/config lacks %s: %q", name, listed)
+		}
+	}
+	for file, want := range map[string]string{
+		"app/greeting":        "hello from user data",
+		"hostname":            metadata.Hostname,
+		"instance_id":         metadata.InstanceID,
+		"provider":            "AWS",
+		"ssh/authorized_keys": metadata.PublicKey,
+		"userdata":            metadata.UserData,
+	} {
+		if got := g.output(t, inMachine("cat /var/config/"+file)); got != want {
+			t.Errorf("%s is %q, want %q", file, got, want)
+		}
+	}
+	if got := g.output(t, "hostname"); got != metadata.Hostname {
+		t.Errorf("the host name is %q, want %q", got, metadata.Hostname)
+	}
+	if result := g.run(t, "ls -d /var/config"); result.Exit == 0 || !strings.Contains(result.Stderr, "No such file or directory") {
+		t.Errorf("the container sees /var/config: exit %d, %q", result.Exit, result.Stderr)
+	}
+}
+
+// testSysctl compares the kernel's parameters with the configuration that the sysctl package brings, sysctl.d(5).
+func testSysctl(t *testing.T, g *guest) {
+	conf := g.output(t, inMachine("sh -c 'cat /containers/onboot/*-sysctl/*/etc/sysctl.d/*.conf'"))
+	want := map[string]string{} // by pattern of files
+	optional := map[string]bool{}
+	for line := range strings.Lines(conf) {
+		key, value, ok := strings.Cut(line, "=")
+		if strings.HasPrefix(line, "#") || !ok {
+			continue
+		}
+		key, dash := strings.CutPrefix(strings.TrimSpace(key), "-")
+		pattern := "/proc/sys/" + strings.ReplaceAll(key, ".", "/")
+		want[pattern], optional[pattern] = strings.TrimSpace(value), dash
+	}
+	if len(want) < 10 {
+		t.Fatalf("the sysctl package sets only %d parameters:\n%s", len(want), conf)
+	}
+	patterns := strings.Join(slices.Sorted(maps.Keys(want)), " ")
+	values := g.output(t, "for f in "+patterns+`; do [ ! -e "$f" ] || echo $f $(cat $f); done`)
+	for pattern, value := range want {
+		found := false
+		for line := range strings.Lines(values) {
+			file, got, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if match, _ := path.Match(pattern, file); !match {
+				continue
+			}
+			found = true
+			if got != value {
+				t.Errorf("%s is %s, want %s", file, got, value)
+			}
+		}
+		if !found && !optional[pattern] {
+			t.Errorf("the kernel has no %s", pattern)
+		}
+	}
+}
+
+func testServices(t *testing.T, g *guest) {
+	running := strings.Fields(g.output(t, "cat /proc/[0-9]*/comm"))
+	for _, name := range []string{"containerd", "rngd", "sshd"} {
+		if !slices.Contains(running, name) {
+			t.Errorf("%s does not run: %q", name, running)
+		}
+	}
+}
+
+func testReboot(t *testing.T, g *guest) {
+	g.run(t, inMachine("reboot")) // sshd may be gone before it can tell the exit status
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if _, err := g.WaitConsole(ctx, regexp.MustCompile(`(?s)Linux version.*Linux version`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.WaitSSH(ctx, g.key); err != nil {
+		t.Error(err)
+	}
+}
+
+func testPowerOff(t *testing.T, g *guest) {
+	g.run(t, inMachine("poweroff"))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := g.Wait(ctx); err != nil {
+		t.Error(err)
+	}
+}
