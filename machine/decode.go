@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v4"
 )
 
 // expansionLimit is how many values aliases may stand for in one text. It ends texts made to grow without bound.

@@ -5,7 +5,7 @@ import (
 	"reflect"
 	"sync"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v4"
 )
 
 // Label is the label of an image whose value, JSON or YAML, configures the containers that use the image. Its keys are
@@ -33,8 +33,8 @@ func readLabel(r *report, text, where string, at Range) container {
 	d.fixed = at
 	var doc yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
-		_, text := syntaxError(err)
-		d.mistake(at, "%s is neither JSON nor YAML: %s", where, text)
+		_, problem := syntaxError(err, []byte(text))
+		d.mistake(at, "%s is neither JSON nor YAML: %s", where, problem)
 		return c
 	}
 	switch {

@@ -3,7 +3,7 @@ package machine
 import (
 	"reflect"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v4"
 )
 
 // metadata describes the machine as "metadata" of a file wants it: what all sources say, merged, with the canonical names

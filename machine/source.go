@@ -2,11 +2,8 @@ package machine
 
 import (
 	"reflect"
-	"regexp"
-	"strconv"
-	"strings"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v4"
 )
 
 // Source is one machine YAML.
@@ -58,7 +55,8 @@ func read(r *report, source int, data []byte) model {
 func (d *decoder) document(data []byte) *yaml.Node {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
-		d.syntax(err, data)
+		line, text := syntaxError(err, data)
+		d.wrongAt(&yaml.Node{Line: line}, "not YAML: %s", text)
 		return nil
 	}
 	if len(doc.Content) == 0 {
@@ -66,23 +64,4 @@ func (d *decoder) document(data []byte) *yaml.Node {
 		return nil
 	}
 	return doc.Content[0]
-}
-
-// syntax reports text that is not YAML.
-func (d *decoder) syntax(err error, data []byte) {
-	line, text := syntaxError(err)
-	line = min(line, strings.Count(string(data), "\n")+1)
-	d.mistake(d.place(&yaml.Node{Line: line}), "not YAML: %s", text)
-}
-
-var syntaxErrors = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?(.*)`)
-
-// syntaxError takes the error of the YAML library apart. Without a line it means the first.
-func syntaxError(err error) (line int, text string) {
-	found := syntaxErrors.FindStringSubmatch(err.Error())
-	if found == nil {
-		return 1, err.Error()
-	}
-	line, _ = strconv.Atoi(found[1])
-	return max(line, 1), found[2]
 }
