@@ -105,11 +105,10 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 			return nil, err
 		}
 	}
-	buildContext, err := b.context(ctx, plan)
+	contexts, err := b.files(ctx, plan)
 	if err != nil {
 		return nil, err
 	}
-
 	compression := opt.compression
 	if compression == "" {
 		compression = images.compression(plan.Kernel)
@@ -121,7 +120,7 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 	state, err := graph.Machine(graph.Input{
 		Plan:        plan,
 		Images:      images.states(),
-		Context:     buildContext,
+		Contexts:    contexts,
 		Tools:       tools,
 		Builder:     b.ui.BuildPlatforms[0],
 		Location:    b.location,
@@ -199,54 +198,15 @@ func (b *builder) tools(ctx context.Context) (llb.State, error) {
 	return llb.State{}, fmt.Errorf("no exporter: the frontend runs outside of its image; give its files with --build-context %s=PATH", toolsContext)
 }
 
-// context is the build context, reduced to the files that the plan takes.
-func (b *builder) context(ctx context.Context, plan *machine.Plan) (llb.State, error) {
-	var paths []string
-	for _, f := range plan.Files {
-		if f.Source != "" {
-			paths = append(paths, f.Source)
-		}
-	}
-	if len(paths) == 0 {
-		return llb.Scratch(), nil
-	}
-	st, err := b.ui.MainContext(ctx, llb.FollowPaths(paths))
-	if err != nil {
-		return llb.State{}, err
-	}
-	return *st, b.checkSources(ctx, *st, plan)
-}
-
-// checkSources finds the files that the context lacks before anything is built.
-func (b *builder) checkSources(ctx context.Context, st llb.State, plan *machine.Plan) error {
-	ref, err := b.solve(ctx, st)
-	if err != nil {
-		return err
-	}
-	var missing machine.Diagnostics
-	for _, f := range plan.Files {
-		if f.Source == "" || f.Optional {
-			continue
-		}
-		stat, err := ref.StatFile(ctx, client.StatRequest{Path: f.Source})
-		switch {
-		case err != nil && isNotFound(err):
-			missing = append(missing, machine.Diagnostic{Range: f.Range, Message: fmt.Sprintf(
-				"source %q of file %q is not in the build context; paths are relative to it, and .dockerignore may hide it", f.Source, f.Path)})
-		case err != nil:
-			return fmt.Errorf("look for %s in the build context: %w", f.Source, err)
-		case stat.IsDir():
-			missing = append(missing, machine.Diagnostic{Range: f.Range, Message: fmt.Sprintf(
-				"source %q of file %q is a directory; name a file", f.Source, f.Path)})
-		}
-	}
-	if len(missing) > 0 {
-		return missing
-	}
-	return nil
-}
-
 // location ties a vertex to the YAML, for the errors of BuildKit itself.
 func (b *builder) location(r machine.Range) llb.ConstraintsOpt {
+	if r.Start == 0 {
+		return llb.WithDescription(nil)
+	}
 	return b.sources[r.Source].Location([]*pb.Range{pbRange(r)})
+}
+
+// mistake is an error at a place in the YAML.
+func (b *builder) mistake(at machine.Range, format string, args ...any) machine.Diagnostic {
+	return machine.Diagnostic{Range: at, File: b.sources[at.Source].Filename, Message: fmt.Sprintf(format, args...)}
 }

@@ -87,7 +87,7 @@ func (b *builder) resolve(ctx context.Context, refs []machine.ImageRef, p ocispe
 	var diags machine.Diagnostics
 	for i, ref := range refs {
 		if failed[i] != nil {
-			diags = append(diags, machine.Diagnostic{Range: ref.Range, Message: fmt.Sprintf("image %s: %v", ref.Text, failed[i])})
+			diags = append(diags, b.mistake(ref.Range, "image %s: %v", ref.Text, failed[i]))
 			continue
 		}
 		out[ref.Name] = found[i]
@@ -100,6 +100,9 @@ func (b *builder) resolve(ctx context.Context, refs []machine.ImageRef, p ocispe
 
 // resolveOne takes a named context of the same name before the registry.
 func (b *builder) resolveOne(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, error) {
+	if strings.HasPrefix(ref.Name, "@pkg:") {
+		return b.buildPackage(ctx, ref, p)
+	}
 	mode := b.ui.BuildOpts().Opts["image-resolve-mode"]
 	var out image
 	nc, err := b.ui.NamedContext(ref.Name, dockerui.ContextOpt{

@@ -24,6 +24,7 @@ var arguments = []argument{
 	{"NAME", "prefix of the output files", "the machine YAML's base name"},
 	{"SIZE", "size of a disk, such as 100M or 1G", "the smallest that fits"},
 	{"COMPRESSION", "of the initramfs: zstd, gzip or none, with :LEVEL if need be", "the best that the kernel unpacks"},
+	{"HOME", "your home folder, for sources of files that begin with ~", "none"},
 	{"OVERLAYS", "machine YAMLs to merge into this one, relative to it, by commas", "none"},
 }
 

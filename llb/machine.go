@@ -11,9 +11,11 @@ package llb
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/moby/buildkit/client/llb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,6 +27,7 @@ import (
 const (
 	exporterPath = "/slipway-exporter"
 	loadersPath  = "/loaders"
+	sourcesPath  = "/sources"
 	outPath      = "/out"
 )
 
@@ -32,8 +35,9 @@ const (
 type Input struct {
 	Plan   *machine.Plan
 	Images map[string]llb.State // root filesystem by canonical image name
-	// Context holds the files that [machine.Entry.Source] names.
-	Context llb.State
+	// Contexts hold the files that [machine.Entry.Source] names, each below
+	// the name of its context.
+	Contexts map[string]llb.State
 	// Tools holds the exporter and the boot loaders: the frontend's own image.
 	Tools llb.State
 	// Builder is the platform of the worker: nothing of the machine is executed.
@@ -89,7 +93,11 @@ func Machine(in Input, opt Options) (llb.State, error) {
 	for _, generated := range []struct {
 		name    string
 		entries []machine.Entry
-	}{{"configuration", in.Plan.Configs}, {"files", in.Plan.Files}} {
+	}{
+		{"configuration", in.Plan.Configs},
+		{"files", entriesWith(in.Plan.Files, false)},
+		{"secrets", entriesWith(in.Plan.Files, true)},
+	} {
 		if len(generated.entries) == 0 {
 			continue
 		}
@@ -140,27 +148,46 @@ func (g *graph) kernel(k *machine.Kernel, image llb.State) llb.State {
 	})
 }
 
-// entries makes a segment of generated files and of files of the context.
+// entriesWith gives the entries whose contents are secret, or the others.
+func entriesWith(entries []machine.Entry, secret bool) []machine.Entry {
+	return slices.DeleteFunc(slices.Clone(entries), func(e machine.Entry) bool { return (e.Secret != "") != secret })
+}
+
+// entries makes a segment of generated files, of files of contexts and of
+// secrets. One with secrets never leaves the builder by way of a cache.
 func (g *graph) entries(name string, entries []machine.Entry) (llb.State, error) {
-	spec, err := json.Marshal(entries)
-	if err != nil {
-		return llb.State{}, fmt.Errorf("encode %s: %w", name, err)
-	}
 	v := vertex{
 		component: name,
 		name:      fmt.Sprintf("pack %d entries", len(entries)),
 		args:      []string{"entries", "--spec", "/spec/entries.json", "--compression", g.Compression},
-		mounts:    []mount{{at: "/spec", state: g.file("entries.json", spec)}},
 		cached:    true,
 	}
-	for _, e := range entries {
-		if e.Source != "" {
-			v.opts = append(v.opts, g.Location(e.Range))
+	spec := slices.Clone(entries)
+	contexts := map[string]bool{}
+	for i, e := range entries {
+		switch {
+		case e.Secret != "":
+			spec[i].Source = path.Join("secrets", strconv.Itoa(i))
+			v.secrets = append(v.secrets, llb.AddSecret(path.Join(sourcesPath, spec[i].Source), llb.SecretID(e.Secret)))
+			v.cached = false
+		case e.Source != "":
+			context, _, _ := strings.Cut(e.Source, "/")
+			contexts[context] = true
+		default:
+			continue
 		}
+		v.opts = append(v.opts, g.Location(e.Range))
+	}
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return llb.State{}, fmt.Errorf("encode %s: %w", name, err)
+	}
+	v.mounts = append(v.mounts, mount{at: "/spec", state: g.file("entries.json", data)})
+	for _, context := range slices.Sorted(maps.Keys(contexts)) {
+		v.mounts = append(v.mounts, mount{at: path.Join(sourcesPath, context), state: g.Contexts[context]})
 	}
 	if len(v.opts) > 0 {
-		v.args = append(v.args, "--source", "/context")
-		v.mounts = append(v.mounts, mount{at: "/context", state: g.Context})
+		v.args = append(v.args, "--source", sourcesPath)
 	}
 	return g.run(v), nil
 }
@@ -216,6 +243,7 @@ type vertex struct {
 	args      []string
 	env       []string // name, value
 	mounts    []mount
+	secrets   []llb.RunOption
 	cached    bool // worth a place in a remote cache of any mode
 	opts      []llb.ConstraintsOpt
 }
@@ -246,6 +274,7 @@ func (g *graph) run(v vertex) llb.State {
 		}
 		opts = append(opts, llb.AddMount(m.at, m.state, mo...))
 	}
+	opts = append(opts, v.secrets...)
 	for _, o := range v.opts {
 		opts = append(opts, o)
 	}

@@ -31,14 +31,14 @@ func input() Input {
 				{Name: "services.sshd", Image: "docker.io/test/sshd:v1", Prefix: "containers/services/sshd/rootfs", Rules: "container"},
 			},
 			Configs: []machine.Entry{{Path: "containers/services/sshd/config.json", Type: "file", Mode: 0o644, Contents: []byte("{}")}},
-			Files:   []machine.Entry{{Path: "etc/app.conf", Type: "file", Mode: 0o600, Source: "app.conf"}},
+			Files:   []machine.Entry{{Path: "etc/app.conf", Type: "file", Mode: 0o600, Source: "context/app.conf"}, {Path: "etc/key", Type: "file", Mode: 0o600, Secret: "key"}},
 		},
 		Images: map[string]llb.State{
 			"docker.io/test/kernel:v1": llb.Image("docker.io/test/kernel:v1"),
 			"docker.io/test/init:v1":   llb.Image("docker.io/test/init:v1"),
 			"docker.io/test/sshd:v1":   llb.Image("docker.io/test/sshd:v1"),
 		},
-		Context:     llb.Local("context"),
+		Contexts:    map[string]llb.State{"context": llb.Local("context")},
 		Tools:       llb.Image("docker.io/slipwaybuild/slipway:1"),
 		Builder:     ocispecs.Platform{OS: "linux", Architecture: "amd64"},
 		Location:    func(machine.Range) llb.ConstraintsOpt { return llb.WithDescription(nil) },
@@ -170,6 +170,13 @@ func describe(t *testing.T, st llb.State) string {
 					mode = "ro"
 				}
 				fmt.Fprintf(&b, "  mount %s %s from %s%s\n", m.Dest, mode, from, m.Selector)
+			}
+		}
+		if e := op.GetExec(); e != nil {
+			for _, m := range e.Mounts {
+				if m.SecretOpt != nil {
+					fmt.Fprintf(&b, "  secret %s\n", m.SecretOpt.ID)
+				}
 			}
 		}
 		if f := op.GetFile(); f != nil {
