@@ -64,7 +64,9 @@ func (m *Machine) SSH(ctx context.Context, key Key, command string) (Result, err
 	if err := installed("ssh", "openssh-client"); err != nil {
 		return Result{}, err
 	}
-	args := append(m.sshOptions(key), "-o", "BatchMode=yes", "-o", "ConnectTimeout=30", "root@127.0.0.1", command)
+	args := append(m.sshOptions(key), "-o", "BatchMode=yes", "-o", "ConnectTimeout=30",
+		"-o", "ServerAliveInterval=10", // a machine that vanishes in the middle says no goodbye
+		"root@127.0.0.1", command)
 	cmd := exec.CommandContext(ctx, "ssh", args...)
 	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK=") // no agent's keys
 	var stdout, stderr bytes.Buffer

@@ -1,0 +1,228 @@
+// Demo does Slipway's main job before your eyes: it builds the machine of examples/aws.yml with docker buildx, boots it
+// in QEMU, logs in by ssh with the key that EC2's metadata service gives to the machine, and tells sizes and times.
+//
+// It needs the local stack with the project's images, which "make images" sets up. "make demo" does both.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/slipway-build/slipway/test/vm"
+)
+
+const (
+	disk   = "out/aws.raw"
+	initrd = "out/aws-initrd.img"
+	logs   = "out/demo" // and the ssh key
+)
+
+func main() {
+	keep := flag.Bool("keep", false, "boot "+disk+" with its console in this terminal, until it is powered off")
+	firmware := flag.String("firmware", string(vm.UEFI), "what boots the disk: bios or uefi")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	action := demo
+	if *keep {
+		action = stay
+	}
+	root, err := vm.Root()
+	if err == nil {
+		err = os.Chdir(root)
+	}
+	if err == nil {
+		err = action(ctx, vm.Firmware(*firmware))
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// demo is the whole job.
+func demo(ctx context.Context, firmware vm.Firmware) error {
+	begin := time.Now()
+	if err := build(ctx, "raw", false); err != nil {
+		return err
+	}
+	built := time.Since(begin)
+	if err := build(ctx, "kernel+initrd", true); err != nil { // the same steps, from the cache, for the initrd's size
+		return err
+	}
+
+	fmt.Printf("\nBooting %s in QEMU, emulated, under %s. Its console goes to %s.\n", disk, firmware, filepath.Join(logs, "console.log"))
+	machine, key, err := start(ctx, vm.Config{Firmware: firmware})
+	if err != nil {
+		return err
+	}
+	defer machine.Kill()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	kernel, err := machine.WaitConsole(ctx, regexp.MustCompile("Linux version"))
+	if err != nil {
+		return err
+	}
+	login, err := machine.WaitSSH(ctx, key)
+	if err != nil {
+		return err
+	}
+	if err := session(ctx, machine, key); err != nil {
+		return err
+	}
+	begin = time.Now()
+	if _, err := machine.SSH(ctx, key, "nsenter --target 1 --mount poweroff"); err != nil {
+		return err
+	}
+	if err := machine.Wait(ctx); err != nil {
+		return err
+	}
+	off := time.Since(begin)
+
+	initrdSize, _, err := measure(initrd)
+	if err != nil {
+		return err
+	}
+	diskSize, data, err := measure(disk)
+	if err != nil {
+		return err
+	}
+	fmt.Printf(`
+initrd              %6.1f MB
+disk                %6.1f MB, data in it %.1f MB
+build               %6.1f s
+power-on to kernel  %6.1f s
+power-on to ssh     %6.1f s
+power off           %6.1f s
+
+To boot it again, with its console in your terminal, and log in yourself:
+
+    go run ./hack/demo -keep
+`, megabytes(initrdSize), megabytes(diskSize), megabytes(data), built.Seconds(), kernel.Seconds(), login.Seconds(), off.Seconds())
+	return nil
+}
+
+// stay boots what demo has built and stays until its end.
+func stay(ctx context.Context, firmware vm.Firmware) error {
+	machine, key, err := start(ctx, vm.Config{Firmware: firmware, Console: os.Stdout, Interactive: true})
+	if err != nil {
+		return err
+	}
+	defer machine.Kill()
+	if _, err := machine.WaitSSH(ctx, key); err != nil {
+		return err
+	}
+	// The terminal is raw: QEMU takes each key. What the firmware's screen has left of the console is above.
+	const text = "\n\nLog in from another terminal, in this folder:\n\n    %s\n\n" +
+		"Power off:       nsenter --target 1 --mount poweroff\nCut the power:   ctrl-a x, here\n\n"
+	fmt.Print(strings.ReplaceAll(fmt.Sprintf(text, machine.SSHCommand(key)), "\n", "\r\n"))
+	return machine.Wait(ctx)
+}
+
+// build makes a format of the example machine below out.
+func build(ctx context.Context, target string, quiet bool) error {
+	args := []string{"buildx", "build", "-f", "examples/aws.yml", "--target", target, "--build-arg", "SIZE=100M", "-o", "out", "."}
+	cmd := exec.CommandContext(ctx, "docker", args...)
+	cmd.Env = append(os.Environ(), "BUILDX_BUILDER=slipway")
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if !quiet {
+		fmt.Printf("$ docker %s\n", strings.Join(args, " "))
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build %s: %w; if the stack is down or images are missing, run make images\n%s", target, err, log.String())
+	}
+	return nil
+}
+
+// start boots the disk on a machine that EC2 could have started.
+func start(ctx context.Context, config vm.Config) (*vm.Machine, vm.Key, error) {
+	if _, err := os.Stat(disk); errors.Is(err, os.ErrNotExist) {
+		return nil, vm.Key{}, fmt.Errorf("%s is missing: run make demo first", disk)
+	}
+	if err := os.MkdirAll(logs, 0o755); err != nil {
+		return nil, vm.Key{}, err
+	}
+	key, err := vm.NewKey(logs)
+	if err != nil {
+		return nil, vm.Key{}, err
+	}
+	config.Disk = disk
+	config.LogDir = logs
+	config.Metadata = &vm.Metadata{
+		InstanceID: "i-0123456789abcdef0",
+		Hostname:   "ip-169-254-0-15.ec2.internal",
+		PublicKey:  key.Public,
+	}
+	machine, err := vm.Start(ctx, config)
+	return machine, key, err
+}
+
+// session shows a login, and fails when the machine is not what it should be.
+func session(ctx context.Context, machine *vm.Machine, key vm.Key) error {
+	fmt.Printf("\n$ ssh root@…\n")
+	for _, step := range []struct {
+		command string
+		refused bool
+	}{
+		{command: "uname -a"},
+		{command: "mount | grep ' / '"},
+		{command: "touch /file", refused: true},
+		{command: "ls /var/config", refused: true},
+		{command: "nsenter --target 1 --mount ls -1 /var/config"},
+		{command: "sysctl net.ipv4.tcp_syncookies kernel.kptr_restrict fs.protected_symlinks"},
+		{command: `ps -o pid,args | grep -v '\['`}, // without the kernel's threads
+	} {
+		result, err := machine.SSH(ctx, key, step.command)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("# %s\n%s%s", step.command, result.Stdout, result.Stderr)
+		if refused := result.Exit != 0; refused != step.refused {
+			return fmt.Errorf("on the machine %q has exit status %d; see %s", step.command, result.Exit, filepath.Join(logs, "console.log"))
+		}
+	}
+	return nil
+}
+
+// measure gives the length of a file, and how many bytes of it are in blocks of 4 KiB that are not all zero.
+func measure(name string) (size, data int64, err error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer file.Close()
+	reader := bufio.NewReaderSize(file, 1<<20)
+	block, zero := make([]byte, 4096), make([]byte, 4096)
+	for {
+		n, err := io.ReadFull(reader, block)
+		size += int64(n)
+		if !bytes.Equal(block[:n], zero[:n]) {
+			data += int64(n)
+		}
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return size, data, nil
+		case err != nil:
+			return 0, 0, fmt.Errorf("measure %s: %w", name, err)
+		}
+	}
+}
+
+func megabytes(bytes int64) float64 { return float64(bytes) / 1e6 }
