@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 
@@ -22,7 +21,6 @@ type Spec struct {
 	GID      uint32 `json:"gid"`
 	Contents []byte `json:"contents"` // of a file, base64 in JSON
 	Source   string `json:"source"`   // path of a file below the source directory, instead of contents
-	Optional bool   `json:"optional"` // leave the file out if its source is missing
 	Link     string `json:"link"`     // target of a symlink
 }
 
@@ -46,9 +44,6 @@ func ReadSpec(r io.Reader, source *os.Root) ([]tree.Entry, error) {
 	types := map[string]tree.Type{}
 	for _, spec := range specs {
 		e, err := spec.entry(source)
-		if errors.Is(err, errLeaveOut) {
-			continue
-		}
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", spec.Path, err)
 		}
@@ -68,8 +63,6 @@ func ReadSpec(r io.Reader, source *os.Root) ([]tree.Entry, error) {
 	}
 	return entries, nil
 }
-
-var errLeaveOut = errors.New("optional file is missing")
 
 func (s Spec) entry(source *os.Root) (tree.Entry, error) {
 	if err := tree.CheckPath(s.Path); err != nil {
@@ -117,9 +110,6 @@ func (s Spec) fromSource(source *os.Root) (tree.Entry, error) {
 		return tree.Entry{}, fmt.Errorf("source %s: there is no source directory", s.Source)
 	}
 	info, err := source.Stat(s.Source)
-	if errors.Is(err, fs.ErrNotExist) && s.Optional {
-		return tree.Entry{}, errLeaveOut
-	}
 	if err != nil {
 		return tree.Entry{}, fmt.Errorf("source: %w", err)
 	}

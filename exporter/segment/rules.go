@@ -2,6 +2,8 @@ package segment
 
 import (
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/slipway-build/slipway/exporter/tree"
@@ -37,80 +39,68 @@ var dropped = map[string]bool{
 	".dockerenv": true, "Dockerfile": true, "dev/console": true, "dev/pts": true, "dev/shm": true, "etc/hostname": true,
 }
 
-// Apply gives entries the form that the rules want: dropped files are gone
-// (what lies below a dropped directory stays), etc/hosts and etc/resolv.conf
-// have fixed content, etc/mtab leads to /proc/mounts unless the image has one,
-// and the directories that every root filesystem needs are there.
+// systemDirs are the directories that every root filesystem needs.
+var systemDirs = []string{"dev", "dev/pts", "dev/shm", "etc", "proc", "sys"}
+
+// Apply gives entries the form that the rules want. Dropped files are gone, but
+// what lies below a dropped directory stays. etc/hosts and etc/resolv.conf have
+// fixed content; etc/mtab leads to /proc/mounts unless the image has one. The
+// system directories are there, with the attributes of the image if it has
+// them, except that dev/pts and dev/shm are always 0755 root.
 //
-// For RulesInit, the root itself is 0755 root, since the kernel makes it
-// writable to all. There dev, etc, proc and sys are not added where they are missing:
-// this would take back the attributes that another init image gave them. They
-// must come with an earlier segment.
+// For RulesInit, system directories are not added: another init image may have
+// them with other attributes. They must come with an earlier segment. The root
+// is 0755 root there, since the kernel makes it writable to all.
 func Apply(rules Rules, entries []tree.Entry) ([]tree.Entry, error) {
-	resolv := tree.NewSymlink("etc/resolv.conf", resolvTarget)
+	added := map[string]tree.Entry{"etc/mtab": tree.NewSymlink("etc/mtab", mtabTarget)}
+	fixed := map[string]tree.Entry{
+		"etc/hosts":       tree.NewFile("etc/hosts", 0o644, hostsText),
+		"etc/resolv.conf": tree.NewSymlink("etc/resolv.conf", resolvTarget),
+	}
 	switch rules {
 	case RulesNone:
 		return entries, nil
-	case RulesInit, RulesVolume:
+	case RulesInit:
+		fixed["."] = tree.NewDir(".")
 	case RulesContainer:
-		resolv = tree.NewFile("etc/resolv.conf", 0o644, resolvText)
+		fixed["etc/resolv.conf"] = tree.NewFile("etc/resolv.conf", 0o644, resolvText)
+	case RulesVolume:
 	default:
 		return nil, fmt.Errorf("unknown rules %q: use init, container, volume or none", rules)
 	}
-
-	fixed := map[string]tree.Entry{
-		"dev/pts":         tree.NewDir("dev/pts"),
-		"dev/shm":         tree.NewDir("dev/shm"),
-		"etc/hosts":       tree.NewFile("etc/hosts", 0o644, hostsText),
-		"etc/resolv.conf": resolv,
-	}
-	missing := map[string]tree.Entry{"etc/mtab": tree.NewSymlink("etc/mtab", mtabTarget)}
-	for _, dir := range []string{"dev", "etc", "proc", "sys"} {
-		missing[dir] = tree.NewDir(dir)
+	if rules != RulesInit {
+		for _, dir := range systemDirs {
+			added[dir] = tree.NewDir(dir)
+		}
 	}
 	parents := map[string]bool{}
 	for _, e := range entries {
-		if i := strings.LastIndexByte(e.Path, '/'); i >= 0 {
-			parents[e.Path[:i]] = true
-		}
+		parents[path.Dir(e.Path)] = true
 	}
 
 	var kept []tree.Entry
 	for _, e := range entries {
-		dir, needed := missing[e.Path]
+		_, replaced := fixed[e.Path]
 		switch {
-		case hasEntry(fixed, e.Path) || below(e.Path, "etc/hosts") || below(e.Path, "etc/resolv.conf"):
+		case replaced || below(e.Path, "etc/hosts") || below(e.Path, "etc/resolv.conf"):
 			continue
-		case dropped[e.Path] && parents[e.Path]:
+		case dropped[e.Path] && !parents[e.Path]:
+			continue
+		case dropped[e.Path], slices.Contains(systemDirs, e.Path) && e.Type != tree.Dir:
+			// A link in the place of a system directory would lead what
+			// is added below it out of the image.
 			e = tree.NewDir(e.Path)
-		case dropped[e.Path]:
-			continue
-		case needed && dir.Type == tree.Dir && e.Type != tree.Dir:
-			// A link here would lead what is below it out of the image.
-			e = dir
 		}
-		delete(missing, e.Path)
+		delete(added, e.Path)
 		kept = append(kept, e)
 	}
-	for _, e := range fixed {
-		kept = append(kept, e)
-	}
-	if rules == RulesInit {
-		kept = append(kept, tree.NewDir("."))
-	}
-	for _, e := range missing {
-		if e.Type == tree.Dir && rules == RulesInit {
-			continue
+	for _, more := range []map[string]tree.Entry{fixed, added} {
+		for _, e := range more {
+			kept = append(kept, e)
 		}
-		kept = append(kept, e)
 	}
 	tree.Sort(kept)
 	return kept, nil
-}
-
-func hasEntry(m map[string]tree.Entry, path string) bool {
-	_, ok := m[path]
-	return ok
 }
 
 func below(path, dir string) bool {

@@ -136,14 +136,14 @@ func writeContent(w io.Writer, e tree.Entry, size int64, buf []byte) error {
 	return err
 }
 
-// Under moves entries below the directory prefix. The directories that lead
-// there are added, 0755 root.
+// Under moves entries below the directory prefix, which gets the attributes of
+// their root. The directories that lead there are added, 0755 root.
 func Under(prefix string, entries []tree.Entry) []tree.Entry {
 	if prefix == "" {
 		return entries
 	}
 	var moved []tree.Entry
-	for dir := prefix; dir != "."; dir = path.Dir(dir) {
+	for dir := path.Dir(prefix); dir != "."; dir = path.Dir(dir) {
 		moved = append(moved, tree.NewDir(dir))
 	}
 	for _, e := range entries {

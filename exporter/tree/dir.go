@@ -13,7 +13,8 @@ import (
 )
 
 // ReadDir reads the tree below the directory root, sorted by path, with the
-// owners, modes, devices and hard links that the file system has. Symbolic
+// owners, modes, devices and hard links that the file system has. The first
+// entry is the root itself. Symbolic
 // links are read, never followed. Contents are opened from root when a writer
 // asks for them, so root must stay as it is until then.
 func ReadDir(root string) ([]Entry, error) {
@@ -22,9 +23,6 @@ func ReadDir(root string) ([]Entry, error) {
 	err := filepath.WalkDir(root, func(name string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
-		}
-		if name == root {
-			return nil
 		}
 		rel, err := filepath.Rel(root, name)
 		if err != nil {

@@ -51,7 +51,7 @@ const (
 // Entry is one file of a tree.
 type Entry struct {
 	// Path is relative to the root of the tree: clean, with slashes, without
-	// leading slash. The root itself is no entry.
+	// leading slash. The root itself is ".".
 	Path string
 	Type Type
 	// Mode holds the permission bits with SetUID, SetGID and Sticky.
