@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,6 +25,7 @@ func (m *Machine) check(r *report) {
 	for _, s := range m.sections() {
 		for _, c := range s.containers {
 			k := checker{m, r, s.noun + " " + quote(string(c.V.Name.V)), Range{}}
+			k.lists(&c.V)
 			k.container(&c.V)
 		}
 	}
@@ -73,24 +75,35 @@ func (k checker) wrong(at Range, format string, args ...any) {
 	k.mistake(at, format, args...)
 }
 
+// container checks what may come from the YAML or from the label.
 func (k checker) container(c *container) {
-	k.capabilities("capabilities", c.Capabilities)
-	k.capabilities("capabilities.add", c.CapabilitiesAdd)
-	k.capabilities("ambient", c.Ambient)
 	for _, b := range slices.Concat(c.Binds.V, c.BindsAdd.V) {
-		k.volume("binds", b.V.text, b.V.source, b.V.options, b.At)
+		if !b.Wrong {
+			k.volume("binds", b.V.text, b.V.source, b.V.options, b.At)
+		}
 	}
 	for _, m := range c.Mounts.V {
-		k.mount(m)
+		if !m.Wrong {
+			k.mount(m)
+		}
 	}
 	for _, d := range c.Devices.V {
-		k.device(d)
+		if !d.Wrong {
+			k.device(d)
+		}
 	}
 	k.id("uid", c.UID)
 	k.id("gid", c.GID)
 	for _, g := range c.AdditionalGIDs.V {
 		k.id("additionalGids", g)
 	}
+}
+
+// lists checks lists as they are written, before a label is applied.
+func (k checker) lists(c *container) {
+	k.capabilities("capabilities", c.Capabilities)
+	k.capabilities("capabilities.add", c.CapabilitiesAdd)
+	k.capabilities("ambient", c.Ambient)
 }
 
 func (k checker) capabilities(key string, l list[capability]) {
@@ -106,22 +119,18 @@ func (k checker) volume(key, text, source string, options []string, at Range) {
 	if strings.HasPrefix(source, "/") {
 		return
 	}
-	volumes := map[string]volume{}
+	var names []string
 	for _, v := range k.Volumes.V {
-		volumes[string(v.V.Name.V)] = v.V
+		names = append(names, string(v.V.Name.V))
 	}
-	v, ok := volumes[source]
-	switch {
-	case !ok && len(volumes) == 0:
-		k.wrong(at, "%s %s in %s names the volume %s, but there are no volumes; a path begins with /", key, quote(text), k.where, quote(source))
-	case !ok:
-		names := slices.Sorted(maps.Keys(volumes))
+	switch i := slices.Index(names, source); {
+	case i < 0:
 		hint := suggest(source, names)
 		if hint == "" {
-			hint = "; there is " + strings.Join(names, ", ")
+			hint = "; a path begins with /"
 		}
 		k.wrong(at, "%s %s in %s names the volume %s, which does not exist%s", key, quote(text), k.where, quote(source), hint)
-	case v.Readonly.V && !slices.Contains(options, "ro"):
+	case k.Volumes.V[i].V.Readonly.V && !slices.Contains(options, "ro"):
 		k.wrong(at, "%s %s in %s must have the option ro: volume %s is read-only", key, quote(text), k.where, source)
 	}
 }
@@ -130,7 +139,7 @@ func (k checker) mount(m value[mount]) {
 	spec := m.V.spec()
 	switch {
 	case spec.Type == "":
-		k.wrong(m.At, "mount %s in %s needs a type, such as bind or tmpfs", quote(spec.Destination), k.where)
+		k.wrong(m.At, "mount %s in %s needs a type, such as bind or tmpfs", quote(cmp.Or(spec.Destination, spec.Source)), k.where)
 	case spec.Destination == "":
 		k.wrong(m.At, "mount of %s in %s needs a destination", quote(spec.Source), k.where)
 	case spec.Type == "bind":
@@ -149,10 +158,14 @@ func (k checker) device(d value[device]) {
 }
 
 func (k checker) id(key string, v value[id]) {
-	if _, ok := k.number(v.V); !ok {
-		k.wrong(v.At, "%s %s in %s is neither a number nor the name of a container%s", key, quote(v.V.name), k.where,
-			suggest(v.V.name, slices.Sorted(maps.Keys(k.ids))))
+	if _, ok := k.number(v.V); ok {
+		return
 	}
+	hint := suggest(v.V.name, slices.Sorted(maps.Keys(k.ids)))
+	if hint == "" {
+		hint = "; the users of images are not known here"
+	}
+	k.wrong(v.At, "%s %s in %s is neither a number nor the name of a container%s", key, quote(v.V.name), k.where, hint)
 }
 
 // number gives the number of an id.

@@ -9,7 +9,7 @@ type container struct {
 	Command           list[string]     `yaml:"command" also:"cmd entrypoint args" default:"Entrypoint and Cmd of the image" doc:"Arguments of the process." example:"[/bin/sh, -c, exit 0]"`
 	Env               list[string]     `yaml:"env" also:"environment" default:"Env of the image" doc:"Environment of the process. Replaces that of the image, PATH included." example:"[TZ=UTC]"`
 	Cwd               value[string]    `yaml:"cwd" empty:"keep" also:"working_dir workdir" default:"WorkingDir of the image, else /" doc:"Directory in which the process starts."`
-	Capabilities      list[capability] `yaml:"capabilities" also:"cap_add" default:"none" doc:"Capabilities of the process, by their names as in capabilities(7). A single all or none means all of them or none." example:"[CAP_NET_ADMIN]"`
+	Capabilities      list[capability] `yaml:"capabilities" also:"cap_add privileged" default:"none" doc:"Capabilities of the process, by their names as in capabilities(7). A single all or none means all of them or none." example:"[CAP_NET_ADMIN]"`
 	CapabilitiesAdd   list[capability] `yaml:"capabilities.add" doc:"Capabilities besides those of the label. No effect beside capabilities." example:"[CAP_NET_ADMIN]"`
 	Ambient           list[capability] `yaml:"ambient" default:"none" doc:"Ambient capabilities of the process. A single all or none means all of them or none." example:"[CAP_NET_ADMIN]"`
 	Binds             list[bind]       `yaml:"binds" also:"volumes" doc:"Directories and files of the machine, and volumes by name, that the container sees: SOURCE:DESTINATION[:OPTIONS]. Without options rw,rbind,rshared; rbind is always added." example:"[/etc/resolv.conf:/etc/resolv.conf:ro]"`
@@ -56,8 +56,8 @@ type mount struct {
 type device struct {
 	Path  value[string] `yaml:"path,required" doc:"Path of the device node. all: no node, but the right to use every device of the type." example:"/dev/kvm"`
 	Type  value[string] `yaml:"type" enum:"a b c u p" doc:"b: block, c or u: character, p: FIFO, a: all of them (with path all)." example:"c"`
-	Major value[int64]  `yaml:"major" min:"0" default:"0" doc:"Major number of the device." example:"10"`
-	Minor value[int64]  `yaml:"minor" min:"0" default:"0" doc:"Minor number of the device." example:"232"`
+	Major value[int64]  `yaml:"major" min:"0" max:"4095" default:"0" doc:"Major number of the device." example:"10"`
+	Minor value[int64]  `yaml:"minor" min:"0" max:"1048575" default:"0" doc:"Minor number of the device." example:"232"`
 	Mode  value[mode]   `yaml:"mode" doc:"Permissions of the node, in octal digits. Needed unless path is all." example:"\"0660\""`
 }
 

@@ -19,6 +19,7 @@ const expansionLimit = 100_000
 type decoder struct {
 	*report
 	source int
+	lines  int      // of the source
 	fixed  Range    // place of everything, for a text that is in no source
 	where  []string // what is being read, outermost first
 
@@ -42,6 +43,7 @@ type decodable interface {
 
 // decode reads a node; key is nil for an entry of a list.
 func (v *value[T]) decode(d *decoder, key, n *yaml.Node, f *Field, t *Type) {
+	before := d.mistakes
 	d.follow(n, func(n *yaml.Node) {
 		at := n
 		if key != nil && n.Kind != yaml.ScalarNode {
@@ -51,6 +53,7 @@ func (v *value[T]) decode(d *decoder, key, n *yaml.Node, f *Field, t *Type) {
 			v.At = d.place(at)
 		}
 	})
+	v.Wrong = d.mistakes > before
 }
 
 // place is where a node is.
@@ -58,7 +61,8 @@ func (d *decoder) place(n *yaml.Node) Range {
 	if d.fixed.written() {
 		return d.fixed
 	}
-	return Range{d.source, max(n.Line, 1), max(n.Line, 1)}
+	line := max(1, min(n.Line, d.lines)) // YAML has line breaks that others do not count
+	return Range{d.source, line, line}
 }
 
 // in is the end of a message that says where the mistake is.
@@ -84,6 +88,7 @@ func (d *decoder) wrongAt(n *yaml.Node, format string, args ...any) {
 	at := n
 	if d.alias != nil {
 		if _, known := d.wrong[n]; known {
+			d.mistakes++
 			return
 		}
 		at = d.alias
@@ -152,7 +157,7 @@ func (d *decoder) into(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) bo
 // label, or not.
 func (d *decoder) nothing(key, n *yaml.Node, f *Field, t *Type) bool {
 	if key != nil && len(d.where) == 0 {
-		d.unportable(key, "LinuxKit rejects a section without a value: remove %q or give it one", key.Value)
+		d.unportable(key, "LinuxKit rejects the section %s without a value; remove it", key.Value)
 		return false
 	}
 	d.wrongAt(or(key, n), "%s has no value%s", d.subject(key, f, t), map[Kind]string{
@@ -174,6 +179,8 @@ func or(a, b *yaml.Node) *yaml.Node {
 // subject names what a key, or an entry of a list, stands for in a message.
 func (d *decoder) subject(key *yaml.Node, f *Field, t *Type) string {
 	switch {
+	case key != nil && t.Kind == Text && f.Type.Kind == Dict:
+		return quote(key.Value) + d.in()
 	case key != nil:
 		return key.Value + d.in()
 	case t.Kind == Map:
@@ -184,11 +191,17 @@ func (d *decoder) subject(key *yaml.Node, f *Field, t *Type) string {
 
 // mismatch reports a node of a kind that cannot stand there.
 func (d *decoder) mismatch(key, n *yaml.Node, f *Field, t *Type) {
-	example := ""
-	if t.Kind != Map && f.Example != "" {
-		example = ", such as " + f.Example
+	want, hint := kinds[t.Kind], ""
+	if t.Expect != "" {
+		want = t.Expect
 	}
-	d.wrongAt(or(key, n), "%s must be %s, not %s%s", d.subject(key, f, t), kinds[t.Kind], kindOf(n), example)
+	switch {
+	case t.Kind == List && t.Elem.Kind == Map:
+		hint = `; begin each entry with "- "`
+	case f != nil && f.Example != "" && (key != nil || f.Type.Kind != List):
+		want += ", such as " + f.Example + ","
+	}
+	d.wrongAt(or(key, n), "%s must be %s, not %s%s", d.subject(key, f, t), strings.TrimSuffix(want, ","), kindOf(n), hint)
 }
 
 var kinds = map[Kind]string{
@@ -225,7 +238,7 @@ func (d *decoder) list(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
 	switch {
 	case n.Kind == yaml.SequenceNode:
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && t.Elem.Kind == Text && !strings.ContainsAny(n.Value, " \t\n"):
-		d.unportable(or(key, n), "LinuxKit rejects a text where a list belongs: write %s: [%s]", f.Name, n.Value)
+		d.unportable(or(key, n), "LinuxKit rejects %[1]s: %[2]s; write %[1]s: [%[2]s]", f.Name, n.Value)
 		entries = []*yaml.Node{n}
 	default:
 		d.mismatch(key, n, f, t)
@@ -272,9 +285,10 @@ func (d *decoder) pairs(n *yaml.Node) (all []pair, twice []*yaml.Node) {
 				return
 			}
 			first[k.Value] = key
-			at := *k
-			at.Line = key.Line
-			all = append(all, pair{&at, val, nil})
+			if k != key {
+				k = &yaml.Node{Kind: k.Kind, Value: k.Value, Line: key.Line}
+			}
+			all = append(all, pair{k, val, nil})
 		})
 	}
 	for _, m := range merges {
@@ -340,16 +354,21 @@ func (d *decoder) fields(v reflect.Value, n *yaml.Node, f *Field, t *Type) {
 		d.name(all, f.noun, t)
 	}
 	d.repeated(twice)
+	meant := map[string]bool{}
 	for _, p := range all {
 		d.through(p, func() {
 			if f := t.byName[p.key.Value]; f != nil {
 				v.Field(f.index).Addr().Interface().(decodable).decode(d, p.key, p.value, f, f.Type)
 			} else {
-				d.unknown(p.key, t)
+				meant[d.unknown(p.key, t)] = true
 			}
 		})
 	}
-	d.missing(v, n, t)
+	for _, f := range t.Fields {
+		if f.Required && !meant[f.Name] && !v.Field(f.index).Addr().Interface().(decodable).set() {
+			d.wrongAt(n, "%s is missing%s", f.Name, d.in())
+		}
+	}
 }
 
 // name makes the messages about an entry call it by its name.
@@ -372,25 +391,19 @@ func (d *decoder) repeated(twice []*yaml.Node) {
 	}
 }
 
-func (d *decoder) unknown(key *yaml.Node, t *Type) {
-	hint := t.suggest(key.Value)
+// unknown reports a key that there is not, and gives the one that may be meant.
+func (d *decoder) unknown(key *yaml.Node, t *Type) string {
+	meant := t.nearest(key.Value)
+	hint := didYouMean(meant)
 	if hint == "" && len(t.Fields) <= 12 {
 		hint = "; it may be " + strings.Join(t.names(), ", ")
 	}
+	noun := "key"
 	if len(d.where) == 0 {
-		d.wrongAt(key, "unknown section %s%s", quote(key.Value), hint)
-		return
+		noun = "section"
 	}
-	d.wrongAt(key, "unknown key %s%s%s", quote(key.Value), d.in(), hint)
-}
-
-// missing reports keys that must be written.
-func (d *decoder) missing(v reflect.Value, n *yaml.Node, t *Type) {
-	for _, f := range t.Fields {
-		if f.Required && !v.Field(f.index).Addr().Interface().(decodable).set() {
-			d.wrongAt(n, "%s is missing%s", f.Name, d.in())
-		}
-	}
+	d.wrongAt(key, "unknown %s %s%s%s", noun, quote(key.Value), d.in(), hint)
+	return meant
 }
 
 func (d *decoder) dict(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
@@ -453,7 +466,7 @@ func (d *decoder) text(key, n *yaml.Node, f *Field, t *Type) (string, bool) {
 	case "!!int", "!!float", "!!bool":
 		d.wrongAt(n, "%s must be text: put %s in quotes", d.subject(key, f, t), n.Value)
 	default:
-		d.wrongAt(n, "%s has the unknown tag %s", d.subject(key, f, t), n.Tag)
+		d.wrongAt(n, "%s has the unknown tag %s", d.subject(key, f, t), quote(n.Tag))
 	}
 	return "", false
 }
@@ -485,7 +498,8 @@ func (d *decoder) textual(target textual, key, n *yaml.Node, f *Field, t *Type) 
 		return
 	}
 	if ok && !numeral.portable(number) {
-		d.unportable(n, "LinuxKit reads %s %s only %s quotes", f.Name, n.Value, map[bool]string{true: "in", false: "without"}[number])
+		d.unportable(n, "LinuxKit rejects %s: %s %s quotes; write it %s them", f.Name, n.Value,
+			map[bool]string{true: "without", false: "in"}[number], map[bool]string{true: "in", false: "without"}[number])
 	}
 }
 
@@ -501,7 +515,7 @@ func (d *decoder) boolean(key, n *yaml.Node, f *Field, t *Type) bool {
 		d.mismatch(key, n, f, t)
 		return false
 	}
-	d.unportable(n, "LinuxKit reads %s %s only as %t", f.Name, n.Value, truth)
+	d.unportable(n, "LinuxKit rejects %s: %s; write %t", f.Name, n.Value, truth)
 	return truth
 }
 
@@ -512,7 +526,7 @@ func (d *decoder) number(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) 
 	switch tag := n.ShortTag(); {
 	case tag == "!!int":
 	case tag == "!!str" && numbers.MatchString(text):
-		d.unportable(n, "LinuxKit reads %s %s only without quotes", f.Name, n.Value)
+		d.unportable(n, "LinuxKit rejects %s: %s in quotes; write it without them", f.Name, n.Value)
 	default:
 		d.mismatch(key, n, f, t)
 		return
@@ -529,7 +543,14 @@ func (d *decoder) number(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) 
 		v.SetUint(u)
 		return
 	}
-	d.wrongAt(n, "%s must be from %d to %d", d.entry(n, f), low, high)
+	switch {
+	case f.Max != nil || v.Type().Bits() < 64:
+		d.wrongAt(n, "%s must be from %d to %d", d.entry(n, f), low, high)
+	case strings.HasPrefix(text, "-"):
+		d.wrongAt(n, "%s must be at least %d", d.entry(n, f), low)
+	default:
+		d.wrongAt(n, "%s is too large", d.entry(n, f))
+	}
 }
 
 func numberRange(t reflect.Type, f *Field) (low int64, high uint64) {

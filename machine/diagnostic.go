@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Range is a range of lines, counted from 1, in one of the sources given to [Parse].
@@ -44,21 +45,31 @@ func (ds Diagnostics) Error() string {
 
 // report collects diagnostics. Its names are those of the sources.
 type report struct {
-	names []string
-	found Diagnostics
+	names    []string
+	found    Diagnostics
+	mistakes int // also those that are not reported again
 }
 
 // add notes a mistake, or with a rule a warning.
 func (r *report) add(rule string, at Range, format string, args ...any) {
-	d := Diagnostic{Rule: rule, Message: fmt.Sprintf(format, args...), Range: at}
+	d := Diagnostic{Rule: rule, Message: strings.Map(printable, fmt.Sprintf(format, args...)), Range: at}
 	if at.Source < len(r.names) {
 		d.File = r.names[at.Source]
 	}
 	r.found = append(r.found, d)
 }
 
+// printable replaces what would spoil a line of text.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return unicode.ReplacementChar
+}
+
 // mistake notes a mistake.
 func (r *report) mistake(at Range, format string, args ...any) {
+	r.mistakes++
 	r.add("", at, format, args...)
 }
 

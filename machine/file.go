@@ -39,7 +39,9 @@ func (m *Machine) checkFiles(r *report) {
 		k := checker{m, r, where, Range{}}
 		k.id("uid", f.V.UID)
 		k.id("gid", f.V.GID)
-		k.sources(f)
+		if !f.Wrong {
+			k.sources(f)
+		}
 		kinds[f.V.Path.V.clean] = f.V.kind()
 	}
 	for _, f := range m.Files.V {
@@ -60,7 +62,7 @@ func (k checker) sources(f value[file]) {
 	}{
 		{"directory", f.V.Directory.V},
 		{"symlink", f.V.Symlink.V != ""},
-		{"contents", f.V.Contents.set() && f.V.Symlink.V == ""}, // a symbolic link wins over contents
+		{"contents", f.V.Contents.set() && (f.V.Symlink.V == "" || f.V.Directory.V)}, // a symbolic link wins over contents
 		{"source", f.V.Source.V != ""},
 		{"secret", f.V.Secret.V != ""},
 		{"metadata", f.V.Metadata.V != ""},

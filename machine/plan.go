@@ -214,8 +214,8 @@ func (p *planner) container(s section, index int, c container) {
 // labelled gives the container with what the label of its image says.
 func (p *planner) labelled(c container, where string) (container, bool) {
 	image := c.Image.V.name
-	text, ok := p.images[image].Config.Labels[Label]
-	if !ok {
+	text := p.images[image].Config.Labels[Label]
+	if text == "" {
 		return c.over(container{}), true
 	}
 	where = fmt.Sprintf("label %s of image %s for %s", Label, c.Image.V.text, where)
@@ -223,6 +223,7 @@ func (p *planner) labelled(c container, where string) (container, bool) {
 	if !ok {
 		before := len(p.found)
 		read := readLabel(p.report, text, where, c.Image.At)
+		checker{p.Machine, p.report, where, c.Image.At}.lists(&read)
 		if len(p.found) == before {
 			label = &read
 		}

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	distref "github.com/distribution/reference"
@@ -22,10 +23,10 @@ func (r *reference) parse(text string, _ *Field) error {
 		return nil
 	}
 	named, err := distref.ParseNormalizedNamed(text)
-	switch {
-	case errors.Is(err, distref.ErrNameContainsUppercase):
-		return errors.New("is not the reference of an image: the name must be in small letters")
-	case err != nil:
+	if err != nil {
+		if small, err := distref.ParseNormalizedNamed(strings.ToLower(text)); err == nil {
+			return fmt.Errorf("is not the reference of an image: names have small letters only%s", didYouMean(distref.FamiliarString(small)))
+		}
 		return errors.New("is not the reference of an image, such as slipwaybuild/sshd:v1")
 	}
 	*r = reference{text, named.String()}

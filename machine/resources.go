@@ -62,15 +62,15 @@ type blockIO struct {
 }
 
 type weightDevice struct {
-	Major      value[int64]  `yaml:"major" default:"0" doc:"Major number of the device."`
-	Minor      value[int64]  `yaml:"minor" default:"0" doc:"Minor number of the device."`
+	Major      value[int64]  `yaml:"major" min:"0" max:"4095" default:"0" doc:"Major number of the device."`
+	Minor      value[int64]  `yaml:"minor" min:"0" max:"1048575" default:"0" doc:"Minor number of the device."`
 	Weight     value[uint16] `yaml:"weight" max:"1000" doc:"Weight against other cgroups."`
 	LeafWeight value[uint16] `yaml:"leafWeight" max:"1000" doc:"Weight against child cgroups, cgroup v1."`
 }
 
 type throttleDevice struct {
-	Major value[int64]  `yaml:"major" default:"0" doc:"Major number of the device."`
-	Minor value[int64]  `yaml:"minor" default:"0" doc:"Minor number of the device."`
+	Major value[int64]  `yaml:"major" min:"0" max:"4095" default:"0" doc:"Major number of the device."`
+	Minor value[int64]  `yaml:"minor" min:"0" max:"1048575" default:"0" doc:"Minor number of the device."`
 	Rate  value[uint64] `yaml:"rate" default:"0" doc:"How many a second."`
 }
 

@@ -11,6 +11,7 @@ import (
 type Type struct {
 	Kind   Kind
 	Name   string   // grammar of a text that has one, such as "bind"
+	Expect string   // the same in words, where Kind does not say it
 	Elem   *Type    // entries of a list
 	Fields []*Field // keys of a map that is not free
 
@@ -74,7 +75,7 @@ var types sync.Map // reflect.Type of a struct to *Type
 // schemaOf describes what the decoder reads into a Go type.
 func schemaOf(t reflect.Type) *Type {
 	if reflect.PointerTo(t).Implements(reflect.TypeFor[textual]()) {
-		return &Type{Kind: Text, Name: t.Name()}
+		return &Type{Kind: Text, Name: t.Name(), Expect: expected[t.Name()]}
 	}
 	switch t.Kind() {
 	case reflect.String:
@@ -151,10 +152,13 @@ func (t *Type) names() []string {
 	return names
 }
 
-// suggest gives "; did you mean …?" for a key that is none.
-func (t *Type) suggest(key string) string {
+// nearest gives the key that one that is none may mean, or nothing.
+func (t *Type) nearest(key string) string {
 	if name, ok := t.also[key]; ok {
-		return suggest(name, []string{name})
+		return name
 	}
-	return suggest(key, t.names())
+	return nearest(key, t.names())
 }
+
+// expected says what texts may be that YAML may also take for numbers.
+var expected = map[string]string{"id": "a number or the name of a container", "mode": "octal digits"}

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bytes"
 	"reflect"
 
 	"go.yaml.in/yaml/v4"
@@ -39,6 +40,7 @@ func Parse(sources ...Source) (*Machine, error) {
 func read(r *report, source int, data []byte) model {
 	var m model
 	d := newDecoder(r, source)
+	d.lines = bytes.Count(bytes.TrimRight(data, "\n"), []byte("\n")) + 1
 	root := d.document(data)
 	if root == nil {
 		return m

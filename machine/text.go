@@ -100,10 +100,24 @@ func (c *capability) parse(text string, _ *Field) error {
 	case strings.EqualFold(text, string(allCapabilities)), strings.EqualFold(text, string(noCapabilities)):
 		*c = capability(strings.ToLower(text))
 	default:
-		near := "CAP_" + strings.TrimPrefix(strings.ToUpper(text), "CAP_")
-		return fmt.Errorf("is not a capability%s", suggest(near, capabilities))
+		meant := nearest(strings.TrimPrefix(strings.ToUpper(text), capPrefix), capabilityWords())
+		if meant != "" {
+			meant = capPrefix + meant
+		}
+		return fmt.Errorf("is not a capability%s", didYouMean(meant))
 	}
 	return nil
+}
+
+const capPrefix = "CAP_"
+
+// capabilityWords are the names of capabilities without what all of them begin with.
+func capabilityWords() []string {
+	var words []string
+	for _, c := range capabilities {
+		words = append(words, strings.TrimPrefix(c, capPrefix))
+	}
+	return words
 }
 
 func (c *capability) String() string { return string(*c) }

@@ -3,8 +3,9 @@ package machine
 // value is something written in a machine YAML or a label, with its place. Every field of the model is one:
 // the zero value is a field that is not written, which is not the same as an empty one.
 type value[T any] struct {
-	V  T
-	At Range
+	V     T
+	At    Range
+	Wrong bool // there is a mistake in it, so that others may only follow from it
 }
 
 // list is a list whose entries have places of their own.

@@ -32,7 +32,7 @@ type Rule struct{ Name, Description string }
 // Rules are all rules of warnings, sorted by name.
 var Rules = []Rule{
 	{AddIgnored, "capabilities.add and binds.add extend those of the image's label; beside capabilities or binds they have no effect"},
-	{AllCapabilities, "a service with all capabilities can take over the machine; list those that it needs"},
+	{AllCapabilities, "a service with all capabilities and no limit (readonly, noNewPrivileges, resources, userns) can take over the machine"},
 	{FileConflict, "two entries of files write the same path with different types; the last one wins"},
 	{FileHidden, "the guest mounts temporary filesystems on /run, /tmp and /var, so files of the image below them are not seen"},
 	{HostnameShared, "a host name needs a UTS namespace of its own; without uts: new the container does not start"},
@@ -61,9 +61,6 @@ func (m *Machine) warn(r *report) {
 			where := s.noun + " " + quote(string(c.V.Name.V))
 			ignored(r, c.V.Capabilities, c.V.CapabilitiesAdd, "capabilities", where)
 			ignored(r, c.V.Binds, c.V.BindsAdd, "binds", where)
-			if s.name == "services" && hasAll(c.V.Capabilities) {
-				r.add(AllCapabilities, c.V.Capabilities.V[0].At, "%s has all capabilities: list those that it needs", where)
-			}
 		}
 	}
 	m.warnFiles(r)
@@ -75,7 +72,7 @@ func (m *Machine) warnKernel(r *report) {
 		return
 	}
 	for name, v := range map[string]value[string]{"cmdline": k.Cmdline, "binary": k.Binary, "tar": k.Tar, "ucode": k.Ucode} {
-		if v.set() {
+		if v.V != "" {
 			r.add(KernelIgnored, v.At, "%s has no effect in kernel without an image", name)
 		}
 	}
@@ -131,8 +128,8 @@ func (p *planner) warnContainer(s section, own, all container, image ocispec.Ima
 	warn := func(rule string, at Range, format string, args ...any) {
 		p.add(rule, at, "%s %s", where, fmt.Sprintf(format, args...))
 	}
-	if s.name == "services" && hasAll(all.Capabilities) && !hasAll(own.Capabilities) {
-		warn(AllCapabilities, at, "has all capabilities, by the label of image %s: list those that it needs", name)
+	if s.name == "services" && hasAll(all.Capabilities) && !all.limited() {
+		warn(AllCapabilities, cmp.Or(own.Capabilities.At, own.CapabilitiesAdd.At, at), "has all capabilities and no limit: list those that it needs, or make it readonly")
 	}
 	if user, _, _ := strings.Cut(image.User, ":"); user != "" && user != "root" && user != "0" && !all.UID.set() {
 		warn(UserIgnored, at, "runs as root: USER %s of image %s has no effect, uid and gid have", image.User, name)
@@ -146,6 +143,11 @@ func (p *planner) warnContainer(s section, own, all container, image ocispec.Ima
 	if len(all.Command.V) == 0 && (all.Command.set() || len(image.Entrypoint)+len(image.Cmd) == 0) {
 		warn(NoCommand, cmp.Or(own.Command.At, at), "has nothing to run: add a command")
 	}
+}
+
+// limited tells whether something but capabilities keeps the processes of a container in bounds.
+func (c *container) limited() bool {
+	return c.Readonly.V || c.NoNewPrivileges.V || c.Resources.set() || c.Userns.V != "" && c.Userns.V != "root" && c.Userns.V != "host"
 }
 
 // hasPath tells whether an environment has a PATH.
