@@ -106,12 +106,12 @@ func testAWS(t *testing.T, disk string, firmware vm.Firmware) {
 	t.Cleanup(func() {
 		machine.Kill()
 		if t.Failed() {
-			t.Logf("the serial log is in %s; its end:\n%s", artifacts(t), machine.ConsoleTail(60))
+			t.Logf("the end of %s/console.log:\n%s", artifacts(t), machine.ConsoleTail(60))
 		}
 	})
 	g := &guest{machine, key}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	kernel, err := g.WaitConsole(ctx, regexp.MustCompile("Linux version"))
 	if err != nil {
@@ -256,7 +256,7 @@ func testServices(t *testing.T, g *guest) {
 
 func testReboot(t *testing.T, g *guest) {
 	g.run(t, inMachine("reboot")) // sshd may be gone before it can tell the exit status
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if _, err := g.WaitConsole(ctx, regexp.MustCompile(`(?s)Linux version.*Linux version`)); err != nil {
 		t.Fatal(err)

@@ -71,28 +71,11 @@ func demo(ctx context.Context, firmware vm.Firmware) error {
 		return err
 	}
 	defer machine.Kill()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	kernel, err := machine.WaitConsole(ctx, regexp.MustCompile("Linux version"))
+	figures, err := use(ctx, machine, key)
 	if err != nil {
+		fmt.Fprintf(os.Stderr, "\n%s\n\n", machine.ConsoleTail(40))
 		return err
 	}
-	login, err := machine.WaitSSH(ctx, key)
-	if err != nil {
-		return err
-	}
-	if err := session(ctx, machine, key); err != nil {
-		return err
-	}
-	begin = time.Now()
-	if _, err := machine.SSH(ctx, key, "nsenter --target 1 --mount poweroff"); err != nil {
-		return err
-	}
-	if err := machine.Wait(ctx); err != nil {
-		return err
-	}
-	off := time.Since(begin)
-
 	initrdSize, _, err := measure(initrd)
 	if err != nil {
 		return err
@@ -112,7 +95,7 @@ power off           %6.1f s
 To boot it again, with its console in your terminal, and log in yourself:
 
     go run ./hack/demo -keep
-`, megabytes(initrdSize), megabytes(diskSize), megabytes(data), built.Seconds(), kernel.Seconds(), login.Seconds(), off.Seconds())
+`, megabytes(initrdSize), megabytes(diskSize), megabytes(data), built.Seconds(), figures.kernel.Seconds(), figures.login.Seconds(), figures.off.Seconds())
 	return nil
 }
 
@@ -123,13 +106,18 @@ func stay(ctx context.Context, firmware vm.Firmware) error {
 		return err
 	}
 	defer machine.Kill()
-	if _, err := machine.WaitSSH(ctx, key); err != nil {
-		return err
-	}
-	// The terminal is raw: QEMU takes each key. What the firmware's screen has left of the console is above.
-	const text = "\n\nLog in from another terminal, in this folder:\n\n    %s\n\n" +
-		"Power off:       nsenter --target 1 --mount poweroff\nCut the power:   ctrl-a x, here\n\n"
-	fmt.Print(strings.ReplaceAll(fmt.Sprintf(text, machine.SSHCommand(key)), "\n", "\r\n"))
+	go func() {
+		var text string
+		if _, err := machine.WaitSSH(ctx, key); err != nil {
+			text = fmt.Sprintf("demo: %v\n", err)
+		} else {
+			text = fmt.Sprintf("Log in from another terminal, in this folder:\n\n    %s\n\n"+
+				"Power off, there:        nsenter --target 1 --mount poweroff\n"+
+				"Cut the power, here:     ctrl-a x\n\n", machine.SSHCommand(key))
+		}
+		// QEMU has made the terminal raw.
+		fmt.Print(strings.ReplaceAll("\n\n"+text, "\n", "\r\n"))
+	}()
 	return machine.Wait(ctx)
 }
 
@@ -172,6 +160,31 @@ func start(ctx context.Context, config vm.Config) (*vm.Machine, vm.Key, error) {
 	}
 	machine, err := vm.Start(ctx, config)
 	return machine, key, err
+}
+
+// figures are times: of two moments from power-on, and of powering off.
+type figures struct{ kernel, login, off time.Duration }
+
+// use waits for the machine, logs in, and powers it off.
+func use(ctx context.Context, machine *vm.Machine, key vm.Key) (f figures, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	if f.kernel, err = machine.WaitConsole(ctx, regexp.MustCompile("Linux version")); err != nil {
+		return f, err
+	}
+	if f.login, err = machine.WaitSSH(ctx, key); err != nil {
+		return f, err
+	}
+	if err := session(ctx, machine, key); err != nil {
+		return f, err
+	}
+	begin := time.Now()
+	if _, err := machine.SSH(ctx, key, "nsenter --target 1 --mount poweroff"); err != nil {
+		return f, err
+	}
+	err = machine.Wait(ctx)
+	f.off = time.Since(begin)
+	return f, err
 }
 
 // session shows a login, and fails when the machine is not what it should be.

@@ -182,10 +182,10 @@ func (m *Machine) over() error {
 	}
 }
 
-// failure is an error about the machine with the end of its console.
+// failure is an error about the machine that says where to look.
 func (m *Machine) failure(what string, why error) error {
-	return fmt.Errorf("%s, %.0f s after power-on: %w; the end of %s:\n%s", what,
-		m.console.now().Seconds(), why, filepath.Join(m.logDir, "console.log"), m.ConsoleTail(25))
+	return fmt.Errorf("%s, %.0f s after power-on: %w; its console is in %s", what,
+		m.console.now().Seconds(), why, filepath.Join(m.logDir, "console.log"))
 }
 
 func (c *Config) check() error {

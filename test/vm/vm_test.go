@@ -104,11 +104,14 @@ func TestPowerOff(t *testing.T) {
 	}
 
 	_, err = m.WaitConsole(ctx, regexp.MustCompile("never printed"))
-	if !errors.Is(err, errOff) || !strings.Contains(err.Error(), "hello from the disk") {
+	if !errors.Is(err, errOff) || !strings.Contains(err.Error(), filepath.Join(logs, "console.log")) {
 		t.Errorf("waiting for more: %v", err)
 	}
 	if _, err := m.WaitSSH(ctx, Key{}); !errors.Is(err, errOff) {
 		t.Errorf("ssh to it: %v", err)
+	}
+	if tail := m.ConsoleTail(1); !strings.HasSuffix(tail, "hello from the disk") {
+		t.Errorf("the last line of the console is %q", tail)
 	}
 }
 
