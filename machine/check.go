@@ -142,6 +142,8 @@ func (k checker) mount(m value[mount]) {
 		k.wrong(m.At, "mount %s in %s needs a type, such as bind or tmpfs", quote(cmp.Or(spec.Destination, spec.Source)), k.where)
 	case spec.Destination == "":
 		k.wrong(m.At, "mount of %s in %s needs a destination", quote(spec.Source), k.where)
+	case spec.Type == "bind" && m.V.Source.V == "":
+		k.wrong(m.At, "mount %s in %s needs a source: a path or the name of a volume", quote(spec.Destination), k.where)
 	case spec.Type == "bind":
 		k.volume("mount", spec.Destination, spec.Source, spec.Options, m.At)
 	}

@@ -33,6 +33,8 @@ func (r *reference) parse(text string, _ *Field) error {
 	return nil
 }
 
+func (r *reference) schema() schemaNode { return schemaNode{} }
+
 func (r *reference) String() string { return r.name }
 
 // ImageRef is a reference to an image in a machine YAML.

@@ -10,13 +10,14 @@ import (
 // Type says what may stand at a place of a machine YAML.
 type Type struct {
 	Kind   Kind
-	Name   string   // grammar of a text that has one, such as "bind"
-	Expect string   // the same in words, where Kind does not say it
+	Name   string   // of a map with fields, such as "container", or of a text with a grammar, such as "bind"
+	Expect string   // what it may be, in words, where Kind does not say it
 	Elem   *Type    // entries of a list
 	Fields []*Field // keys of a map that is not free
 
-	byName map[string]*Field
-	also   map[string]string // names by which other tools know a key
+	grammar schemaNode // of a text
+	byName  map[string]*Field
+	also    map[string]string // names by which other tools know a key
 }
 
 // Kind is the kind of a [Type].
@@ -74,8 +75,8 @@ var types sync.Map // reflect.Type of a struct to *Type
 
 // schemaOf describes what the decoder reads into a Go type.
 func schemaOf(t reflect.Type) *Type {
-	if reflect.PointerTo(t).Implements(reflect.TypeFor[textual]()) {
-		return &Type{Kind: Text, Name: t.Name(), Expect: expected[t.Name()]}
+	if text, ok := reflect.New(t).Interface().(textual); ok {
+		return &Type{Kind: Text, Name: t.Name(), Expect: expected[t.Name()], grammar: text.schema()}
 	}
 	switch t.Kind() {
 	case reflect.String:
@@ -99,7 +100,7 @@ func schemaOfStruct(t reflect.Type) *Type {
 	if known, ok := types.Load(t); ok {
 		return known.(*Type)
 	}
-	s := &Type{Kind: Map, byName: map[string]*Field{}, also: map[string]string{}}
+	s := &Type{Kind: Map, Name: t.Name(), byName: map[string]*Field{}, also: map[string]string{}}
 	for i := range t.NumField() {
 		f := fieldOf(t.Field(i), i)
 		s.Fields = append(s.Fields, f)

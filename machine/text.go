@@ -17,6 +17,7 @@ import (
 // "must be …", with a suggestion behind a semicolon where there is one.
 type textual interface {
 	parse(text string, f *Field) error
+	schema() schemaNode // what JSON Schema can say of it, besides that it is text
 	fmt.Stringer
 }
 
@@ -39,6 +40,10 @@ func (n *containerName) parse(text string, _ *Field) error {
 	return nil
 }
 
+func (n *containerName) schema() schemaNode {
+	return schemaNode{"pattern": containerNames.String(), "maxLength": 72}
+}
+
 func (n *containerName) String() string { return string(*n) }
 
 // volumeName is the name of a volume.
@@ -53,6 +58,8 @@ func (n *volumeName) parse(text string, _ *Field) error {
 	*n = volumeName(text)
 	return nil
 }
+
+func (n *volumeName) schema() schemaNode { return schemaNode{"pattern": volumeNames.String()} }
 
 func (n *volumeName) String() string { return string(*n) }
 
@@ -71,6 +78,8 @@ func (p *filePath) parse(text string, _ *Field) error {
 	}
 	return nil
 }
+
+func (p *filePath) schema() schemaNode { return schemaNode{"minLength": 1} }
 
 func (p *filePath) String() string { return p.text }
 
@@ -120,6 +129,10 @@ func capabilityWords() []string {
 	return words
 }
 
+func (c *capability) schema() schemaNode {
+	return schemaNode{"enum": slices.Concat(capabilities, []string{"all", "ALL", "none", "NONE"})}
+}
+
 func (c *capability) String() string { return string(*c) }
 
 // bind is a bind mount of a container.
@@ -141,6 +154,8 @@ func (b *bind) parse(text string, _ *Field) error {
 	return nil
 }
 
+func (b *bind) schema() schemaNode { return schemaNode{"pattern": "^[^:]+:[^:]+(:[^:]*)?$"} }
+
 func (b *bind) String() string { return b.text }
 
 // tmpfs is a temporary filesystem of a container.
@@ -160,6 +175,8 @@ func (t *tmpfs) parse(text string, _ *Field) error {
 	}
 	return nil
 }
+
+func (t *tmpfs) schema() schemaNode { return schemaNode{"pattern": "^[^:]+(:[^:]*)?$"} }
 
 func (t *tmpfs) String() string { return t.text }
 
@@ -193,6 +210,8 @@ func (r *rlimit) parse(text string, _ *Field) error {
 	r.text, r.limit = text, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(name), Soft: soft, Hard: hard}
 	return nil
 }
+
+func (r *rlimit) schema() schemaNode { return schemaNode{"pattern": "^[^,]+,[^,]+,[^,]+$"} }
 
 func (r *rlimit) String() string { return r.text }
 
@@ -229,6 +248,10 @@ func (i *id) parse(text string, _ *Field) error {
 	return nil
 }
 
+func (i *id) schema() schemaNode {
+	return schemaNode{"type": []string{"integer", "string"}, "minimum": 0, "maximum": uint32(math.MaxUint32)}
+}
+
 func (i *id) portable(number bool) bool { return number || i.name != "" || i.number == 0 }
 
 func (i *id) String() string {
@@ -250,6 +273,10 @@ func (m *mode) parse(text string, _ *Field) error {
 	return nil
 }
 
+func (m *mode) schema() schemaNode {
+	return schemaNode{"type": []string{"string", "integer"}, "pattern": "^(0o)?0*[0-7]{0,4}$"}
+}
+
 func (m *mode) portable(number bool) bool { return !number }
 
 func (m *mode) String() string { return fmt.Sprintf("%04o", uint32(*m)) }
@@ -265,6 +292,8 @@ func (n *namespace) parse(text string, f *Field) error {
 	return nil
 }
 
+func (n *namespace) schema() schemaNode { return schemaNode{} } // the words are those of the field
+
 func (n *namespace) String() string { return string(*n) }
 
 // platform is a platform of an image.
@@ -279,5 +308,7 @@ func (p *platform) parse(text string, _ *Field) error {
 	*p = platform(text)
 	return nil
 }
+
+func (p *platform) schema() schemaNode { return schemaNode{"pattern": platforms.String()} }
 
 func (p *platform) String() string { return string(*p) }
