@@ -216,7 +216,7 @@ func TestAWSFails(t *testing.T) {
 		{"only version 1", always(404), "/latest/api/token: the service answers 404 Not Found, so it does not speak IMDSv2"},
 		{"empty token", always(200), "/latest/api/token: the service gives an empty token"},
 		{"fresh token refused", after(always(401)), "/latest/meta-data/hostname: the service answers 401 Unauthorized"},
-		{"redirect", after(http.RedirectHandler(elsewhere.URL, 302).ServeHTTP), "/latest/meta-data/hostname: the service answers 302 Found"},
+		{"redirect", after(http.RedirectHandler(elsewhere.URL, http.StatusFound).ServeHTTP), "/latest/meta-data/hostname: the service answers 302 Found"},
 		{"too long", after(func(w http.ResponseWriter, _ *http.Request) {
 			w.Write(make([]byte, maxBody+1))
 		}), "/latest/meta-data/hostname: the answer is longer than 1048576 bytes"},
