@@ -55,7 +55,7 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range unknownArguments(bc.BuildArgs) {
+	for _, w := range opt.warnings {
 		b.yaml().Warn(ctx, w, client.WarnOpts{})
 	}
 	tools, err := b.tools(ctx)

@@ -39,11 +39,17 @@ type options struct {
 	size        int64 // bytes, 0 for the smallest that fits
 	compression string
 	epoch       *int64
+	warnings    []string
 }
 
 // parseOptions reads what the user chose by --target and --build-arg.
 func parseOptions(target string, args map[string]string, filename string) (options, error) {
-	o := options{format: exporter.Formats[0], name: args["NAME"], compression: args["COMPRESSION"]}
+	o := options{
+		format:      exporter.Formats[0],
+		name:        args["NAME"],
+		compression: args["COMPRESSION"],
+		warnings:    unknownArguments(args),
+	}
 	if target != "" {
 		i := slices.IndexFunc(exporter.Formats, func(f exporter.Format) bool { return f.Name == target })
 		if i < 0 {
@@ -65,11 +71,12 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 	}
 	var err error
 	if s := args["SIZE"]; s != "" {
-		if !o.format.Disk {
-			return o, fmt.Errorf("--build-arg SIZE=%s: format %s has no size; leave it out", s, o.format.Name)
-		}
 		if o.size, err = parseSize(s); err != nil {
 			return o, err
+		}
+		if !o.format.Disk {
+			o.size = 0
+			o.warnings = append(o.warnings, fmt.Sprintf("build argument SIZE has no effect: format %s is no disk", o.format.Name))
 		}
 	}
 	if o.compression != "" {

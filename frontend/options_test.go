@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -22,7 +23,7 @@ func TestParseOptions(t *testing.T) {
 
 		{target: "rawr", err: `--target: unknown format "rawr" (did you mean "raw"?)`},
 		{file: "a.yml", args: map[string]string{"NAME": "../a"}, err: "not a file name"},
-		{file: "a.yml", args: map[string]string{"SIZE": "1G"}, err: "format kernel+initrd has no size"},
+		{file: "a.yml", args: map[string]string{"SIZE": "1G"}, want: options{name: "a", warnings: []string{"build argument SIZE has no effect: format kernel+initrd is no disk"}}},
 		{file: "a.yml", target: "raw", args: map[string]string{"SIZE": "-1M"}, err: "not a size"},
 		{file: "a.yml", target: "raw", args: map[string]string{"SIZE": "1X"}, err: "not a size"},
 		{file: "a.yml", target: "raw", args: map[string]string{"SIZE": "99999999T"}, err: "not a size"},
@@ -42,7 +43,7 @@ func TestParseOptions(t *testing.T) {
 			t.Errorf("%q %v: %v", c.target, c.args, err)
 			continue
 		}
-		if got.name != c.want.name || got.size != c.want.size || got.compression != c.want.compression {
+		if got.name != c.want.name || got.size != c.want.size || got.compression != c.want.compression || !slices.Equal(got.warnings, c.want.warnings) {
 			t.Errorf("%q %v: got %+v, want %+v", c.target, c.args, got, c.want)
 		}
 	}
