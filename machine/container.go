@@ -1,5 +1,10 @@
 package machine
 
+import (
+	"errors"
+	"regexp"
+)
+
 // container is an entry of onboot, onshutdown or services. All but name and image may also stand in the label
 // org.mobyproject.config of its image.
 type container struct {
@@ -42,57 +47,21 @@ type container struct {
 	Runtime           value[runtime]   `yaml:"runtime" merge:"keys" doc:"What the machine prepares for the container before it starts. Merged with the label key by key."`
 }
 
-// mount is a mount of a container, or one made before it starts.
-type mount struct {
-	Destination value[string]   `yaml:"destination" also:"target" doc:"Where it is mounted. Default: the usual place of the type." example:"/mnt"`
-	Type        value[string]   `yaml:"type" doc:"Type of the filesystem. Default: the source if that is a type." example:"tmpfs"`
-	Source      value[string]   `yaml:"source" default:"the type" doc:"What is mounted. For a bind, a path or the name of a volume." example:"tmpfs"`
-	Options     list[string]    `yaml:"options" doc:"Mount options." example:"[nosuid, size=10m]"`
-	UIDMappings list[idMapping] `yaml:"uidmappings" doc:"Users of an id-mapped mount."`
-	GIDMappings list[idMapping] `yaml:"gidmappings" doc:"Groups of an id-mapped mount."`
+// containerName is the name of a container: part of a path, and an id in runc and containerd.
+type containerName string
+
+var containerNames = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+
+func (n *containerName) parse(text string, _ *Field) error {
+	if !containerNames.MatchString(text) || len(text) > 72 {
+		return errors.New(`must be at most 72 letters, digits, "_", "." and "-", and begin with a letter or digit`)
+	}
+	*n = containerName(text)
+	return nil
 }
 
-// device is a device of a container.
-type device struct {
-	Path  value[string] `yaml:"path,required" doc:"Path of the device node. all: no node, but the right to use every device of the type." example:"/dev/kvm"`
-	Type  value[string] `yaml:"type" enum:"a b c u p" doc:"b: block, c or u: character, p: FIFO, a: all of them (with path all)." example:"c"`
-	Major value[int64]  `yaml:"major" min:"0" max:"4095" default:"0" doc:"Major number of the device." example:"10"`
-	Minor value[int64]  `yaml:"minor" min:"0" max:"1048575" default:"0" doc:"Minor number of the device." example:"232"`
-	Mode  value[mode]   `yaml:"mode" doc:"Permissions of the node, in octal digits. Needed unless path is all." example:"\"0660\""`
+func (n *containerName) schema() schemaNode {
+	return schemaNode{"pattern": containerNames.String(), "maxLength": 72}
 }
 
-// idMapping maps a range of ids of a user namespace.
-type idMapping struct {
-	HostID      value[uint32] `yaml:"hostID" default:"0" doc:"First id outside."`
-	ContainerID value[uint32] `yaml:"containerID" default:"0" doc:"First id in the container."`
-	Size        value[uint32] `yaml:"size" default:"0" doc:"How many ids."`
-}
-
-// runtime is what the guest prepares for a container, written to its runtime.json.
-type runtime struct {
-	Cgroups    list[string]  `yaml:"cgroups" doc:"Cgroups to make." example:"[podruntime/app]"`
-	Mounts     list[mount]   `yaml:"mounts" doc:"Mounts in the machine before the container starts. A relative destination is below the container's root filesystem."`
-	Mkdir      list[string]  `yaml:"mkdir" doc:"Directories to make after the mounts. A relative one is below the container's root filesystem." example:"[/var/lib/app]"`
-	Interfaces list[netif]   `yaml:"interfaces" doc:"Network interfaces to make or to move into the container."`
-	BindNS     value[bindNS] `yaml:"bindNS" merge:"keys" doc:"Paths on which the namespaces of the container are kept. Merged with the label key by key."`
-	Namespace  value[string] `yaml:"namespace" default:"services.linuxkit" doc:"Namespace of containerd for a service."`
-}
-
-// netif is a network interface for a container.
-type netif struct {
-	Name         value[string] `yaml:"name" doc:"Name of the interface." example:"eth1"`
-	Add          value[string] `yaml:"add" doc:"Type of the interface if it is to be made; else an existing one is moved." example:"wireguard"`
-	Peer         value[string] `yaml:"peer" doc:"Name of the other end of a veth pair." example:"veth1"`
-	CreateInRoot value[bool]   `yaml:"createInRoot" default:"false" doc:"Whether it is made in the machine's network namespace and then moved."`
-}
-
-// bindNS are paths for the namespaces of a container.
-type bindNS struct {
-	Cgroup value[string] `yaml:"cgroup" doc:"Path for the cgroup namespace."`
-	Ipc    value[string] `yaml:"ipc" doc:"Path for the IPC namespace."`
-	Mnt    value[string] `yaml:"mnt" doc:"Path for the mount namespace."`
-	Net    value[string] `yaml:"net" doc:"Path for the network namespace." example:"/run/netns/wg"`
-	Pid    value[string] `yaml:"pid" doc:"Path for the PID namespace."`
-	User   value[string] `yaml:"user" doc:"Path for the user namespace."`
-	Uts    value[string] `yaml:"uts" doc:"Path for the UTS namespace."`
-}
+func (n *containerName) String() string { return string(*n) }

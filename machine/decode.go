@@ -1,9 +1,7 @@
 package machine
 
 import (
-	"encoding/base64"
 	"fmt"
-	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -11,9 +9,6 @@ import (
 
 	"go.yaml.in/yaml/v4"
 )
-
-// expansionLimit is how many values aliases may stand for in one text. It ends texts made to grow without bound.
-const expansionLimit = 100_000
 
 // decoder reads a YAML document into the model, and goes on after a mistake to find the others.
 type decoder struct {
@@ -102,37 +97,6 @@ func (d *decoder) unportable(n *yaml.Node, format string, args ...any) {
 	if !d.fixed.written() {
 		d.add(NotPortable, d.place(n), format, args...)
 	}
-}
-
-// follow reads what a node, or the alias that it is, stands for.
-func (d *decoder) follow(n *yaml.Node, read func(*yaml.Node)) {
-	if n.Kind != yaml.AliasNode {
-		if d.alias != nil {
-			d.expanded++
-		}
-		read(n)
-		return
-	}
-	if _, open := d.open[n.Alias]; open {
-		d.wrongAt(n, "alias *%s stands for something that contains it", n.Value)
-		return
-	}
-	if d.expanded >= expansionLimit {
-		if !d.exhausted {
-			d.wrongAt(n, "the aliases stand for more than %d values", expansionLimit)
-		}
-		d.exhausted = true
-		return
-	}
-	outer := d.alias
-	if outer == nil {
-		d.alias = n
-	}
-	d.open[n.Alias] = struct{}{}
-	d.expanded++
-	d.follow(n.Alias, read)
-	delete(d.open, n.Alias)
-	d.alias = outer
 }
 
 // into reads a node into a Go value of the model and tells whether anything is written there.
@@ -261,80 +225,6 @@ func (d *decoder) list(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
 	}
 }
 
-// pair is an entry of a map. Those that a merge key brings came through an alias.
-type pair struct{ key, value, alias *yaml.Node }
-
-// pairs are the entries of a map with its merge keys resolved (YAML merge language-independent type), and the keys
-// that are written twice, each behind the one that it repeats.
-func (d *decoder) pairs(n *yaml.Node) (all []pair, twice []*yaml.Node) {
-	first := map[string]*yaml.Node{}
-	var merges []*yaml.Node
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, val := n.Content[i], n.Content[i+1]
-		if key.Kind == yaml.ScalarNode && key.ShortTag() == "!!merge" {
-			merges = append(merges, val)
-			continue
-		}
-		d.follow(key, func(k *yaml.Node) {
-			if k.Kind != yaml.ScalarNode {
-				d.wrongAt(key, "a key%s must be text, not %s", d.in(), kindOf(k))
-				return
-			}
-			if other, ok := first[k.Value]; ok {
-				twice = append(twice, other, key)
-				return
-			}
-			first[k.Value] = key
-			if k != key {
-				k = &yaml.Node{Kind: k.Kind, Value: k.Value, Line: key.Line}
-			}
-			all = append(all, pair{k, val, nil})
-		})
-	}
-	for _, m := range merges {
-		d.merge(m, m, func(p pair) {
-			if _, ok := first[p.key.Value]; !ok {
-				first[p.key.Value] = p.key
-				all = append(all, p)
-			}
-		})
-	}
-	return all, twice
-}
-
-// merge gives the entries of the maps that a merge key names, the first of each name first.
-func (d *decoder) merge(n, alias *yaml.Node, add func(pair)) {
-	d.follow(n, func(m *yaml.Node) {
-		switch {
-		case m.Kind == yaml.MappingNode:
-			d.expanded += len(m.Content)
-			all, _ := d.pairs(m)
-			for _, p := range all {
-				if p.alias == nil && n.Kind == yaml.AliasNode {
-					p.alias = alias
-				}
-				add(p)
-			}
-		case m.Kind == yaml.SequenceNode && n == alias:
-			for _, e := range m.Content {
-				d.merge(e, e, add)
-			}
-		default:
-			d.wrongAt(alias, "<<%s must be a map or a list of maps, not %s", d.in(), kindOf(m))
-		}
-	})
-}
-
-// through reads a pair, with its mistakes at the alias that brought it.
-func (d *decoder) through(p pair, read func()) {
-	outer := d.alias
-	if outer == nil {
-		d.alias = p.alias
-	}
-	read()
-	d.alias = outer
-}
-
 func (d *decoder) object(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
 	if n.Kind != yaml.MappingNode {
 		d.mismatch(key, n, f, t)
@@ -385,12 +275,6 @@ func (d *decoder) name(all []pair, noun string, t *Type) {
 	}
 }
 
-func (d *decoder) repeated(twice []*yaml.Node) {
-	for i := 0; i < len(twice); i += 2 {
-		d.wrongAt(twice[i+1], "key %s%s is already on line %d", quote(twice[i+1].Value), d.in(), d.place(twice[i]).Start)
-	}
-}
-
 // unknown reports a key that there is not, and gives the one that may be meant.
 func (d *decoder) unknown(key *yaml.Node, t *Type) string {
 	meant := t.nearest(key.Value)
@@ -424,147 +308,4 @@ func (d *decoder) dict(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
 		}
 		v.Set(reflect.ValueOf(texts))
 	})
-}
-
-func (d *decoder) scalar(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
-	if n.Kind != yaml.ScalarNode {
-		d.mismatch(key, n, f, t)
-		return
-	}
-	switch target := v.Addr().Interface().(type) {
-	case textual:
-		d.textual(target, key, n, f, t)
-	case *string:
-		text, ok := d.text(key, n, f, t)
-		if ok && text != "" && len(f.Enum) > 0 && !slices.Contains(f.Enum, text) {
-			d.wrongAt(n, "%s must be %s%s", d.entry(n, f), either(f.Enum), suggest(text, f.Enum))
-		}
-		*target = text
-	case *bool:
-		*target = d.boolean(key, n, f, t)
-	default:
-		d.number(v, key, n, f, t)
-	}
-}
-
-// entry names a scalar in a message: its key and itself.
-func (d *decoder) entry(n *yaml.Node, f *Field) string {
-	return f.Name + " " + quote(n.Value) + d.in()
-}
-
-// text reads a text and tells whether it is one.
-func (d *decoder) text(key, n *yaml.Node, f *Field, t *Type) (string, bool) {
-	switch n.ShortTag() {
-	case "!!str", "!!timestamp":
-		return n.Value, true
-	case "!!binary":
-		raw, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(n.Value), ""))
-		if err == nil {
-			return string(raw), true
-		}
-		d.wrongAt(n, "%s is not base64", d.subject(key, f, t))
-	case "!!int", "!!float", "!!bool":
-		d.wrongAt(n, "%s must be text: put %s in quotes", d.subject(key, f, t), n.Value)
-	default:
-		d.wrongAt(n, "%s has the unknown tag %s", d.subject(key, f, t), quote(n.Tag))
-	}
-	return "", false
-}
-
-// either lists words to choose from.
-func either(words []string) string {
-	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " or " + words[last]
-}
-
-func (d *decoder) textual(target textual, key, n *yaml.Node, f *Field, t *Type) {
-	numeral, ok := target.(numeral)
-	number := ok && (n.ShortTag() == "!!int" || n.ShortTag() == "!!float")
-	text := n.Value
-	if !number {
-		var isText bool
-		if text, isText = d.text(key, n, f, t); !isText {
-			return
-		}
-	}
-	if text == "" && key != nil {
-		if f.Required {
-			d.wrongAt(n, "%s must not be empty", d.subject(key, f, t))
-		}
-		return
-	}
-	if err := target.parse(text, f); err != nil {
-		d.wrongAt(n, "%s %s", d.entry(n, f), err)
-		return
-	}
-	if ok && !numeral.portable(number) {
-		d.unportable(n, "LinuxKit rejects %s: %s %s quotes; write it %s them", f.Name, n.Value,
-			map[bool]string{true: "without", false: "in"}[number], map[bool]string{true: "in", false: "without"}[number])
-	}
-}
-
-var booleans = map[string]bool{"yes": true, "on": true, "no": false, "off": false}
-
-func (d *decoder) boolean(key, n *yaml.Node, f *Field, t *Type) bool {
-	word := strings.ToLower(n.Value)
-	if n.ShortTag() == "!!bool" {
-		return word == "true"
-	}
-	truth, ok := booleans[word]
-	if !ok {
-		d.mismatch(key, n, f, t)
-		return false
-	}
-	d.unportable(n, "LinuxKit rejects %s: %s; write %t", f.Name, n.Value, truth)
-	return truth
-}
-
-// number reads a whole number, as YAML writes it, within what the Go type and the field allow.
-func (d *decoder) number(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
-	low, high := numberRange(v.Type(), f)
-	text := strings.ReplaceAll(n.Value, "_", "")
-	switch tag := n.ShortTag(); {
-	case tag == "!!int":
-	case tag == "!!str" && numbers.MatchString(text):
-		d.unportable(n, "LinuxKit rejects %s: %s in quotes; write it without them", f.Name, n.Value)
-	default:
-		d.mismatch(key, n, f, t)
-		return
-	}
-	if i, err := strconv.ParseInt(text, 0, 64); err == nil && i >= low && (i < 0 || uint64(i) <= high) {
-		if v.CanInt() {
-			v.SetInt(i)
-		} else {
-			v.SetUint(uint64(i))
-		}
-		return
-	}
-	if u, err := strconv.ParseUint(text, 0, 64); err == nil && v.CanUint() && u <= high {
-		v.SetUint(u)
-		return
-	}
-	switch {
-	case f.Max != nil || v.Type().Bits() < 64:
-		d.wrongAt(n, "%s must be from %d to %d", d.entry(n, f), low, high)
-	case strings.HasPrefix(text, "-"):
-		d.wrongAt(n, "%s must be at least %d", d.entry(n, f), low)
-	default:
-		d.wrongAt(n, "%s is too large", d.entry(n, f))
-	}
-}
-
-func numberRange(t reflect.Type, f *Field) (low int64, high uint64) {
-	bits := t.Bits()
-	if reflect.Zero(t).CanInt() {
-		low, high = math.MinInt64>>(64-bits), math.MaxInt64>>(64-bits)
-	} else {
-		high = math.MaxUint64 >> (64 - bits)
-	}
-	if f.Min != nil {
-		low = *f.Min
-	}
-	if f.Max != nil {
-		high = uint64(*f.Max)
-	}
-	return low, high
 }

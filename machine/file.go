@@ -1,5 +1,14 @@
 package machine
 
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
 // file is an entry of the files section.
 type file struct {
 	Path      value[filePath] `yaml:"path,required,id" doc:"Where it is in the machine, with or without the leading slash. Missing directories above it are made, 0755, with its owner." example:"etc/hostname"`
@@ -26,10 +35,50 @@ func (f *file) kind() string {
 	return "file"
 }
 
+// filePath is the clean path of a file in the machine, without the leading slash.
+type filePath struct{ text, clean string }
+
+func (p *filePath) parse(text string, _ *Field) error {
+	p.text, p.clean = text, strings.TrimPrefix(path.Clean("/"+text), "/")
+	switch {
+	case slices.Contains(strings.Split(text, "/"), ".."):
+		return errors.New(`must not contain ".."`)
+	case strings.ContainsRune(text, 0):
+		return errors.New("must not contain a NUL character")
+	case p.clean == "":
+		return errors.New("must name something below the root directory")
+	}
+	return nil
+}
+
+func (p *filePath) schema() schemaNode { return schemaNode{"minLength": 1} }
+
+func (p *filePath) String() string { return p.text }
+
+// mode are the permissions of a file or device node.
+type mode uint32
+
 const (
 	defaultFileMode      mode = 0o600
 	defaultDirectoryMode mode = 0o700
 )
+
+func (m *mode) parse(text string, _ *Field) error {
+	n, err := strconv.ParseUint(strings.TrimPrefix(text, "0o"), 8, 32)
+	if err != nil || n > 0o7777 {
+		return errors.New(`must be octal digits up to 7777, such as "0644"`)
+	}
+	*m = mode(n)
+	return nil
+}
+
+func (m *mode) schema() schemaNode {
+	return schemaNode{"type": []string{"string", "integer"}, "pattern": "^(0o)?0*[0-7]{0,4}$"}
+}
+
+func (m *mode) portable(number bool) bool { return !number }
+
+func (m *mode) String() string { return fmt.Sprintf("%04o", uint32(*m)) }
 
 // checkFiles finds mistakes in the files section.
 func (m *Machine) checkFiles(r *report) {

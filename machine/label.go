@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"bytes"
+	"encoding/json"
 	"maps"
 	"reflect"
 	"sync"
@@ -31,9 +33,13 @@ func readLabel(r *report, text, where string, at Range) container {
 	var c container
 	d := newDecoder(r, at.Source)
 	d.fixed = at
+	data := []byte(text)
+	if plain, ok := unescaped(data); ok {
+		data = plain
+	}
 	var doc yaml.Node
-	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
-		_, problem := syntaxError(err, []byte(text))
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		_, problem := syntaxError(err, data)
 		d.mistake(at, "%s is neither JSON nor YAML: %s", where, problem)
 		return c
 	}
@@ -46,6 +52,25 @@ func readLabel(r *report, text, where string, at Range) container {
 		d.within(where, func() { d.fields(reflect.ValueOf(&c).Elem(), doc.Content[0], nil, labelSchema()) })
 	}
 	return c
+}
+
+// unescaped gives JSON without the escapes of characters that YAML, of which JSON is otherwise a part, does not know:
+// surrogate pairs.
+func unescaped(text []byte) ([]byte, bool) {
+	if !bytes.Contains(text, []byte(`\u`)) || !json.Valid(text) {
+		return nil, false
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	var v any
+	if d.Decode(&v) != nil {
+		return nil, false
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err == nil
 }
 
 // over gives the container with what its image's label says where the YAML says nothing.

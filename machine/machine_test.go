@@ -257,6 +257,26 @@ func TestAddedCapabilities(t *testing.T) {
 	}
 }
 
+// TestLabelText checks that a label may be JSON with any escapes, and YAML.
+func TestLabelText(t *testing.T) {
+	for label, want := range map[string]string{
+		`{"hostname": "\ud83d\ude00 \/ \u00e9 \u003c"}`: "😀 / é <",
+		"# as YAML\nhostname: '😀'\n":                      "😀",
+	} {
+		p, err := parse(t, "services: [{name: a, image: x}]").Plan(map[string]machine.Image{"docker.io/library/x": {
+			Config: ocispec.ImageConfig{Labels: map[string]string{machine.Label: label}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var spec struct{ Hostname string }
+		if err := json.Unmarshal(contents(p.Configs, "containers/services/a/config.json"), &spec); err != nil {
+			t.Fatal(err)
+		}
+		check(t, "host name", want, spec.Hostname)
+	}
+}
+
 func contents(entries []machine.Entry, path string) []byte {
 	i := slices.IndexFunc(entries, func(e machine.Entry) bool { return e.Path == path })
 	if i < 0 {

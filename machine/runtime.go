@@ -1,6 +1,37 @@
 package machine
 
-import specs "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// runtime is what the guest prepares for a container, written to its runtime.json.
+type runtime struct {
+	Cgroups    list[string]  `yaml:"cgroups" doc:"Cgroups to make." example:"[podruntime/app]"`
+	Mounts     list[mount]   `yaml:"mounts" doc:"Mounts in the machine before the container starts. A relative destination is below the container's root filesystem."`
+	Mkdir      list[string]  `yaml:"mkdir" doc:"Directories to make after the mounts. A relative one is below the container's root filesystem." example:"[/var/lib/app]"`
+	Interfaces list[netif]   `yaml:"interfaces" doc:"Network interfaces to make or to move into the container."`
+	BindNS     value[bindNS] `yaml:"bindNS" merge:"keys" doc:"Paths on which the namespaces of the container are kept. Merged with the label key by key."`
+	Namespace  value[string] `yaml:"namespace" default:"services.linuxkit" doc:"Namespace of containerd for a service."`
+}
+
+// netif is a network interface for a container.
+type netif struct {
+	Name         value[string] `yaml:"name" doc:"Name of the interface." example:"eth1"`
+	Add          value[string] `yaml:"add" doc:"Type of the interface if it is to be made; else an existing one is moved." example:"wireguard"`
+	Peer         value[string] `yaml:"peer" doc:"Name of the other end of a veth pair." example:"veth1"`
+	CreateInRoot value[bool]   `yaml:"createInRoot" default:"false" doc:"Whether it is made in the machine's network namespace and then moved."`
+}
+
+// bindNS are paths for the namespaces of a container.
+type bindNS struct {
+	Cgroup value[string] `yaml:"cgroup" doc:"Path for the cgroup namespace."`
+	Ipc    value[string] `yaml:"ipc" doc:"Path for the IPC namespace."`
+	Mnt    value[string] `yaml:"mnt" doc:"Path for the mount namespace."`
+	Net    value[string] `yaml:"net" doc:"Path for the network namespace." example:"/run/netns/wg"`
+	Pid    value[string] `yaml:"pid" doc:"Path for the PID namespace."`
+	User   value[string] `yaml:"user" doc:"Path for the user namespace."`
+	Uts    value[string] `yaml:"uts" doc:"Path for the UTS namespace."`
+}
 
 // runtimeJSON is runtime.json: what LinuxKit's guest prepares before it starts a container.
 type runtimeJSON struct {

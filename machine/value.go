@@ -1,5 +1,9 @@
 package machine
 
+import (
+	"fmt"
+)
+
 // value is something written in a machine YAML or a label, with its place. Every field of the model is one:
 // the zero value is a field that is not written, which is not the same as an empty one.
 type value[T any] struct {
@@ -52,4 +56,18 @@ func texts(d dict) map[string]string {
 		out[k] = e.V
 	}
 	return out
+}
+
+// textual is a value with a grammar of its own, written as one scalar. Errors of parse are predicates, as in
+// "must be …", with a suggestion behind a semicolon where there is one.
+type textual interface {
+	parse(text string, f *Field) error
+	schema() schemaNode // what JSON Schema can say of it, besides that it is text
+	fmt.Stringer
+}
+
+// numeral is a textual value that YAML may take for a number.
+type numeral interface {
+	textual
+	portable(number bool) bool // whether LinuxKit reads it too when it is, or is not, written as a number
 }

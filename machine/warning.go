@@ -71,9 +71,12 @@ func (m *Machine) warnKernel(r *report) {
 	if k.Image.set() {
 		return
 	}
-	for name, v := range map[string]value[string]{"cmdline": k.Cmdline, "binary": k.Binary, "tar": k.Tar, "ucode": k.Ucode} {
-		if v.V != "" {
-			r.add(KernelIgnored, v.At, "%s has no effect in kernel without an image", name)
+	for _, other := range []struct {
+		name string
+		value[string]
+	}{{"cmdline", k.Cmdline}, {"binary", k.Binary}, {"tar", k.Tar}, {"ucode", k.Ucode}} {
+		if other.V != "" {
+			r.add(KernelIgnored, other.At, "%s has no effect in kernel without an image", other.name)
 		}
 	}
 }
