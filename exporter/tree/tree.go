@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"sort"
+	"slices"
 	"strings"
 )
 
@@ -89,17 +89,26 @@ func NewSymlink(path, target string) Entry {
 	return Entry{Path: path, Type: Symlink, Mode: 0o777, Link: target}
 }
 
-// Sort orders entries by the bytes of their paths. A directory then comes
-// before everything in it, because its path is a prefix of theirs.
+// Sort orders entries by the bytes of their paths, the root first. A directory
+// then comes before everything in it, because its path is a prefix of theirs.
 func Sort(entries []Entry) {
-	sort.Slice(entries, func(i, j int) bool { return entries[i].Path < entries[j].Path })
+	slices.SortFunc(entries, func(a, b Entry) int {
+		return strings.Compare(sortKey(a.Path), sortKey(b.Path))
+	})
+}
+
+func sortKey(path string) string {
+	if path == "." {
+		return ""
+	}
+	return path
 }
 
 // pathMax is Linux's PATH_MAX: the longest path in bytes, with the final NUL.
 const pathMax = 4096
 
-// CheckPath returns an error unless p is the path of an entry as Entry.Path
-// wants it.
+// CheckPath returns an error unless p is the path of a file below the root, as
+// Entry.Path wants it.
 func CheckPath(p string) error {
 	switch {
 	case p == "" || p == ".":

@@ -1,0 +1,370 @@
+package segment
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/exporter/tree"
+)
+
+// tool skips the test if the program is not there.
+func tool(t testing.TB, name, pkg string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("%s is not installed (Debian package %s)", name, pkg)
+	}
+}
+
+func compression(t testing.TB, s string) Compression {
+	t.Helper()
+	c, err := ParseCompression(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// segmentOf packs a directory and returns the segment.
+func segmentOf(t testing.TB, dir, prefix string, rules Rules, c Compression) []byte {
+	t.Helper()
+	out := t.TempDir()
+	if err := Pack(dir, prefix, rules, c, out, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(out, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// imageTree makes a root filesystem with every type of file, in an order
+// that seed decides. It needs root, for devices and owners.
+func imageTree(t *testing.T, seed int64) string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("not root, who alone can make devices and give files away")
+	}
+	dir := t.TempDir()
+	type step struct {
+		name string
+		make func(name string) error
+	}
+	write := func(content string, mode os.FileMode) func(string) error {
+		return func(name string) error {
+			return firstError(os.WriteFile(name, []byte(content), 0o600), os.Chmod(name, mode))
+		}
+	}
+	steps := []step{
+		{"usr/bin/sudo", write("sudo", 0o755|os.ModeSetuid)},
+		{"usr/bin/write", write("write", 0o755|os.ModeSetgid)},
+		{"usr/share/with blank/ünï", write("name", 0o644)},
+		{"usr/share/empty", write("", 0o400)},
+		{"var/tmp/", func(name string) error { return os.Chmod(name, 0o777|os.ModeSticky) }},
+		{"var/owned", func(name string) error {
+			return firstError(os.WriteFile(name, []byte("x"), 0o640), os.Lchown(name, 1000, 100000))
+		}},
+		{"etc/motd", func(name string) error { return os.Symlink("/run/motd", name) }},
+		{"dev/null", func(name string) error {
+			return firstError(unix.Mknod(name, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))), os.Chmod(name, 0o666))
+		}},
+		{"dev/vda", func(name string) error { return unix.Mknod(name, unix.S_IFBLK|0o600, int(unix.Mkdev(254, 0))) }},
+		{"run/fifo", func(name string) error { return unix.Mkfifo(name, 0o600) }},
+	}
+	rand.New(rand.NewSource(seed)).Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
+	for _, s := range steps {
+		name := filepath.Join(dir, s.name)
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(s.name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(s.name, "/") {
+			name += "/"
+		}
+		if err := s.make(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Three names of one file, and two of a device.
+	for from, to := range map[string]string{"usr/bin/a": "usr/bin/sudo", "var/z": "usr/bin/sudo", "dev/zz": "dev/null"} {
+		if err := os.Link(filepath.Join(dir, to), filepath.Join(dir, from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dump lists entries, one a line.
+func dump(t *testing.T, entries []tree.Entry) string {
+	t.Helper()
+	var b strings.Builder
+	for _, e := range entries {
+		fmt.Fprintf(&b, "%-7s %04o %d:%d %s", e.Type, e.Mode, e.UID, e.GID, e.Path)
+		switch e.Type {
+		case tree.Symlink:
+			fmt.Fprintf(&b, " -> %s", e.Link)
+		case tree.Char, tree.Block:
+			fmt.Fprintf(&b, " %d,%d", e.Major, e.Minor)
+		case tree.File:
+			content := ""
+			if e.Size > 0 {
+				r, err := e.Open()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				data, err := io.ReadAll(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				content = string(data)
+			}
+			fmt.Fprintf(&b, " %q", content)
+		}
+		for _, other := range entries {
+			if e.Inode != 0 && e.Inode == other.Inode && e.Path != other.Path {
+				fmt.Fprintf(&b, " = %s", other.Path)
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// cpio(1) is the judge: it unpacks a segment to the tree that was packed.
+func TestSegmentUnpacks(t *testing.T) {
+	tool(t, "cpio", "cpio")
+	tool(t, "zstd", "zstd")
+	dir := imageTree(t, 1)
+	want, err := tree.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"zstd", "zstd:1", "zstd:19", "gzip", "none"} {
+		t.Run(name, func(t *testing.T) {
+			data := segmentOf(t, dir, "", RulesNone, compression(t, name))
+			if len(data)%alignment != 0 {
+				t.Errorf("%d bytes are no multiple of %d", len(data), alignment)
+			}
+			out := t.TempDir()
+			unpack(t, data, out)
+			got, err := tree.ReadDir(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(dump(t, want), dump(t, got)); diff != "" {
+				t.Errorf("tree (-packed +unpacked):\n%s", diff)
+			}
+		})
+	}
+}
+
+// unpack has a segment decompressed and unpacked by other programs.
+func unpack(t *testing.T, data []byte, dir string) {
+	t.Helper()
+	filter := "cat"
+	switch {
+	case bytes.HasPrefix(data, []byte("\x28\xb5\x2f\xfd")):
+		filter = "zstd -dcq"
+	case bytes.HasPrefix(data, []byte("\x1f\x8b")):
+		filter = "gzip -dcq"
+	}
+	// The padding is no part of the frame, which the programs tell.
+	cmd := exec.Command("bash", "-c", "set -o pipefail; umask 0; ("+filter+" || [ $? = 1 -o $? = 2 ]) | cpio -i --quiet --no-absolute-filenames")
+	cmd.Dir = dir
+	cmd.Stdin = bytes.NewReader(bytes.TrimRight(data, "\x00"))
+	if filter == "cat" {
+		cmd.Stdin = bytes.NewReader(data)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s | cpio: %v\n%s", filter, err, out)
+	}
+}
+
+// The same tree gives the same bytes: made again, in another order of
+// creation, and on any number of processors.
+func TestSegmentIsDeterministic(t *testing.T) {
+	dirs := []string{imageTree(t, 1), imageTree(t, 2)}
+	for _, name := range []string{"zstd:1", "zstd:3", "zstd:7", "zstd:19", "gzip", "none"} {
+		t.Run(name, func(t *testing.T) {
+			var first []byte
+			for _, procs := range []int{1, 2, 4} {
+				old := runtime.GOMAXPROCS(procs)
+				defer runtime.GOMAXPROCS(old)
+				for _, dir := range dirs {
+					data := segmentOf(t, dir, "x/y", RulesContainer, compression(t, name))
+					if first == nil {
+						first = data
+					}
+					if !bytes.Equal(first, data) {
+						t.Errorf("GOMAXPROCS=%d: other bytes", procs)
+					}
+				}
+			}
+		})
+	}
+}
+
+// Compressors cut long input into pieces: where, must not depend on the
+// number of processors.
+func TestLongSegmentIsDeterministic(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "long"), compressible(40<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"zstd", "gzip"} {
+		var first []byte
+		for _, procs := range []int{1, 4} {
+			old := runtime.GOMAXPROCS(procs)
+			defer runtime.GOMAXPROCS(old)
+			data := segmentOf(t, dir, "", RulesNone, compression(t, name))
+			if first == nil {
+				first = data
+			}
+			if !bytes.Equal(first, data) {
+				t.Errorf("%s, GOMAXPROCS=%d: other bytes", name, procs)
+			}
+		}
+	}
+}
+
+// compressible is text of random words.
+func compressible(size int) []byte {
+	r := rand.New(rand.NewSource(1))
+	var b bytes.Buffer
+	for b.Len() < size {
+		fmt.Fprintf(&b, "%x ", r.Intn(1<<16))
+	}
+	return b.Bytes()[:size]
+}
+
+// The kernel takes a segment for one frame and allocates its window.
+func TestZstdFrame(t *testing.T) {
+	tool(t, "zstd", "zstd")
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "long"), compressible(20<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"zstd:1", "zstd:3", "zstd:7", "zstd:19"} {
+		file := filepath.Join(t.TempDir(), "s.zst")
+		data := bytes.TrimRight(segmentOf(t, dir, "", RulesNone, compression(t, name)), "\x00")
+		if err := os.WriteFile(file, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command("zstd", "-lv", file).CombinedOutput()
+		if err != nil {
+			t.Fatalf("zstd -lv: %v\n%s", err, out)
+		}
+		for _, want := range []string{"Zstandard Frames: 1\n", "Window Size: 16.0 MiB (16777216 B)\n"} {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("%s: zstd -lv does not say %q:\n%s", name, want, out)
+			}
+		}
+	}
+}
+
+func TestParseCompression(t *testing.T) {
+	for text, want := range map[string]string{
+		"zstd": "zstd:7", "zstd:1": "zstd:1", "zstd:22": "zstd:22",
+		"gzip": "gzip:6", "gzip:9": "gzip:9", "none": "none",
+	} {
+		if c, err := ParseCompression(text); err != nil || c.String() != want {
+			t.Errorf("ParseCompression(%q) = %s, %v, want %s", text, c, err, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"":        `compression "": use zstd, gzip or none`,
+		"xz":      `compression "xz": use zstd, gzip or none`,
+		"zstd:":   "the level of zstd is a number from 1 to 22",
+		"zstd:23": "the level of zstd is a number from 1 to 22",
+		"zstd:0":  "the level of zstd is a number from 1 to 22",
+		"gzip:10": "the level of gzip is a number from 1 to 9",
+		"none:1":  "none has no level",
+	} {
+		if _, err := ParseCompression(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParseCompression(%q): error %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestUnder(t *testing.T) {
+	root := tree.NewDir(".")
+	root.Mode = 0o750
+	moved := Under("a/b", []tree.Entry{root, tree.NewDir("c")})
+	want := "dir     0755 0:0 a\ndir     0750 0:0 a/b\ndir     0755 0:0 a/b/c\n"
+	if got := dump(t, moved); got != want {
+		t.Errorf("moved:\n%swant:\n%s", got, want)
+	}
+}
+
+// A file that changes while it is packed must not give a wrong archive.
+func TestFileChangesSize(t *testing.T) {
+	for content, want := range map[string]string{"ab": "content is shorter", "abcd": "content is longer"} {
+		e := tree.NewFile("f", 0o644, "abc")
+		e.Open = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil }
+		err := Write(io.Discard, []tree.Entry{e}, compression(t, "none"))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d bytes for 3: error %v, want %q", len(content), err, want)
+		}
+	}
+}
+
+// After an error there is no segment, and nothing else is left behind.
+func TestNoPartialSegment(t *testing.T) {
+	dir, out := t.TempDir(), t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "big"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(1 << 32); err != nil {
+		t.Skipf("no sparse files here: %v", err)
+	}
+	err = Pack(dir, "", RulesNone, compression(t, "none"), out, func(string) {})
+	if err == nil || !strings.Contains(err.Error(), "big has 4294967296 bytes") {
+		t.Errorf("error %v", err)
+	}
+	names, err := os.ReadDir(out)
+	if err != nil || len(names) > 0 {
+		t.Errorf("left behind: %v, %v", names, err)
+	}
+}
+
+func TestPackWarnsAboutCapabilities(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "ping")
+	if err := os.WriteFile(name, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Version 2, CAP_NET_RAW permitted.
+	if err := unix.Setxattr(name, "security.capability", []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
+		t.Skipf("cannot set capabilities: %v", err)
+	}
+	var warnings []string
+	if err := Pack(dir, "", RulesNone, compression(t, "none"), t.TempDir(), func(w string) { warnings = append(warnings, w) }); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"ping loses its file capabilities: an initramfs cannot hold them"}; !slices.Equal(warnings, want) {
+		t.Errorf("warnings %q, want %q", warnings, want)
+	}
+}
