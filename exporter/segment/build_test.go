@@ -1,0 +1,305 @@
+package segment
+
+import (
+	"archive/tar"
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/slipway-build/slipway/exporter/tree"
+)
+
+// files makes a directory of files from names and contents.
+func files(t testing.TB, contents map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range contents {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func tarOf(t *testing.T, headers ...tar.Header) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range headers {
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func read(t *testing.T, parts ...string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(parts...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestKernel(t *testing.T) {
+	tool(t, "cpio", "cpio")
+	image := files(t, map[string]string{
+		"boot/vmlinuz": "bzImage",
+		"ucode.cpio":   "ucode",
+		"modules.tar": tarOf(t,
+			tar.Header{Name: "./lib/modules/6.1/", Typeflag: tar.TypeDir, Mode: 0o755},
+			tar.Header{Name: "./lib/modules/6.1/ena.ko", Typeflag: tar.TypeReg, Mode: 0o644}),
+	})
+	out := t.TempDir()
+	if err := Kernel(image, "boot/vmlinuz", "modules.tar", "ucode.cpio", compression(t, "none"), out, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, out, KernelName) + read(t, out, UcodeName); got != "bzImageucode" {
+		t.Errorf("kernel and microcode %q", got)
+	}
+	modules := t.TempDir()
+	unpack(t, []byte(read(t, out, FileName)), modules)
+	if _, err := os.Stat(filepath.Join(modules, "lib/modules/6.1/ena.ko")); err != nil {
+		t.Error(err)
+	}
+}
+
+// Without a tar there is no segment; microcode that the image lacks is left out.
+func TestKernelAlone(t *testing.T) {
+	out := t.TempDir()
+	if err := Kernel(files(t, map[string]string{"kernel": "bzImage"}), "kernel", "", "ucode.cpio", compression(t, "zstd"), out, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != 1 || entries[0].Name() != KernelName {
+		t.Errorf("files %v, want the kernel alone", entries)
+	}
+}
+
+func TestKernelErrors(t *testing.T) {
+	image := files(t, map[string]string{"boot/vmlinuz": "x", "kernel.tar": "no archive"})
+	many := map[string]string{}
+	for _, c := range "abcdefghijklm" {
+		many[string(c)] = ""
+	}
+	for name, test := range map[string]struct{ image, binary, tar, want string }{
+		"no kernel": {image, "kernel", "", `kernel image has no file "kernel"; it holds boot/vmlinuz, kernel.tar; set kernel.binary to the kernel's path`},
+		"directory": {image, "boot", "", `kernel image has no file "boot"`},
+		"no tar":    {image, "boot/vmlinuz", "modules.tar", `kernel image has no file "modules.tar"; it holds boot/vmlinuz, kernel.tar; set kernel.tar to the modules archive's path`},
+		"bad tar":   {image, "boot/vmlinuz", "kernel.tar", "kernel image: kernel.tar: read tar: "},
+		"many":      {files(t, many), "kernel", "", "it holds a, b, c, d, e, f, g, h, i, j and 3 more; set"},
+		"none":      {t.TempDir(), "kernel", "", "it holds no file at all; set"},
+		"outside":   {image, "../kernel", "", "path escapes from parent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := Kernel(test.image, test.binary, test.tar, "", compression(t, "none"), t.TempDir(), func(string) {})
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error: %v\nwant:  %s", err, test.want)
+			}
+		})
+	}
+}
+
+func entriesOf(t *testing.T, spec, source string) (string, error) {
+	t.Helper()
+	dir := files(t, map[string]string{"spec.json": spec})
+	out := t.TempDir()
+	err := Entries(filepath.Join(dir, "spec.json"), source, compression(t, "none"), out)
+	if err != nil {
+		return "", err
+	}
+	return read(t, out, FileName), nil
+}
+
+func TestEntries(t *testing.T) {
+	tool(t, "cpio", "cpio")
+	if os.Getuid() != 0 {
+		t.Skip("not root, who alone can give files away")
+	}
+	source := files(t, map[string]string{"conf/app": "from source"})
+	segment, err := entriesOf(t, `[
+		{"path": "etc", "type": "dir", "mode": 493, "uid": 0, "gid": 0},
+		{"path": "etc/app", "type": "dir", "mode": 1517, "uid": 1, "gid": 2},
+		{"path": "etc", "type": "dir", "mode": 448},
+		{"path": "etc/app/b", "type": "file", "mode": 384, "uid": 3, "gid": 4, "contents": "AAFi"},
+		{"path": "etc/app/a", "type": "file", "mode": 2541, "source": "./conf/app"},
+		{"path": "etc/empty", "type": "file", "mode": 420, "contents": ""},
+		{"path": "etc/link", "type": "symlink", "link": "../x y", "uid": 5}
+	]`, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The order of the specification is the order of the archive.
+	if strings.Index(segment, "etc/app/b") > strings.Index(segment, "etc/app/a") {
+		t.Error("entries were sorted")
+	}
+	dir := t.TempDir()
+	unpack(t, []byte(segment), dir)
+	got, err := tree.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `dir     0755 0:0 etc
+dir     2755 1:2 etc/app
+file    4755 0:0 etc/app/a "from source"
+file    0600 3:4 etc/app/b "\x00\x01b"
+file    0644 0:0 etc/empty ""
+symlink 0777 5:0 etc/link -> ../x y
+`
+	if got := dump(t, got[1:]); got != want {
+		t.Errorf("unpacked:\n%swant:\n%s", got, want)
+	}
+}
+
+func TestEntriesErrors(t *testing.T) {
+	source := files(t, map[string]string{"dir/file": ""})
+	for spec, want := range map[string]string{
+		`{}`:    "cannot unmarshal object",
+		`[] []`: "there is more after the array",
+		`[{"path": "a", "type": "file", "mod": 1}]`:                                       `unknown field "mod"`,
+		`[{"path": "/a", "type": "dir"}]`:                                                 "remove the leading slash",
+		`[{"path": "a", "type": "device"}]`:                                               `entry a: unknown type "device": use file, dir or symlink`,
+		`[{"path": "a", "type": "file", "mode": 65535}]`:                                  "mode 0177777 has bits beyond 07777",
+		`[{"path": "a", "type": "dir", "contents": "YQ=="}]`:                              "a dir has no contents",
+		`[{"path": "a", "type": "symlink"}]`:                                              "a symlink needs a link",
+		`[{"path": "a", "type": "file"}, {"path": "a", "type": "file"}]`:                  "entry a: the path occurs twice, as file and as file",
+		`[{"path": "a", "type": "dir"}, {"path": "a", "type": "file"}]`:                   "entry a: the path occurs twice, as dir and as file",
+		`[{"path": "a", "type": "symlink", "link": "b"}, {"path": "a/b", "type": "dir"}]`: "entry a/b: a is a symlink",
+		`[{"path": "a", "type": "file", "source": "x", "contents": "YQ=="}]`:              "contents and source exclude each other",
+		`[{"path": "a", "type": "file", "source": "none"}]`:                               "entry a: source: ",
+		`[{"path": "a", "type": "file", "source": "dir"}]`:                                "source dir is no regular file",
+		`[{"path": "a", "type": "file", "source": "../dir/file"}]`:                        "path escapes from parent",
+	} {
+		if _, err := entriesOf(t, spec, source); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", spec, err, want)
+		}
+	}
+	if _, err := entriesOf(t, `[{"path": "a", "type": "file", "source": "x"}]`, ""); err == nil || !strings.Contains(err.Error(), "there is no source directory") {
+		t.Errorf("without source directory: error %v", err)
+	}
+}
+
+// Entries that are accepted are unique and can be written.
+func FuzzReadSpec(f *testing.F) {
+	f.Add(`[{"path":"etc","type":"dir","mode":493},{"path":"etc/a","type":"file","mode":420,"contents":"YQ=="},{"path":"l","type":"symlink","link":"etc"}]`)
+	f.Add(`[{"path":"a","type":"file","source":"b"}]`)
+	f.Fuzz(func(t *testing.T, spec string) {
+		entries, err := ReadSpec(strings.NewReader(spec), nil)
+		if err != nil {
+			return
+		}
+		err = Write(io.Discard, entries, Compression{Algorithm: "none"})
+		// One name cannot stand in an archive.
+		if err != nil && !strings.Contains(err.Error(), `the name "TRAILER!!!"`) {
+			t.Fatalf("accepted, but not written: %v", err)
+		}
+		seen := map[string]bool{}
+		for _, e := range entries {
+			if seen[e.Path] {
+				t.Errorf("%q occurs twice", e.Path)
+			}
+			seen[e.Path] = true
+		}
+	})
+}
+
+// segmentDir makes a segment's directory with one file in the segment.
+func segmentDir(t *testing.T, c, path, content, database string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := toFile(dir, []tree.Entry{tree.NewFile(path, 0o644, content)}, compression(t, c)); err != nil {
+		t.Fatal(err)
+	}
+	if database != "" {
+		if err := os.WriteFile(filepath.Join(dir, APKName), []byte(database), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestJoin(t *testing.T) {
+	tool(t, "cpio", "cpio")
+	tool(t, "zstd", "zstd")
+	for _, c := range []string{"zstd", "gzip", "none"} {
+		t.Run(c, func(t *testing.T) {
+			ucode := filepath.Join(files(t, map[string]string{"u": "07070"}), "u")
+			dirs := []string{
+				segmentDir(t, c, "a", "1", "P:musl\n"),
+				segmentDir(t, c, "b", "2", "P:busybox\n"),
+				segmentDir(t, c, "c", "3", ""),
+			}
+			var b bytes.Buffer
+			if err := Join(&b, ucode, dirs); err != nil {
+				t.Fatal(err)
+			}
+			rest := b.Bytes()
+			next := func(part string) {
+				t.Helper()
+				if !bytes.HasPrefix(rest, []byte(part)) {
+					t.Fatalf("at %d: not the expected part", b.Len()-len(rest))
+				}
+				rest = rest[len(part):]
+			}
+			next("07070\x00\x00\x00") // aligned
+			next(read(t, dirs[0], FileName))
+			next(read(t, dirs[1], FileName))
+			last := read(t, dirs[2], FileName)
+			merged := bytes.TrimSuffix(rest, []byte(last))
+			if len(merged) == len(rest) {
+				t.Fatal("the last segment is not the last part")
+			}
+			out := t.TempDir()
+			if err := os.MkdirAll(filepath.Join(out, "lib/apk/db"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			unpack(t, merged, out)
+			if got := read(t, out, apkDatabase); got != "P:musl\n\n\nP:busybox\n\n\n" {
+				t.Errorf("merged database %q", got)
+			}
+		})
+	}
+}
+
+func TestJoinWithoutExtras(t *testing.T) {
+	one := segmentDir(t, "none", "a", "1", "P:musl\n")
+	var b bytes.Buffer
+	if err := Join(&b, filepath.Join(t.TempDir(), "missing"), []string{one}); err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != read(t, one, FileName) {
+		t.Error("a single segment was changed")
+	}
+	if err := Join(&b, "", []string{t.TempDir()}); err == nil || !strings.Contains(err.Error(), "segment: no such file") {
+		t.Errorf("missing segment: error %v", err)
+	}
+}
+
+// The database of an init image is kept for Join; that of others is not.
+func TestPackKeepsDatabase(t *testing.T) {
+	image := files(t, map[string]string{apkDatabase: "P:musl\n"})
+	for rules, want := range map[Rules]bool{RulesInit: true, RulesContainer: false, RulesVolume: false, RulesNone: false} {
+		out := t.TempDir()
+		if err := Pack(image, "", rules, compression(t, "none"), out, func(string) {}); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(out, APKName))
+		if got := err == nil && string(data) == "P:musl\n"; got != want {
+			t.Errorf("%s: database kept: %v, want %v", rules, got, want)
+		}
+	}
+}
