@@ -261,7 +261,7 @@ func TestAddedCapabilities(t *testing.T) {
 func TestLabelText(t *testing.T) {
 	for label, want := range map[string]string{
 		`{"hostname": "\ud83d\ude00 \/ \u00e9 \u003c"}`: "😀 / é <",
-		"# as YAML\nhostname: '😀'\n":                      "😀",
+		"# as YAML\nhostname: '😀'\n":                    "😀",
 	} {
 		p, err := parse(t, "services: [{name: a, image: x}]").Plan(map[string]machine.Image{"docker.io/library/x": {
 			Config: ocispec.ImageConfig{Labels: map[string]string{machine.Label: label}},
@@ -274,6 +274,21 @@ func TestLabelText(t *testing.T) {
 			t.Fatal(err)
 		}
 		check(t, "host name", want, spec.Hostname)
+	}
+}
+
+// TestAliasLimit checks that a short text cannot stand for more than fits a machine.
+func TestAliasLimit(t *testing.T) {
+	times := func(alias string) string { return "[" + strings.Repeat("*"+alias+", ", 1000) + "]" }
+	for name, text := range map[string]string{
+		"lists": "services:\n- name: a\n  image: x\n  mounts:\n  - &mount\n    options: " +
+			"[" + strings.Repeat("a, ", 1000) + "]\n- &b\n  name: b\n  image: x\n  mounts: " + times("mount") + "\n" + strings.Repeat("- *b\n", 1000),
+		"merge keys": "kernel: &k {image: x}\nservices:\n- &a\n  <<: " + times("k") + "\n- &b\n  <<: " + times("a") + "\n- <<: " + times("b") + "\n",
+	} {
+		_, err := machine.Parse(machine.Source{Name: "machine.yml", Data: []byte(text)})
+		if err == nil || !strings.Contains(err.Error(), "the aliases stand for more than 100000 values") {
+			t.Errorf("%s: %.200v", name, err)
+		}
 	}
 }
 

@@ -136,10 +136,11 @@ func (d deviceRule) spec() specs.LinuxDeviceCgroup {
 
 func (m memory) spec() specs.LinuxMemory {
 	return specs.LinuxMemory{
-		Limit:            m.Limit.pointer(),
-		Reservation:      m.Reservation.pointer(),
-		Swap:             m.Swap.pointer(),
-		Kernel:           m.Kernel.pointer(), //nolint:staticcheck // deprecated, but the YAML has it
+		Limit:       m.Limit.pointer(),
+		Reservation: m.Reservation.pointer(),
+		Swap:        m.Swap.pointer(),
+		//lint:ignore SA1019 runtimes may ignore it, but the YAML has it
+		Kernel:           m.Kernel.pointer(),
 		KernelTCP:        m.KernelTCP.pointer(),
 		Swappiness:       m.Swappiness.pointer(),
 		DisableOOMKiller: m.DisableOOMKiller.pointer(),
