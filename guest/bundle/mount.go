@@ -154,14 +154,14 @@ func keepNamespace(source, path string) error {
 	return nil
 }
 
-// MountPoint is one line of /proc/self/mountinfo, see proc_pid_mountinfo(5).
+// MountPoint is one line of a mountinfo file, see proc_pid_mountinfo(5).
 type MountPoint struct {
 	Path, Type, Source string
 }
 
 // MountPoints gives the mounts of the machine in the order in which they were made.
 func MountPoints() ([]MountPoint, error) {
-	text, err := os.ReadFile("/proc/self/mountinfo")
+	text, err := os.ReadFile("/proc/thread-self/mountinfo")
 	return parseMountInfo(string(text)), err
 }
 

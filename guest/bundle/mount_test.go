@@ -1,0 +1,95 @@
+package bundle
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// ownMounts gives the test a mount namespace of its own. The thread is thrown away with the test.
+func ownMounts(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount")
+	}
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		t.Skipf("no mount namespace: %v", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Skipf("mount namespace cannot be made private: %v", err)
+	}
+}
+
+// A writable bundle as the build makes it, with a mount and directories of its own inside.
+func TestPrepareAndRelease(t *testing.T) {
+	ownMounts(t)
+	outside := t.TempDir()
+	dir := writeBundle(t, map[string]string{"lower/etc/motd": "hello"})
+	for _, name := range []string{"tmp", "rootfs"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := &Bundle{Dir: dir, Name: "000-setup", Runtime: Runtime{
+		Mounts: []Mount{
+			{Type: "tmpfs", Source: "tmpfs", Destination: dir + "/tmp"},
+			{Destination: dir + "/tmp", Options: []string{"remount", "private"}},
+			{Type: "overlay", Source: "overlay", Destination: dir + "/rootfs", Options: []string{
+				"lowerdir=" + dir + "/lower", "upperdir=" + dir + "/tmp/upper", "workdir=" + dir + "/tmp/work",
+			}},
+			{Source: dir + "/lower/etc/motd", Destination: "etc/issue", Options: []string{"bind", "ro"}},
+			{Type: "tmpfs", Source: "tmpfs", Destination: outside + "/setup", Options: []string{"mode=0700"}},
+		},
+		Mkdir: []string{outside + "/setup/made", "made/inside"},
+	}}
+	if err := b.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"etc/motd", "etc/issue", "made/inside"} {
+		if _, err := os.Stat(filepath.Join(dir, "rootfs", path)); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "rootfs/etc/issue"), nil, 0o644); err == nil {
+		t.Error("a bind with option ro can be written")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "rootfs/etc/motd"), []byte("changed"), 0o644); err != nil {
+		t.Error(err)
+	}
+	if err := b.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := os.ReadFile(filepath.Join(dir, "lower/etc/motd")); string(text) != "hello" {
+		t.Errorf("the lower layer was changed to %q", text)
+	}
+	if entries, err := os.ReadDir(filepath.Join(dir, "rootfs")); err != nil || len(entries) != 0 {
+		t.Errorf("rootfs still holds %v, %v", entries, err)
+	}
+	if _, err := os.Stat(outside + "/setup/made"); err != nil {
+		t.Errorf("a mount outside the bundle is gone: %v", err)
+	}
+	UnmountBelow(outside)
+}
+
+func TestKeepNamespace(t *testing.T) {
+	ownMounts(t)
+	path := filepath.Join(t.TempDir(), "ns", "net")
+	if err := keepNamespace("/proc/self/ns/net", path); err != nil {
+		t.Fatal(err)
+	}
+	defer UnmountBelow(path)
+	var kept, own unix.Stat_t
+	if err := unix.Stat(path, &kept); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Stat("/proc/self/ns/net", &own); err != nil {
+		t.Fatal(err)
+	}
+	if kept.Ino != own.Ino {
+		t.Errorf("%s is inode %d, the namespace is %d", path, kept.Ino, own.Ino)
+	}
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// theFamily is that of all tests: a process can have only one.
+var theFamily = sync.OnceValue(newFamily)
+
+func TestTail(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	for _, test := range []struct {
+		text  string
+		lines int
+		want  string
+	}{
+		{"", 2, ""},
+		{"a\n", 2, "a"},
+		{"a\nb\n", 2, "a\nb"},
+		{"a\nb\nc\n", 2, "b\nc"},
+		{"a\nb\nc", 1, "c"},
+		{"a\n\nb\n\n", 2, "\nb"},
+	} {
+		if err := os.WriteFile(path, []byte(test.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(tail(path, test.lines)); got != test.want {
+			t.Errorf("tail(%q, %d) = %q, want %q", test.text, test.lines, got, test.want)
+		}
+	}
+	if got := tail(path+".none", 3); got != nil {
+		t.Errorf("tail of no file: %q", got)
+	}
+}
+
+func TestAddedDevice(t *testing.T) {
+	const pci = "pci:v00001D0Fd0000EC20sv00001D0Fsd0000EC20bc02sc00i00"
+	for _, test := range []struct{ event, want string }{
+		{"add@/devices/pci0000:00/0000:00:05.0\x00ACTION=add\x00SUBSYSTEM=pci\x00MODALIAS=" + pci + "\x00SEQNUM=7\x00", pci},
+		{"remove@/devices/pci0000:00/0000:00:05.0\x00ACTION=remove\x00MODALIAS=" + pci + "\x00", ""},
+		{"add@/devices/virtual/net/veth0\x00ACTION=add\x00INTERFACE=veth0\x00", ""},
+		{"libudev\x00add@/x\x00MODALIAS=y\x00", ""},
+		{"", ""},
+	} {
+		if got := addedDevice([]byte(test.event)); got != test.want {
+			t.Errorf("addedDevice(%q) = %q, want %q", test.event, got, test.want)
+		}
+	}
+}
+
+func TestHasFilesystem(t *testing.T) {
+	const known = "nodev\tsysfs\nnodev\tbpf\n\text4\n"
+	for kind, want := range map[string]bool{"bpf": true, "ext4": true, "fusectl": false, "nodev": false, "": false} {
+		if got := hasFilesystem(known, kind); got != want {
+			t.Errorf("hasFilesystem(%q) = %v", kind, got)
+		}
+	}
+}
+
+// The bytes are those that Linux 6.1 sends for QEMU's system_powerdown.
+func TestIsPowerButton(t *testing.T) {
+	event := func(class string) []byte {
+		message := []byte{
+			0x48, 0, 0, 0, 0x17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // nlmsghdr
+			1, 1, 0, 0, // genlmsghdr
+			0x30, 0, 1, 0, // nlattr: 48 bytes, type 1
+		}
+		message = append(message, class+strings.Repeat("\x00", 20-len(class))...)
+		message = append(message, "LNXPWRBN:00\x00\x00\x00\x00"...)
+		return append(message, 0, 0x80, 0, 0, 0, 1, 0, 0, 0)
+	}
+	if !isPowerButton(event("button/power")) {
+		t.Error("a press of the power button is not seen")
+	}
+	if isPowerButton(event("button/lid")) {
+		t.Error("the lid is taken for the power button")
+	}
+	full := event("button/power")
+	for n := range len(full) - 24 { // cut before the class ends
+		if isPowerButton(full[:n]) {
+			t.Errorf("%d bytes are taken for a press", n)
+		}
+	}
+}
+
+func TestFamilyRun(t *testing.T) {
+	f := theFamily()
+	for _, test := range []struct{ script, want string }{
+		{"exit 0", ""},
+		{"exit 3", "/bin/sh: exit 3"},
+		{"kill -TERM $$", "/bin/sh: killed by SIGTERM"},
+	} {
+		err := f.run(command{path: "/bin/sh", args: []string{"-c", test.script}})
+		if got := fmt.Sprint(err); got != test.want && !(err == nil && test.want == "") {
+			t.Errorf("%s: %v, want %q", test.script, err, test.want)
+		}
+	}
+	if err := f.run(command{path: "/nonesuch"}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a program that does not exist: %v", err)
+	}
+	if _, err := f.adopt(1 << 22); !errors.Is(err, syscall.ESRCH) { // above the largest process id
+		t.Errorf("adopt a process that does not exist: %v", err)
+	}
+}
+
+// Many children that end at once, each with its own status, while others are still started.
+func TestFamilyStress(t *testing.T) {
+	f := theFamily()
+	const children = 200
+	started := make(map[int]*process, children)
+	for i := range children {
+		p, err := f.start(command{path: "/bin/sh", args: []string{"-c", fmt.Sprintf("exit %d", i)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		started[i] = p
+	}
+	for i, p := range started {
+		select {
+		case <-p.done:
+			if p.status.ExitStatus() != i {
+				t.Errorf("child %d: %s", i, describe(p.status))
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("the end of child %d was lost", i)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.waiting) != 0 {
+		t.Errorf("%d children are still waited for", len(f.waiting))
+	}
+}
+
+func TestFamilyOutput(t *testing.T) {
+	f := theFamily()
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if err := f.run(command{path: "/bin/sh", args: []string{"-c", "env; echo done"}, stdout: out}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(out.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), pathEnv+"\n") || !strings.HasSuffix(string(text), "done\n") {
+		t.Errorf("output %q", text)
+	}
+	if strings.Contains(string(text), "HOME=") {
+		t.Errorf("the environment leaks into a child: %q", text)
+	}
+}
+
+func testMachine(out io.Writer) *machine {
+	return &machine{out: &console{out: []io.Writer{out}}, family: theFamily()}
+}
+
+// Hooks run among init's own steps, in the order of the names; links and files that are not executable do not.
+func TestStages(t *testing.T) {
+	dir, trace := t.TempDir(), filepath.Join(t.TempDir(), "trace")
+	for name, mode := range map[string]os.FileMode{"000-issue": 0o755, "007-fails": 0o755, "015-late": 0o700, "016-note": 0o644} {
+		script := fmt.Sprintf("#!/bin/sh\necho %s >>%s\n[ %[1]s != 007-fails ]\n", name, trace)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/bin/false", filepath.Join(dir, "010-onboot")); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	m := testMachine(&said)
+	own := func(name string) stage {
+		return stage{name, func(context.Context) error {
+			f, err := os.OpenFile(trace, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = fmt.Fprintln(f, "own", name)
+			return err
+		}}
+	}
+	m.runStages(t.Context(), m.stages(dir, own("005-volumes"), own("010-onboot"), own("020-containerd")))
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "000-issue\nown 005-volumes\n007-fails\nown 010-onboot\n015-late\nown 020-containerd\n"
+	if diff := cmp.Diff(want, string(text)); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if !strings.Contains(said.String(), "007-fails: "+filepath.Join(dir, "007-fails")+": exit 1") {
+		t.Errorf("the failure of a hook is not told: %q", said.String())
+	}
+}
+
+func TestStagesStop(t *testing.T) {
+	m := testMachine(io.Discard)
+	ctx, cancel := context.WithCancel(t.Context())
+	var ran []string
+	m.runStages(ctx, m.stages(t.TempDir(),
+		stage{"1", func(context.Context) error { ran = append(ran, "1"); cancel(); return nil }},
+		stage{"2", func(context.Context) error { ran = append(ran, "2"); return nil }},
+	))
+	if diff := cmp.Diff([]string{"1"}, ran); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+func TestAskForPower(t *testing.T) {
+	for _, args := range [][]string{{"poweroff", "-x"}, {"reboot", "-f", "now"}, {"init", "0"}} {
+		if err := askForPower(args[0], args[1:]); err == nil {
+			t.Errorf("%q: no error", args)
+		}
+	}
+}
+
+func TestQuote(t *testing.T) {
+	var out bytes.Buffer
+	c := &console{out: []io.Writer{&out}}
+	c.quote([]byte("one\r\ntwo"))
+	c.quote(nil)
+	if want := "          | one\n          | two\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
