@@ -1,0 +1,348 @@
+package fat
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const mebibyte = 1 << 20
+
+// tool skips the test if the program is not there.
+func tool(t testing.TB, name, pkg string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("%s is not installed (Debian package %s)", name, pkg)
+	}
+}
+
+func text(path, content string) File {
+	return File{Path: path, Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader(content)), nil
+	}}
+}
+
+// image writes a volume to a file and returns its name.
+func image(t testing.TB, size int64, files []File, options Options) string {
+	t.Helper()
+	v, err := New(size, files, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "fat.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Write(f); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
+}
+
+func run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), "TZ=UTC", "LC_ALL=C.UTF-8", "MTOOLS_SKIP_CHECK=0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+	return string(out)
+}
+
+// fsck.fat finds no fault, whatever the size of the clusters.
+func TestVolumesAreClean(t *testing.T) {
+	tool(t, "fsck.fat", "dosfstools")
+	files := []File{
+		text("EFI/BOOT/BOOTX64.EFI", strings.Repeat("x", 100_000)),
+		text("loader/entries/slipway.conf", "title Slipway\n"),
+		text("empty", ""),
+		text("kernel", strings.Repeat("k", 3*mebibyte+1)),
+	}
+	for size, cluster := range map[int64]int{
+		34 * mebibyte:         512,
+		67 * mebibyte:         1024,
+		100*mebibyte + 512:    1024,
+		256 * mebibyte:        2048,
+		260 * mebibyte:        4096,
+		1024 * mebibyte:       8192,
+		2100 * mebibyte:       32768,
+		100 * 1024 * mebibyte: 32768,
+	} {
+		t.Run(fmt.Sprintf("%dM", size/mebibyte), func(t *testing.T) {
+			out := run(t, "fsck.fat", "-n", "-v", image(t, size, files, Options{Label: "SLIPWAY"}))
+			for _, want := range []string{fmt.Sprintf("%d bytes per cluster\n", cluster), "2 FATs, 32 bit entries\n"} {
+				if !strings.Contains(out, want) {
+					t.Errorf("fsck.fat does not say %q:\n%s", want, out)
+				}
+			}
+		})
+	}
+}
+
+// mtools reads back what was written.
+func TestFilesAreRead(t *testing.T) {
+	tool(t, "mcopy", "mtools")
+	tool(t, "fsck.fat", "dosfstools")
+	var files []File
+	contents := map[string]string{
+		"A":                                  "short name",
+		"UPPER.TXT":                          "short name",
+		"upper.TX":                           "lower case",
+		"a long name with blanks.and.dots":   "long name",
+		"ünïcode-日本語.txt":                    "not ASCII",
+		strings.Repeat("n", 13):              "a full piece of a long name",
+		strings.Repeat("m", 26) + ".x":       "more than two",
+		strings.Repeat("l", 255):             "the longest",
+		".hidden":                            "nothing before the dot",
+		"+,;=[]":                             "for long names only",
+		"deep/er/and/deeper/still/file.conf": "in directories",
+		"empty":                              "",
+	}
+	for i := range 600 { // a directory of several clusters, with alike names
+		contents[fmt.Sprintf("many/longfilename-%d.conf", i)] = fmt.Sprint(i)
+	}
+	for name, content := range contents {
+		files = append(files, text(name, content)) // in random order
+	}
+	img := image(t, 40*mebibyte, files, Options{Time: time.Date(2024, 2, 29, 23, 59, 58, 0, time.UTC)})
+	run(t, "fsck.fat", "-n", img)
+
+	out := t.TempDir()
+	run(t, "mcopy", "-s", "-m", "-i", img, "::*", out)
+	got := map[string]string{}
+	err := filepath.WalkDir(out, func(name string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(out, name)
+		got[rel] = string(data)
+		info, infoErr := d.Info()
+		if infoErr != nil {
+			return infoErr
+		}
+		if want := "2024-02-29 23:59:58"; info.ModTime().UTC().Format(time.DateTime) != want {
+			t.Errorf("%s: time %v, want %s", rel, info.ModTime().UTC(), want)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(contents, got); diff != "" {
+		t.Errorf("files (-written +read):\n%s", diff)
+	}
+}
+
+func TestSerialFollowsContent(t *testing.T) {
+	write := func(files ...File) []byte {
+		data, err := os.ReadFile(image(t, 34*mebibyte, files, Options{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	a, again, b := write(text("f", "a")), write(text("f", "a")), write(text("f", "b"))
+	if !bytes.Equal(a, again) {
+		t.Error("the same files gave other bytes")
+	}
+	if serial := a[67:71]; bytes.Equal(serial, b[67:71]) {
+		t.Errorf("other content has the same serial number % x", serial)
+	}
+}
+
+func TestTimesAreClamped(t *testing.T) {
+	for year, want := range map[int]string{1970: "1980-01-01 00:00", 2024: "2024-01-01 00:00", 2200: "2107-12-31 23:59"} {
+		date, clock := timestamp(time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC))
+		got := fmt.Sprintf("%d-%02d-%02d %02d:%02d", 1980+date>>9, date>>5&15, date&31, clock>>11, clock>>5&63)
+		if got != want {
+			t.Errorf("%d becomes %s, want %s", year, got, want)
+		}
+	}
+}
+
+// The layout of a small volume. Offsets are what boot loaders rely on.
+func TestLayout(t *testing.T) {
+	v, err := New(34*mebibyte, []File{
+		text("EFI/BOOT/BOOTX64.EFI", "0123456789"), text("kernel", strings.Repeat("kernel..", 65)), text("empty", ""),
+	}, Options{Label: "SLIPWAY", Offset: 4096, Time: time.Unix(0, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w memory
+	if _, err := v.Write(&w); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	var last []byte
+	for start := 0; start < len(w); start += sectorSize {
+		sector := w[start:min(start+sectorSize, len(w))]
+		for at := 0; at < len(sector); at += 16 {
+			line := sector[at:min(at+16, len(sector))]
+			if len(bytes.Trim(line, "\x00")) > 0 && !bytes.Equal(line, last) {
+				fmt.Fprintf(&b, "%5d+%03x: % x %q\n", start/sectorSize, at, line, line)
+			}
+			last = line
+		}
+	}
+	file := filepath.Join("testdata", "layout.golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), b.String()); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
+
+// memory is a file in memory.
+type memory []byte
+
+func (m *memory) WriteAt(p []byte, at int64) (int, error) {
+	if need := int(at) + len(p); need > len(*m) {
+		*m = append(*m, make([]byte, need-len(*m))...)
+	}
+	return copy((*m)[at:], p), nil
+}
+
+func TestErrors(t *testing.T) {
+	for name, test := range map[string]struct {
+		size  int64
+		files []File
+		label string
+		want  string
+	}{
+		"size":               {1000, nil, "", "a multiple of 512 bytes, up to 2 TiB, not 1000"},
+		"huge":               {1 << 41, nil, "", "up to 2 TiB"},
+		"label":              {34 * mebibyte, nil, "lower", `FAT does not allow 'l' in labels`},
+		"long label":         {34 * mebibyte, nil, "TWELVE CHARS", "longer than 11 characters"},
+		"4 GiB":              {34 * mebibyte, []File{{Path: "initrd.img", Size: 1 << 32}}, "", "initrd.img has 4294967296 bytes, but a file on FAT32 must be smaller than 4 GiB"},
+		"colon":              {34 * mebibyte, []File{text("a:b", "")}, "", `FAT does not allow ':' in names`},
+		"dot":                {34 * mebibyte, []File{text("a.", "")}, "", "cannot end in a dot or blank"},
+		"absolute":           {34 * mebibyte, []File{text("/a", "")}, "", `"/a" is no path in a FAT volume`},
+		"out":                {34 * mebibyte, []File{text("../a", "")}, "", `"../a" is no path in a FAT volume`},
+		"too long":           {34 * mebibyte, []File{text(strings.Repeat("n", 256), "")}, "", "up to 255 UTF-16 units"},
+		"case":               {34 * mebibyte, []File{text("d/a", ""), text("d/A", "")}, "", "d/a and d/A are the same name on FAT"},
+		"file and directory": {34 * mebibyte, []File{text("a", ""), text("A/b", "")}, "", "a and A are the same name on FAT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := New(test.size, test.files, Options{Label: test.label})
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+			if errors.Is(err, ErrTooSmall) {
+				t.Error("a larger volume would not help, but the error says so")
+			}
+		})
+	}
+}
+
+// At every size, the largest file that fits is accepted and one byte more is not.
+func TestTooSmall(t *testing.T) {
+	for _, size := range []int64{34 * mebibyte, 67 * mebibyte, 300 * mebibyte} {
+		v, err := New(size, nil, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		room := func(v *Volume) int64 {
+			return int64(v.clusters-v.used) * int64(v.sectorsPerCluster) * sectorSize
+		}
+		// A smaller cluster may leave a little more room.
+		low, high := room(v), size
+		for low+1 < high {
+			if middle := (low + high) / 2; fits(t, size, middle) {
+				low = middle
+			} else {
+				high = middle
+			}
+		}
+		if v, err = New(size, []File{{Path: "f", Size: low}}, Options{}); err != nil || room(v) != 0 {
+			t.Errorf("%d bytes: the largest file has %d bytes, which leaves room or fails: %v", size, low, err)
+		}
+	}
+	for _, size := range []int64{0, 512, 16 * mebibyte, 32 * mebibyte} {
+		if _, err := New(size, nil, Options{}); !errors.Is(err, ErrTooSmall) {
+			t.Errorf("%d bytes: error %v, want ErrTooSmall", size, err)
+		}
+	}
+}
+
+func fits(t *testing.T, size, file int64) bool {
+	t.Helper()
+	_, err := New(size, []File{{Path: "f", Size: file}}, Options{})
+	if err != nil && !errors.Is(err, ErrTooSmall) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func TestShortFileIsAnError(t *testing.T) {
+	f := text("kernel", "abc")
+	f.Size = 4
+	v, err := New(34*mebibyte, []File{f}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Write(&memory{}); err == nil || !strings.Contains(err.Error(), "kernel: read 3 of 4 bytes") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Any name either is refused or can be read back.
+func FuzzNames(f *testing.F) {
+	f.Add("loader.conf", "loader.cfg")
+	f.Add("ünï", "x\u0301")
+	f.Add("a.b.c", "A~1.C")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		v, err := New(34*mebibyte, []File{text(a, "1"), text(b, "2")}, Options{})
+		if err != nil {
+			return
+		}
+		var w memory
+		if _, err := v.Write(&w); err != nil {
+			t.Fatal(err)
+		}
+		shorts := map[[11]byte]bool{}
+		for _, d := range v.directories {
+			clear(shorts)
+			for _, c := range d.children {
+				if shorts[c.short] {
+					t.Errorf("%q: short name %q is taken", path.Join(d.path, c.name), c.short)
+				}
+				shorts[c.short] = true
+				if strings.Trim(string(c.short[:8]), " ") == "" || c.short[0] == 0xe5 {
+					t.Errorf("%q: short name %q", c.name, c.short)
+				}
+			}
+			if got := int64(len(d.encode(time.Time{}, v.label(d)))); got > d.size() {
+				t.Errorf("%q has %d bytes, room for %d", d.path, got, d.size())
+			}
+		}
+	})
+}
