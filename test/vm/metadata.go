@@ -51,24 +51,11 @@ func (d *Metadata) serve(ctx context.Context, logDir string) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Keys as in the mock's docs/configuration.md; what is not here has its default value.
-	config, err := json.Marshal(map[string]any{
-		"imdsv2": true,
-		"server": map[string]string{"hostname": "127.0.0.1", "port": strconv.Itoa(port)},
-		"metadata": map[string]any{"values": map[string]string{
-			"instance-id": d.InstanceID, "hostname": d.Hostname, "local-hostname": d.Hostname, "public-key": d.PublicKey,
-		}},
-		"userdata": map[string]any{"values": map[string]string{
-			"userdata": base64.StdEncoding.EncodeToString([]byte(d.UserData)),
-		}},
-	})
+	file, err := d.configure(port)
 	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(logDir, "metadata.json")
-	if err := os.WriteFile(file, config, 0o644); err != nil {
 		return nil, fmt.Errorf("configure the metadata service: %w", err)
 	}
+	defer os.Remove(file) // read once it listens
 	log, err := os.Create(filepath.Join(logDir, "metadata.log"))
 	if err != nil {
 		return nil, fmt.Errorf("create the metadata service's log: %w", err)
@@ -99,6 +86,30 @@ func (d *Metadata) serve(ctx context.Context, logDir string) (*service, error) {
 			return nil, fmt.Errorf("the metadata service does not listen at %s: %s", s.address(), tailOf(log.Name(), 5))
 		}
 	}
+}
+
+// configure writes the mock's configuration to a temporary file. Keys are as in the mock's docs/configuration.md; what
+// is not here has its default value.
+func (d *Metadata) configure(port int) (string, error) {
+	config, err := json.Marshal(map[string]any{
+		"imdsv2": true,
+		"server": map[string]string{"hostname": "127.0.0.1", "port": strconv.Itoa(port)},
+		"metadata": map[string]any{"values": map[string]string{
+			"instance-id": d.InstanceID, "hostname": d.Hostname, "local-hostname": d.Hostname, "public-key": d.PublicKey,
+		}},
+		"userdata": map[string]any{"values": map[string]string{
+			"userdata": base64.StdEncoding.EncodeToString([]byte(d.UserData)),
+		}},
+	})
+	if err != nil {
+		return "", err
+	}
+	file, err := os.CreateTemp("", "metadata-*.json")
+	if err != nil {
+		return "", err
+	}
+	_, err = file.Write(config)
+	return file.Name(), errors.Join(err, file.Close())
 }
 
 // Root is the project's directory: the nearest one above the working directory with a go.mod.

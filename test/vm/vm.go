@@ -46,7 +46,7 @@ type Config struct {
 	Initrd   string
 	Cmdline  string
 
-	CPUs   int // default 2
+	CPUs   int // default 1: with more, QEMU 7.2 can hang where the kernel patches code that another CPU runs
 	Memory int // MiB, default 1024
 
 	Metadata *Metadata // nil: nothing answers at 169.254.169.254
@@ -233,7 +233,7 @@ func installed(program, pkg string) error {
 func (c *Config) args(sshPort, metadataPort int) []string {
 	cpus, memory := c.CPUs, c.Memory
 	if cpus == 0 {
-		cpus = 2
+		cpus = 1
 	}
 	if memory == 0 {
 		memory = 1024
