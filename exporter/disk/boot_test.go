@@ -1,0 +1,256 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"math/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/exporter/segment"
+)
+
+// report is what testdata/init prints.
+type report struct {
+	Cmdline string
+	Root    string
+	Files   []string
+	Error   string
+}
+
+// nasty is a command line with what quoting can break.
+const nasty = `console=ttyS0 quiet panic=-1  foo="a b" "bar=c  d" baz=$HOME/${x}` + "`id`" +
+	`%s%41;{}|&<>#!*?[a]~ ünï=çø q="v" empty="" -- --x=y  `
+
+// nastyBIOS is how GRUB passes it on.
+const nastyBIOS = `console=ttyS0 quiet panic=-1  "foo=a b" "bar=c  d" baz=$HOME/${x}` + "`id`" +
+	`%s%41;{}|&<>#!*?[a]~ ünï=çø q=v empty= -- --x=y  `
+
+// The disk boots under BIOS and UEFI; the kernel gets its command line, and
+// unpacks segments of all compressions to what was packed.
+func TestBoot(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots virtual machines")
+	}
+	if os.Getuid() != 0 {
+		t.Skip("not root, who alone can make devices")
+	}
+	need := map[string]string{"qemu-system-x86_64": "qemu-system-x86", "grub-mkimage": "grub-common", "go": "golang-go"}
+	for name, pkg := range need {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("%s is not installed (Debian package %s)", name, pkg)
+		}
+	}
+	const firmware = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	const variables = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+	for name, pkg := range map[string]string{
+		firmware: "ovmf", "/usr/lib/grub/i386-pc/boot.img": "grub-pc-bin",
+		"/usr/lib/systemd/boot/efi/systemd-bootx64.efi": "systemd-boot-efi",
+	} {
+		if _, err := os.Stat(name); err != nil {
+			t.Skipf("%s is missing (Debian package %s)", name, pkg)
+		}
+	}
+	kernels, err := filepath.Glob("/boot/vmlinuz-*-cloud-amd64")
+	if err != nil || len(kernels) == 0 {
+		t.Skip("there is no /boot/vmlinuz-*-cloud-amd64 (Debian package linux-image-cloud-amd64)")
+	}
+	kernel := kernels[len(kernels)-1]
+
+	dir := t.TempDir()
+	initrd, want := bootInitrd(t, dir)
+	loaders := filepath.Join(dir, "loaders")
+	if out, err := exec.Command("./loaders.sh", loaders).CombinedOutput(); err != nil {
+		t.Fatalf("loaders.sh: %v\n%s", err, out)
+	}
+	l, err := ReadLoaders(loaders)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := New(Contents{Kernel: blobOf(t, kernel), Initrd: blobOf(t, initrd), Cmdline: nasty}, l, 0, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.BIOSCmdline() != nastyBIOS {
+		t.Errorf("command line under BIOS:\n%s\nwant\n%s", r.BIOSCmdline(), nastyBIOS)
+	}
+	raw := filepath.Join(dir, "test.raw")
+	writeRaw(t, r, raw)
+	vars := filepath.Join(dir, "vars.fd")
+	data, err := os.ReadFile(variables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(vars, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	nvme := []string{"-drive", "if=none,id=d,format=raw,snapshot=on,file=" + raw, "-device", "nvme,drive=d,serial=1"}
+	uefi := []string{"-drive", "if=pflash,format=raw,readonly=on,file=" + firmware, "-drive", "if=pflash,format=raw,file=" + vars}
+	for _, test := range []struct {
+		name    string
+		args    []string
+		cmdline string
+	}{
+		{"kernel", []string{"-kernel", kernel, "-initrd", initrd, "-append", nasty}, nasty},
+		{"BIOS", nvme, grubPrefix + nastyBIOS},
+		{"UEFI", append(uefi, nvme...), systemdBootPrefix + nasty},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := boot(t, test.args)
+			if got.Error != "" {
+				t.Error(got.Error)
+			}
+			if got.Cmdline != test.cmdline+"\n" {
+				t.Errorf("command line\n%q, want\n%q", got.Cmdline, test.cmdline+"\n")
+			}
+			if got.Root != "40755 0:0" {
+				t.Errorf("the root is %s, want 40755 0:0", got.Root)
+			}
+			if diff := cmp.Diff(want, got.Files); diff != "" {
+				t.Errorf("files (-packed +unpacked):\n%s", diff)
+			}
+		})
+	}
+}
+
+// bootInitrd makes an initrd of segments of all compressions. It returns its
+// name and the lines that the machine must report about /data.
+func bootInitrd(t *testing.T, dir string) (string, []string) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	program := filepath.Join(dir, "init")
+	build := exec.Command("go", "build", "-o", program, "./testdata/init")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+
+	// What a machine can hold, under data/NAME for each compression.
+	compressions := map[string]string{"best": "zstd:19", "fast": "zstd:1", "gzip": "gzip", "zstd": "zstd", "none": "none"}
+	expected := filepath.Join(dir, "data")
+	var segments []string
+	pack := func(in, prefix string, rules segment.Rules, compression string) {
+		c, err := segment.ParseCompression(compression)
+		must(err)
+		out, err := os.MkdirTemp(dir, "segment")
+		must(err)
+		must(segment.Pack(in, prefix, rules, c, out, func(w string) { t.Log(w) }))
+		segments = append(segments, out)
+	}
+	for name, compression := range compressions {
+		image := filepath.Join(expected, name)
+		must(os.MkdirAll(filepath.Join(image, "sub/dir"), 0o755))
+		file := func(name string, mode os.FileMode, content []byte) {
+			must(os.WriteFile(filepath.Join(image, name), content, 0o600))
+			must(os.Chmod(filepath.Join(image, name), mode))
+		}
+		file("a file, ünï", 0o640, []byte("text"))
+		file("empty", 0o444, nil)
+		file("suid", 0o755|os.ModeSetuid|os.ModeSetgid, []byte("program"))
+		file("large", 0o600, large(1<<20))
+		must(os.Chown(filepath.Join(image, "sub"), 1000, 70000))
+		must(os.Chmod(filepath.Join(image, "sub/dir"), 0o777|os.ModeSticky))
+		must(os.Link(filepath.Join(image, "large"), filepath.Join(image, "sub/first")))
+		must(os.Link(filepath.Join(image, "large"), filepath.Join(image, "z-last")))
+		must(os.Symlink("../nowhere", filepath.Join(image, "link")))
+		must(unix.Mknod(filepath.Join(image, "null"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))))
+		must(unix.Mknod(filepath.Join(image, "disk"), unix.S_IFBLK|0o600, int(unix.Mkdev(259, 300))))
+		must(unix.Mkfifo(filepath.Join(image, "fifo"), 0o600))
+		if name == "zstd" {
+			// Longer than the window.
+			file("longer", 0o600, large(18<<20))
+		}
+		pack(image, "data/"+name, segment.RulesNone, compression)
+	}
+	out, err := exec.Command(program, expected).Output()
+	must(err)
+	var want []string
+	must(json.Unmarshal(out, &want))
+
+	root := filepath.Join(dir, "root")
+	must(os.Mkdir(root, 0o755))
+	for _, name := range []string{"etc", "proc", "dev"} {
+		must(os.Mkdir(filepath.Join(root, name), 0o755))
+	}
+	must(os.Rename(program, filepath.Join(root, "init")))
+	pack(root, "", segment.RulesInit, "zstd")
+
+	initrd := filepath.Join(dir, "initrd.img")
+	f, err := os.Create(initrd)
+	must(err)
+	defer f.Close()
+	must(segment.Join(f, "", segments))
+	return initrd, want
+}
+
+// large gives bytes that compress well.
+func large(size int) []byte {
+	r := rand.New(rand.NewSource(1))
+	block := make([]byte, 32<<10)
+	r.Read(block)
+	data := bytes.Repeat(block, size/len(block))
+	for range 100 {
+		data[r.Intn(len(data))]++
+	}
+	return data
+}
+
+// boot starts a machine, waits until it powers off and returns its report.
+func boot(t *testing.T, args []string) report {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append([]string{
+		"-accel", "tcg", "-m", "768", "-nographic", "-no-reboot", "-nic", "none"}, args...)...)
+	start := time.Now()
+	console, err := cmd.CombinedOutput()
+	t.Logf("%.1f s", time.Since(start).Seconds())
+	line := regexp.MustCompile(`(?m)^REPORT (.*?)\r?$`).FindSubmatch(console)
+	if err != nil || line == nil {
+		t.Fatalf("no report: %v; console:\n%s", err, console)
+	}
+	var r report
+	if err := json.Unmarshal(line[1], &r); err != nil {
+		t.Fatalf("%v in %s", err, line[1])
+	}
+	return r
+}
+
+func blobOf(t testing.TB, name string) Blob {
+	t.Helper()
+	info, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Blob{Size: info.Size(), Open: func() (io.ReadCloser, error) { return os.Open(name) }}
+}
+
+func writeRaw(t testing.TB, r *Raw, name string) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(r.Size()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Write(f); err != nil {
+		t.Fatal(err)
+	}
+}
