@@ -135,10 +135,10 @@ func (c *containerd) start(ctx context.Context, b *bundle.Bundle, logs *logs) (*
 		defer close(s.done)
 		end, err := c.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: b.Name})
 		if err != nil {
-			s.end = fmt.Sprintf("lost: %v", err)
+			s.end = fmt.Sprintf("no longer watched: %v", err)
 			return
 		}
-		s.end = fmt.Sprintf("exit %d", end.ExitStatus)
+		s.end = fmt.Sprintf("ended, exit %d", end.ExitStatus)
 		// The shim ends with its task. If that fails, the stop of the machine ends it.
 		c.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: b.Name})
 	}()
@@ -147,6 +147,11 @@ func (c *containerd) start(ctx context.Context, b *bundle.Bundle, logs *logs) (*
 
 // stop ends the daemon. The shims of containers do not end with it.
 func (c *containerd) stop() error {
+	select {
+	case <-c.process.done:
+		return nil
+	default:
+	}
 	if err := syscall.Kill(c.process.pid, syscall.SIGTERM); err != nil {
 		return err
 	}

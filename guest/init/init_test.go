@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -238,5 +239,53 @@ func TestQuote(t *testing.T) {
 	c.quote(nil)
 	if want := "          | one\n          | two\n"; out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
+// One service that ends when asked, one that must be killed, one that has ended by itself, one that nothing ends.
+func TestStopServices(t *testing.T) {
+	var said bytes.Buffer
+	m := testMachine(&said)
+	signals := map[string][]syscall.Signal{}
+	add := func(name string, ends syscall.Signal) *service {
+		s := &service{name: name, done: make(chan struct{})}
+		s.signal = func(signal syscall.Signal) error {
+			signals[name] = append(signals[name], signal)
+			if signal == ends {
+				close(s.done)
+			}
+			return nil
+		}
+		m.services = append(m.services, s)
+		return s
+	}
+	synctest.Test(t, func(t *testing.T) {
+		add("stubborn", syscall.SIGKILL)
+		add("immortal", 0)
+		add("polite", syscall.SIGTERM)
+		close(add("gone", 0).done)
+		begin := time.Now()
+		m.stopServices(10 * time.Second)
+		if took := time.Since(begin); took != 12*time.Second {
+			t.Errorf("took %v, want 10 s for SIGTERM and 2 s for SIGKILL", took)
+		}
+	})
+	want := map[string][]syscall.Signal{
+		"stubborn": {syscall.SIGTERM, syscall.SIGKILL},
+		"immortal": {syscall.SIGTERM, syscall.SIGKILL},
+		"polite":   {syscall.SIGTERM},
+	}
+	if diff := cmp.Diff(want, signals); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	for line, want := range map[string]bool{
+		"service stubborn: still running 10s after SIGTERM": true,
+		"service stubborn: still running 2s after SIGKILL":  false,
+		"service immortal: still running 2s after SIGKILL":  true,
+		"service polite: still running":                     false,
+	} {
+		if strings.Contains(said.String(), line) != want {
+			t.Errorf("%q said: %v, want %v; all:\n%s", line, !want, want, said.String())
+		}
 	}
 }

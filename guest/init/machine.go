@@ -88,7 +88,7 @@ func (m *machine) start(ctx context.Context, requests chan<- powerState) {
 		stage{"020-containerd", m.startServices},
 	))
 	if ctx.Err() == nil {
-		m.out.say("machine is up: %d services", len(m.services))
+		m.out.say("machine is up, services started: %d", len(m.services))
 	}
 }
 

@@ -100,8 +100,7 @@ func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
 	}
 	if err != nil {
 		m.out.say("%s: failed: %v", name, err)
-		m.out.quote(tail(logs.stdout.Name(), 10))
-		m.out.quote(tail(logs.stderr.Name(), 10))
+		logs.quote(m.out)
 	}
 	if err := m.runc.remove(b, logs.stderr); err != nil {
 		m.out.say("%s: clean up: %v", name, err)
@@ -155,6 +154,14 @@ func (m *machine) openLogs(dir, name string) (*logs, error) {
 
 func openLog(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+}
+
+// quote shows the end of the logs on the console, unless they went there.
+func (l *logs) quote(out *console) {
+	if l.stdout != l.stderr {
+		out.quote(tail(l.stdout.Name(), 10))
+		out.quote(tail(l.stderr.Name(), 10))
+	}
 }
 
 func (l *logs) close() {

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/guest/bundle"
 )
@@ -16,7 +18,7 @@ type service struct {
 	name   string
 	signal func(syscall.Signal) error
 	done   chan struct{} // closed at its end
-	end    string        // how it ended; to be read after that
+	end    string        // how; to be read after that
 }
 
 // startServices starts containerd, and with it all services at once. Without containerd, runc alone has to do.
@@ -75,7 +77,7 @@ func (m *machine) startService(ctx context.Context, dir string, start func(conte
 	s, err := start(context.WithoutCancel(ctx), b, logs) // the stop of the machine must still reach the service
 	if err != nil {
 		fail(err)
-		m.out.quote(tail(logs.stderr.Name(), 10))
+		logs.quote(m.out)
 		return
 	}
 	m.mu.Lock()
@@ -85,7 +87,7 @@ func (m *machine) startService(ctx context.Context, dir string, start func(conte
 	go func() {
 		<-s.done
 		if ctx.Err() == nil {
-			m.out.say("service %s: ended, %s, see /var/log/%s.log", name, s.end, name)
+			m.out.say("service %s: %s, see /var/log/%s.log", name, s.end, name)
 		}
 	}()
 }
@@ -105,7 +107,7 @@ func (m *machine) startWithRunc(_ context.Context, b *bundle.Bundle, logs *logs)
 	}
 	go func() {
 		<-p.done
-		s.end = describe(p.status)
+		s.end = "ended, " + describe(p.status)
 		close(s.done)
 	}()
 	return s, nil
@@ -114,31 +116,37 @@ func (m *machine) startWithRunc(_ context.Context, b *bundle.Bundle, logs *logs)
 // stopServices asks every service to end, all at once, and kills those that have not after the time given.
 func (m *machine) stopServices(patience time.Duration) {
 	m.mu.Lock()
-	services := m.services
+	running := slices.Clone(m.services)
 	m.mu.Unlock()
-	deadline := time.Now().Add(patience)
-	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		var left []*service
-		for _, s := range services {
-			select {
-			case <-s.done:
-				continue
-			default:
-			}
-			if err := s.signal(signal); err != nil {
-				m.out.say("service %s: %v: %v", s.name, signal, err)
-			}
-			left = append(left, s)
-		}
-		services = services[:0:0]
-		for _, s := range left {
-			select {
-			case <-s.done:
-			case <-time.After(time.Until(deadline)):
-				m.out.say("service %s: still running after %s", s.name, fmt.Sprint(patience))
-				services = append(services, s)
+	for _, step := range []struct {
+		signal   syscall.Signal
+		patience time.Duration
+	}{{syscall.SIGTERM, patience}, {syscall.SIGKILL, 2 * time.Second}} {
+		running = slices.DeleteFunc(running, (*service).ended)
+		for _, s := range running {
+			if err := s.signal(step.signal); err != nil {
+				m.out.say("service %s: %v: %v", s.name, step.signal, err)
 			}
 		}
-		deadline = time.Now().Add(2 * time.Second)
+		deadline := make(chan struct{})
+		time.AfterFunc(step.patience, func() { close(deadline) })
+		for _, s := range running {
+			select {
+			case <-s.done:
+			case <-deadline:
+				if !s.ended() {
+					m.out.say("service %s: still running %v after %s", s.name, step.patience, unix.SignalName(step.signal))
+				}
+			}
+		}
+	}
+}
+
+func (s *service) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
 	}
 }
