@@ -21,7 +21,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/output"
 	"github.com/slipway-build/slipway/exporter/segment"
 )
@@ -49,10 +51,7 @@ func run(args []string, report io.Writer) error {
 	if len(args) == 0 || commands[args[0]] == nil {
 		return errors.New("the first argument must be pack, kernel, entries, join or write")
 	}
-	if err := commands[args[0]](args[1:], report); err != nil {
-		return fmt.Errorf("%s: %w", args[0], err)
-	}
-	return nil
+	return commands[args[0]](args[1:], report)
 }
 
 func pack(args []string, _ io.Writer) error {
@@ -103,11 +102,49 @@ func join(args []string, _ io.Writer) error {
 		return err
 	}
 	if flags.NArg() == 0 {
-		return errors.New("no segment directories given")
+		return errors.New("join: no segment directories given")
 	}
 	return output.File(filepath.Join(*out, "initrd.img"), func(f *os.File) error {
 		return segment.Join(f, *ucode, flags.Args())
 	})
+}
+
+func write(args []string, report io.Writer) error {
+	flags := newFlags("write")
+	var m format.Machine
+	name := flags.String("format", "", "output `format`: "+strings.Join(format.Names(), " or "))
+	flags.StringVar(&m.Name, "name", "", "`prefix` of the output files")
+	flags.StringVar(&m.Kernel, "kernel", "", "kernel `file`; empty for none")
+	flags.StringVar(&m.Initrd, "initrd", "", "initramfs `file`")
+	cmdline := flags.String("cmdline", "", "`file` with the kernel command line; empty for none")
+	flags.StringVar(&m.Architecture, "arch", "amd64", "architecture of the machine")
+	flags.Int64Var(&m.Size, "size", 0, "size of a disk in `bytes`; 0 for the smallest")
+	flags.StringVar(&m.Loaders, "loaders", "", "`directory` with the boot loaders, for disks")
+	epoch := flags.Int64("epoch", 0, "time for formats that store one, in `seconds` since 1970")
+	out := flags.String("out", "", "`directory` for the output files")
+	if err := flags.parse(args, "format", "name", "initrd", "out"); err != nil {
+		return err
+	}
+	m.Time = time.Unix(*epoch, 0)
+	if *cmdline != "" {
+		text, err := os.ReadFile(*cmdline)
+		if err != nil {
+			return fmt.Errorf("kernel command line: %w", err)
+		}
+		m.Cmdline = string(text)
+	}
+	files, err := format.Write(*name, m, *out, warn)
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(report, "%12d %s\n", info.Size(), filepath.Base(file))
+	}
+	return nil
 }
 
 // flagSet is a flag.FlagSet whose errors are returned, not printed.
@@ -141,15 +178,16 @@ func (f *flagSet) parse(args []string, required ...string) error {
 		if errors.Is(err, flag.ErrHelp) {
 			f.SetOutput(os.Stdout)
 			f.Usage()
+			return err
 		}
-		return err
+		return fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	if !f.positional && f.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", f.Arg(0))
+		return fmt.Errorf("%s: unexpected argument %q", f.Name(), f.Arg(0))
 	}
 	for _, name := range required {
 		if f.Lookup(name).Value.String() == "" {
-			return fmt.Errorf("--%s is missing", name)
+			return fmt.Errorf("%s: --%s is missing", f.Name(), name)
 		}
 	}
 	return nil

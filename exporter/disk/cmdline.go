@@ -79,7 +79,7 @@ func grubWords(cmdline string) ([]string, error) {
 	for _, word := range splitCmdline(cmdline) {
 		text := unquote(word)
 		switch {
-		case strings.Contains(text, `"`):
+		case strings.Contains(text, `"`) || text == "" && word != "":
 			return nil, grubError(word, "it can hold quotes around a whole value only: name=\"a value\"")
 		case strings.Contains(text, "'"):
 			return nil, grubError(word, "it cannot hold a single quote")

@@ -29,7 +29,10 @@ func Pack(in, prefix string, rules Rules, c Compression, out string, warn func(s
 	}
 	if rules == RulesInit {
 		if database, ok := APKDatabase(entries); ok {
-			if err := copyTo(filepath.Join(out, APKName), database.Open, database.Size); err != nil {
+			err := output.File(filepath.Join(out, APKName), func(f *os.File) error {
+				return writeContent(f, database, database.Size, make([]byte, 64<<10))
+			})
+			if err != nil {
 				return err
 			}
 		}
@@ -58,33 +61,26 @@ func Kernel(in, binary, archive, ucode string, c Compression, out string, warn f
 		return err
 	}
 	defer root.Close()
-	take := func(name, field, what, as string) error {
-		info, err := root.Stat(name)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
-			return fmt.Errorf("kernel image has no file %q; it holds %s; set %s to the %s's path: %w",
-				name, listFiles(root), field, what, fs.ErrNotExist)
-		}
-		if err != nil {
-			return fmt.Errorf("kernel image: %w", err)
-		}
-		if as == "" {
-			return nil
-		}
-		return copyTo(filepath.Join(out, as), func() (io.ReadCloser, error) { return root.Open(name) }, info.Size())
+	missing := func(name, advice string) error {
+		return fmt.Errorf("kernel image has no file %q; it holds %s; %s", name, listFiles(root), advice)
 	}
-	if err := take(binary, "kernel.binary", "kernel", KernelName); err != nil {
-		return err
+	if found, err := take(root, binary, filepath.Join(out, KernelName)); err != nil {
+		return fmt.Errorf("kernel image: %w", err)
+	} else if !found {
+		return missing(binary, "set kernel.binary to the kernel's path")
 	}
 	if ucode != "" {
-		if err := take(ucode, "kernel.ucode", "microcode archive", UcodeName); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		if _, err := take(root, ucode, filepath.Join(out, UcodeName)); err != nil {
+			return fmt.Errorf("kernel image: %w", err)
 		}
 	}
 	if archive == "" {
 		return nil
 	}
-	if err := take(archive, "kernel.tar", "modules archive", ""); err != nil {
-		return err
+	if found, err := isFile(root, archive); err != nil {
+		return fmt.Errorf("kernel image: %w", err)
+	} else if !found {
+		return missing(archive, "set kernel.tar to the path of the archive with the modules, or to none")
 	}
 	f, err := root.Open(archive)
 	if err != nil {
@@ -101,6 +97,31 @@ func Kernel(in, binary, archive, ucode string, c Compression, out string, warn f
 	}
 	warnCapabilities(entries, warn)
 	return toFile(out, entries, c)
+}
+
+// take copies a regular file out of root, if it is there.
+func take(root *os.Root, name, to string) (bool, error) {
+	found, err := isFile(root, name)
+	if err != nil || !found {
+		return false, err
+	}
+	return true, output.File(to, func(f *os.File) error {
+		src, err := root.Open(name)
+		if err != nil {
+			return err
+		}
+		defer src.Close()
+		_, err = io.Copy(f, src)
+		return err
+	})
+}
+
+func isFile(root *os.Root, name string) (bool, error) {
+	info, err := root.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && info.Mode().IsRegular(), err
 }
 
 // Entries makes the segment of a spec file (see ReadSpec), with sources below
@@ -128,24 +149,6 @@ func Entries(spec, source string, c Compression, out string) error {
 func toFile(dir string, entries []tree.Entry, c Compression) error {
 	return output.File(filepath.Join(dir, FileName), func(f *os.File) error {
 		return Write(f, entries, c)
-	})
-}
-
-func copyTo(name string, open func() (io.ReadCloser, error), size int64) error {
-	return output.File(name, func(f *os.File) error {
-		if size == 0 {
-			return nil
-		}
-		content, err := open()
-		if err != nil {
-			return err
-		}
-		defer content.Close()
-		n, err := io.Copy(f, content)
-		if err == nil && n != size {
-			return fmt.Errorf("read %d of %d bytes", n, size)
-		}
-		return err
 	})
 }
 

@@ -99,7 +99,7 @@ func TestKernelErrors(t *testing.T) {
 	for name, test := range map[string]struct{ image, binary, tar, want string }{
 		"no kernel": {image, "kernel", "", `kernel image has no file "kernel"; it holds boot/vmlinuz, kernel.tar; set kernel.binary to the kernel's path`},
 		"directory": {image, "boot", "", `kernel image has no file "boot"`},
-		"no tar":    {image, "boot/vmlinuz", "modules.tar", `kernel image has no file "modules.tar"; it holds boot/vmlinuz, kernel.tar; set kernel.tar to the modules archive's path`},
+		"no tar":    {image, "boot/vmlinuz", "modules.tar", `kernel image has no file "modules.tar"; it holds boot/vmlinuz, kernel.tar; set kernel.tar to the path of the archive with the modules, or to none`},
 		"bad tar":   {image, "boot/vmlinuz", "kernel.tar", "kernel image: kernel.tar: read tar: "},
 		"many":      {files(t, many), "kernel", "", "it holds a, b, c, d, e, f, g, h, i, j and 3 more; set"},
 		"none":      {t.TempDir(), "kernel", "", "it holds no file at all; set"},

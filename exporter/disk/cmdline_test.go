@@ -1,0 +1,117 @@
+package disk
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestCmdlineUnderBIOS(t *testing.T) {
+	for cmdline, want := range map[string]string{
+		"":                                "",
+		"console=ttyS0 quiet":             "console=ttyS0 quiet",
+		"  two  blanks  ":                 "  two  blanks  ",
+		`"a b"`:                           `"a b"`,
+		`a="b c" d`:                       `"a=b c" d`,
+		`dyndbg="file x.c +p; func y -p"`: `"dyndbg=file x.c +p; func y -p"`,
+		`a="b"`:                           "a=b",
+		`"a"`:                             "a",
+		`a=""`:                            "a=",
+		`$HOME ${x} %s %% #c ;|&<>`:       `$HOME ${x} %s %% #c ;|&<>`,
+		"init=/bin/ünï -- --flag":         "init=/bin/ünï -- --flag",
+	} {
+		r, err := New(Contents{Kernel: text("k"), Initrd: text("i"), Cmdline: cmdline}, testLoaders(), 0, time.Unix(0, 0))
+		if err != nil {
+			t.Errorf("%q: %v", cmdline, err)
+			continue
+		}
+		if got := r.BIOSCmdline(); got != want {
+			t.Errorf("%q becomes %q, want %q", cmdline, got, want)
+		}
+	}
+}
+
+func TestCmdlineErrors(t *testing.T) {
+	for cmdline, want := range map[string]string{
+		`a=b"c d"`:                `GRUB, which boots this disk under BIOS, cannot pass on a=b"c d": it can hold quotes around a whole value only`,
+		`a="b"c`:                  `cannot pass on a="b"c: it can hold quotes`,
+		`a="b"c"d"`:               `it can hold quotes`,
+		`x a="b c`:                `cannot pass on a="b c: it can hold quotes`,
+		`a ""`:                    `cannot pass on "": it can hold quotes`,
+		`="a b"`:                  `it can hold quotes`,
+		`it's`:                    `cannot pass on it's: it cannot hold a single quote`,
+		`path=C:\x41`:             `cannot pass on path=C:\x41: it cannot hold a backslash`,
+		"a\nb":                    `it contains the control character '\n': remove it`,
+		"a\x7f":                   `control character`,
+		"\xff":                    "not valid UTF-8, which UEFI needs",
+		strings.Repeat("x", 2029): "it is 1 bytes too long: Linux takes 2047, of which the boot loader needs 19",
+	} {
+		_, err := New(Contents{Kernel: text("k"), Initrd: text("i"), Cmdline: cmdline}, testLoaders(), 0, time.Unix(0, 0))
+		if err == nil || !strings.HasPrefix(err.Error(), "kernel command line: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.30q: error %v, want %q", cmdline, err, want)
+		}
+	}
+	if err := checkCmdline(strings.Repeat("x", 2028)); err != nil {
+		t.Errorf("the longest: %v", err)
+	}
+}
+
+// Whatever GRUB is given, the kernel finds the same parameters in what it makes
+// of them, and no character gets out of the single quotes of the script.
+func FuzzCmdline(f *testing.F) {
+	f.Add(nasty)
+	f.Add(`a="b c" "d e" f="" -- x`)
+	f.Fuzz(func(t *testing.T, cmdline string) {
+		if checkCmdline(cmdline) != nil {
+			return
+		}
+		words, err := grubWords(cmdline)
+		if err != nil {
+			return
+		}
+		for _, word := range words {
+			if strings.ContainsAny(word, "'\n") {
+				t.Errorf("%q would end the quotes", word)
+			}
+		}
+		want, got := parameters(cmdline), parameters(grubResult(words))
+		if strings.Join(want, "\x00") != strings.Join(got, "\x00") {
+			t.Errorf("%q has the parameters %q, under BIOS %q", cmdline, want, got)
+		}
+	})
+}
+
+// parameters reads a command line as Linux does (lib/cmdline.c, next_arg).
+func parameters(cmdline string) []string {
+	var all []string
+	for rest := strings.TrimLeft(cmdline, " "); rest != ""; rest = strings.TrimLeft(rest, " ") {
+		inQuote, quoted := false, false
+		if rest[0] == '"' {
+			rest, inQuote, quoted = rest[1:], true, true
+		}
+		end, equals := 0, 0
+		for ; end < len(rest) && (rest[end] != ' ' || inQuote); end++ {
+			if equals == 0 && rest[end] == '=' {
+				equals = end
+			}
+			if rest[end] == '"' {
+				inQuote = !inQuote
+			}
+		}
+		word := rest[:end]
+		rest = rest[end:]
+		if equals > 0 {
+			name, value := word[:equals], word[equals+1:]
+			if strings.HasPrefix(value, `"`) {
+				value = strings.TrimSuffix(value[1:], `"`)
+			} else if quoted {
+				value = strings.TrimSuffix(value, `"`)
+			}
+			word = name + "=" + value
+		} else if quoted {
+			word = strings.TrimSuffix(word, `"`)
+		}
+		all = append(all, word)
+	}
+	return all
+}

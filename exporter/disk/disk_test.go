@@ -1,0 +1,311 @@
+package disk
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func tool(t testing.TB, name, pkg string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("%s is not installed (Debian package %s)", name, pkg)
+	}
+}
+
+func text(content string) Blob {
+	return Blob{Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader(content)), nil
+	}}
+}
+
+// testLoaders have the form of the real ones, which differ by Debian's version.
+func testLoaders() Loaders {
+	l := Loaders{
+		GRUBBoot:    append(bytes.Repeat([]byte{0xb0}, 510), 0x55, 0xaa),
+		GRUBCore:    bytes.Repeat([]byte{0xc0}, 10_000),
+		SystemdBoot: []byte("MZ systemd-boot"),
+	}
+	binary.LittleEndian.PutUint16(l.GRUBCore[coreBlockLength:], 19)
+	return l
+}
+
+func contents() Contents {
+	return Contents{Kernel: text("the kernel"), Initrd: text(strings.Repeat("initrd ", 1000)), Cmdline: `console=ttyS0 a="b c"`}
+}
+
+func testRaw(t testing.TB, c Contents, size int64) string {
+	t.Helper()
+	r, err := New(c, testLoaders(), size, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "test.raw")
+	writeRaw(t, r, name)
+	return name
+}
+
+// The programs of others find the disk sound and read its files.
+func TestDiskIsSound(t *testing.T) {
+	tool(t, "sgdisk", "gdisk")
+	tool(t, "fsck.fat", "dosfstools")
+	tool(t, "mtype", "mtools")
+	for _, size := range []int64{0, 100 * mebibyte, 100*mebibyte + 512, 300 * mebibyte} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			raw := testRaw(t, contents(), size)
+			out, err := exec.Command("sgdisk", "-v", raw).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "No problems found") || strings.Contains(string(out), "Caution") {
+				t.Errorf("sgdisk -v: %v\n%s", err, out)
+			}
+			if out, err := exec.Command("fsck.fat", "-n", espOf(t, raw)).CombinedOutput(); err != nil {
+				t.Errorf("fsck.fat: %v\n%s", err, out)
+			}
+			for name, want := range map[string]string{
+				"kernel":                      "the kernel",
+				"initrd.img":                  strings.Repeat("initrd ", 1000),
+				"EFI/BOOT/BOOTX64.EFI":        "MZ systemd-boot",
+				"loader/loader.conf":          "timeout 0\ndefault slipway.conf\n",
+				"loader/entries/slipway.conf": "title Slipway\nlinux /kernel\ninitrd /initrd.img\noptions \"console=ttyS0 a=\"b c\"\"\n",
+				"grub/grub.cfg":               "linux /kernel 'console=ttyS0' 'a=b c'\ninitrd /initrd.img\nboot\n",
+			} {
+				got, err := exec.Command("mtype", "-i", raw+"@@2M", "::"+name).Output()
+				if err != nil || string(got) != want {
+					t.Errorf("%s: %v, holds\n%s\nwant\n%s", name, err, got, want)
+				}
+			}
+		})
+	}
+}
+
+// espOf copies the EFI system partition out of a disk.
+func espOf(t *testing.T, raw string) string {
+	t.Helper()
+	in, err := os.Open(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.Create(filepath.Join(t.TempDir(), "esp.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if _, err := in.Seek(2*mebibyte, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		t.Fatal(err)
+	}
+	return out.Name()
+}
+
+// GRUB's first sector knows where the second is, and that one where the rest is.
+func TestLoadersArePatched(t *testing.T) {
+	disk, err := os.ReadFile(testRaw(t, contents(), 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := testLoaders()
+	binary.LittleEndian.PutUint64(l.GRUBBoot[0x5c:], 2048)
+	binary.LittleEndian.PutUint64(l.GRUBCore[0x1f4:], 2049)
+	if !bytes.Equal(disk[:440], l.GRUBBoot[:440]) {
+		t.Error("the boot sector is not that of GRUB with the sector of its core image")
+	}
+	if !bytes.Equal(disk[mebibyte:mebibyte+10_000], l.GRUBCore) {
+		t.Error("the core image is not that of GRUB with the sector of its second part")
+	}
+}
+
+func TestSize(t *testing.T) {
+	big := Contents{Kernel: text("k"), Initrd: Blob{Size: 200*mebibyte - 10, Open: nil}}
+	for name, test := range map[string]struct {
+		contents   Contents
+		size, want int64
+		err        string
+	}{
+		"smallest FAT32": {contents(), 0, 36 * mebibyte, ""},
+		"smallest":       {big, 0, 204 * mebibyte, ""},
+		"given":          {big, 1 << 30, 1 << 30, ""},
+		"exact":          {big, 204 * mebibyte, 204 * mebibyte, ""},
+		"too small":      {big, 203 * mebibyte, 0, "a size of 212860928 bytes is too small by 1048576 bytes: kernel, initrd and boot loaders need a disk of 213909504 bytes (204M)"},
+		"far too small":  {contents(), 512, 0, "a size of 512 bytes is too small by 37748224 bytes: kernel, initrd and boot loaders need a disk of 37748736 bytes (36M)"},
+		"no sectors":     {contents(), 1000, 0, "the size of a disk is a multiple of 512 bytes, not 1000"},
+		"negative":       {contents(), -512, 0, "the size of a disk is a multiple of 512 bytes, not -512"},
+		"huge":           {contents(), 1 << 42, 0, "EFI system partition: a FAT32 volume has a multiple of 512 bytes, up to 2 TiB"},
+		"4 GiB":          {Contents{Kernel: text("k"), Initrd: Blob{Size: 1 << 32}}, 0, 0, "initrd.img has 4294967296 bytes, but a file on FAT32 must be smaller than 4 GiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := New(test.contents, testLoaders(), test.size, time.Unix(0, 0))
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("error %v\nwant %s", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Size() != test.want {
+				t.Errorf("size %d, want %d", r.Size(), test.want)
+			}
+		})
+	}
+}
+
+// The same input gives the same bytes, today and with the next version: a
+// change of the layout must be meant.
+func TestDiskIsDeterministic(t *testing.T) {
+	sum := func(c Contents) string {
+		disk, err := os.ReadFile(testRaw(t, c, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%x\n", sha256.Sum256(disk))
+	}
+	got := sum(contents())
+	if again := sum(contents()); again != got {
+		t.Errorf("again: %s, first: %s", again, got)
+	}
+	file := filepath.Join("testdata", "raw.sha256")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("the disk has the digest %s, %s holds %s", got, file, want)
+	}
+}
+
+// Every id on the disk follows the content.
+func TestIDsFollowContent(t *testing.T) {
+	ids := func(c Contents) [][]byte {
+		disk, err := os.ReadFile(testRaw(t, c, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		const header, array, esp = 512, 1024, 2 * mebibyte
+		return [][]byte{disk[header+56 : header+72], disk[array+16 : array+32], disk[array+128+16 : array+128+32], disk[esp+67 : esp+71]}
+	}
+	a := ids(contents())
+	c := contents()
+	c.Cmdline += " "
+	for i, id := range ids(c) {
+		if bytes.Equal(id, a[i]) {
+			t.Errorf("id %d is % x for other content too", i, id)
+		}
+	}
+}
+
+// A large disk takes neither memory nor room for what is empty.
+func TestLargeDiskIsCheap(t *testing.T) {
+	initrd := filepath.Join(t.TempDir(), "initrd.img")
+	f, err := os.Create(initrd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(256 * mebibyte); err != nil {
+		t.Fatal(err)
+	}
+	c := contents()
+	c.Initrd = blobOf(t, initrd)
+
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	raw := testRaw(t, c, 64<<30)
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 8*mebibyte {
+		t.Errorf("%d bytes were allocated in all", used)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(raw, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Size != 64<<30 || st.Blocks*512 > 260*mebibyte {
+		t.Errorf("%d bytes, of which %d are stored", st.Size, st.Blocks*512)
+	}
+}
+
+func TestReadLoaders(t *testing.T) {
+	good := testLoaders()
+	for name, test := range map[string]struct {
+		change func(map[string][]byte)
+		want   string
+	}{
+		"good":        {func(map[string][]byte) {}, ""},
+		"missing":     {func(m map[string][]byte) { delete(m, "core.img") }, "boot loaders: open"},
+		"no boot.img": {func(m map[string][]byte) { m["boot.img"] = make([]byte, 512) }, "is no boot sector of GRUB"},
+		"other core":  {func(m map[string][]byte) { m["core.img"] = append(m["core.img"], make([]byte, 512)...) }, "is no core image of GRUB"},
+		"short core":  {func(m map[string][]byte) { m["core.img"] = nil }, "is no core image of GRUB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := map[string][]byte{"boot.img": good.GRUBBoot, "core.img": good.GRUBCore, "systemd-bootx64.efi": good.SystemdBoot}
+			test.change(files)
+			dir := t.TempDir()
+			for name, data := range files {
+				if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := ReadLoaders(dir)
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// BenchmarkRaw writes a disk with an initrd of 256 MiB. BenchmarkCopy is what
+// it is measured against: the same bytes, read and written once.
+func BenchmarkRaw(b *testing.B) {
+	initrd := benchmarkFile(b)
+	c := contents()
+	c.Initrd = blobOf(b, initrd)
+	r, err := New(c, testLoaders(), 0, time.Unix(0, 0))
+	if err != nil {
+		b.Fatal(err)
+	}
+	out := filepath.Join(b.TempDir(), "test.raw")
+	b.SetBytes(c.Initrd.Size)
+	for b.Loop() {
+		writeRaw(b, r, out)
+	}
+}
+
+func BenchmarkCopy(b *testing.B) {
+	initrd := benchmarkFile(b)
+	out := filepath.Join(b.TempDir(), "copy")
+	b.SetBytes(256 * mebibyte)
+	for b.Loop() {
+		if err := exec.Command("cp", initrd, out).Run(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func benchmarkFile(b *testing.B) string {
+	name := filepath.Join(b.TempDir(), "initrd.img")
+	if err := os.WriteFile(name, large(256*mebibyte), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	return name
+}
