@@ -21,8 +21,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"math"
+	"sync"
 	"time"
 )
 
@@ -184,10 +186,10 @@ func (v *Volume) offset(cluster uint32) int64 {
 // files, from whose first bytes the serial number of the volume is taken.
 func (v *Volume) Write(w io.WriterAt) ([sha256.Size]byte, error) {
 	digest := sha256.New()
-	buf := make([]byte, 1<<20)
+	buffers := [2][]byte{make([]byte, copySize), make([]byte, copySize)}
 	for _, f := range v.files {
 		fmt.Fprintf(digest, "%s\x00%d\x00", f.Path, f.Size)
-		if err := f.write(io.MultiWriter(io.NewOffsetWriter(w, v.offset(f.chain.first)), digest), buf); err != nil {
+		if err := f.write(io.NewOffsetWriter(w, v.offset(f.chain.first)), digest, buffers); err != nil {
 			return [sha256.Size]byte{}, fmt.Errorf("%s: %w", f.Path, err)
 		}
 	}
@@ -214,7 +216,13 @@ func (v *Volume) Write(w io.WriterAt) ([sha256.Size]byte, error) {
 	return sum, nil
 }
 
-func (f *file) write(w io.Writer, buf []byte) error {
+// copySize is how many bytes of a file are read at once.
+const copySize = 1 << 20
+
+// write copies the file to w and digest. The digest, which takes as long as the
+// rest, is calculated beside: while one buffer is read and written, the other
+// is digested.
+func (f *file) write(w io.Writer, digest hash.Hash, buffers [2][]byte) error {
 	if f.Size == 0 {
 		return nil
 	}
@@ -223,11 +231,26 @@ func (f *file) write(w io.Writer, buf []byte) error {
 		return err
 	}
 	defer content.Close()
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(content, f.Size), buf)
-	if err == nil && n != f.Size {
-		err = fmt.Errorf("read %d of %d bytes", n, f.Size)
+	var digesting sync.WaitGroup
+	defer digesting.Wait()
+	var done int64
+	for turn := 0; done < f.Size; turn++ {
+		buf := buffers[turn%2]
+		n, err := io.ReadFull(content, buf[:min(copySize, f.Size-done)])
+		done += int64(n)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("read %d of %d bytes", done, f.Size)
+		}
+		if err != nil {
+			return err
+		}
+		digesting.Wait()
+		digesting.Go(func() { digest.Write(buf[:n]) })
+		if _, err := w.Write(buf[:n]); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // writeTable writes a file allocation table as far as clusters are used.

@@ -368,3 +368,31 @@ func TestPackWarnsAboutCapabilities(t *testing.T) {
 		t.Errorf("warnings %q, want %q", warnings, want)
 	}
 }
+
+// BenchmarkPack packs Go's own programs and tells what is left
+// of them.
+func BenchmarkPack(b *testing.B) {
+	root := filepath.Join(runtime.GOROOT(), "pkg", "tool")
+	for _, name := range []string{"none", "gzip:1", "gzip", "zstd:1", "zstd:3", "zstd", "zstd:19"} {
+		b.Run(name, func(b *testing.B) {
+			entries, err := tree.ReadDir(root)
+			if err != nil {
+				b.Skip(err)
+			}
+			var size int64
+			for _, e := range entries {
+				size += e.Size
+			}
+			b.SetBytes(size)
+			c := compression(b, name)
+			var out countingWriter
+			for b.Loop() {
+				out = countingWriter{w: io.Discard}
+				if err := Write(&out, entries, c); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(100*float64(out.n)/float64(size), "%size")
+		})
+	}
+}
