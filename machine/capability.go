@@ -92,8 +92,8 @@ func expanded(l list[capability]) []string {
 	return out
 }
 
-// lists checks lists as they are written, before a label is applied.
-func (k checker) lists(c *container) {
+// capabilityLists checks lists as they are written, before a label is applied.
+func (k checker) capabilityLists(c *container) {
 	k.capabilities("capabilities", c.Capabilities)
 	k.capabilities("capabilities.add", c.CapabilitiesAdd)
 	k.capabilities("ambient", c.Ambient)

@@ -18,8 +18,8 @@ func (m *Machine) check(r *report) {
 	m.checkNames(r)
 	for _, s := range m.sections() {
 		for _, c := range s.containers {
-			k := checker{m, r, s.noun + " " + quote(string(c.V.Name.V)), Range{}}
-			k.lists(&c.V)
+			k := checker{m, r, s.title(c.V), Range{}}
+			k.capabilityLists(&c.V)
 			k.container(&c.V)
 		}
 	}

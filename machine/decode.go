@@ -146,7 +146,7 @@ func (d *decoder) subject(key *yaml.Node, f *Field, t *Type) string {
 	case key != nil && t.Kind == Text && f.Type.Kind == Dict:
 		return quote(key.Value) + d.in()
 	case key != nil:
-		return key.Value + d.in()
+		return f.Name + d.in()
 	case t.Kind == Map:
 		return strings.TrimPrefix(d.in(), " in ")
 	}
@@ -160,8 +160,12 @@ func (d *decoder) mismatch(key, n *yaml.Node, f *Field, t *Type) {
 		want = t.Expect
 	}
 	switch {
+	case t.Kind == Text && len(f.Enum) > 0:
+		want = either(f.Enum)
+	case t.Kind == Map:
+		want = "a map with " + t.shape()
 	case t.Kind == List && t.Elem.Kind == Map:
-		hint = `; begin each entry with "- "`
+		hint = `; begin each entry with "- ` + t.Elem.begin() + `"`
 	case f != nil && f.Example != "" && (key != nil || f.Type.Kind != List):
 		want += ", such as " + f.Example + ","
 	}
@@ -231,7 +235,7 @@ func (d *decoder) object(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) 
 		return
 	}
 	if key != nil {
-		d.within(key.Value, func() { d.fields(v, n, f, t) })
+		d.within(f.Name, func() { d.fields(v, n, f, t) })
 		return
 	}
 	d.fields(v, n, f, t)
@@ -244,21 +248,26 @@ func (d *decoder) fields(v reflect.Value, n *yaml.Node, f *Field, t *Type) {
 		d.name(all, f.noun, t)
 	}
 	d.repeated(twice)
-	meant := map[string]bool{}
 	for _, p := range all {
 		d.through(p, func() {
-			if f := t.byName[p.key.Value]; f != nil {
+			f, ok := t.byName[p.key.Value]
+			if !ok {
+				f = t.byName[d.unknown(p.key, t)]
+			}
+			if f != nil && (ok || !hasKey(all, f.Name)) { // the value may be wrong for what is meant, too
 				v.Field(f.index).Addr().Interface().(decodable).decode(d, p.key, p.value, f, f.Type)
-			} else {
-				meant[d.unknown(p.key, t)] = true
 			}
 		})
 	}
 	for _, f := range t.Fields {
-		if f.Required && !meant[f.Name] && !v.Field(f.index).Addr().Interface().(decodable).set() {
+		if f.Required && !v.Field(f.index).Addr().Interface().(decodable).set() {
 			d.wrongAt(n, "%s is missing%s", f.Name, d.in())
 		}
 	}
+}
+
+func hasKey(all []pair, key string) bool {
+	return slices.ContainsFunc(all, func(p pair) bool { return p.key.Value == key })
 }
 
 // name makes the messages about an entry call it by its name.
@@ -279,8 +288,12 @@ func (d *decoder) name(all []pair, noun string, t *Type) {
 func (d *decoder) unknown(key *yaml.Node, t *Type) string {
 	meant := t.nearest(key.Value)
 	hint := didYouMean(meant)
-	if hint == "" && len(t.Fields) <= 12 {
+	switch {
+	case hint != "":
+	case len(t.Fields) <= 12:
 		hint = "; it may be " + strings.Join(t.names(), ", ")
+	default:
+		hint = "; no key is like it: remove it"
 	}
 	noun := "key"
 	if len(d.where) == 0 {
@@ -295,7 +308,7 @@ func (d *decoder) dict(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
 		d.mismatch(key, n, f, t)
 		return
 	}
-	d.within(key.Value, func() {
+	d.within(f.Name, func() {
 		all, twice := d.pairs(n)
 		d.repeated(twice)
 		texts := make(map[string]value[string], len(all))

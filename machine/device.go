@@ -41,7 +41,7 @@ func (k checker) device(d value[device]) {
 	case path == allDevices:
 	case d.V.Type.V == "" || d.V.Type.V == "a":
 		k.wrong(d.At, "device %s in %s needs a type: b, c, u or p", quote(path), k.where)
-	case d.V.Mode.V == 0 && !d.V.Mode.set():
+	case !d.V.Mode.set():
 		k.wrong(d.At, `device %s in %s needs a mode, such as "0660"`, quote(path), k.where)
 	}
 }

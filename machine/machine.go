@@ -63,5 +63,13 @@ type section struct {
 // component is the name of a container among the components of the machine.
 func (s section) component(c container) string { return s.name + "." + string(c.Name.V) }
 
+// title is what diagnostics call a container.
+func (s section) title(c container) string {
+	if c.Name.V == "" {
+		return s.noun + " without name"
+	}
+	return s.noun + " " + quote(string(c.Name.V))
+}
+
 // initName is the name of an init image among the components of the machine.
 func initName(i int) string { return fmt.Sprintf("init[%d]", i) }

@@ -13,16 +13,17 @@ func overlayFields(below, above reflect.Value) {
 		b, a := below.Field(f.index), above.Field(f.index)
 		bv, av := b.FieldByName("V"), a.FieldByName("V")
 		switch {
-		case !a.Addr().Interface().(decodable).set():
-		case f.keepEmpty && av.IsZero():
+		case !a.Addr().Interface().(decodable).set(), f.keepEmpty && av.IsZero():
+			continue
 		case f.merge == "join":
 			bv.Set(reflect.AppendSlice(bv.Slice3(0, bv.Len(), bv.Len()), av))
-			b.FieldByName("At").Set(a.FieldByName("At"))
 		case f.merge == "keys":
 			overlayFields(bv, av)
-			b.FieldByName("At").Set(a.FieldByName("At"))
 		default:
-			b.Set(a)
+			bv.Set(av)
 		}
+		b.FieldByName("At").Set(a.FieldByName("At"))
+		wrong := b.FieldByName("Wrong")
+		wrong.SetBool(f.merge != "" && wrong.Bool() || a.FieldByName("Wrong").Bool())
 	}
 }

@@ -21,6 +21,9 @@ func (n *namespace) parse(text string, f *Field) error {
 	return nil
 }
 
+// own tells whether a namespace that is that of the machine by default is not.
+func (n namespace) own() bool { return n != "" && n != "root" && n != "host" }
+
 func (n *namespace) schema() schemaNode { return schemaNode{} } // the words are those of the field
 
 func (n *namespace) String() string { return string(*n) }

@@ -184,7 +184,7 @@ func (p *planner) volumes() {
 
 // container plans a container and its bundle.
 func (p *planner) container(s section, index int, c container) {
-	all, ok := p.labelled(c, s.noun+" "+quote(string(c.Name.V)))
+	all, ok := p.labelled(c, s.title(c))
 	if !ok {
 		return
 	}
@@ -223,7 +223,7 @@ func (p *planner) labelled(c container, where string) (container, bool) {
 	if !ok {
 		before := len(p.found)
 		read := readLabel(p.report, text, where, c.Image.At)
-		checker{p.Machine, p.report, where, c.Image.At}.lists(&read)
+		checker{p.Machine, p.report, where, c.Image.At}.capabilityLists(&read)
 		if len(p.found) == before {
 			label = &read
 		}

@@ -23,7 +23,7 @@ func (r *reference) parse(text string, _ *Field) error {
 		return nil
 	}
 	named, err := distref.ParseNormalizedNamed(text)
-	if err != nil {
+	if err != nil || !isHost(distref.Domain(named)) {
 		if small, err := distref.ParseNormalizedNamed(strings.ToLower(text)); err == nil {
 			return fmt.Errorf("is not the reference of an image: names have small letters only%s", didYouMean(distref.FamiliarString(small)))
 		}
@@ -31,6 +31,11 @@ func (r *reference) parse(text string, _ *Field) error {
 	}
 	*r = reference{text, named.String()}
 	return nil
+}
+
+// isHost tells whether the first part of a reference is the name of a host and not, with capital letters, that of a user.
+func isHost(domain string) bool {
+	return domain == strings.ToLower(domain) || strings.ContainsAny(domain, ".:")
 }
 
 func (r *reference) schema() schemaNode { return schemaNode{} }

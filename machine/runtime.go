@@ -1,8 +1,6 @@
 package machine
 
-import (
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-)
+import specs "github.com/opencontainers/runtime-spec/specs-go"
 
 // runtime is what the guest prepares for a container, written to its runtime.json.
 type runtime struct {

@@ -153,6 +153,30 @@ func (t *Type) names() []string {
 	return names
 }
 
+// shape lists the keys that a map must have, or else those that it may have.
+func (t *Type) shape() string {
+	var required []string
+	for _, f := range t.Fields {
+		if f.Required {
+			required = append(required, f.Name)
+		}
+	}
+	if required != nil {
+		return strings.Join(required, " and ")
+	}
+	return either(t.names())
+}
+
+// begin is how an entry of a list usually begins: with the key that names it.
+func (t *Type) begin() string {
+	for _, f := range t.Fields {
+		if f.id {
+			return f.Name + ": "
+		}
+	}
+	return ""
+}
+
 // nearest gives the key that one that is none may mean, or nothing.
 func (t *Type) nearest(key string) string {
 	if name, ok := t.also[key]; ok {

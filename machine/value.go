@@ -1,8 +1,6 @@
 package machine
 
-import (
-	"fmt"
-)
+import "fmt"
 
 // value is something written in a machine YAML or a label, with its place. Every field of the model is one:
 // the zero value is a field that is not written, which is not the same as an empty one.

@@ -58,7 +58,7 @@ func (m *Machine) warn(r *report) {
 	m.warnImages(r)
 	for _, s := range m.sections() {
 		for _, c := range s.containers {
-			where := s.noun + " " + quote(string(c.V.Name.V))
+			where := s.title(c.V)
 			ignored(r, c.V.Capabilities, c.V.CapabilitiesAdd, "capabilities", where)
 			ignored(r, c.V.Binds, c.V.BindsAdd, "binds", where)
 		}
@@ -126,7 +126,7 @@ func (m *Machine) warnFiles(r *report) {
 
 // warnContainer warns of what its image makes of a container. All is the container with the label applied.
 func (p *planner) warnContainer(s section, own, all container, image ocispec.ImageConfig) {
-	where := s.noun + " " + quote(string(own.Name.V))
+	where := s.title(own)
 	at, name := own.Image.At, own.Image.V.text
 	warn := func(rule string, at Range, format string, args ...any) {
 		p.add(rule, at, "%s %s", where, fmt.Sprintf(format, args...))
@@ -140,7 +140,7 @@ func (p *planner) warnContainer(s section, own, all container, image ocispec.Ima
 	if own.Env.set() && hasPath(image.Env) && !hasPath(plain(own.Env)) {
 		warn(PathLost, own.Env.At, "has no PATH: env replaces the environment of image %s", name)
 	}
-	if all.Hostname.V != "" && (all.Uts.V == "" || all.Uts.V == "host" || all.Uts.V == "root") {
+	if all.Hostname.V != "" && !all.Uts.V.own() {
 		warn(HostnameShared, cmp.Or(own.Hostname.At, at), "does not start with a hostname in the UTS namespace of the machine: add uts: new")
 	}
 	if len(all.Command.V) == 0 && (all.Command.set() || len(image.Entrypoint)+len(image.Cmd) == 0) {
@@ -150,7 +150,7 @@ func (p *planner) warnContainer(s section, own, all container, image ocispec.Ima
 
 // limited tells whether something but capabilities keeps the processes of a container in bounds.
 func (c *container) limited() bool {
-	return c.Readonly.V || c.NoNewPrivileges.V || c.Resources.set() || c.Userns.V != "" && c.Userns.V != "root" && c.Userns.V != "host"
+	return c.Readonly.V || c.NoNewPrivileges.V || c.Resources.set() || c.Userns.V.own()
 }
 
 // hasPath tells whether an environment has a PATH.
