@@ -13,7 +13,7 @@ type container struct {
 
 	Command           list[string]     `yaml:"command" also:"cmd entrypoint args" default:"Entrypoint and Cmd of the image" doc:"Arguments of the process." example:"[/bin/sh, -c, exit 0]"`
 	Env               list[string]     `yaml:"env" also:"environment" default:"Env of the image" doc:"Environment of the process. Replaces that of the image, PATH included." example:"[TZ=UTC]"`
-	Cwd               value[string]    `yaml:"cwd" empty:"keep" also:"working_dir workdir" default:"WorkingDir of the image, else /" doc:"Directory in which the process starts."`
+	Cwd               value[string]    `yaml:"cwd" empty:"keep" also:"working_dir workdir" default:"WorkingDir of the image, else /" doc:"Directory in which the process starts." example:"/srv"`
 	Capabilities      list[capability] `yaml:"capabilities" also:"cap_add privileged" default:"none" doc:"Capabilities of the process, by their names as in capabilities(7). A single all or none means all of them or none." example:"[CAP_NET_ADMIN]"`
 	CapabilitiesAdd   list[capability] `yaml:"capabilities.add" doc:"Capabilities besides those of the label. No effect beside capabilities." example:"[CAP_NET_ADMIN]"`
 	Ambient           list[capability] `yaml:"ambient" default:"none" doc:"Ambient capabilities of the process. A single all or none means all of them or none." example:"[CAP_NET_ADMIN]"`
@@ -22,12 +22,12 @@ type container struct {
 	Mounts            list[mount]      `yaml:"mounts" doc:"Further mounts of the container. One replaces a default, a tmpfs or a bind of the same destination."`
 	Tmpfs             list[tmpfs]      `yaml:"tmpfs" doc:"Temporary filesystems of the container: DESTINATION[:OPTIONS]." example:"[/tmp:size=10m]"`
 	Devices           list[device]     `yaml:"devices" doc:"Devices that the container has and may use."`
-	Net               value[namespace] `yaml:"net" empty:"keep" enum:"host root new none" also:"network network_mode" default:"root" doc:"Network namespace: root or host (that of the machine), new or none (one of its own), or the path of one."`
-	Pid               value[namespace] `yaml:"pid" empty:"keep" enum:"host root new" default:"new" doc:"PID namespace: root or host (that of the machine), new (one of its own), or the path of one."`
-	Ipc               value[namespace] `yaml:"ipc" empty:"keep" enum:"host root new" default:"root" doc:"IPC namespace: root or host (that of the machine), new (one of its own), or the path of one."`
-	Uts               value[namespace] `yaml:"uts" empty:"keep" enum:"host root new" default:"root" doc:"UTS namespace, that is host name: root or host (that of the machine), new (one of its own), or the path of one."`
-	Userns            value[namespace] `yaml:"userns" empty:"keep" enum:"host root new" default:"root" doc:"User namespace: root or host (that of the machine), new (one of its own), or the path of one."`
-	Hostname          value[string]    `yaml:"hostname" empty:"keep" doc:"Host name in the container's UTS namespace."`
+	Net               value[namespace] `yaml:"net" empty:"keep" enum:"host root new none" also:"network network_mode" default:"root" doc:"Network namespace: root or host (that of the machine), new or none (one of its own), or the path of one." example:"new"`
+	Pid               value[namespace] `yaml:"pid" empty:"keep" enum:"host root new" default:"new" doc:"PID namespace: root or host (that of the machine), new (one of its own), or the path of one." example:"host"`
+	Ipc               value[namespace] `yaml:"ipc" empty:"keep" enum:"host root new" default:"root" doc:"IPC namespace: root or host (that of the machine), new (one of its own), or the path of one." example:"new"`
+	Uts               value[namespace] `yaml:"uts" empty:"keep" enum:"host root new" default:"root" doc:"UTS namespace, that is host name: root or host (that of the machine), new (one of its own), or the path of one." example:"new"`
+	Userns            value[namespace] `yaml:"userns" empty:"keep" enum:"host root new" default:"root" doc:"User namespace: root or host (that of the machine), new (one of its own), or the path of one." example:"new"`
+	Hostname          value[string]    `yaml:"hostname" empty:"keep" doc:"Host name in the container's UTS namespace." example:"box"`
 	Readonly          value[bool]      `yaml:"readonly" also:"read_only" default:"false" doc:"Whether the root filesystem of the container is read-only."`
 	MaskedPaths       list[string]     `yaml:"maskedPaths" doc:"Paths that the container cannot read." example:"[/proc/kcore]"`
 	ReadonlyPaths     list[string]     `yaml:"readonlyPaths" doc:"Paths that the container cannot write." example:"[/proc/sys]"`
@@ -36,7 +36,7 @@ type container struct {
 	AdditionalGIDs    list[id]         `yaml:"additionalGids" doc:"Further groups of the process: numbers or names of containers." example:"[1000]"`
 	NoNewPrivileges   value[bool]      `yaml:"noNewPrivileges" default:"false" doc:"Whether the process and its children can never gain privileges, as through setuid."`
 	OOMScoreAdj       value[int]       `yaml:"oomScoreAdj" min:"-1000" max:"1000" doc:"How soon the kernel kills the process when memory is short: -1000 never, 1000 first." example:"-500"`
-	RootfsPropagation value[string]    `yaml:"rootfsPropagation" enum:"shared rshared slave rslave private rprivate unbindable runbindable" doc:"Mount propagation of the container's root filesystem."`
+	RootfsPropagation value[string]    `yaml:"rootfsPropagation" enum:"shared rshared slave rslave private rprivate unbindable runbindable" doc:"Mount propagation of the container's root filesystem." example:"shared"`
 	CgroupsPath       value[string]    `yaml:"cgroupsPath" doc:"Path of the container's cgroup." example:"podruntime/app"`
 	Resources         value[resources] `yaml:"resources" doc:"Limits by cgroups, v1 and v2."`
 	Sysctl            dict             `yaml:"sysctl" doc:"Kernel parameters in the container's namespaces." example:"{net.ipv4.ip_forward: \"1\"}"`

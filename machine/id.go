@@ -74,9 +74,9 @@ func (k checker) id(key string, v value[id]) {
 
 // idMapping maps a range of ids of a user namespace.
 type idMapping struct {
-	HostID      value[uint32] `yaml:"hostID" default:"0" doc:"First id outside."`
-	ContainerID value[uint32] `yaml:"containerID" default:"0" doc:"First id in the container."`
-	Size        value[uint32] `yaml:"size" default:"0" doc:"How many ids."`
+	HostID      value[uint32] `yaml:"hostID" default:"0" doc:"First id outside." example:"100000"`
+	ContainerID value[uint32] `yaml:"containerID" default:"0" doc:"First id in the container." example:"0"`
+	Size        value[uint32] `yaml:"size" default:"0" doc:"How many ids." example:"65536"`
 }
 
 func idMappings(l list[idMapping]) []specs.LinuxIDMapping {

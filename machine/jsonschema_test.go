@@ -2,6 +2,7 @@ package machine_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,39 +15,57 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// TestJSONSchema checks that the JSON Schema takes what the parser takes, and rejects the mistakes that it can know.
+// unseen lists the conformance cases whose mistake the JSON Schema does not see, and why; docs/machine.md says so too.
+var unseen = map[string]string{
+	"068-error-duplicate-service":  "a name that is there twice",
+	"071-error-rlimit":             "names of limits, which may have capital letters",
+	"073-error-unknown-volume":     "a name from another section",
+	"074-error-readonly-volume":    "what another section says of a name",
+	"075-error-unknown-uid":        "a name from another entry",
+	"076-error-file-two-sources":   "keys that exclude each other",
+	"081-error-duplicate-volume":   "a name that is there twice, in two files",
+	"085-error-mount-without-type": "a key that may follow from others",
+}
+
+// TestJSONSchema checks that the JSON Schema accepts a conformance case or an example if and only if the parser does.
 func TestJSONSchema(t *testing.T) {
-	schema := compileSchema(t)
-	files, err := filepath.Glob(corpus + "/cases/*/*.yml")
-	if err != nil || len(files) == 0 {
+	schema := compileSchema(t, "")
+	dirs, _ := filepath.Glob(corpus + "/cases/*")
+	if len(dirs) == 0 {
 		t.Skipf("no conformance corpus at %s", corpus)
 	}
-	examples, _ := filepath.Glob("../examples/*.yml")
-	rejected := 0
-	for _, file := range append(files, examples...) {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		valid := validate(schema, data)
-		m, err := machine.Parse(machine.Source{Name: file, Data: data})
-		switch {
-		case err != nil && valid != nil:
-			rejected++
-		case err == nil && valid != nil && !slices.ContainsFunc(m.Warnings(), notPortable):
-			t.Errorf("%s: %v", file, valid)
-		}
+	cases := map[string][]string{} // name to files
+	for _, dir := range dirs {
+		cases[filepath.Base(dir)], _ = filepath.Glob(dir + "/*.yml")
 	}
-	if rejected < 10 {
-		t.Errorf("the schema rejects only %d of the files that the parser rejects", rejected)
+	examples, _ := filepath.Glob("../examples/*.yml")
+	for _, file := range examples {
+		cases[filepath.Base(file)] = []string{file}
+	}
+	for name, files := range cases {
+		t.Run(name, func(t *testing.T) {
+			var sources []machine.Source
+			var invalid error
+			for _, file := range files {
+				data, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sources = append(sources, machine.Source{Name: file, Data: data})
+				invalid = errors.Join(invalid, validate(schema, data))
+			}
+			_, mistakes := machine.Parse(sources...)
+			_, ok := unseen[name]
+			if want := mistakes == nil || ok; want != (invalid == nil) {
+				t.Errorf("parser: %v\nschema: %v\nlisted as unseen: %t", mistakes, invalid, ok)
+			}
+		})
 	}
 }
 
-func notPortable(d machine.Diagnostic) bool { return d.Rule == machine.NotPortable }
-
 // TestJSONSchemaRejects checks mistakes that an editor should show.
 func TestJSONSchemaRejects(t *testing.T) {
-	schema := compileSchema(t)
+	schema := compileSchema(t, "")
 	const web = "services: [{name: web, image: 'alpine:3.21', "
 	for text, valid := range map[string]bool{
 		web + "pid: host}]":                          true,
@@ -74,7 +93,35 @@ func TestJSONSchemaRejects(t *testing.T) {
 	}
 }
 
-func compileSchema(t *testing.T) *jsonschema.Schema {
+// TestSchemaExamples checks that every key has an example, if it is not a map, and that the example is what the key takes.
+func TestSchemaExamples(t *testing.T) {
+	seen := map[string]bool{}
+	var walk func(pointer string, s *machine.Type)
+	walk = func(pointer string, s *machine.Type) {
+		for _, f := range s.Fields {
+			inner := f.Type
+			if inner.Kind == machine.List {
+				inner = inner.Elem
+			}
+			if inner.Kind == machine.Map && !seen[inner.Name] {
+				seen[inner.Name] = true
+				walk("/definitions/"+inner.Name, inner)
+			}
+			if inner.Kind == machine.Map || inner.Kind == machine.Boolean && f.Example == "" {
+				continue
+			}
+			if f.Example == "" {
+				t.Errorf("%s: %s has no example", pointer, f.Name)
+			} else if err := validate(compileSchema(t, pointer+"/properties/"+f.Name), []byte(f.Example)); err != nil {
+				t.Errorf("%s: the example of %s: %v", pointer, f.Name, err)
+			}
+		}
+	}
+	walk("", machine.Schema())
+}
+
+// compileSchema compiles the JSON Schema, or the part of it that a JSON pointer names.
+func compileSchema(t *testing.T, pointer string) *jsonschema.Schema {
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(machine.JSONSchema()))
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +130,7 @@ func compileSchema(t *testing.T) *jsonschema.Schema {
 	if err := c.AddResource("machine.json", doc); err != nil {
 		t.Fatal(err)
 	}
-	schema, err := c.Compile("machine.json")
+	schema, err := c.Compile("machine.json#" + pointer)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,17 +31,17 @@ type model struct {
 
 // trust is the section about Docker Content Trust, which no longer exists.
 type trust struct {
-	Image list[string] `yaml:"image" doc:"No effect."`
-	Org   list[string] `yaml:"org" doc:"No effect."`
+	Image list[string] `yaml:"image" doc:"No effect." example:"[linuxkit/kernel]"`
+	Org   list[string] `yaml:"org" doc:"No effect." example:"[linuxkit, library]"`
 }
 
 // kernel is the kernel of a machine.
 type kernel struct {
 	Image   value[reference] `yaml:"image" empty:"keep" doc:"Image with the kernel. Without it the machine has no kernel and the other keys have no effect." example:"slipwaybuild/kernel:v1"`
 	Cmdline value[string]    `yaml:"cmdline" empty:"keep" doc:"Command line of the kernel, taken byte for byte." example:"console=ttyS0"`
-	Binary  value[string]    `yaml:"binary" empty:"keep" default:"kernel" doc:"Path of the kernel in the image."`
-	Tar     value[string]    `yaml:"tar" default:"kernel.tar" doc:"Path in the image of a tar that is unpacked into the root filesystem, usually with the modules. none or an empty text: there is none."`
-	Ucode   value[string]    `yaml:"ucode" doc:"Path in the image of a cpio archive with microcode, put before the initrd. One that the image lacks is left out."`
+	Binary  value[string]    `yaml:"binary" empty:"keep" default:"kernel" doc:"Path of the kernel in the image." example:"vmlinuz"`
+	Tar     value[string]    `yaml:"tar" default:"kernel.tar" doc:"Path in the image of a tar that is unpacked into the root filesystem, usually with the modules. none or an empty text: there is none." example:"none"`
+	Ucode   value[string]    `yaml:"ucode" doc:"Path in the image of a cpio archive with microcode, put before the initrd. One that the image lacks is left out." example:"intel-ucode.cpio"`
 }
 
 // sections are all containers in the order in which they get their ids and share trees.

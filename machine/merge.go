@@ -13,17 +13,17 @@ func overlayFields(below, above reflect.Value) {
 		b, a := below.Field(f.index), above.Field(f.index)
 		bv, av := b.FieldByName("V"), a.FieldByName("V")
 		switch {
-		case !a.Addr().Interface().(decodable).set(), f.keepEmpty && av.IsZero():
+		case !a.Addr().Interface().(decodable).set(), f.KeepEmpty && av.IsZero():
 			continue
-		case f.merge == "join":
+		case f.Merge == Join:
 			bv.Set(reflect.AppendSlice(bv.Slice3(0, bv.Len(), bv.Len()), av))
-		case f.merge == "keys":
+		case f.Merge == Keys:
 			overlayFields(bv, av)
 		default:
 			bv.Set(av)
 		}
 		b.FieldByName("At").Set(a.FieldByName("At"))
 		wrong := b.FieldByName("Wrong")
-		wrong.SetBool(f.merge != "" && wrong.Bool() || a.FieldByName("Wrong").Bool())
+		wrong.SetBool(f.Merge != "" && wrong.Bool() || a.FieldByName("Wrong").Bool())
 	}
 }

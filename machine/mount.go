@@ -12,8 +12,8 @@ import (
 
 // mount is a mount of a container, or one made before it starts.
 type mount struct {
-	Destination value[string]   `yaml:"destination" also:"target" doc:"Where it is mounted. Default: the usual place of the type." example:"/mnt"`
-	Type        value[string]   `yaml:"type" doc:"Type of the filesystem. Default: the source if that is a type." example:"tmpfs"`
+	Destination value[string]   `yaml:"destination" also:"target" default:"the usual place of the type" doc:"Where it is mounted." example:"/mnt"`
+	Type        value[string]   `yaml:"type" default:"the source, if that is a type" doc:"Type of the filesystem." example:"tmpfs"`
 	Source      value[string]   `yaml:"source" default:"the type" doc:"What is mounted. For a bind, a path or the name of a volume." example:"tmpfs"`
 	Options     list[string]    `yaml:"options" doc:"Mount options." example:"[nosuid, size=10m]"`
 	UIDMappings list[idMapping] `yaml:"uidmappings" doc:"Users of an id-mapped mount."`

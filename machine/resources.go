@@ -21,19 +21,19 @@ type resources struct {
 
 type deviceRule struct {
 	Allow  value[bool]   `yaml:"allow" default:"false" doc:"Whether the rule allows or denies."`
-	Type   value[string] `yaml:"type" enum:"a b c u p" doc:"a: all, b: block, c: character. Default: all."`
-	Major  value[int64]  `yaml:"major" doc:"Major number. Default: all."`
-	Minor  value[int64]  `yaml:"minor" doc:"Minor number. Default: all."`
+	Type   value[string] `yaml:"type" enum:"a b c u p" default:"all" doc:"a: all, b: block, c: character." example:"c"`
+	Major  value[int64]  `yaml:"major" default:"all" doc:"Major number of the devices." example:"10"`
+	Minor  value[int64]  `yaml:"minor" default:"all" doc:"Minor number of the devices." example:"200"`
 	Access value[string] `yaml:"access" doc:"r: read, w: write, m: make nodes." example:"rwm"`
 }
 
 type memory struct {
 	Limit            value[int64]  `yaml:"limit" doc:"Bytes of memory." example:"67108864"`
-	Reservation      value[int64]  `yaml:"reservation" doc:"Bytes of memory that the container falls back to when memory is short."`
-	Swap             value[int64]  `yaml:"swap" doc:"Bytes of memory and swap together."`
-	Kernel           value[int64]  `yaml:"kernel" doc:"Bytes of kernel memory, cgroup v1."`
-	KernelTCP        value[int64]  `yaml:"kernelTCP" doc:"Bytes of kernel memory for TCP, cgroup v1."`
-	Swappiness       value[uint64] `yaml:"swappiness" max:"100" doc:"How readily memory is swapped, cgroup v1."`
+	Reservation      value[int64]  `yaml:"reservation" doc:"Bytes of memory that the container falls back to when memory is short." example:"33554432"`
+	Swap             value[int64]  `yaml:"swap" doc:"Bytes of memory and swap together." example:"134217728"`
+	Kernel           value[int64]  `yaml:"kernel" doc:"Bytes of kernel memory, cgroup v1." example:"16777216"`
+	KernelTCP        value[int64]  `yaml:"kernelTCP" doc:"Bytes of kernel memory for TCP, cgroup v1." example:"8388608"`
+	Swappiness       value[uint64] `yaml:"swappiness" max:"100" doc:"How readily memory is swapped, cgroup v1." example:"10"`
 	DisableOOMKiller value[bool]   `yaml:"disableOOMKiller" doc:"Whether the container waits instead of being killed when memory is short, cgroup v1."`
 }
 
@@ -41,8 +41,8 @@ type cpu struct {
 	Shares          value[uint64] `yaml:"shares" doc:"Weight against other cgroups." example:"512"`
 	Quota           value[int64]  `yaml:"quota" doc:"Microseconds of processor time in a period." example:"50000"`
 	Period          value[uint64] `yaml:"period" doc:"Length of the period in microseconds." example:"100000"`
-	RealtimeRuntime value[int64]  `yaml:"realtimeRuntime" doc:"Microseconds of realtime scheduling in a period, cgroup v1."`
-	RealtimePeriod  value[uint64] `yaml:"realtimePeriod" doc:"Length of the realtime period in microseconds, cgroup v1."`
+	RealtimeRuntime value[int64]  `yaml:"realtimeRuntime" doc:"Microseconds of realtime scheduling in a period, cgroup v1." example:"10000"`
+	RealtimePeriod  value[uint64] `yaml:"realtimePeriod" doc:"Length of the realtime period in microseconds, cgroup v1." example:"1000000"`
 	Cpus            value[string] `yaml:"cpus" doc:"Processors to use." example:"\"0-1\""`
 	Mems            value[string] `yaml:"mems" doc:"Memory nodes to use." example:"\"0\""`
 }
@@ -53,7 +53,7 @@ type pids struct {
 
 type blockIO struct {
 	Weight                  value[uint16]        `yaml:"weight" max:"1000" doc:"Weight against other cgroups." example:"500"`
-	LeafWeight              value[uint16]        `yaml:"leafWeight" max:"1000" doc:"Weight against child cgroups, cgroup v1."`
+	LeafWeight              value[uint16]        `yaml:"leafWeight" max:"1000" doc:"Weight against child cgroups, cgroup v1." example:"500"`
 	WeightDevice            list[weightDevice]   `yaml:"weightDevice" doc:"Weights for single devices."`
 	ThrottleReadBpsDevice   list[throttleDevice] `yaml:"throttleReadBpsDevice" doc:"Bytes read a second."`
 	ThrottleWriteBpsDevice  list[throttleDevice] `yaml:"throttleWriteBpsDevice" doc:"Bytes written a second."`
@@ -62,21 +62,21 @@ type blockIO struct {
 }
 
 type weightDevice struct {
-	Major      value[int64]  `yaml:"major" min:"0" max:"4095" default:"0" doc:"Major number of the device."`
-	Minor      value[int64]  `yaml:"minor" min:"0" max:"1048575" default:"0" doc:"Minor number of the device."`
-	Weight     value[uint16] `yaml:"weight" max:"1000" doc:"Weight against other cgroups."`
-	LeafWeight value[uint16] `yaml:"leafWeight" max:"1000" doc:"Weight against child cgroups, cgroup v1."`
+	Major      value[int64]  `yaml:"major" min:"0" max:"4095" default:"0" doc:"Major number of the device." example:"8"`
+	Minor      value[int64]  `yaml:"minor" min:"0" max:"1048575" default:"0" doc:"Minor number of the device." example:"0"`
+	Weight     value[uint16] `yaml:"weight" max:"1000" doc:"Weight against other cgroups." example:"500"`
+	LeafWeight value[uint16] `yaml:"leafWeight" max:"1000" doc:"Weight against child cgroups, cgroup v1." example:"500"`
 }
 
 type throttleDevice struct {
-	Major value[int64]  `yaml:"major" min:"0" max:"4095" default:"0" doc:"Major number of the device."`
-	Minor value[int64]  `yaml:"minor" min:"0" max:"1048575" default:"0" doc:"Minor number of the device."`
-	Rate  value[uint64] `yaml:"rate" default:"0" doc:"How many a second."`
+	Major value[int64]  `yaml:"major" min:"0" max:"4095" default:"0" doc:"Major number of the device." example:"8"`
+	Minor value[int64]  `yaml:"minor" min:"0" max:"1048575" default:"0" doc:"Minor number of the device." example:"0"`
+	Rate  value[uint64] `yaml:"rate" default:"0" doc:"How many a second." example:"1048576"`
 }
 
 type hugepageLimit struct {
 	PageSize value[uint64] `yaml:"pageSize,required" doc:"Size of the pages in bytes." example:"2097152"`
-	Limit    value[uint64] `yaml:"limit" default:"0" doc:"Bytes of such pages."`
+	Limit    value[uint64] `yaml:"limit" default:"0" doc:"Bytes of such pages." example:"4194304"`
 }
 
 type network struct {
@@ -86,7 +86,7 @@ type network struct {
 
 type interfacePriority struct {
 	Name     value[string] `yaml:"name" doc:"Name of the interface." example:"eth0"`
-	Priority value[uint32] `yaml:"priority" default:"0" doc:"Priority of the traffic."`
+	Priority value[uint32] `yaml:"priority" default:"0" doc:"Priority of the traffic." example:"5"`
 }
 
 // resources gives the limits of a container with a rule for each of its devices.

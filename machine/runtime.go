@@ -9,7 +9,7 @@ type runtime struct {
 	Mkdir      list[string]  `yaml:"mkdir" doc:"Directories to make after the mounts. A relative one is below the container's root filesystem." example:"[/var/lib/app]"`
 	Interfaces list[netif]   `yaml:"interfaces" doc:"Network interfaces to make or to move into the container."`
 	BindNS     value[bindNS] `yaml:"bindNS" merge:"keys" doc:"Paths on which the namespaces of the container are kept. Merged with the label key by key."`
-	Namespace  value[string] `yaml:"namespace" default:"services.linuxkit" doc:"Namespace of containerd for a service."`
+	Namespace  value[string] `yaml:"namespace" default:"services.linuxkit" doc:"Namespace of containerd for a service." example:"k8s.io"`
 }
 
 // netif is a network interface for a container.
@@ -22,13 +22,13 @@ type netif struct {
 
 // bindNS are paths for the namespaces of a container.
 type bindNS struct {
-	Cgroup value[string] `yaml:"cgroup" doc:"Path for the cgroup namespace."`
-	Ipc    value[string] `yaml:"ipc" doc:"Path for the IPC namespace."`
-	Mnt    value[string] `yaml:"mnt" doc:"Path for the mount namespace."`
+	Cgroup value[string] `yaml:"cgroup" doc:"Path for the cgroup namespace." example:"/run/cgroupns/app"`
+	Ipc    value[string] `yaml:"ipc" doc:"Path for the IPC namespace." example:"/run/ipcns/app"`
+	Mnt    value[string] `yaml:"mnt" doc:"Path for the mount namespace." example:"/run/mntns/app"`
 	Net    value[string] `yaml:"net" doc:"Path for the network namespace." example:"/run/netns/wg"`
-	Pid    value[string] `yaml:"pid" doc:"Path for the PID namespace."`
-	User   value[string] `yaml:"user" doc:"Path for the user namespace."`
-	Uts    value[string] `yaml:"uts" doc:"Path for the UTS namespace."`
+	Pid    value[string] `yaml:"pid" doc:"Path for the PID namespace." example:"/run/pidns/app"`
+	User   value[string] `yaml:"user" doc:"Path for the user namespace." example:"/run/userns/app"`
+	Uts    value[string] `yaml:"uts" doc:"Path for the UTS namespace." example:"/run/utsns/app"`
 }
 
 // runtimeJSON is runtime.json: what LinuxKit's guest prepares before it starts a container.

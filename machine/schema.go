@@ -47,21 +47,27 @@ const (
 //	noun     what diagnostics call an entry of the list
 //	also     names by which other tools know it, for suggestions
 type Field struct {
-	Name     string
-	Doc      string
-	Default  string
-	Example  string
-	Enum     []string
-	Min, Max *int64
-	Required bool
-	Type     *Type
+	Name      string
+	Doc       string
+	Default   string
+	Example   string
+	Enum      []string
+	Min, Max  *int64
+	Required  bool
+	KeepEmpty bool
+	Merge     string // Join, Keys or nothing
+	Type      *Type
 
-	index     int
-	id        bool
-	keepEmpty bool
-	merge     string
-	noun      string
+	index int
+	id    bool
+	noun  string
 }
+
+// What happens to a key that a label or an earlier source has too, where the later one does not replace it.
+const (
+	Join = "join" // the lists are joined
+	Keys = "keys" // the maps are merged key by key
+)
 
 // Schema describes the whole machine YAML, for reference pages and editors.
 func Schema() *Type { return schema() }
@@ -125,8 +131,8 @@ func fieldOf(s reflect.StructField, index int) *Field {
 		Max:       bound(s.Tag.Get("max")),
 		Type:      schemaOf(written(s.Type)),
 		index:     index,
-		keepEmpty: s.Tag.Get("empty") == "keep",
-		merge:     s.Tag.Get("merge"),
+		KeepEmpty: s.Tag.Get("empty") == "keep",
+		Merge:     s.Tag.Get("merge"),
 		noun:      s.Tag.Get("noun"),
 	}
 	for _, word := range key[1:] {

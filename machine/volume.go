@@ -12,7 +12,7 @@ type volume struct {
 	Name      value[volumeName] `yaml:"name,required,id" doc:"Name of the volume: small letters, digits, _ and -." example:"data"`
 	Image     value[reference]  `yaml:"image" doc:"Image whose files the volume holds at first. Without it the volume is empty." example:"slipwaybuild/data:v1"`
 	Readonly  value[bool]       `yaml:"readonly" default:"false" doc:"Whether containers can only read it. They must then bind it with ro."`
-	Format    value[string]     `yaml:"format" enum:"filesystem oci" default:"filesystem" doc:"filesystem: the files of the image. oci: the image itself as an OCI image layout."`
+	Format    value[string]     `yaml:"format" enum:"filesystem oci" default:"filesystem" doc:"filesystem: the files of the image. oci: the image itself as an OCI image layout." example:"oci"`
 	Platforms list[platform]    `yaml:"platforms" default:"all" doc:"With format oci: the platforms of the image to hold, as OS/ARCH[/VARIANT]." example:"[linux/amd64]"`
 }
 
