@@ -107,16 +107,20 @@ func stay(ctx context.Context, firmware vm.Firmware) error {
 	}
 	defer machine.Kill()
 	go func() {
-		var text string
 		if _, err := machine.WaitSSH(ctx, key); err != nil {
-			text = fmt.Sprintf("demo: %v\n", err)
-		} else {
-			text = fmt.Sprintf("Log in from another terminal, in this folder:\n\n    %s\n\n"+
-				"Power off, there:        nsenter --target 1 --mount poweroff\n"+
-				"Cut the power, here:     ctrl-a x\n\n", machine.SSHCommand(key))
+			fmt.Printf("\n\ndemo: %v\n", err)
+			return
 		}
-		// QEMU has made the terminal raw.
-		fmt.Print(strings.ReplaceAll("\n\n"+text, "\n", "\r\n"))
+		fmt.Printf(`
+
+Log in from another terminal, in this folder:
+
+    %s
+
+Power off, there:        nsenter --target 1 --mount poweroff
+Cut the power, here:     ctrl-a x
+
+`, machine.SSHCommand(key))
 	}()
 	return machine.Wait(ctx)
 }
@@ -189,7 +193,7 @@ func use(ctx context.Context, machine *vm.Machine, key vm.Key) (f figures, err e
 
 // session shows a login, and fails when the machine is not what it should be.
 func session(ctx context.Context, machine *vm.Machine, key vm.Key) error {
-	fmt.Printf("\n$ ssh root@…\n")
+	fmt.Printf("\n$ ssh -i %s -p %d root@127.0.0.1\n", key.Path, machine.SSHPort)
 	for _, step := range []struct {
 		command string
 		refused bool
@@ -200,7 +204,7 @@ func session(ctx context.Context, machine *vm.Machine, key vm.Key) error {
 		{command: "ls /var/config", refused: true},
 		{command: "nsenter --target 1 --mount ls -1 /var/config"},
 		{command: "sysctl net.ipv4.tcp_syncookies kernel.kptr_restrict fs.protected_symlinks"},
-		{command: `ps -o pid,args | grep -v '\['`}, // without the kernel's threads
+		{command: `ps -o pid,args | grep -v '^ *[0-9]* \['`}, // without the kernel's threads
 	} {
 		result, err := machine.SSH(ctx, key, step.command)
 		if err != nil {
