@@ -1,0 +1,20 @@
+package format
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/slipway-build/slipway/exporter"
+)
+
+// What the frontend offers is what can be written.
+func TestTablesAgree(t *testing.T) {
+	var offered []string
+	for _, f := range exporter.Formats {
+		offered = append(offered, f.Name)
+	}
+	slices.Sort(offered)
+	if !slices.Equal(offered, Names()) {
+		t.Errorf("offered: %q, written: %q", offered, Names())
+	}
+}
