@@ -6,6 +6,7 @@ package frontend
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -43,8 +44,8 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 	if b.lint, err = newLint(bc.LinterConfig, b.yaml().Data); err != nil {
 		return nil, err
 	}
-	if res, ok, err := bc.HandleSubrequest(ctx, b.requests()); ok || err != nil {
-		return res, err
+	if res, ok, err := b.request(ctx); ok || err != nil {
+		return res, b.locate(err)
 	}
 
 	m, err := b.parse()
@@ -92,18 +93,18 @@ func (b *builder) target(p *ocispecs.Platform) ocispecs.Platform {
 
 // machine builds one platform's output.
 func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, tools llb.State, platform ocispecs.Platform, warn bool) (*dockerui.BuildResult, error) {
-	images, err := b.resolve(ctx, m.ImageRefs(), platform)
-	if err != nil {
-		return nil, err
-	}
-	plan, err := m.Plan(images.configs())
+	plan, images, err := b.planned(ctx, m, platform)
 	if err != nil {
 		return nil, err
 	}
 	if warn {
-		if err := b.lint.warn(ctx, b.sources, append(m.Warnings(), plan.Warnings...)); err != nil {
+		if err := b.lint.warn(ctx, b.sources, slices.Concat(m.Warnings(), plan.Warnings)); err != nil {
 			return nil, err
 		}
+	}
+	layouts, err := b.layouts(ctx, plan.Layouts, platform)
+	if err != nil {
+		return nil, err
 	}
 	contexts, err := b.files(ctx, plan)
 	if err != nil {
@@ -119,7 +120,8 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 	}
 	state, err := graph.Machine(graph.Input{
 		Plan:        plan,
-		Images:      images.states(),
+		Images:      images.sources(),
+		Layouts:     layouts,
 		Contexts:    contexts,
 		Tools:       tools,
 		Builder:     b.ui.BuildPlatforms[0],
@@ -133,12 +135,13 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 		Compression:  compression,
 		Architecture: platform.Architecture,
 		Loaders:      opt.format.Loaders,
+		Tree:         opt.format.Tree,
 		Epoch:        opt.epoch,
 	})
 	if err != nil {
 		return nil, err
 	}
-	ref, err := b.solve(ctx, state)
+	ref, err := b.solve(ctx, state, b.ui.CacheImports...)
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +151,16 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 	}
 	created := time.Unix(epoch, 0).UTC()
 	return &dockerui.BuildResult{Reference: ref, Image: imageConfig(platform, created), Epoch: &created}, nil
+}
+
+// planned resolves the images and plans the machine.
+func (b *builder) planned(ctx context.Context, m *machine.Machine, p ocispecs.Platform) (*machine.Plan, images, error) {
+	images, err := b.resolve(ctx, m.ImageRefs(), p)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := m.Plan(images.configs())
+	return plan, images, err
 }
 
 // imageConfig describes the output where an image exporter is asked for it.
@@ -160,12 +173,12 @@ func imageConfig(p ocispecs.Platform, created time.Time) *dockerspec.DockerOCIIm
 }
 
 // solve submits a state. BuildKit works on it when its result is needed.
-func (b *builder) solve(ctx context.Context, st llb.State) (client.Reference, error) {
+func (b *builder) solve(ctx context.Context, st llb.State, imports ...client.CacheOptionsEntry) (client.Reference, error) {
 	def, err := st.Marshal(ctx, llb.WithCaps(b.ui.BuildOpts().LLBCaps))
 	if err != nil {
 		return nil, fmt.Errorf("marshal the graph: %w", err)
 	}
-	res, err := b.client.Solve(ctx, client.SolveRequest{Definition: def.ToPB(), CacheImports: b.ui.CacheImports})
+	res, err := b.client.Solve(ctx, client.SolveRequest{Definition: def.ToPB(), CacheImports: imports})
 	if err != nil {
 		return nil, err
 	}

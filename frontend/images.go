@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
@@ -17,6 +18,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -25,18 +27,20 @@ import (
 const decompressorsLabel = "build.slipway.kernel.initramfs"
 
 type image struct {
-	state  llb.State
-	digest digest.Digest
+	state  llb.State     // the root filesystem
+	layers []graph.Blob  // the same, bottom first, where they can be had
+	size   int64         // of the layers as they are stored, in bytes; 0 if unknown
+	digest digest.Digest // of the manifest or index that the reference names
 	config dockerspec.DockerOCIImage
 }
 
 // images holds what the machine's references stand for, by canonical name.
 type images map[string]image
 
-func (im images) states() map[string]llb.State {
-	out := make(map[string]llb.State, len(im))
+func (im images) sources() map[string]graph.Image {
+	out := make(map[string]graph.Image, len(im))
 	for name, i := range im {
-		out[name] = i.state
+		out[name] = graph.Image{Root: i.state, Layers: i.layers}
 	}
 	return out
 }
@@ -98,55 +102,107 @@ func (b *builder) resolve(ctx context.Context, refs []machine.ImageRef, p ocispe
 	return out, nil
 }
 
-// resolveOne takes a named context of the same name before the registry.
+// resolveOne takes a package folder or a named context of the same name before the registry.
 func (b *builder) resolveOne(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, error) {
 	if strings.HasPrefix(ref.Name, "@pkg:") {
 		return b.buildPackage(ctx, ref, p)
 	}
-	mode := b.ui.BuildOpts().Opts["image-resolve-mode"]
-	var out image
-	nc, err := b.ui.NamedContext(ref.Name, dockerui.ContextOpt{
-		NoDockerignore: true, Platform: &p, ResolveMode: mode, CaptureDigest: &out.digest,
-	})
-	if err != nil {
+	out, store, err := b.locateImage(ctx, ref, p)
+	if err != nil || store == nil {
 		return out, err
 	}
-	if nc != nil {
-		st, config, err := nc.Load(ctx)
-		if err != nil {
-			return out, err
-		}
-		if config != nil {
-			out.config = *config
-		}
-		out.state = *st
-		return out, nil
+	// The layers themselves serve better than the image unpacked: they keep what
+	// a rootless builder's snapshots cannot hold, and nothing is written twice.
+	if layers, size, err := b.layers(ctx, store, out.digest, p); err == nil {
+		out.layers, out.size = layers, size
+	}
+	return out, nil
+}
+
+// locateImage resolves a reference. The store is nil where the image's blobs
+// are out of reach, as of one that this build itself makes.
+func (b *builder) locateImage(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, *store, error) {
+	scheme, value := b.namedContext(ref.Name, p)
+	switch {
+	case scheme == "":
+		return b.registryImage(ctx, ref, ref.Name, p)
+	case scheme == "docker-image" && value != dockerui.EmptyImageName:
+		return b.registryImage(ctx, ref, value, p)
 	}
 
-	named, err := reference.ParseNormalizedNamed(ref.Name)
+	var out image
+	nc, err := b.ui.NamedContext(ref.Name, dockerui.ContextOpt{
+		NoDockerignore: true, Platform: &p, CaptureDigest: &out.digest,
+	})
 	if err != nil {
-		return out, err
+		return out, nil, err
 	}
-	name := reference.TagNameOnly(named).String()
+	st, config, err := nc.Load(ctx)
+	if err != nil {
+		return out, nil, err
+	}
+	out.state = *st
+	if config != nil {
+		out.config = *config
+	}
+	if scheme != "oci-layout" {
+		return out, nil, nil
+	}
+	stored, err := reference.Parse(value)
+	if err != nil {
+		return out, nil, err
+	}
+	named, ok := stored.(reference.Named)
+	if !ok {
+		return out, nil, fmt.Errorf("OCI layout %s has no name", value)
+	}
+	return out, layoutStore(b.ui.BuildOpts().SessionID, named.Name()), nil
+}
+
+// registryImage resolves an image of a registry, under the name that ref has in the YAML.
+func (b *builder) registryImage(ctx context.Context, ref machine.ImageRef, name string, p ocispecs.Platform) (image, *store, error) {
+	var out image
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return out, nil, err
+	}
+	name = reference.TagNameOnly(named).String()
 	// Not ResolveImageConfig: it forgets the resolve mode of --pull.
 	res, err := b.client.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: "docker-image://" + name}, sourceresolver.Opt{
 		LogName:  "[" + ref.Section + "] load metadata for " + name,
-		ImageOpt: &sourceresolver.ResolveImageOpt{Platform: &p, ResolveMode: mode},
+		ImageOpt: &sourceresolver.ResolveImageOpt{Platform: &p, ResolveMode: b.ui.BuildOpts().Opts["image-resolve-mode"]},
 	})
 	if err != nil {
-		return out, err
+		return out, nil, err
 	}
 	if res.Image == nil {
-		return out, fmt.Errorf("a source policy turns it into %s, which is no image", res.Op.GetIdentifier())
+		return out, nil, fmt.Errorf("a source policy turns it into %s, which is no image", res.Op.GetIdentifier())
 	}
 	if err := json.Unmarshal(res.Image.Config, &out.config); err != nil {
-		return out, fmt.Errorf("read its configuration: %w", err)
+		return out, nil, fmt.Errorf("read its configuration: %w", err)
 	}
 	out.digest = res.Image.Digest
 	pinned, err := reference.WithDigest(reference.TrimNamed(named), out.digest)
 	if err != nil {
-		return out, err
+		return out, nil, err
 	}
 	out.state = llb.Image(pinned.String(), llb.Platform(p), llb.WithCustomName("["+ref.Section+"] "+name+"@"+out.digest.String()))
-	return out, nil
+	return out, registryStore(reference.TrimNamed(named)), nil
+}
+
+// namedContext gives scheme and value of the named context that stands for an
+// image, or nothing.
+func (b *builder) namedContext(name string, p ocispecs.Platform) (scheme, value string) {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", ""
+	}
+	key := "context:" + strings.TrimSuffix(reference.FamiliarString(named), ":latest")
+	opts := b.ui.BuildOpts().Opts
+	text, ok := opts[key+"::"+platforms.FormatAll(p)]
+	if !ok {
+		text = opts[key]
+	}
+	scheme, value, _ = strings.Cut(text, ":")
+	return scheme, strings.TrimPrefix(value, "//")
 }

@@ -1,12 +1,17 @@
 package frontend
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerui"
+	"github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/frontend/subrequests"
 	lintreq "github.com/moby/buildkit/frontend/subrequests/lint"
 	"github.com/moby/buildkit/frontend/subrequests/outline"
 	"github.com/moby/buildkit/frontend/subrequests/targets"
@@ -15,14 +20,81 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// requests answers --call and --check. All of BuildKit's own requests are
-// answered: for one that is not, buildx would read the YAML as a Dockerfile.
-func (b *builder) requests() dockerui.RequestHandler {
-	return dockerui.RequestHandler{
-		Outline:     b.outline,
-		ListTargets: b.targets,
-		Lint:        b.check,
+// request is one that the user reaches by --call=NAME.
+type request struct {
+	subrequests.Request
+	answer func(*builder, context.Context) (*client.Result, error)
+}
+
+// ownRequests are Slipway's own, beside BuildKit's. The prefix is buildx's.
+func ownRequests() []request {
+	metadata := []subrequests.Named{{Name: "result.json"}, {Name: "result.txt"}}
+	return []request{
+		{subrequests.Request{
+			Name: "frontend.machine.plan", Version: "1.0.0", Type: subrequests.TypeRPC, Metadata: metadata,
+			Description: "Show every component with its image, its place and its configuration",
+		}, (*builder).plan},
+		{subrequests.Request{
+			Name: "frontend.machine.schema", Version: "1.0.0", Type: subrequests.TypeRPC, Metadata: metadata,
+			Description: "Print the JSON Schema of the machine YAML",
+		}, (*builder).schema},
 	}
+}
+
+// request answers --call and --check, if that is what the user typed. BuildKit's
+// own requests are all answered: for one that is not, buildx would read the
+// YAML as a Dockerfile.
+func (b *builder) request(ctx context.Context) (*client.Result, bool, error) {
+	id, ok := b.ui.BuildOpts().Opts["requestid"]
+	if !ok {
+		return nil, false, nil
+	}
+	if id == subrequests.RequestSubrequestsDescribe {
+		res, err := describe()
+		return res, true, err
+	}
+	for _, r := range ownRequests() {
+		if r.Name == id {
+			res, err := r.answer(b, ctx)
+			return res, true, err
+		}
+	}
+	return b.ui.HandleSubrequest(ctx, dockerui.RequestHandler{Outline: b.outline, ListTargets: b.targets, Lint: b.check})
+}
+
+// describe lists the requests. BuildKit's own description leaves the check out.
+func describe() (*client.Result, error) {
+	all := []subrequests.Request{
+		outline.SubrequestsOutlineDefinition,
+		targets.SubrequestsTargetsDefinition,
+		lintreq.SubrequestLintDefinition,
+		subrequests.SubrequestsDescribeDefinition,
+	}
+	for _, r := range ownRequests() {
+		all = append(all, r.Request)
+	}
+	data, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	if err := subrequests.PrintDescribe(data, &text); err != nil {
+		return nil, err
+	}
+	return result(data, text.Bytes(), subrequests.SubrequestsDescribeDefinition.Version), nil
+}
+
+func result(data, text []byte, version string) *client.Result {
+	res := client.NewResult()
+	res.AddMeta("result.json", data)
+	res.AddMeta("result.txt", text)
+	res.AddMeta("version", []byte(version))
+	return res
+}
+
+func (b *builder) schema(context.Context) (*client.Result, error) {
+	data := machine.JSONSchema()
+	return result(data, data, "1.0.0"), nil
 }
 
 func (b *builder) outline(context.Context) (*outline.Outline, error) {
@@ -84,13 +156,9 @@ func (b *builder) findings(ctx context.Context) (machine.Diagnostics, error) {
 	if err != nil {
 		return nil, err
 	}
-	images, err := b.resolve(ctx, m.ImageRefs(), b.target(nil))
+	plan, _, err := b.planned(ctx, m, b.target(nil))
 	if err != nil {
 		return m.Warnings(), err
 	}
-	plan, err := m.Plan(images.configs())
-	if err != nil {
-		return m.Warnings(), err
-	}
-	return append(m.Warnings(), plan.Warnings...), nil
+	return slices.Concat(m.Warnings(), plan.Warnings), nil
 }

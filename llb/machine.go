@@ -34,7 +34,9 @@ const (
 // Input is what a graph is made of besides the plan itself.
 type Input struct {
 	Plan   *machine.Plan
-	Images map[string]llb.State // root filesystem by canonical image name
+	Images map[string]Image // by canonical name
+	// Layouts are the images that the machine holds as OCI image layouts, by component.
+	Layouts map[string]Layout
 	// Contexts hold the files that [machine.Entry.Source] names, each below
 	// the name of its context.
 	Contexts map[string]llb.State
@@ -50,6 +52,24 @@ type Input struct {
 	Label string
 }
 
+// Image is where an image's files come from.
+type Image struct {
+	Root   llb.State // the root filesystem
+	Layers []Blob    // the same as layers, bottom first; preferred where there are any
+}
+
+// Layout is an image as it was published, for some or all platforms.
+type Layout struct {
+	Index Blob
+	Blobs []Blob // manifests, configurations and layers
+}
+
+// Blob is a file in the root of a state.
+type Blob struct {
+	State llb.State
+	Name  string
+}
+
 // Options are the user's choices for one output.
 type Options struct {
 	Format       string // of the exporter's table
@@ -58,6 +78,7 @@ type Options struct {
 	Compression  string // of the segments: an algorithm, or algorithm:level
 	Architecture string // of the machine, in Go's spelling
 	Loaders      bool   // the format needs boot loaders
+	Tree         bool   // the format is made of the files, not of the initrd
 	Epoch        *int64 // SOURCE_DATE_EPOCH, in seconds; nil for the exporter's own constant
 }
 
@@ -90,6 +111,13 @@ func Machine(in Input, opt Options) (llb.State, error) {
 		}
 		segments = append(segments, g.pack(tree, image))
 	}
+	for _, layout := range in.Plan.Layouts {
+		blobs, ok := in.Layouts[layout.Name]
+		if !ok {
+			return llb.State{}, fmt.Errorf("image %s of %s is not resolved", layout.Image, layout.Name)
+		}
+		segments = append(segments, g.layout(layout, blobs))
+	}
 	for _, generated := range []struct {
 		name    string
 		entries []machine.Entry
@@ -107,6 +135,9 @@ func Machine(in Input, opt Options) (llb.State, error) {
 		}
 		segments = append(segments, s)
 	}
+	if g.Tree {
+		return g.writeTree(boot, segments), nil
+	}
 	return g.write(boot, g.join(boot, segments)), nil
 }
 
@@ -115,37 +146,81 @@ type graph struct {
 	Options
 }
 
-func (g *graph) image(name string) (llb.State, error) {
-	st, ok := g.Images[name]
+func (g *graph) image(name string) (Image, error) {
+	image, ok := g.Images[name]
 	if !ok {
-		return llb.State{}, fmt.Errorf("image %s is not resolved", name)
+		return image, fmt.Errorf("image %s is not resolved", name)
 	}
-	return st, nil
+	return image, nil
+}
+
+// reads makes an image the input of a vertex.
+func (v *vertex) reads(image Image) {
+	if len(image.Layers) == 0 {
+		v.args = append(v.args, "--in", "/in")
+		v.mounts = append(v.mounts, mount{at: "/in", state: image.Root})
+	}
+	for i, l := range image.Layers {
+		at := fmt.Sprintf("/layers/%03d", i)
+		v.args = append(v.args, "--layer", at)
+		v.mounts = append(v.mounts, mount{at: at, state: l.State, path: l.Name, digested: true})
+	}
 }
 
 // pack makes one component's segment.
-func (g *graph) pack(t machine.Tree, image llb.State) llb.State {
-	return g.run(vertex{
+func (g *graph) pack(t machine.Tree, image Image) llb.State {
+	v := vertex{
 		component: t.Name,
 		name:      "pack " + t.Image,
-		args:      []string{"pack", "--in", "/in", "--prefix", t.Prefix, "--rules", t.Rules, "--compression", g.Compression},
-		mounts:    []mount{{at: "/in", state: image}},
+		args:      slices.Concat([]string{"pack", "--prefix", t.Prefix, "--rules", t.Rules}, g.encoding()),
 		cached:    true,
 		opts:      []llb.ConstraintsOpt{g.Location(t.Range)},
-	})
+	}
+	v.reads(image)
+	return g.run(v)
 }
 
 // kernel takes kernel, microcode and the kernel's own tar out of their image.
-func (g *graph) kernel(k *machine.Kernel, image llb.State) llb.State {
-	return g.run(vertex{
+func (g *graph) kernel(k *machine.Kernel, image Image) llb.State {
+	v := vertex{
 		component: "kernel",
 		name:      "pack " + k.Image,
-		args: []string{"kernel", "--in", "/in", "--binary", k.Binary, "--tar", k.Tar, "--ucode", k.Ucode,
-			"--compression", g.Compression},
-		mounts: []mount{{at: "/in", state: image}},
-		cached: true,
-		opts:   []llb.ConstraintsOpt{g.Location(k.Range)},
-	})
+		args:      slices.Concat([]string{"kernel", "--binary", k.Binary, "--tar", k.Tar, "--ucode", k.Ucode}, g.encoding()),
+		cached:    true,
+		opts:      []llb.ConstraintsOpt{g.Location(k.Range)},
+	}
+	v.reads(image)
+	return g.run(v)
+}
+
+// layout puts an image as it was published into a segment.
+func (g *graph) layout(l machine.Layout, image Layout) llb.State {
+	v := vertex{
+		component: l.Name,
+		name:      "pack " + l.Image,
+		args:      slices.Concat([]string{"layout", "--prefix", l.Prefix, "--name", l.Image, "--index", "/index"}, g.encoding()),
+		mounts:    []mount{{at: "/index", state: image.Index.State, path: image.Index.Name, digested: true}},
+		cached:    true,
+		opts:      []llb.ConstraintsOpt{g.Location(l.Range)},
+	}
+	for _, p := range l.Platforms {
+		v.args = append(v.args, "--platform", p)
+	}
+	for _, b := range image.Blobs {
+		at := path.Join("/blobs", b.Name)
+		v.args = append(v.args, "--blob", at)
+		v.mounts = append(v.mounts, mount{at: at, state: b.State, path: b.Name, digested: true})
+	}
+	return g.run(v)
+}
+
+// encoding says how segments are written: compressed for an initrd, else as
+// archives that the writer of a format can look into.
+func (g *graph) encoding() []string {
+	if g.Tree {
+		return []string{"--archive", "tar"}
+	}
+	return []string{"--compression", g.Compression}
 }
 
 // entriesWith gives the entries whose contents are secret, or the others.
@@ -159,7 +234,7 @@ func (g *graph) entries(name string, entries []machine.Entry) (llb.State, error)
 	v := vertex{
 		component: name,
 		name:      fmt.Sprintf("pack %d entries", len(entries)),
-		args:      []string{"entries", "--spec", "/spec/entries.json", "--compression", g.Compression},
+		args:      slices.Concat([]string{"entries", "--spec", "/spec/entries.json"}, g.encoding()),
 		cached:    true,
 	}
 	spec := slices.Clone(entries)
@@ -199,31 +274,24 @@ func (g *graph) join(boot llb.State, segments []llb.State) llb.State {
 		v.args = append(v.args, "--ucode", "/kernel/ucode.cpio")
 		v.mounts = append(v.mounts, mount{at: "/kernel", state: boot})
 	}
+	v.takes(segments)
+	return g.run(v)
+}
+
+// takes gives segments, in order, to a vertex. They are its last arguments.
+func (v *vertex) takes(segments []llb.State) {
 	for i, s := range segments {
 		at := fmt.Sprintf("/segments/%03d", i)
 		v.args = append(v.args, at)
 		v.mounts = append(v.mounts, mount{at: at, state: s})
 	}
-	return g.run(v)
 }
 
-// write makes the output format.
+// write makes a format of kernel and initrd.
 func (g *graph) write(boot, initrd llb.State) llb.State {
-	v := vertex{
-		component: g.Format,
-		name:      "write " + g.Name,
-		args: []string{"write", "--format", g.Format, "--name", g.Name, "--arch", g.Architecture,
-			"--initrd", "/initrd/initrd.img", "--cmdline", "/cmdline/cmdline"},
-		mounts: []mount{
-			{at: "/initrd", state: initrd},
-			{at: "/cmdline", state: g.file("cmdline", []byte(g.Plan.Cmdline))},
-		},
-	}
-	if g.Plan.Kernel != nil {
-		v.args = append(v.args, "--kernel", "/kernel/kernel")
-		v.mounts = append(v.mounts, mount{at: "/kernel", state: boot})
-		v.opts = append(v.opts, g.Location(g.Plan.Kernel.Range))
-	}
+	v := g.writer(boot)
+	v.args = append(v.args, "--arch", g.Architecture, "--initrd", "/initrd/initrd.img")
+	v.mounts = append(v.mounts, mount{at: "/initrd", state: initrd})
 	if g.Size > 0 {
 		v.args = append(v.args, "--size", strconv.FormatInt(g.Size, 10))
 	}
@@ -231,10 +299,35 @@ func (g *graph) write(boot, initrd llb.State) llb.State {
 		v.args = append(v.args, "--loaders", loadersPath)
 		v.mounts = append(v.mounts, mount{at: loadersPath, state: g.Tools, path: loadersPath})
 	}
+	return g.run(v)
+}
+
+// writeTree makes a format of the files.
+func (g *graph) writeTree(boot llb.State, segments []llb.State) llb.State {
+	v := g.writer(boot)
+	if k := g.Plan.Kernel; k != nil && k.Ucode != "" {
+		v.args = append(v.args, "--ucode", "/kernel/ucode.cpio")
+	}
+	v.takes(segments)
+	return g.run(v)
+}
+
+// writer is what the writers of all formats have.
+func (g *graph) writer(boot llb.State) vertex {
+	v := vertex{
+		component: g.Format,
+		name:      "write " + g.Name,
+		args:      []string{"write", "--format", g.Format, "--name", g.Name, "--cmdline", "/cmdline/cmdline"},
+		mounts:    []mount{{at: "/cmdline", state: g.file("cmdline", []byte(g.Plan.Cmdline))}},
+	}
+	if g.Plan.Kernel != nil {
+		v.args = append(v.args, "--kernel", "/kernel/kernel")
+		v.mounts = append(v.mounts, mount{at: "/kernel", state: boot})
+	}
 	if g.Epoch != nil {
 		v.env = []string{"SOURCE_DATE_EPOCH", strconv.FormatInt(*g.Epoch, 10)}
 	}
-	return g.run(v)
+	return v
 }
 
 type vertex struct {
@@ -252,6 +345,9 @@ type mount struct {
 	at    string
 	state llb.State
 	path  string // within state
+
+	// The state is named by its digest: no need to read it for its key.
+	digested bool
 }
 
 // run executes the exporter and returns its output folder. The root is empty,
@@ -271,6 +367,9 @@ func (g *graph) run(v vertex) llb.State {
 		mo := []llb.MountOption{llb.Readonly}
 		if m.path != "" {
 			mo = append(mo, llb.SourcePath(m.path))
+		}
+		if m.digested {
+			mo = append(mo, llb.ContentCache(llb.MountContentCacheOff))
 		}
 		opts = append(opts, llb.AddMount(m.at, m.state, mo...))
 	}

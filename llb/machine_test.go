@@ -33,10 +33,10 @@ func input() Input {
 			Configs: []machine.Entry{{Path: "containers/services/sshd/config.json", Type: "file", Mode: 0o644, Contents: []byte("{}")}},
 			Files:   []machine.Entry{{Path: "etc/app.conf", Type: "file", Mode: 0o600, Source: "context/app.conf"}, {Path: "etc/key", Type: "file", Mode: 0o600, Secret: "key"}},
 		},
-		Images: map[string]llb.State{
-			"docker.io/test/kernel:v1": llb.Image("docker.io/test/kernel:v1"),
-			"docker.io/test/init:v1":   llb.Image("docker.io/test/init:v1"),
-			"docker.io/test/sshd:v1":   llb.Image("docker.io/test/sshd:v1"),
+		Images: map[string]Image{
+			"docker.io/test/kernel:v1": {Root: llb.Image("docker.io/test/kernel:v1")},
+			"docker.io/test/init:v1":   {Root: llb.Image("docker.io/test/init:v1")},
+			"docker.io/test/sshd:v1":   {Layers: []Blob{{blob("a"), strings.Repeat("a", 64)}, {blob("b"), strings.Repeat("b", 64)}}},
 		},
 		Contexts:    map[string]llb.State{"context": llb.Local("context")},
 		Tools:       llb.Image("docker.io/slipwaybuild/slipway:1"),
@@ -44,6 +44,10 @@ func input() Input {
 		Location:    func(machine.Range) llb.ConstraintsOpt { return llb.WithDescription(nil) },
 		IgnoreCache: func(string) bool { return false },
 	}
+}
+
+func blob(digit string) llb.State {
+	return llb.ImageBlob("docker.io/test/sshd@sha256:" + strings.Repeat(digit, 64))
 }
 
 // The keys of a machine's vertices are what its cache rests on: a change of

@@ -1,0 +1,107 @@
+package test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// conformance is the corpus of measured machine YAMLs beside the checkout.
+const conformance = "../../shared/conformance"
+
+type conformanceCase struct {
+	Title  string   `json:"title"`
+	Inputs []string `json:"inputs"`
+	Arch   string   `json:"arch"`
+	OK     bool     `json:"ok"`
+}
+
+// Every case of the corpus builds through BuildKit to the tree that it
+// expects, or fails with what it must mention.
+func TestConformance(t *testing.T) {
+	requireStack(t)
+	if _, err := os.Stat(conformance); err != nil {
+		t.Skipf("the corpus is not beside the checkout: %v", err)
+	}
+	contexts := corpusContexts(t)
+	folders, err := filepath.Glob(filepath.Join(conformance, "cases", "*"))
+	if err != nil || len(folders) == 0 {
+		t.Fatal("no cases", err)
+	}
+	for _, folder := range folders {
+		name := filepath.Base(folder)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var c conformanceCase
+			data, err := os.ReadFile(filepath.Join(folder, "expected.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal(data, &c); err != nil {
+				t.Fatal(err)
+			}
+			out := t.TempDir()
+			args := append([]string{
+				"--progress=plain", "--build-arg=BUILDKIT_SYNTAX=slipwaybuild/slipway:1", "--build-arg=NAME=tree",
+				"--build-arg=OVERLAYS=" + strings.Join(c.Inputs[1:], ","),
+				"--platform=linux/" + c.Arch, "--target=tar", "-f", c.Inputs[0], "-o", out,
+			}, contexts...)
+			_, stderr, err := buildx(t, folder, append(args, ".")...)
+			result := filepath.Join(out, "tree.tar")
+			if !c.OK {
+				if err == nil {
+					t.Fatalf("%s: the build succeeded", c.Title)
+				}
+				if _, err := os.Stat(result); err == nil {
+					t.Error("a failed build left its output")
+				}
+				message := filepath.Join(t.TempDir(), "message.txt")
+				if err := os.WriteFile(message, []byte(stderr), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				compare(t, "--line", "--errors", conformance, name[:3], message)
+				return
+			}
+			if err != nil {
+				t.Fatalf("%s: %v\n%s", c.Title, err, stderr)
+			}
+			compare(t, conformance, name[:3], result)
+		})
+	}
+}
+
+func compare(t *testing.T, args ...string) {
+	t.Helper()
+	out, err := exec.Command("python3", append([]string{filepath.Join(conformance, "compare.py")}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Errorf("compare: %v\n%s", err, out)
+	}
+}
+
+// corpusContexts offers every image of the corpus under its name.
+func corpusContexts(t *testing.T) []string {
+	t.Helper()
+	layout, err := filepath.Abs(filepath.Join(conformance, "images"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(layout, "index.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index ocispecs.Index
+	if err := json.Unmarshal(data, &index); err != nil {
+		t.Fatal(err)
+	}
+	var args []string
+	for _, m := range index.Manifests {
+		name := m.Annotations[ocispecs.AnnotationRefName]
+		args = append(args, "--build-context="+name+"=oci-layout://"+layout+"@"+m.Digest.String())
+	}
+	return args
+}

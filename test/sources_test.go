@@ -1,0 +1,152 @@
+package test
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// write makes the files of a folder.
+func write(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// tree reads the files of a machine that was built to a tar.
+func tree(t *testing.T, name string) map[string]string {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	out := map[string]string{}
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[strings.TrimSuffix(h.Name, "/")] = string(data)
+	}
+}
+
+// A secret's bytes are in the machine, and neither in the cache nor in what is
+// told about the build.
+func TestSecret(t *testing.T) {
+	requireStack(t)
+	const secret, public = "kept-to-itself-5fa3", "for-everyone-81c0"
+	dir := machineYAML(t, "files:\n  - path: etc/secret\n    secret: token\n  - path: etc/public\n    source: public.txt\n")
+	write(t, dir, map[string]string{"public.txt": public, "token.txt": secret})
+	cache := filepath.Join(t.TempDir(), "cache")
+	_, stderr, err := buildx(t, dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out",
+		"--secret=id=token,src=token.txt", "--no-cache", "--metadata-file=metadata.json", "--provenance=mode=max",
+		"--cache-to=type=local,mode=max,compression=uncompressed,force-compression=true,dest="+cache, ".")
+	if err != nil {
+		t.Fatal(stderr)
+	}
+	if got := tree(t, filepath.Join(dir, "out", "machine.tar"))["etc/secret"]; got != secret {
+		t.Errorf("the machine has %q", got)
+	}
+	leaks, others := 0, 0
+	look := func(name string) {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(data, []byte(secret)) {
+			leaks++
+			t.Errorf("%s holds the secret", name)
+		}
+		others += bytes.Count(data, []byte(public))
+	}
+	err = filepath.WalkDir(cache, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			look(name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if others == 0 {
+		t.Error("the exported cache lacks even the public file: this test would find nothing")
+	}
+	look(filepath.Join(dir, "metadata.json"))
+
+	_, stderr, err = buildx(t, dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "--no-cache", "-o", "out2", ".")
+	if err == nil || !strings.Contains(stderr, "token") || !strings.Contains(stderr, ">>>     secret: token") {
+		t.Errorf("a missing secret: %v\n%s", err, stderr)
+	}
+}
+
+// Absolute paths and those of the home folder come from the context "host".
+func TestHostFiles(t *testing.T) {
+	requireStack(t)
+	host := t.TempDir()
+	write(t, host, map[string]string{"etc/motd": "hello", "home/me/.profile": "mine"})
+	dir := machineYAML(t, "files:\n  - path: etc/motd\n    source: /etc/motd\n  - path: root/.profile\n    source: ~/.profile\n  - path: etc/none\n    source: none\n    optional: true\n")
+	args := []string{"--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out", "."}
+
+	_, stderr, err := buildx(t, dir, args...)
+	if err == nil || !strings.Contains(stderr, "--build-context host=/") || !strings.Contains(stderr, ">>>     source: /etc/motd") {
+		t.Errorf("without the context: %v\n%s", err, stderr)
+	}
+	_, stderr, err = buildx(t, dir, append([]string{"--build-context=host=" + host, "--build-arg=HOME=/home/me"}, args...)...)
+	if err != nil {
+		t.Fatal(stderr)
+	}
+	files := tree(t, filepath.Join(dir, "out", "machine.tar"))
+	if files["etc/motd"] != "hello" || files["root/.profile"] != "mine" {
+		t.Errorf("got %q and %q", files["etc/motd"], files["root/.profile"])
+	}
+	if _, ok := files["etc/none"]; ok {
+		t.Error("an optional file that does not exist is there")
+	}
+}
+
+// A package folder is built in the same build as the machine.
+func TestPackageFolder(t *testing.T) {
+	requireStack(t)
+	dir := machineYAML(t, "services:\n  - name: hello\n    image: \"@pkg:pkg/hello\"\n")
+	write(t, dir, map[string]string{
+		"pkg/hello/build.yml":  "image: hello\norg: test\nbuildArgs:\n  - GREETING=hi\nconfig:\n  capabilities: [CAP_SYS_TIME]\n",
+		"pkg/hello/Dockerfile": "FROM slipwaybuild/rngd:v1\nARG GREETING\nCOPY <<EOF /greeting\n${GREETING} all\nEOF\nCOPY data /data\nCMD [\"/sbin/rngd\"]\n",
+		"pkg/hello/data":       "data",
+	})
+	_, stderr, err := buildx(t, dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out", ".")
+	if err != nil {
+		t.Fatal(stderr)
+	}
+	files := tree(t, filepath.Join(dir, "out", "machine.tar"))
+	bundle := "containers/services/hello/"
+	if got := files[bundle+"lower/greeting"]; got != "hi all\n" {
+		t.Errorf("greeting %q", got)
+	}
+	if got := files[bundle+"lower/data"]; got != "data" {
+		t.Errorf("data %q", got)
+	}
+	if !strings.Contains(files[bundle+"config.json"], "CAP_SYS_TIME") {
+		t.Error("the config of build.yml is not in config.json")
+	}
+}
