@@ -325,7 +325,7 @@ func (g *graph) writer(boot llb.State) vertex {
 		v.mounts = append(v.mounts, mount{at: "/kernel", state: boot})
 	}
 	if g.Epoch != nil {
-		v.env = []string{"SOURCE_DATE_EPOCH", strconv.FormatInt(*g.Epoch, 10)}
+		v.args = append(v.args, "--epoch", strconv.FormatInt(*g.Epoch, 10))
 	}
 	return v
 }
@@ -334,7 +334,6 @@ type vertex struct {
 	component string
 	name      string
 	args      []string
-	env       []string // name, value
 	mounts    []mount
 	secrets   []llb.RunOption
 	cached    bool // worth a place in a remote cache of any mode
@@ -359,9 +358,6 @@ func (g *graph) run(v vertex) llb.State {
 		llb.AddMount(exporterPath, g.Tools, llb.SourcePath(exporterPath), llb.Readonly),
 		llb.Network(llb.NetModeNone),
 		llb.WithCustomName("[" + g.Label + v.component + "] " + v.name),
-	}
-	if v.env != nil {
-		opts = append(opts, llb.AddEnv(v.env[0], v.env[1]))
 	}
 	for _, m := range v.mounts {
 		mo := []llb.MountOption{llb.Readonly}

@@ -84,7 +84,10 @@ func TestAWS(t *testing.T) {
 	requireStack(t)
 	disk := awsDisk(t)
 	for _, firmware := range []vm.Firmware{vm.BIOS, vm.UEFI} {
-		t.Run(string(firmware), func(t *testing.T) { testAWS(t, disk, firmware) })
+		t.Run(string(firmware), func(t *testing.T) {
+			t.Parallel()
+			testAWS(t, disk, firmware)
+		})
 	}
 }
 

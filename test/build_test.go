@@ -87,7 +87,7 @@ func TestBadInput(t *testing.T) {
 			name: "disk smaller than its content",
 			yaml: "kernel:\n  image: slipwaybuild/kernel:v1\n",
 			args: []string{"--target", "raw", "--build-arg", "SIZE=10M"},
-			want: []string{`SIZE=10M is too small by 26M`, `give SIZE=36M or more`},
+			want: []string{`SIZE 10M is too small by 26M: kernel, initrd and boot loaders need 36M`},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

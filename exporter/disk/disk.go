@@ -149,9 +149,17 @@ func New(c Contents, l Loaders, size int64, t time.Time) (*Raw, error) {
 		case size == 0:
 			return r, nil
 		}
-		return nil, fmt.Errorf("a size of %d bytes is too small by %d bytes: kernel, initrd and boot loaders need a disk of %d bytes (%dM)",
-			size, smallest-size, smallest, smallest/mebibyte)
+		return nil, fmt.Errorf("SIZE %s is too small by %s: kernel, initrd and boot loaders need %s",
+			inMebibytes(size), inMebibytes(smallest-size), inMebibytes(smallest))
 	}
+}
+
+// inMebibytes writes a size as users give it, where it is a whole number of MiB.
+func inMebibytes(size int64) string {
+	if size%mebibyte != 0 {
+		return fmt.Sprintf("%d bytes", size)
+	}
+	return fmt.Sprintf("%dM", size/mebibyte)
 }
 
 // layOut gives the disk a size and divides it.
