@@ -10,6 +10,7 @@ type Format struct {
 	Files       []string // what is written; NAME stands for the prefix
 	Disk        bool     // has a size that the user may choose
 	Loaders     bool     // needs the boot loaders
+	Tree        bool     // is made of the tree (tar segments), not of the initramfs
 }
 
 // Formats lists every output format, the default first.
@@ -25,6 +26,12 @@ var Formats = []Format{
 		Files:       []string{"NAME.raw"},
 		Disk:        true,
 		Loaders:     true,
+	},
+	{
+		Name:        "tar",
+		Description: "root filesystem as a tar archive",
+		Files:       []string{"NAME.tar"},
+		Tree:        true,
 	},
 }
 

@@ -1,16 +1,31 @@
-// Command slipway-exporter packs files into initramfs segments and writes
-// output formats. It runs inside the build, from an empty root filesystem.
+// Command slipway-exporter packs files into segments of a root filesystem and
+// writes output formats. It runs inside the build, from an empty root filesystem.
 //
 // Usage:
 //
-//	slipway-exporter pack    --in DIR --prefix PATH --rules init|container|volume|none --compression C --out DIR
-//	slipway-exporter kernel  --in DIR --binary PATH --tar PATH --ucode PATH --compression C --out DIR
-//	slipway-exporter entries --spec FILE --source DIR --compression C --out DIR
-//	slipway-exporter join    --ucode FILE --out DIR SEGMENTDIR...
+//	slipway-exporter pack    IMAGE --prefix PATH --rules init|container|volume|none ARCHIVE --out DIR
+//	slipway-exporter kernel  IMAGE --binary PATH --tar PATH --ucode PATH ARCHIVE --out DIR
+//	slipway-exporter entries --spec FILE --source DIR ARCHIVE --out DIR
+//	slipway-exporter join    --ucode FILE --out DIR SEGMENT...
 //	slipway-exporter write   --format FORMAT --name NAME --kernel FILE --initrd FILE --cmdline FILE --arch ARCH --size BYTES --loaders DIR --epoch SECONDS --out DIR
+//	slipway-exporter write   --format FORMAT --name NAME --kernel FILE --ucode FILE --cmdline FILE --epoch SECONDS --out DIR SEGMENT...
 //
-// A compression C is zstd[:1-22], gzip[:1-9] or none. The environment has no
-// influence: SOURCE_DATE_EPOCH comes as --epoch, for formats that store times.
+// An IMAGE is a directory with a root filesystem, --in DIR, or the blobs of the
+// layers of an OCI image, the bottom one first: --layer FILE --layer FILE ...
+// They are tar archives, uncompressed or compressed by gzip or zstd.
+//
+// An ARCHIVE is --archive cpio --compression C, where C is zstd[:1-22],
+// gzip[:1-9] or none, or --archive tar, which is never compressed. Segments for
+// join are cpio, those for write are tar. A SEGMENT is the directory that the
+// first three commands were given as --out, or NAME=DIR, where messages shall
+// call it NAME.
+//
+// The second form of write is for formats that are made of files and not of an
+// initramfs: tar. Its first segment has the directories of the machine, what
+// follows lies over it.
+//
+// The environment has no influence: SOURCE_DATE_EPOCH comes as --epoch, for
+// formats that store times.
 package main
 
 import (
@@ -23,6 +38,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/output"
 	"github.com/slipway-build/slipway/exporter/segment"
@@ -56,41 +72,44 @@ func run(args []string, report io.Writer) error {
 
 func pack(args []string, _ io.Writer) error {
 	flags := newFlags("pack")
-	in := flags.String("in", "", "`directory` with the root filesystem of the image")
+	image := flags.image()
 	prefix := flags.String("prefix", "", "`path` in the machine under which the files go")
 	rules := flags.String("rules", string(segment.RulesNone), "init, container, volume or none")
-	compression := flags.compression()
-	out := flags.String("out", "", "`directory` for the segment")
-	if err := flags.parse(args, "in", "out"); err != nil {
+	packer, err := flags.packer(args)
+	if err != nil {
 		return err
 	}
-	return segment.Pack(*in, strings.Trim(*prefix, "/"), segment.Rules(*rules), *compression, *out, warn)
+	if err := flags.oneOf(image); err != nil {
+		return err
+	}
+	return packer.Pack(*image, strings.Trim(*prefix, "/"), segment.Rules(*rules))
 }
 
 func kernel(args []string, _ io.Writer) error {
 	flags := newFlags("kernel")
-	in := flags.String("in", "", "`directory` with the root filesystem of the kernel image")
+	image := flags.image()
 	binary := flags.String("binary", "kernel", "`path` of the kernel in it")
 	tar := flags.String("tar", "kernel.tar", "`path` of the archive with the modules; empty for none")
 	ucode := flags.String("ucode", "", "`path` of the microcode archive; empty for none")
-	compression := flags.compression()
-	out := flags.String("out", "", "`directory` for kernel, microcode and segment")
-	if err := flags.parse(args, "in", "binary", "out"); err != nil {
+	packer, err := flags.packer(args, "binary")
+	if err != nil {
 		return err
 	}
-	return segment.Kernel(*in, *binary, *tar, *ucode, *compression, *out, warn)
+	if err := flags.oneOf(image); err != nil {
+		return err
+	}
+	return packer.Kernel(*image, *binary, *tar, *ucode)
 }
 
 func entries(args []string, _ io.Writer) error {
 	flags := newFlags("entries")
 	spec := flags.String("spec", "", "JSON `file` with the entries")
 	source := flags.String("source", "", "`directory` that the sources of files are in")
-	compression := flags.compression()
-	out := flags.String("out", "", "`directory` for the segment")
-	if err := flags.parse(args, "spec", "out"); err != nil {
+	packer, err := flags.packer(args, "spec")
+	if err != nil {
 		return err
 	}
-	return segment.Entries(*spec, *source, *compression, *out)
+	return packer.Entries(*spec, *source)
 }
 
 func join(args []string, _ io.Writer) error {
@@ -105,7 +124,7 @@ func join(args []string, _ io.Writer) error {
 		return errors.New("join: no segment directories given")
 	}
 	return output.File(filepath.Join(*out, "initrd.img"), func(f *os.File) error {
-		return segment.Join(f, *ucode, flags.Args())
+		return segment.Join(f, *ucode, flags.segments())
 	})
 }
 
@@ -115,16 +134,19 @@ func write(args []string, report io.Writer) error {
 	name := flags.String("format", "", "output `format`: "+strings.Join(format.Names(), " or "))
 	flags.StringVar(&m.Name, "name", "", "`prefix` of the output files")
 	flags.StringVar(&m.Kernel, "kernel", "", "kernel `file`; empty for none")
-	flags.StringVar(&m.Initrd, "initrd", "", "initramfs `file`")
+	flags.StringVar(&m.Initrd, "initrd", "", "initramfs `file`, unless the format is made of segments")
+	flags.StringVar(&m.Ucode, "ucode", "", "microcode `file`, if it exists, for a format made of segments")
 	cmdline := flags.String("cmdline", "", "`file` with the kernel command line; empty for none")
 	flags.StringVar(&m.Architecture, "arch", "amd64", "architecture of the machine")
 	flags.Int64Var(&m.Size, "size", 0, "size of a disk in `bytes`; 0 for the smallest")
 	flags.StringVar(&m.Loaders, "loaders", "", "`directory` with the boot loaders, for disks")
-	epoch := flags.Int64("epoch", 0, "time for formats that store one, in `seconds` since 1970")
+	epoch := flags.Int64("epoch", exporter.Epoch, "time for formats that store one, in `seconds` since 1970")
 	out := flags.String("out", "", "`directory` for the output files")
-	if err := flags.parse(args, "format", "name", "initrd", "out"); err != nil {
+	flags.positional = true
+	if err := flags.parse(args, "format", "name", "out"); err != nil {
 		return err
 	}
+	m.Segments = flags.segments()
 	m.Time = time.Unix(*epoch, 0)
 	if *cmdline != "" {
 		text, err := os.ReadFile(*cmdline)
@@ -159,17 +181,63 @@ func newFlags(command string) *flagSet {
 	return flags
 }
 
-// compression defines the flag --compression.
-func (f *flagSet) compression() *segment.Compression {
-	c, err := segment.ParseCompression("zstd")
-	if err != nil {
-		panic(err)
-	}
-	f.Func("compression", "zstd[:1-22], gzip[:1-9] or none", func(s string) error {
-		c, err = segment.ParseCompression(s)
-		return err
+// image defines --in and --layer, of which there must be one.
+func (f *flagSet) image() *segment.Image {
+	var image segment.Image
+	f.StringVar(&image.Dir, "in", "", "`directory` with the root filesystem of the image")
+	f.Func("layer", "`file` with a layer of the image, instead of --in; repeated, the bottom one first", func(s string) error {
+		image.Layers = append(image.Layers, s)
+		return nil
 	})
-	return &c
+	return &image
+}
+
+func (f *flagSet) oneOf(image *segment.Image) error {
+	if (image.Dir == "") == (len(image.Layers) == 0) {
+		return fmt.Errorf("%s: give either --in or --layer", f.Name())
+	}
+	return nil
+}
+
+// packer defines the flags that say which segment is made, and parses args.
+func (f *flagSet) packer(args []string, required ...string) (segment.Packer, error) {
+	p := segment.Packer{Warn: warn}
+	archive := f.String("archive", string(segment.CPIO), "cpio, for an initramfs, or tar")
+	compression := f.String("compression", "", "of cpio: zstd[:1-22], gzip[:1-9] or none (default zstd)")
+	f.StringVar(&p.Out, "out", "", "`directory` for the segment")
+	if err := f.parse(args, append(required, "out")...); err != nil {
+		return p, err
+	}
+	p.Archive = segment.Archive(*archive)
+	switch p.Archive {
+	case segment.CPIO:
+		if *compression == "" {
+			*compression = "zstd"
+		}
+	case segment.Tar:
+		if *compression == "" {
+			*compression = "none"
+		}
+		if *compression != "none" {
+			return p, fmt.Errorf("%s: --compression %s: tar segments are not compressed", f.Name(), *compression)
+		}
+	default:
+		return p, fmt.Errorf("%s: --archive %s: use cpio or tar", f.Name(), *archive)
+	}
+	var err error
+	if p.Compression, err = segment.ParseCompression(*compression); err != nil {
+		return p, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return p, nil
+}
+
+// segments reads the arguments after the flags.
+func (f *flagSet) segments() []segment.Dir {
+	var dirs []segment.Dir
+	for _, arg := range f.Args() {
+		dirs = append(dirs, segment.ParseDir(arg))
+	}
+	return dirs
 }
 
 // parse reads args and makes sure that the required flags have a value.

@@ -1,8 +1,8 @@
 // Package format writes the output formats of a machine.
 //
-// A format is a function of its own file that takes a Machine and writes files
-// into a directory, and a line in the table below. The bytes of a file depend on
-// the Machine alone.
+// A format is a line in the table exporter.Formats, and a function of its own file
+// that takes a Machine and writes files into a directory. The bytes of a file
+// depend on the Machine alone.
 package format
 
 import (
@@ -14,15 +14,22 @@ import (
 	"strings"
 	"time"
 
+	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/exporter/output"
+	"github.com/slipway-build/slipway/exporter/segment"
 )
 
 // Machine is what there is to write.
 type Machine struct {
-	Name         string // prefix of the output files
-	Kernel       string // file name; "" for none
-	Initrd       string // file name
-	Cmdline      string // kernel command line
+	Name    string // prefix of the output files
+	Kernel  string // file name; "" for none
+	Cmdline string // kernel command line
+	// Initrd is the file name of the initramfs. Formats that are made of the
+	// tree take the segments and the microcode (file name; "" or a missing
+	// file for none) instead.
+	Initrd       string
+	Segments     []segment.Dir
+	Ucode        string
 	Architecture string // as GOARCH
 	// Size of a disk in bytes; 0 for the smallest that fits. Formats that
 	// are no disk do not look at it.
@@ -31,33 +38,40 @@ type Machine struct {
 	Time    time.Time // for formats that store times
 }
 
-// formats is the table of all formats. A format returns the files it wrote.
-var formats = map[string]func(m Machine, out string, warn func(string)) ([]string, error){
+// writers has a function for each of exporter.Formats. It returns the files it
+// wrote.
+var writers = map[string]func(m Machine, out string, warn func(string)) ([]string, error){
 	"kernel+initrd": kernelInitrd,
 	"raw":           raw,
+	"tar":           tarball,
 }
 
-// Names lists all formats.
+// Names lists all formats, the default first.
 func Names() []string {
 	var names []string
-	for name := range formats {
-		names = append(names, name)
+	for _, f := range exporter.Formats {
+		names = append(names, f.Name)
 	}
-	slices.Sort(names)
 	return names
 }
 
 // Write writes a format into the directory out and returns the names of its
 // files. If it fails, none of these is incomplete.
 func Write(format string, m Machine, out string, warn func(string)) ([]string, error) {
-	write, ok := formats[format]
-	if !ok {
+	i := slices.Index(Names(), format)
+	if i < 0 {
 		return nil, fmt.Errorf("unknown format %q; the formats are %s", format, strings.Join(Names(), ", "))
+	}
+	switch fromTree := exporter.Formats[i].Tree; {
+	case fromTree && (len(m.Segments) == 0 || m.Initrd != ""):
+		return nil, fmt.Errorf("%s is made of segments: give their directories and no initramfs", format)
+	case !fromTree && (len(m.Segments) > 0 || m.Initrd == ""):
+		return nil, fmt.Errorf("%s is made of an initramfs: give one and no segments", format)
 	}
 	if m.Name == "" || filepath.Base(m.Name) != m.Name || strings.HasPrefix(m.Name, ".") {
 		return nil, fmt.Errorf("name %q cannot be the start of a file name", m.Name)
 	}
-	files, err := write(m, out, warn)
+	files, err := writers[format](m, out, warn)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", format, err)
 	}

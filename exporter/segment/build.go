@@ -7,32 +7,70 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/slipway-build/slipway/exporter/output"
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-// Pack makes the segment of an image whose root filesystem is in the directory
-// in, to stand at prefix ("" for the root) in the machine. It writes FileName
-// into the directory out and, for RulesInit, APKName if the image has such a
-// database. What an initramfs cannot hold is told by warn.
-func Pack(in, prefix string, rules Rules, c Compression, out string, warn func(string)) error {
-	if prefix != "" {
-		if err := tree.CheckPath(prefix); err != nil {
-			return fmt.Errorf("prefix: %w", err)
-		}
+// Image is the root filesystem of an image, unpacked or not.
+type Image struct {
+	Dir    string   // where it is unpacked
+	Layers []string // or the files of its layers, the bottom one first
+}
+
+// read gives the tree of the image. Contents can be opened until close is
+// called. What layers hold is spooled in a directory.
+func (i Image) read(spool string) (entries []tree.Entry, close func(), err error) {
+	if len(i.Layers) == 0 {
+		entries, err = tree.ReadDir(i.Dir)
+		return entries, func() {}, err
 	}
-	entries, err := tree.ReadDir(in)
+	layers, close, err := tree.OpenLayers(i.Layers, spool)
+	if err != nil {
+		return nil, nil, err
+	}
+	if entries, err = tree.ReadLayers(layers); err != nil {
+		close()
+		return nil, nil, err
+	}
+	return entries, close, nil
+}
+
+// Archive is the form of a segment.
+type Archive string
+
+// The forms of segments.
+const (
+	CPIO Archive = "cpio" // for an initramfs
+	Tar  Archive = "tar"  // for Tree
+)
+
+// Packer makes segments.
+type Packer struct {
+	Out         string // directory for the files that are made
+	Archive     Archive
+	Compression Compression          // of CPIO
+	Warn        func(message string) // is told what a segment cannot hold
+}
+
+// Pack makes the segment of an image, to stand at prefix ("" for the root) in
+// the machine: FileName and, for RulesInit, APKName if the image has such a
+// database.
+func (p Packer) Pack(image Image, prefix string, rules Rules) error {
+	if err := checkPrefix(prefix); err != nil {
+		return err
+	}
+	entries, close, err := image.read(p.Out)
 	if err != nil {
 		return err
 	}
+	defer close()
 	if rules == RulesInit {
 		if database, ok := APKDatabase(entries); ok {
-			err := output.File(filepath.Join(out, APKName), func(f *os.File) error {
-				return writeContent(f, database, database.Size, make([]byte, 64<<10))
-			})
-			if err != nil {
+			if err := copyTo(filepath.Join(p.Out, APKName), database); err != nil {
 				return err
 			}
 		}
@@ -40,8 +78,17 @@ func Pack(in, prefix string, rules Rules, c Compression, out string, warn func(s
 	if entries, err = Apply(rules, entries); err != nil {
 		return err
 	}
-	warnCapabilities(entries, warn)
-	return toFile(out, Under(prefix, entries), c)
+	return p.write(Under(prefix, entries))
+}
+
+func checkPrefix(prefix string) error {
+	if prefix == "" {
+		return nil
+	}
+	if err := tree.CheckPath(prefix); err != nil {
+		return fmt.Errorf("prefix: %w", err)
+	}
+	return nil
 }
 
 // Names of the files that Kernel writes beside FileName.
@@ -50,83 +97,78 @@ const (
 	UcodeName  = "ucode.cpio"
 )
 
-// Kernel takes apart a kernel image whose root filesystem is in the directory
-// in. It writes into the directory out the kernel itself (binary), as
+// Kernel takes apart a kernel image. It makes the kernel itself (binary), as
 // KernelName, the microcode archive (ucode, "" for none; it may be missing), as
-// UcodeName, and the segment of the tar archive with the modules (archive, ""
-// for none), whose entries keep their names and attributes.
-func Kernel(in, binary, archive, ucode string, c Compression, out string, warn func(string)) error {
-	root, err := os.OpenRoot(in)
+// UcodeName, both with the permissions that they have in the image, and the
+// segment of the tar archive with the modules (archive, "" for none), whose
+// entries keep their names and attributes.
+func (p Packer) Kernel(image Image, binary, archive, ucode string) error {
+	entries, close, err := image.read(p.Out)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	missing := func(name, advice string) error {
-		return fmt.Errorf("kernel image has no file %q; it holds %s; %s", name, listFiles(root), advice)
+	defer close()
+	find := func(name string) (e tree.Entry, found bool, err error) {
+		e, err = tree.Find(entries, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return e, false, nil
+		}
+		if err != nil {
+			err = fmt.Errorf("kernel image: %w", err)
+		}
+		return e, e.Type == tree.File, err
 	}
-	if found, err := take(root, binary, filepath.Join(out, KernelName)); err != nil {
-		return fmt.Errorf("kernel image: %w", err)
-	} else if !found {
+	missing := func(name, advice string) error {
+		return fmt.Errorf("kernel image has no file %q; it holds %s; %s", name, listFiles(entries), advice)
+	}
+	e, found, err := find(binary)
+	if err != nil {
+		return err
+	}
+	if !found {
 		return missing(binary, "set kernel.binary to the kernel's path")
 	}
+	if err := copyTo(filepath.Join(p.Out, KernelName), e); err != nil {
+		return err
+	}
 	if ucode != "" {
-		if _, err := take(root, ucode, filepath.Join(out, UcodeName)); err != nil {
-			return fmt.Errorf("kernel image: %w", err)
+		e, found, err := find(ucode)
+		if err == nil && found {
+			err = copyTo(filepath.Join(p.Out, UcodeName), e)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if archive == "" {
 		return nil
 	}
-	if found, err := isFile(root, archive); err != nil {
-		return fmt.Errorf("kernel image: %w", err)
-	} else if !found {
+	if e, found, err = find(archive); err != nil {
+		return err
+	}
+	if !found {
 		return missing(archive, "set kernel.tar to the path of the archive with the modules, or to none")
 	}
-	f, err := root.Open(archive)
+	if e.Size == 0 {
+		return fmt.Errorf("kernel image: %s is empty", archive)
+	}
+	content, err := e.Open()
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	entries, err := tree.ReadTar(f, info.Size())
+	defer content.Close()
+	modules, err := tree.ReadTar(content, e.Size)
 	if err != nil {
 		return fmt.Errorf("kernel image: %s: %w", archive, err)
 	}
-	warnCapabilities(entries, warn)
-	return toFile(out, entries, c)
-}
-
-// take copies a regular file out of root, if it is there.
-func take(root *os.Root, name, to string) (bool, error) {
-	found, err := isFile(root, name)
-	if err != nil || !found {
-		return false, err
-	}
-	return true, output.File(to, func(f *os.File) error {
-		src, err := root.Open(name)
-		if err != nil {
-			return err
-		}
-		defer src.Close()
-		_, err = io.Copy(f, src)
-		return err
-	})
-}
-
-func isFile(root *os.Root, name string) (bool, error) {
-	info, err := root.Stat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil && info.Mode().IsRegular(), err
+	// The root of an archive says nothing about that of a machine.
+	modules = slices.DeleteFunc(modules, func(e tree.Entry) bool { return e.Path == "." })
+	return p.write(modules)
 }
 
 // Entries makes the segment of a spec file (see ReadSpec), with sources below
 // the directory source; "" if there are none.
-func Entries(spec, source string, c Compression, out string) error {
+func (p Packer) Entries(spec, source string) error {
 	f, err := os.Open(spec)
 	if err != nil {
 		return err
@@ -143,40 +185,60 @@ func Entries(spec, source string, c Compression, out string) error {
 	if err != nil {
 		return err
 	}
-	return toFile(out, entries, c)
+	return p.write(entries)
 }
 
-func toFile(dir string, entries []tree.Entry, c Compression) error {
-	return output.File(filepath.Join(dir, FileName), func(f *os.File) error {
-		return Write(f, entries, c)
+// write makes the segment.
+func (p Packer) write(entries []tree.Entry) error {
+	if p.Archive == CPIO {
+		warnCapabilities(entries, p.Warn)
+	}
+	return output.File(filepath.Join(p.Out, FileName), func(f *os.File) error {
+		if p.Archive == Tar {
+			return tree.WriteTar(f, entries, time.Unix(0, 0))
+		}
+		return Write(f, entries, p.Compression)
 	})
+}
+
+// copyTo makes a file with the content and the permissions of e.
+func copyTo(name string, e tree.Entry) error {
+	err := output.File(name, func(f *os.File) error {
+		if e.Size == 0 {
+			return nil
+		}
+		content, err := e.Open()
+		if err != nil {
+			return err
+		}
+		defer content.Close()
+		n, err := io.Copy(f, content)
+		if err == nil && n != e.Size {
+			return fmt.Errorf("read %d of %d bytes", n, e.Size)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return os.Chmod(name, fs.FileMode(e.Mode)&fs.ModePerm)
 }
 
 // listFiles names the files of an image for an error message: all of them
 // unless they are many.
-func listFiles(root *os.Root) string {
+func listFiles(entries []tree.Entry) string {
 	const limit = 10
 	var names []string
-	more := 0
-	err := fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir():
-		case len(names) < limit:
-			names = append(names, name)
-		default:
-			more++
+	for _, e := range entries {
+		if e.Type != tree.Dir {
+			names = append(names, e.Path)
 		}
-		return nil
-	})
-	switch {
-	case err != nil:
-		return fmt.Sprintf("what cannot be listed (%v)", err)
+	}
+	switch more := len(names) - limit; {
 	case len(names) == 0:
 		return "no file at all"
 	case more > 0:
-		return fmt.Sprintf("%s and %d more", strings.Join(names, ", "), more)
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:limit], ", "), more)
 	}
 	return strings.Join(names, ", ")
 }

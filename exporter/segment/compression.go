@@ -1,11 +1,11 @@
 package segment
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 
@@ -93,17 +93,23 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// detect finds the algorithm of a segment by its first bytes. The level cannot
-// be seen: it is the default.
-func detect(r *bufio.Reader) (Compression, error) {
-	head, err := r.Peek(6)
-	if err != nil && !errors.Is(err, io.EOF) {
+// detect finds the algorithm of a cpio segment by its first bytes. The level
+// cannot be seen: it is the default.
+func detect(name string) (Compression, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return Compression{}, err
+	}
+	defer f.Close()
+	var head [6]byte
+	n, err := io.ReadFull(f, head[:])
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return Compression{}, err
 	}
 	for magic, name := range map[string]string{"\x28\xb5\x2f\xfd": "zstd", "\x1f\x8b": "gzip", "070701": "none"} {
-		if bytes.HasPrefix(head, []byte(magic)) {
+		if bytes.HasPrefix(head[:n], []byte(magic)) {
 			return ParseCompression(name)
 		}
 	}
-	return Compression{}, fmt.Errorf("not a segment: it starts with % x", head)
+	return Compression{}, fmt.Errorf("%s is no cpio segment: it starts with % x", name, head[:n])
 }

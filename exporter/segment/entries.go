@@ -116,7 +116,7 @@ func (s Spec) fromSource(source *os.Root) (tree.Entry, error) {
 	if !info.Mode().IsRegular() {
 		return tree.Entry{}, fmt.Errorf("source %s is no regular file", s.Source)
 	}
-	return tree.Entry{Path: s.Path, Type: tree.File, Size: info.Size(), Open: func() (io.ReadCloser, error) {
+	return tree.Entry{Path: s.Path, Type: tree.File, Size: info.Size(), Open: func() (tree.Content, error) {
 		return source.Open(s.Source)
 	}}, nil
 }

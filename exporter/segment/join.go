@@ -1,7 +1,6 @@
 package segment
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -33,44 +32,83 @@ func APKDatabase(entries []tree.Entry) (tree.Entry, bool) {
 	return tree.Entry{}, false
 }
 
-// Join writes to w the initramfs that the segments in dirs make, in that
-// order. A microcode archive goes first and uncompressed, as the kernel wants
-// it (Linux, Documentation/arch/x86/microcode.rst); ucode is its file name, ""
-// or a missing file for none.
+// Join writes to w the initramfs that cpio segments make, in their order. A
+// microcode archive goes first and uncompressed, as the kernel wants it (Linux,
+// Documentation/arch/x86/microcode.rst); ucode is its file name, "" or a
+// missing file for none.
 //
-// If several of dirs have an apk database, a segment that holds all of them
-// follows the last of these, compressed as that one is.
-func Join(w io.Writer, ucode string, dirs []string) error {
+// If several of the segments have an apk database, a segment that holds all of
+// them follows the last of these, compressed as that one is.
+func Join(w io.Writer, ucode string, segments []Dir) error {
 	if ucode != "" {
 		err := appendFile(w, ucode)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("microcode: %w", err)
 		}
 	}
-	var databases []string
-	lastDatabase := -1
-	for i, dir := range dirs {
-		name := filepath.Join(dir, APKName)
-		switch _, err := os.Stat(name); {
-		case err == nil:
-			databases = append(databases, name)
-			lastDatabase = i
-		case !errors.Is(err, fs.ErrNotExist):
-			return err
-		}
+	databases, err := findDatabases(segments)
+	if err != nil {
+		return err
 	}
-	for i, dir := range dirs {
-		name := filepath.Join(dir, FileName)
+	for i, segment := range segments {
+		name := filepath.Join(segment.Path, FileName)
 		if err := appendFile(w, name); err != nil {
 			return err
 		}
-		if i == lastDatabase && len(databases) > 1 {
-			if err := mergeDatabases(w, databases, name); err != nil {
-				return fmt.Errorf("merge apk databases: %w", err)
-			}
+		if !databases.mergedAfter(i) {
+			continue
+		}
+		merged, err := databases.merge()
+		if err != nil {
+			return err
+		}
+		compression, err := detect(name)
+		if err != nil {
+			return err
+		}
+		if err := Write(w, []tree.Entry{merged}, compression); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// databases are the apk databases of segments.
+type databases struct {
+	files []string
+	last  int // segment that has the last of them
+}
+
+func findDatabases(segments []Dir) (databases, error) {
+	var found databases
+	for i, segment := range segments {
+		name := filepath.Join(segment.Path, APKName)
+		switch _, err := os.Stat(name); {
+		case err == nil:
+			found.files, found.last = append(found.files, name), i
+		case !errors.Is(err, fs.ErrNotExist):
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// mergedAfter tells whether there is a database of all to follow a segment.
+func (d databases) mergedAfter(segment int) bool {
+	return len(d.files) > 1 && segment == d.last
+}
+
+// merge gives the database of all, each followed by two newlines.
+func (d databases) merge() (tree.Entry, error) {
+	var merged []byte
+	for _, name := range d.files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return tree.Entry{}, fmt.Errorf("merge apk databases: %w", err)
+		}
+		merged = append(append(merged, data...), "\n\n"...)
+	}
+	return tree.NewFile(apkDatabase, 0o644, string(merged)), nil
 }
 
 // appendFile copies a file, which the kernel needs aligned, to w.
@@ -86,27 +124,4 @@ func appendFile(w io.Writer, name string) error {
 	}
 	_, err = w.Write(make([]byte, -n&(alignment-1)))
 	return err
-}
-
-// mergeDatabases writes a segment with one apk database of all, each followed
-// by two newlines, compressed like the segment in the file like.
-func mergeDatabases(w io.Writer, databases []string, like string) error {
-	f, err := os.Open(like)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	compression, err := detect(bufio.NewReader(f))
-	if err != nil {
-		return fmt.Errorf("%s: %w", like, err)
-	}
-	var merged []byte
-	for _, name := range databases {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		merged = append(append(merged, data...), "\n\n"...)
-	}
-	return Write(w, []tree.Entry{tree.NewFile(apkDatabase, 0o644, string(merged))}, compression)
 }

@@ -1,15 +1,20 @@
-// Package segment makes the parts of an initramfs.
+// Package segment makes the parts of a machine's root filesystem.
+//
+// A segment is an archive of one component's files: a cpio archive, as part of
+// an initramfs, or a tar archive, as part of every other form of the root
+// filesystem.
 //
 // Linux unpacks a sequence of cpio archives, each compressed or not, with NULs
 // between them (Linux, Documentation/driver-api/early-userspace/
-// buffer-format.rst). A segment is one of them: one newc archive that ends in
+// buffer-format.rst). A cpio segment is one of them: one newc archive that ends in
 // its trailer, one compression frame, padded with NULs to a multiple of 4
 // bytes. Join puts segments after each other; a later segment overrides files
 // and attributes of an earlier one and removes nothing.
 //
 // Entries are sorted, inodes numbered from 1 and times are 0, so a segment
-// depends on nothing but what it holds. Extended attributes are lost: newc
-// has no place for them.
+// depends on nothing but what it holds. Extended attributes are lost in cpio
+// segments: newc has no place for them. Tar segments are not compressed and
+// lose nothing; Tree puts them together.
 package segment
 
 import (
@@ -25,7 +30,7 @@ import (
 // archive at such offsets only.
 const alignment = 4
 
-// Write writes entries, in their order, as one segment to w.
+// Write writes entries, in their order, as one cpio segment to w.
 func Write(w io.Writer, entries []tree.Entry, c Compression) error {
 	counter := &countingWriter{w: w}
 	compressor, err := c.newWriter(counter)

@@ -36,11 +36,17 @@ func compression(t testing.TB, s string) Compression {
 	return c
 }
 
+// packer makes cpio segments.
+func packer(t testing.TB, c, out string) Packer {
+	t.Helper()
+	return Packer{Out: out, Archive: CPIO, Compression: compression(t, c), Warn: func(string) {}}
+}
+
 // segmentOf packs a directory and returns the segment.
 func segmentOf(t testing.TB, dir, prefix string, rules Rules, c Compression) []byte {
 	t.Helper()
 	out := t.TempDir()
-	if err := Pack(dir, prefix, rules, c, out, func(string) {}); err != nil {
+	if err := packer(t, c.String(), out).Pack(Image{Dir: dir}, prefix, rules); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(filepath.Join(out, FileName))
@@ -321,7 +327,7 @@ func TestUnder(t *testing.T) {
 func TestFileChangesSize(t *testing.T) {
 	for content, want := range map[string]string{"ab": "content is shorter", "abcd": "content is longer"} {
 		e := tree.NewFile("f", 0o644, "abc")
-		e.Open = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil }
+		e.Open = tree.NewFile("", 0, content).Open
 		err := Write(io.Discard, []tree.Entry{e}, compression(t, "none"))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%d bytes for 3: error %v, want %q", len(content), err, want)
@@ -340,7 +346,7 @@ func TestNoPartialSegment(t *testing.T) {
 	if err := f.Truncate(1 << 32); err != nil {
 		t.Skipf("no sparse files here: %v", err)
 	}
-	err = Pack(dir, "", RulesNone, compression(t, "none"), out, func(string) {})
+	err = packer(t, "none", out).Pack(Image{Dir: dir}, "", RulesNone)
 	if err == nil || !strings.Contains(err.Error(), "big has 4294967296 bytes") {
 		t.Errorf("error %v", err)
 	}
@@ -361,7 +367,9 @@ func TestPackWarnsAboutCapabilities(t *testing.T) {
 		t.Skipf("cannot set capabilities: %v", err)
 	}
 	var warnings []string
-	if err := Pack(dir, "", RulesNone, compression(t, "none"), t.TempDir(), func(w string) { warnings = append(warnings, w) }); err != nil {
+	p := packer(t, "none", t.TempDir())
+	p.Warn = func(w string) { warnings = append(warnings, w) }
+	if err := p.Pack(Image{Dir: dir}, "", RulesNone); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"ping loses its file capabilities: an initramfs cannot hold them"}; !slices.Equal(warnings, want) {

@@ -3,7 +3,6 @@ package tree
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -69,7 +68,7 @@ func stat(name, rel string, inodes inodeTable) (Entry, error) {
 		e.Type = File
 		e.Size = st.Size
 		if e.Size > 0 {
-			e.Open = func() (io.ReadCloser, error) { return os.Open(name) }
+			e.Open = func() (Content, error) { return os.Open(name) }
 		}
 	case unix.S_IFDIR:
 		e.Type = Dir

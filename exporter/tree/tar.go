@@ -2,171 +2,167 @@ package tree
 
 import (
 	"archive/tar"
-	"errors"
 	"fmt"
 	"io"
 	"math"
 	"path"
 	"strings"
+	"time"
 )
 
 // ReadTar reads the tree that unpacking an uncompressed tar archive gives: a
-// later entry replaces an earlier one of the same path, a hard link has the
-// file that its target was at that point of the archive, directories that the
-// archive leaves out are 0755 root. The result is sorted by path.
+// later entry replaces an earlier one of the same path, a hard link is another
+// name of the file that its target was at that point of the archive,
+// directories that the archive leaves out are 0755 root, and symbolic links in
+// the place of directories are followed inside the tree. The result is sorted
+// by path; it has the root only if the archive has.
 //
 // Contents are read from r when a writer asks for them. The format is that of
-// POSIX.1-2001 (pax) with the extensions of archive/tar; sparse files are
-// refused, because their content is not one piece of the archive.
+// POSIX.1-2001 (pax) with the extensions of archive/tar; global headers have no
+// effect; sparse files are refused, because their content is not one piece of
+// the archive.
 func ReadTar(r io.ReaderAt, size int64) ([]Entry, error) {
-	section := io.NewSectionReader(r, 0, size)
-	archive := tar.NewReader(section)
-	files := map[string]Entry{}
-	var inodes uint64
-	for {
-		hdr, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read tar: %w (the archive must be an uncompressed tar)", err)
-		}
-		name := cleanTarName(hdr.Name)
-		if name == "." {
-			continue
-		}
-		if err := CheckPath(name); err != nil {
-			return nil, fmt.Errorf("read tar: %w", err)
-		}
-		for _, n := range []int64{int64(hdr.Uid), int64(hdr.Gid), hdr.Devmajor, hdr.Devminor} {
-			if n < 0 || n > math.MaxUint32 {
-				return nil, fmt.Errorf("read tar: %s: owner or device number %d is out of range", name, n)
-			}
-		}
-		e := Entry{Path: name, Mode: uint32(hdr.Mode) & ModeMask, UID: uint32(hdr.Uid), GID: uint32(hdr.Gid), Xattrs: tarXattrs(hdr)}
-		switch hdr.Typeflag {
-		case tar.TypeReg:
-			e.Type = File
-			e.Size = hdr.Size
-			if isSparse(hdr) {
-				return nil, errSparse(name)
-			}
-			// tar.Reader reads whole blocks only, so after a header the
-			// section stands at the first byte of the content.
-			offset, err := section.Seek(0, io.SeekCurrent)
-			if err != nil {
-				return nil, fmt.Errorf("read tar: %w", err)
-			}
-			e.Open = func() (io.ReadCloser, error) {
-				return io.NopCloser(io.NewSectionReader(r, offset, e.Size)), nil
-			}
-		case tar.TypeDir:
-			e.Type = Dir
-		case tar.TypeSymlink:
-			e.Type = Symlink
-			e.Mode = 0o777
-			e.Link = hdr.Linkname
-		case tar.TypeChar, tar.TypeBlock:
-			e.Type = Char
-			if hdr.Typeflag == tar.TypeBlock {
-				e.Type = Block
-			}
-			e.Major, e.Minor = uint32(hdr.Devmajor), uint32(hdr.Devminor)
-		case tar.TypeFifo:
-			e.Type = FIFO
-		case tar.TypeLink:
-			target, ok := files[cleanTarName(hdr.Linkname)]
-			if !ok {
-				return nil, fmt.Errorf("read tar: hard link %s: its target %s does not come before it", name, hdr.Linkname)
-			}
-			if target.Type == Dir {
-				return nil, fmt.Errorf("read tar: hard link %s: its target %s is a directory", name, hdr.Linkname)
-			}
-			if target.Path == name {
-				continue
-			}
-			if target.Inode == 0 {
-				inodes++
-				target.Inode = inodes
-				files[target.Path] = target
-			}
-			e = target
-			e.Path = name
-		case tar.TypeXGlobalHeader:
-			continue
-		case tar.TypeGNUSparse:
-			return nil, errSparse(name)
-		default:
-			return nil, fmt.Errorf("read tar: %s has type %q, which a root filesystem cannot hold", name, hdr.Typeflag)
-		}
-		if err := checkReplace(files, e); err != nil {
-			return nil, fmt.Errorf("read tar: %w", err)
-		}
-		files[name] = e
+	u := newUnpacker()
+	if err := u.unpack(io.NewSectionReader(r, 0, size), false); err != nil {
+		return nil, fmt.Errorf("read tar: %w", err)
 	}
-	return collect(files), nil
+	return u.entries(), nil
 }
 
-// cleanTarName brings the names that tar programs write for one file to one
-// form: "./lib/", "lib" and "/lib" are "lib".
-func cleanTarName(name string) string {
-	return path.Clean(strings.TrimLeft(name, "/"))
-}
-
-// checkReplace refuses what would not unpack: something below a file, or a
-// file in the place of a directory that is not empty.
-func checkReplace(files map[string]Entry, e Entry) error {
-	for dir := path.Dir(e.Path); dir != "."; dir = path.Dir(dir) {
-		parent, ok := files[dir]
-		if !ok {
-			files[dir] = NewDir(dir)
+// WriteTar writes entries, in their order, as one tar archive: POSIX.1-2001
+// (pax) headers, numeric owners without names, extended attributes as
+// SCHILY.xattr records, and hard links as links to the first entry of their
+// group. All files have the modification time mtime.
+func WriteTar(w io.Writer, entries []Entry, mtime time.Time) error {
+	archive := tar.NewWriter(w)
+	first := map[uint64]string{} // path by inode
+	buf := make([]byte, 256<<10)
+	for _, e := range entries {
+		hdr := tarHeader(e)
+		hdr.ModTime = mtime
+		// Not every unpacker can link symbolic links.
+		if e.Inode != 0 && e.Type != Symlink {
+			if target, ok := first[e.Inode]; ok {
+				hdr.Typeflag, hdr.Linkname, hdr.Size = tar.TypeLink, target, 0
+			} else {
+				first[e.Inode] = e.Path
+			}
+		}
+		if err := archive.WriteHeader(hdr); err != nil {
+			return fmt.Errorf("write tar: %s: %w", e.Path, err)
+		}
+		if hdr.Size == 0 {
 			continue
 		}
-		if parent.Type != Dir {
-			return fmt.Errorf("%s lies below %s, which is a %s", e.Path, dir, parent.Type)
+		if err := copyContent(archive, e, buf); err != nil {
+			return fmt.Errorf("write tar: %s: %w", e.Path, err)
 		}
 	}
-	if old, ok := files[e.Path]; ok && old.Type == Dir && e.Type != Dir {
-		return fmt.Errorf("%s is a %s, but was a directory before", e.Path, e.Type)
+	if err := archive.Close(); err != nil {
+		return fmt.Errorf("write tar: %w", err)
 	}
 	return nil
 }
 
-func collect(files map[string]Entry) []Entry {
-	entries := make([]Entry, 0, len(files))
-	for _, e := range files {
-		entries = append(entries, e)
+func copyContent(w io.Writer, e Entry, buf []byte) error {
+	content, err := e.Open()
+	if err != nil {
+		return err
 	}
-	Sort(entries)
-	return entries
+	defer content.Close()
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{content}, buf)
+	if err == nil && n < e.Size {
+		return fmt.Errorf("content is shorter than its size says by %d bytes", e.Size-n)
+	}
+	return err
+}
+
+var tarTypes = map[Type]byte{
+	File: tar.TypeReg, Dir: tar.TypeDir, Symlink: tar.TypeSymlink, Char: tar.TypeChar, Block: tar.TypeBlock, FIFO: tar.TypeFifo,
 }
 
 // xattrPrefix is how star, and everyone after it, stores xattrs in pax records.
 const xattrPrefix = "SCHILY.xattr."
 
-func tarXattrs(hdr *tar.Header) map[string]string {
-	var attrs map[string]string
+func tarHeader(e Entry) *tar.Header {
+	hdr := &tar.Header{
+		Format:   tar.FormatPAX,
+		Typeflag: tarTypes[e.Type],
+		Name:     e.Path,
+		Mode:     int64(e.Mode),
+		Uid:      int(e.UID),
+		Gid:      int(e.GID),
+		Linkname: e.Link,
+	}
+	switch e.Type {
+	case File:
+		hdr.Size = e.Size
+	case Dir:
+		hdr.Name += "/"
+	case Char, Block:
+		hdr.Devmajor, hdr.Devminor = int64(e.Major), int64(e.Minor)
+	}
+	for name, value := range e.Xattrs {
+		if hdr.PAXRecords == nil {
+			hdr.PAXRecords = map[string]string{}
+		}
+		hdr.PAXRecords[xattrPrefix+name] = value
+	}
+	return hdr
+}
+
+// tarEntry gives the file that a header describes, without path and content.
+// It is nil for hard links, which are no files of their own.
+func tarEntry(hdr *tar.Header) (*Entry, error) {
+	for _, n := range []int64{int64(hdr.Uid), int64(hdr.Gid), hdr.Devmajor, hdr.Devminor} {
+		if n < 0 || n > math.MaxUint32 {
+			return nil, fmt.Errorf("owner or device number %d is out of range", n)
+		}
+	}
+	e := &Entry{Mode: uint32(hdr.Mode) & ModeMask, UID: uint32(hdr.Uid), GID: uint32(hdr.Gid)}
 	for key, value := range hdr.PAXRecords {
 		if name, ok := strings.CutPrefix(key, xattrPrefix); ok {
-			if attrs == nil {
-				attrs = map[string]string{}
+			if e.Xattrs == nil {
+				e.Xattrs = map[string]string{}
 			}
-			attrs[name] = value
+			e.Xattrs[name] = value
 		}
-	}
-	return attrs
-}
-
-// isSparse tells whether a pax archive stores the file in pieces.
-func isSparse(hdr *tar.Header) bool {
-	for key := range hdr.PAXRecords {
+		// Pax archives store the pieces of sparse files as regular files.
 		if strings.HasPrefix(key, "GNU.sparse.") {
-			return true
+			hdr.Typeflag = tar.TypeGNUSparse
 		}
 	}
-	return false
+	switch hdr.Typeflag {
+	case tar.TypeReg:
+		e.Type, e.Size = File, hdr.Size
+	case tar.TypeDir:
+		e.Type = Dir
+	case tar.TypeSymlink:
+		e.Type, e.Mode, e.Link = Symlink, 0o777, hdr.Linkname
+	case tar.TypeChar, tar.TypeBlock:
+		e.Type = Char
+		if hdr.Typeflag == tar.TypeBlock {
+			e.Type = Block
+		}
+		e.Major, e.Minor = uint32(hdr.Devmajor), uint32(hdr.Devminor)
+	case tar.TypeFifo:
+		e.Type = FIFO
+	case tar.TypeLink:
+		return nil, nil
+	case tar.TypeGNUSparse:
+		return nil, fmt.Errorf("it is a sparse file: make the archive without --sparse")
+	default:
+		return nil, fmt.Errorf("it has type %q, which a root filesystem cannot hold", hdr.Typeflag)
+	}
+	return e, nil
 }
 
-func errSparse(name string) error {
-	return fmt.Errorf("read tar: %s is a sparse file: make the archive without --sparse", name)
+// cleanTarName brings the names that tar programs write for one file to one
+// form: "./lib/", "lib" and "/lib" are "lib".
+func cleanTarName(name string) (string, error) {
+	name = path.Clean(strings.TrimLeft(name, "/"))
+	if name == "." {
+		return name, nil
+	}
+	return name, CheckPath(name)
 }

@@ -1,7 +1,8 @@
 // Package tree models a file tree that is about to be written in some format.
 //
-// A tree is a list of entries. It can be read from a directory (ReadDir) or
-// from a tar archive (ReadTar); the writers of formats see no difference.
+// A tree is a list of entries. It can be read from a directory (ReadDir), from
+// the layers of an image (ReadLayers) or from a tar archive (ReadTar), and
+// trees can be merged (Merge); the writers of formats see no difference.
 // Contents are opened one by one when a writer reaches them, so a tree of any
 // size costs memory for its names only.
 package tree
@@ -69,7 +70,14 @@ type Entry struct {
 	// Xattrs are extended attributes by their full name.
 	Xattrs map[string]string
 	// Open opens the content of a File: Size bytes. Nil if Size is 0.
-	Open func() (io.ReadCloser, error)
+	Open func() (Content, error)
+}
+
+// Content is the content of a file, opened.
+type Content interface {
+	io.Reader
+	io.ReaderAt
+	io.Closer
 }
 
 // NewDir returns a directory with mode 0755 that belongs to root.
@@ -79,8 +87,8 @@ func NewDir(path string) Entry {
 
 // NewFile returns a file of root with the given content.
 func NewFile(path string, mode uint32, content string) Entry {
-	return Entry{Path: path, Type: File, Mode: mode, Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
-		return io.NopCloser(strings.NewReader(content)), nil
+	return Entry{Path: path, Type: File, Mode: mode, Size: int64(len(content)), Open: func() (Content, error) {
+		return sectionContent{io.NewSectionReader(strings.NewReader(content), 0, int64(len(content)))}, nil
 	}}
 }
 

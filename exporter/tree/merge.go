@@ -1,0 +1,120 @@
+package tree
+
+import (
+	"fmt"
+	"path"
+	"strings"
+)
+
+// Part is a tree that lies over others.
+type Part struct {
+	Name    string // for messages: what the entries come from
+	Entries []Entry
+}
+
+// Merge lays parts over each other, in their order, and gives the one tree that
+// they make, sorted by path. A directory has the children of all parts and the
+// attributes that the last part with an entry for it gives; of anything else
+// the last part counts. Names that were hard links of one file stay so, unless
+// a later part has an entry for them. Directories that no part has are 0755 root.
+//
+// No part removes what another has put into a directory: it is an error if one
+// has a symbolic link or a file where another has a directory with something in
+// it.
+func Merge(parts []Part) ([]Entry, error) {
+	m := merger{}
+	var inodes uint64
+	for _, part := range parts {
+		var highest uint64
+		for _, e := range part.Entries {
+			highest = max(highest, e.Inode)
+			if e.Inode != 0 {
+				e.Inode += inodes
+			}
+			if err := m.add(e, part.Name); err != nil {
+				return nil, err
+			}
+		}
+		inodes += highest
+	}
+	entries := make([]Entry, 0, len(m))
+	links := map[uint64]int{}
+	for _, e := range m {
+		entries = append(entries, e.Entry)
+		links[e.Inode]++
+	}
+	for i, e := range entries {
+		if links[e.Inode] == 1 {
+			entries[i].Inode = 0
+		}
+	}
+	Sort(entries)
+	return entries, nil
+}
+
+// merger holds the entries of a tree by path.
+type merger map[string]*merged
+
+type merged struct {
+	Entry
+	part     string  // that it comes from
+	child    *merged // of a directory: one of those in it
+	replaced *merged // by a directory: what was no directory
+}
+
+func (m merger) add(e Entry, part string) error {
+	added := &merged{Entry: e, part: part}
+	if e.Path != "." {
+		parent, err := m.parent(added)
+		if err != nil {
+			return err
+		}
+		parent.child = added
+	}
+	old := m[e.Path]
+	switch {
+	case old == nil:
+	case old.Type == Dir && e.Type == Dir:
+		added.child, added.replaced = old.child, old.replaced
+	case old.Type == Dir && old.child != nil:
+		return conflict(added, old.child)
+	case e.Type == Dir:
+		added.replaced = old
+	}
+	m[e.Path] = added
+	return nil
+}
+
+// parent finds the directory that e is in.
+func (m merger) parent(e *merged) (*merged, error) {
+	dir := path.Dir(e.Path)
+	parent := m[dir]
+	switch {
+	case parent == nil:
+		if err := m.add(NewDir(dir), e.part); err != nil {
+			return nil, err
+		}
+		return m[dir], nil
+	case parent.Type != Dir:
+		return nil, conflict(parent, e)
+	case parent.replaced != nil && parent.replaced.Type == Symlink:
+		return nil, conflict(parent.replaced, e)
+	}
+	return parent, nil
+}
+
+// conflict is the error that one path is a directory, in which below lies, and
+// something else too.
+func conflict(other, below *merged) error {
+	if other.Type != Symlink {
+		return fmt.Errorf("%s of %s lies below %s, which is a %s in %s: remove one of them or choose another path",
+			below.Path, below.part, other.Path, other.Type, other.part)
+	}
+	target := other.Link
+	if !strings.HasPrefix(target, "/") {
+		target = path.Join("/", path.Dir(other.Path), target)
+	}
+	real := path.Join(target, strings.TrimPrefix(below.Path, other.Path))
+	return fmt.Errorf("%s of %s lies below %s, which is a symlink to %s in %s: put it at %s",
+		below.Path, below.part, other.Path, other.Link, other.part, strings.TrimPrefix(real, "/"))
+}
