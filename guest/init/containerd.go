@@ -121,7 +121,7 @@ func (c *containerd) start(ctx context.Context, b *bundle.Bundle, logs *logs) (*
 	if _, err := c.tasks.Start(ctx, &tasks.StartRequest{ContainerID: b.Name}); err != nil {
 		return nil, fmt.Errorf("start the task: %w", err)
 	}
-	s := &service{name: b.Name, done: make(chan struct{})}
+	s := &service{name: b.Name, pid: int(task.Pid), done: make(chan struct{})}
 	s.signal = func(signal syscall.Signal) error {
 		_, err := c.tasks.Kill(ctx, &tasks.KillRequest{
 			ContainerID: b.Name, Signal: uint32(signal), All: signal == syscall.SIGKILL,

@@ -242,6 +242,25 @@ func TestQuote(t *testing.T) {
 	}
 }
 
+// The first process of a PID namespace does not get signals that it does not catch.
+func TestIsDeaf(t *testing.T) {
+	for _, c := range []struct {
+		nspid, caught string
+		want          bool
+	}{
+		{"216\t1", "0000000000000000", true},
+		{"216\t1", "0000000000004000", false}, // SIGTERM is number 15
+		{"216\t7", "0000000000000000", false},
+		{"216", "0000000000000000", false},
+		{"216\t1", "?", false},
+	} {
+		status := "Name:\trngd\nNSpid:\t" + c.nspid + "\nSigCgt:\t" + c.caught + "\n"
+		if got := isDeaf([]byte(status), syscall.SIGTERM); got != c.want {
+			t.Errorf("%q: %v", status, got)
+		}
+	}
+}
+
 // One service that ends when asked, one that must be killed, one that has ended by itself, one that nothing ends.
 func TestStopServices(t *testing.T) {
 	var said bytes.Buffer

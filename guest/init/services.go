@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -16,6 +20,7 @@ import (
 // service is a container that should run as long as the machine.
 type service struct {
 	name   string
+	pid    int // of its first process
 	signal func(syscall.Signal) error
 	done   chan struct{} // closed at its end
 	end    string        // how; to be read after that
@@ -98,7 +103,7 @@ func (m *machine) startWithRunc(_ context.Context, b *bundle.Bundle, logs *logs)
 		m.runc.remove(b, logs.stderr) // what went wrong is known already
 		return nil, err
 	}
-	s := &service{name: b.Name, done: make(chan struct{})}
+	s := &service{name: b.Name, pid: p.pid, done: make(chan struct{})}
 	s.signal = func(signal syscall.Signal) error {
 		if err := syscall.Kill(p.pid, signal); err != syscall.ESRCH {
 			return err
@@ -124,8 +129,12 @@ func (m *machine) stopServices(patience time.Duration) {
 	}{{syscall.SIGTERM, patience}, {syscall.SIGKILL, 2 * time.Second}} {
 		running = slices.DeleteFunc(running, (*service).ended)
 		for _, s := range running {
-			if err := s.signal(step.signal); err != nil {
-				m.out.say("service %s: %v: %v", s.name, step.signal, err)
+			signal := step.signal
+			if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid)); err == nil && isDeaf(status, signal) {
+				signal = syscall.SIGKILL // no use in waiting
+			}
+			if err := s.signal(signal); err != nil {
+				m.out.say("service %s: %v: %v", s.name, signal, err)
 			}
 		}
 		deadline := make(chan struct{})
@@ -140,6 +149,26 @@ func (m *machine) stopServices(patience time.Duration) {
 			}
 		}
 	}
+}
+
+// isDeaf tells from /proc/PID/status whether a signal does nothing to a process: it is the first of its PID namespace and
+// does not catch the signal (pid_namespaces(7), "The namespace init process").
+func isDeaf(status []byte, signal syscall.Signal) bool {
+	first, caught := false, uint64(0)
+	for line := range strings.Lines(string(status)) {
+		key, value, _ := strings.Cut(line, ":")
+		fields := strings.Fields(value)
+		switch key {
+		case "NSpid":
+			first = len(fields) > 1 && fields[len(fields)-1] == "1"
+		case "SigCgt":
+			var err error
+			if caught, err = strconv.ParseUint(strings.TrimSpace(value), 16, 64); err != nil {
+				return false
+			}
+		}
+	}
+	return first && caught&(1<<(signal-1)) == 0
 }
 
 func (s *service) ended() bool {
