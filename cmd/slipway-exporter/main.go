@@ -6,6 +6,7 @@
 //	slipway-exporter pack    IMAGE --prefix PATH --rules init|container|volume|none ARCHIVE --out DIR
 //	slipway-exporter kernel  IMAGE --binary PATH --tar PATH --ucode PATH ARCHIVE --out DIR
 //	slipway-exporter entries --spec FILE --source DIR ARCHIVE --out DIR
+//	slipway-exporter layout  --index FILE --name REFERENCE --blob FILE ... --platform OS/ARCH[/VARIANT] ... --prefix PATH ARCHIVE --out DIR
 //	slipway-exporter join    --ucode FILE --out DIR SEGMENT...
 //	slipway-exporter write   --format FORMAT --name NAME --kernel FILE --initrd FILE --cmdline FILE --arch ARCH --size BYTES --loaders DIR --epoch SECONDS --out DIR
 //	slipway-exporter write   --format FORMAT --name NAME --kernel FILE --ucode FILE --cmdline FILE --epoch SECONDS --out DIR SEGMENT...
@@ -17,7 +18,7 @@
 // An ARCHIVE is --archive cpio --compression C, where C is zstd[:1-22],
 // gzip[:1-9] or none, or --archive tar, which is never compressed. Segments for
 // join are cpio, those for write are tar. A SEGMENT is the directory that the
-// first three commands were given as --out, or NAME=DIR, where messages shall
+// first four commands were given as --out, or NAME=DIR, where messages shall
 // call it NAME.
 //
 // The second form of write is for formats that are made of files and not of an
@@ -59,13 +60,14 @@ var commands = map[string]func(args []string, report io.Writer) error{
 	"pack":    pack,
 	"kernel":  kernel,
 	"entries": entries,
+	"layout":  layout,
 	"join":    join,
 	"write":   write,
 }
 
 func run(args []string, report io.Writer) error {
 	if len(args) == 0 || commands[args[0]] == nil {
-		return errors.New("the first argument must be pack, kernel, entries, join or write")
+		return errors.New("the first argument must be pack, kernel, entries, layout, join or write")
 	}
 	return commands[args[0]](args[1:], report)
 }
@@ -110,6 +112,20 @@ func entries(args []string, _ io.Writer) error {
 		return err
 	}
 	return packer.Entries(*spec, *source)
+}
+
+func layout(args []string, _ io.Writer) error {
+	flags := newFlags("layout")
+	index := flags.String("index", "", "`file` with the index of the image, or its manifest if it has none")
+	name := flags.String("name", "", "`reference` of the image")
+	blobs := flags.list("blob", "`file` with a manifest, configuration or layer of the image; repeated")
+	platforms := flags.list("platform", "`OS/ARCH[/VARIANT]` to take from the image; repeated; all if not given")
+	prefix := flags.String("prefix", "", "`path` in the machine of the OCI image layout")
+	packer, err := flags.packer(args, "index", "name")
+	if err != nil {
+		return err
+	}
+	return packer.Layout(*index, *name, *blobs, *platforms, strings.Trim(*prefix, "/"))
 }
 
 func join(args []string, _ io.Writer) error {
@@ -185,11 +201,22 @@ func newFlags(command string) *flagSet {
 func (f *flagSet) image() *segment.Image {
 	var image segment.Image
 	f.StringVar(&image.Dir, "in", "", "`directory` with the root filesystem of the image")
-	f.Func("layer", "`file` with a layer of the image, instead of --in; repeated, the bottom one first", func(s string) error {
-		image.Layers = append(image.Layers, s)
+	f.listVar(&image.Layers, "layer", "`file` with a layer of the image, instead of --in; repeated, the bottom one first")
+	return &image
+}
+
+// list defines a flag that may be repeated.
+func (f *flagSet) list(name, usage string) *[]string {
+	var values []string
+	f.listVar(&values, name, usage)
+	return &values
+}
+
+func (f *flagSet) listVar(values *[]string, name, usage string) {
+	f.Func(name, usage, func(s string) error {
+		*values = append(*values, s)
 		return nil
 	})
-	return &image
 }
 
 func (f *flagSet) oneOf(image *segment.Image) error {

@@ -137,8 +137,8 @@ func TestEmptyFilesAreLeftOut(t *testing.T) {
 func TestErrors(t *testing.T) {
 	const write = "write --name m --initrd context/f --out out --format "
 	for args, want := range map[string]string{
-		"":                                   "the first argument must be pack, kernel, entries, join or write",
-		"mkfs":                               "the first argument must be pack, kernel, entries, join or write",
+		"":                                   "the first argument must be pack, kernel, entries, layout, join or write",
+		"mkfs":                               "the first argument must be pack, kernel, entries, layout, join or write",
 		"pack --in init":                     "pack: --out is missing",
 		"pack --in init --out out more":      `pack: unexpected argument "more"`,
 		"pack --in init --out out --level 3": "pack: flag provided but not defined: -level",
