@@ -163,7 +163,7 @@ func (p Packer) Kernel(image Image, binary, archive, ucode string) error {
 	}
 	// The root of an archive says nothing about that of a machine.
 	modules = slices.DeleteFunc(modules, func(e tree.Entry) bool { return e.Path == "." })
-	return p.write(modules)
+	return p.write(tree.AddParents(modules))
 }
 
 // Entries makes the segment of a spec file (see ReadSpec), with sources below

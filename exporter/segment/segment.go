@@ -147,16 +147,12 @@ func Under(prefix string, entries []tree.Entry) []tree.Entry {
 	if prefix == "" {
 		return entries
 	}
-	var moved []tree.Entry
-	for dir := path.Dir(prefix); dir != "."; dir = path.Dir(dir) {
-		moved = append(moved, tree.NewDir(dir))
-	}
+	moved := make([]tree.Entry, 0, len(entries))
 	for _, e := range entries {
 		e.Path = path.Join(prefix, e.Path)
 		moved = append(moved, e)
 	}
-	tree.Sort(moved)
-	return moved
+	return tree.AddParents(moved)
 }
 
 type countingWriter struct {

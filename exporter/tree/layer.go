@@ -35,7 +35,7 @@ func ReadLayers(layers []*io.SectionReader) ([]Entry, error) {
 			return nil, fmt.Errorf("layer %d of %d: %w", i+1, len(layers), err)
 		}
 	}
-	return u.entries(), nil
+	return AddParents(u.entries()), nil
 }
 
 // OpenLayers opens the layers of an image for ReadLayers. Each is a tar

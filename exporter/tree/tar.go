@@ -12,10 +12,10 @@ import (
 
 // ReadTar reads the tree that unpacking an uncompressed tar archive gives: a
 // later entry replaces an earlier one of the same path, a hard link is another
-// name of the file that its target was at that point of the archive,
-// directories that the archive leaves out are 0755 root, and symbolic links in
-// the place of directories are followed inside the tree. The result is sorted
-// by path; it has the root only if the archive has.
+// name of the file that its target was at that point of the archive, and
+// symbolic links in the place of directories are followed inside the tree. The
+// result is sorted by path. It has the directories that the archive has: see
+// AddParents.
 //
 // Contents are read from r when a writer asks for them. The format is that of
 // POSIX.1-2001 (pax) with the extensions of archive/tar; global headers have no

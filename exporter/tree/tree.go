@@ -112,6 +112,23 @@ func sortKey(path string) string {
 	return path
 }
 
+// AddParents adds the directories that entries are in and that are missing,
+// 0755 root, and sorts the result. The root is not added.
+func AddParents(entries []Entry) []Entry {
+	there := map[string]bool{".": true}
+	for _, e := range entries {
+		there[e.Path] = true
+	}
+	for _, e := range entries {
+		for dir := path.Dir(e.Path); !there[dir]; dir = path.Dir(dir) {
+			there[dir] = true
+			entries = append(entries, NewDir(dir))
+		}
+	}
+	Sort(entries)
+	return entries
+}
+
 // pathMax is Linux's PATH_MAX: the longest path in bytes, with the final NUL.
 const pathMax = 4096
 

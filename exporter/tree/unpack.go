@@ -21,9 +21,9 @@ type unpacker struct {
 
 // node is a name in the tree.
 type node struct {
-	file     *Entry // shared by the names of one file; its Path is not set. Nil for a root that no archive describes
-	layer    int    // which archive made the name, or described it last
-	children map[string]*node
+	file     *Entry           // shared by the names of one file; its Path is not set. Nil for a directory that no archive describes
+	layer    int              // which archive made the name, or described it last
+	children map[string]*node // of a directory, else nil
 }
 
 func newUnpacker() *unpacker {
@@ -111,20 +111,16 @@ func (u *unpacker) put(name string, file *Entry) error {
 	if err != nil {
 		return err
 	}
-	if old := dir.children[path.Base(name)]; old != nil && old.file.Type == Dir && file.Type == Dir {
+	if old := dir.children[path.Base(name)]; old != nil && old.children != nil && file.Type == Dir {
 		old.file, old.layer = file, u.layer
 		return nil
 	}
-	dir.children[path.Base(name)] = u.node(file)
-	return nil
-}
-
-func (u *unpacker) node(file *Entry) *node {
 	n := &node{file: file, layer: u.layer}
 	if file.Type == Dir {
 		n.children = map[string]*node{}
 	}
-	return n
+	dir.children[path.Base(name)] = n
+	return nil
 }
 
 // link gives another name to the file that target names at this moment. The
@@ -142,7 +138,7 @@ func (u *unpacker) link(name, target string) error {
 	switch {
 	case clean == name:
 		return nil
-	case clean == "." || old != nil && old.file.Type == Dir:
+	case clean == "." || old != nil && old.children != nil:
 		return fmt.Errorf("it is a hard link to %s, which is a directory", target)
 	case old == nil:
 		return fmt.Errorf("it is a hard link to %s, which does not come before it", target)
@@ -188,9 +184,8 @@ func (n *node) hide(layer int) bool {
 	if len(n.children) == 0 {
 		return false
 	}
-	// A directory that the layer only used is made anew.
-	dir := NewDir("")
-	n.file, n.layer = &dir, layer
+	// A directory that the layer only used.
+	n.file, n.layer = nil, layer
 	return true
 }
 
@@ -198,7 +193,7 @@ func (n *node) hide(layer int) bool {
 const maxLinks = 40
 
 // directory finds the directory that name leads to. With create, it makes what
-// is missing, 0755 root.
+// is missing.
 func (u *unpacker) directory(name string, create bool) (*node, error) {
 	n, at, err := u.resolve(name, create)
 	if err == nil && n.children == nil {
@@ -239,11 +234,10 @@ func (u *unpacker) resolve(name string, create bool) (n *node, at string, err er
 			if !create {
 				return nil, "", fmt.Errorf("%s: %w", path.Join(append(names, part)...), fs.ErrNotExist)
 			}
-			made := NewDir("")
-			child = u.node(&made)
+			child = &node{layer: u.layer, children: map[string]*node{}}
 			dir.children[part] = child
 		}
-		if child.file.Type != Symlink {
+		if child.children != nil || child.file.Type != Symlink {
 			way, names = append(way, child), append(names, part)
 			continue
 		}
@@ -268,14 +262,17 @@ func Find(entries []Entry, name string) (Entry, error) {
 			return Entry{}, err
 		}
 	}
-	n, _, err := u.resolve(name, false)
+	n, at, err := u.resolve(name, false)
 	if err != nil {
 		return Entry{}, err
+	}
+	if n.file == nil {
+		return NewDir(path.Join(".", at)), nil
 	}
 	return *n.file, nil
 }
 
-// entries lists the tree, sorted by path.
+// entries lists what the archives describe, sorted by path.
 func (u *unpacker) entries() []Entry {
 	var all []Entry
 	var files []*Entry
