@@ -108,15 +108,14 @@ func (b *builder) resolveOne(ctx context.Context, ref machine.ImageRef, p ocispe
 		return b.buildPackage(ctx, ref, p)
 	}
 	out, store, err := b.locateImage(ctx, ref, p)
-	if err != nil || store == nil {
+	if err != nil || store == nil || !store.layout {
 		return out, err
 	}
 	// The layers themselves serve better than the image unpacked: they keep what
 	// a rootless builder's snapshots cannot hold, and nothing is written twice.
-	if layers, size, err := b.layers(ctx, store, out.digest, p); err == nil {
-		out.layers, out.size = layers, size
-	}
-	return out, nil
+	// Registries would have to give manifests as blobs, which some refuse.
+	out.layers, out.size, err = b.layers(ctx, store, out.digest, p)
+	return out, err
 }
 
 // locateImage resolves a reference. The store is nil where the image's blobs

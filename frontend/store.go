@@ -23,27 +23,29 @@ import (
 
 // store gives the blobs of one repository or OCI layout, each as a state.
 type store struct {
-	blob func(digest.Digest, ...llb.ImageBlobOption) llb.State
+	layout bool // an OCI layout of the client
+	blob   func(digest.Digest, ...llb.ImageBlobOption) llb.State
 }
 
 func registryStore(repository reference.Named) *store {
-	return &store{func(d digest.Digest, opts ...llb.ImageBlobOption) llb.State {
+	return &store{false, func(d digest.Digest, opts ...llb.ImageBlobOption) llb.State {
 		return llb.ImageBlob(repository.Name()+"@"+d.String(), opts...)
 	}}
 }
 
 func layoutStore(session, name string) *store {
-	return &store{func(d digest.Digest, opts ...llb.ImageBlobOption) llb.State {
+	return &store{true, func(d digest.Digest, opts ...llb.ImageBlobOption) llb.State {
 		// The host of the name is for the reference's form alone.
 		return llb.OCILayoutBlob("layout.invalid/"+name+"@"+d.String(), append(opts, llb.ImageBlobOCIStore(session, name))...)
 	}}
 }
 
-// layers lists the layers of an image, bottom first, and their size.
+// layers lists the layers of an image, bottom first, and their size. There are
+// none on a builder that does not give blobs.
 func (b *builder) layers(ctx context.Context, s *store, root digest.Digest, p ocispecs.Platform) ([]graph.Blob, int64, error) {
 	caps := b.ui.BuildOpts().LLBCaps
-	if err := caps.Supports(pb.CapSourceImageBlob); err != nil {
-		return nil, 0, err
+	if caps.Supports(pb.CapSourceImageBlob) != nil {
+		return nil, 0, nil
 	}
 	m, err := b.manifest(ctx, s, root, p)
 	if err != nil {
