@@ -1,0 +1,105 @@
+// Command docs writes into docs/ what is listed there from the code: machine.schema.json, and in the pages the parts
+// between the lines
+//
+//	<!-- generated: NAME -->
+//	<!-- end -->
+//
+// All else in the pages is written by hand. Run it at the root of the checkout:
+//
+//	go run ./hack/docs
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/slipway-build/slipway/machine"
+)
+
+func main() {
+	pages, err := render("docs")
+	for file, text := range pages {
+		if err == nil {
+			err = write(file, text)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "docs:", err)
+		os.Exit(1)
+	}
+}
+
+// render gives the pages below dir as they should be, by file name.
+func render(dir string) (map[string][]byte, error) {
+	pages := map[string][]byte{filepath.Join(dir, "machine.schema.json"): machine.JSONSchema()}
+	for page, parts := range map[string]map[string]string{
+		"machine.md": keyLists(),
+		"lint.md":    {"rules": ruleList()},
+	} {
+		file := filepath.Join(dir, page)
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		if pages[file], err = fill(text, parts); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	return pages, nil
+}
+
+const (
+	begin = "<!-- generated: "
+	end   = "<!-- end -->\n"
+)
+
+// fill puts the parts into their places in a page. Each must have one.
+func fill(page []byte, parts map[string]string) ([]byte, error) {
+	var out bytes.Buffer
+	rest := string(page)
+	for len(parts) > 0 {
+		before, after, found := strings.Cut(rest, begin)
+		name, after, named := strings.Cut(after, " -->\n")
+		_, after, ended := strings.Cut(after, end)
+		if !found || !named || !ended {
+			return nil, fmt.Errorf("no place for %s: add %q and %q", anyOf(parts), begin+anyOf(parts)+" -->", strings.TrimSpace(end))
+		}
+		part, known := parts[name]
+		if !known {
+			return nil, fmt.Errorf("%q is not generated, or has two places", name)
+		}
+		out.WriteString(before + begin + name + " -->\n" + part + end)
+		delete(parts, name)
+		rest = after
+	}
+	if strings.Contains(rest, begin) {
+		return nil, fmt.Errorf("there is more to generate than is known")
+	}
+	out.WriteString(rest)
+	return out.Bytes(), nil
+}
+
+// anyOf gives the first of the names, so that the message is always the same.
+func anyOf(parts map[string]string) string {
+	first := ""
+	for name := range parts {
+		if first == "" || name < first {
+			first = name
+		}
+	}
+	return first
+}
+
+// write replaces a file unless it is as it should be.
+func write(file string, text []byte) error {
+	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, text) {
+		return nil
+	}
+	if err := os.WriteFile(file+".new", text, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
+}
