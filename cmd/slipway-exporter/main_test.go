@@ -149,7 +149,7 @@ func TestErrors(t *testing.T) {
 		"kernel --in init --out out":                        `kernel image has no file "kernel"; it holds bin/sh; set kernel.binary to the kernel's path`,
 		"kernel --in kernel --out o2":                       `kernel image has no file "kernel.tar"; it holds kernel; set kernel.tar to the path of the archive with the modules, or to none`,
 		"join --out out":                                    "join: no segment directories given",
-		"join --out out o1":                                 "initrd.img: open o1/segment: no such file or directory",
+		"join --out out o1":                                 "initrd.img: open o1/names: no such file or directory",
 		write + "iso":                                       `unknown format "iso"; the formats are kernel+initrd, raw, tar`,
 		write + "raw":                                       "raw: a disk needs a kernel: set kernel.image in the machine",
 		write + "raw --kernel kernel/kernel --arch arm64":   "raw: there is no disk for arm64 yet: use kernel+initrd",

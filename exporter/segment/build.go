@@ -190,15 +190,25 @@ func (p Packer) Entries(spec, source string) error {
 
 // write makes the segment.
 func (p Packer) write(entries []tree.Entry) error {
-	if p.Archive == CPIO {
-		warnCapabilities(entries, p.Warn)
-	}
-	return output.File(filepath.Join(p.Out, FileName), func(f *os.File) error {
-		if p.Archive == Tar {
+	if p.Archive == Tar {
+		return p.file(FileName, func(f *os.File) error {
 			return tree.WriteTar(f, entries, time.Unix(0, 0))
-		}
+		})
+	}
+	warnCapabilities(entries, p.Warn)
+	err := p.file(FileName, func(f *os.File) error {
 		return Write(f, entries, p.Compression)
 	})
+	if err != nil {
+		return err
+	}
+	return p.file(NamesName, func(f *os.File) error {
+		return writeNames(f, entries)
+	})
+}
+
+func (p Packer) file(name string, write func(*os.File) error) error {
+	return output.File(filepath.Join(p.Out, name), write)
 }
 
 // copyTo makes a file with the content and the permissions of e.

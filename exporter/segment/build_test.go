@@ -284,7 +284,7 @@ func TestJoinWithoutExtras(t *testing.T) {
 	if b.String() != read(t, one.Path, FileName) {
 		t.Error("a single segment was changed")
 	}
-	if err := Join(&b, "", []Dir{{Path: t.TempDir()}}); err == nil || !strings.Contains(err.Error(), "segment: no such file") {
+	if err := Join(&b, "", []Dir{{Path: t.TempDir()}}); err == nil || !strings.Contains(err.Error(), "names: no such file") {
 		t.Errorf("missing segment: error %v", err)
 	}
 }

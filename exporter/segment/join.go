@@ -14,7 +14,9 @@ import (
 // Names of the files in a segment's directory.
 const (
 	FileName = "segment"
-	// APKName holds the package database of an init image, for Join to merge.
+	// NamesName lists what is in a cpio segment, for Join to find conflicts.
+	NamesName = "names"
+	// APKName holds the package database of an init image, to be merged.
 	APKName = "apk-installed"
 )
 
@@ -39,7 +41,13 @@ func APKDatabase(entries []tree.Entry) (tree.Entry, bool) {
 //
 // If several of the segments have an apk database, a segment that holds all of
 // them follows the last of these, compressed as that one is.
+//
+// Join fails where tree.Merge does: the kernel would unpack one of the segments
+// in part, without a word.
 func Join(w io.Writer, ucode string, segments []Dir) error {
+	if err := checkConflicts(segments); err != nil {
+		return err
+	}
 	if ucode != "" {
 		err := appendFile(w, ucode)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -71,6 +79,21 @@ func Join(w io.Writer, ucode string, segments []Dir) error {
 		}
 	}
 	return nil
+}
+
+// checkConflicts finds names that are directories in one segment and something
+// else in another.
+func checkConflicts(segments []Dir) error {
+	var parts []tree.Part
+	for _, segment := range segments {
+		entries, err := readNames(filepath.Join(segment.Path, NamesName))
+		if err != nil {
+			return err
+		}
+		parts = append(parts, tree.Part{Name: segment.Name, Entries: entries})
+	}
+	_, err := tree.Merge(parts)
+	return err
 }
 
 // databases are the apk databases of segments.
