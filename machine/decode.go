@@ -167,9 +167,9 @@ func (d *decoder) mismatch(key, n *yaml.Node, f *Field, t *Type) {
 	case t.Kind == List && t.Elem.Kind == Map:
 		hint = `; begin each entry with "- ` + t.Elem.begin() + `"`
 	case f != nil && f.Example != "" && (key != nil || f.Type.Kind != List):
-		want += ", such as " + f.Example + ","
+		want += ", such as " + f.Example
 	}
-	d.wrongAt(or(key, n), "%s must be %s, not %s%s", d.subject(key, f, t), strings.TrimSuffix(want, ","), kindOf(n), hint)
+	d.wrongAt(or(key, n), "%s must be %s, not %s%s", d.subject(key, f, t), want, kindOf(n), hint)
 }
 
 var kinds = map[Kind]string{

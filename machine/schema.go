@@ -159,18 +159,26 @@ func (t *Type) names() []string {
 	return names
 }
 
-// shape lists the keys that a map must have, or else those that it may have.
+// shape lists the keys that a map must have, or else those that it may have, and shows some in use.
 func (t *Type) shape() string {
-	var required []string
+	var names, uses []string
 	for _, f := range t.Fields {
 		if f.Required {
-			required = append(required, f.Name)
+			names = append(names, f.Name)
+			uses = append(uses, f.Name+": "+f.Example)
 		}
 	}
-	if required != nil {
-		return strings.Join(required, " and ")
+	list := strings.Join(names, " and ")
+	if names == nil {
+		list = either(t.names())
+		if first := t.Fields[0]; first.Example != "" {
+			uses = append(uses, first.Name+": "+first.Example)
+		}
 	}
-	return either(t.names())
+	if uses == nil {
+		return list
+	}
+	return list + ", such as {" + strings.Join(uses, ", ") + "}"
 }
 
 // begin is how an entry of a list usually begins: with the key that names it.

@@ -77,7 +77,11 @@ func (k checker) volume(key, text, source string, options []string, at Range) {
 	case i < 0 && k.Volumes.Wrong && volumeNames.MatchString(source): // it may be the one with the mistake
 	case i < 0:
 		hint := suggest(source, names)
-		if hint == "" {
+		switch {
+		case hint != "":
+		case volumeNames.MatchString(source):
+			hint = "; add it to volumes, or begin a path with /"
+		default:
 			hint = "; a path begins with /"
 		}
 		k.wrong(at, "%s %s in %s names the volume %s, which does not exist%s", key, quote(text), k.where, quote(source), hint)
