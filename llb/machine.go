@@ -187,7 +187,10 @@ func (g *graph) kernel(k *machine.Kernel, image Image) llb.State {
 		name:      "pack " + k.Image,
 		args:      slices.Concat([]string{"kernel", "--binary", k.Binary, "--tar", k.Tar, "--ucode", k.Ucode}, g.encoding()),
 		cached:    true,
-		opts:      []llb.ConstraintsOpt{g.Location(k.Range)},
+		opts:      []llb.ConstraintsOpt{g.Location(k.BinaryRange)},
+	}
+	if k.TarRange != k.BinaryRange {
+		v.opts = append(v.opts, g.Location(k.TarRange))
 	}
 	v.reads(image)
 	return g.run(v)
