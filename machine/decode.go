@@ -145,9 +145,7 @@ func (d *decoder) subject(key *yaml.Node, f *Field, t *Type) string {
 	switch {
 	case key != nil && t.Kind == Text && f.Type.Kind == Dict:
 		return quote(key.Value) + d.in()
-	case key != nil:
-		return f.Name + d.in()
-	case t.Kind == Map:
+	case key == nil && t.Kind == Map:
 		return strings.TrimPrefix(d.in(), " in ")
 	}
 	return f.Name + d.in()
@@ -166,14 +164,14 @@ func (d *decoder) mismatch(key, n *yaml.Node, f *Field, t *Type) {
 		want = "a map with " + t.shape()
 	case t.Kind == List && t.Elem.Kind == Map:
 		hint = `; begin each entry with "- ` + t.Elem.begin() + `"`
-	case f != nil && f.Example != "" && (key != nil || f.Type.Kind != List):
+	case f.Example != "" && t == f.Type:
 		want += ", such as " + f.Example
 	}
 	d.wrongAt(or(key, n), "%s must be %s, not %s%s", d.subject(key, f, t), want, kindOf(n), hint)
 }
 
 var kinds = map[Kind]string{
-	Text: "text", Number: "a whole number", Boolean: "true or false", List: "a list", Map: "a map", Dict: "a map",
+	Text: "text", Number: "a whole number", Boolean: "true or false", List: "a list", Dict: "a map",
 }
 
 // kindOf names what a node is.
