@@ -23,7 +23,7 @@ var rlimits = []string{"as", "core", "cpu", "data", "fsize", "locks", "memlock",
 func (r *rlimit) parse(text string, _ *Field) error {
 	parts := strings.Split(text, ",")
 	if len(parts) != 3 {
-		return errors.New("must be NAME,SOFT,HARD")
+		return errors.New("must be NAME,SOFT,HARD, such as nofile,1024,4096")
 	}
 	name := strings.ToLower(strings.TrimSpace(parts[0]))
 	name = strings.TrimPrefix(name, "rlimit_")
