@@ -106,6 +106,10 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 	if err != nil {
 		return nil, err
 	}
+	session, err := b.session(ctx, plan)
+	if err != nil {
+		return nil, err
+	}
 	contexts, err := b.files(ctx, plan)
 	if err != nil {
 		return nil, err
@@ -123,6 +127,7 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 		Images:      images.sources(),
 		Layouts:     layouts,
 		Contexts:    contexts,
+		Session:     session,
 		Tools:       tools,
 		Builder:     b.ui.BuildPlatforms[0],
 		Location:    b.location,

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
 
 	"github.com/slipway-build/slipway/machine"
 )
@@ -112,4 +113,32 @@ func (b *builder) load(ctx context.Context, name string, paths []string) (*llb.S
 	}
 	st, _, err := nc.Load(ctx)
 	return st, err
+}
+
+// session gives a state of this session alone, for machines with secrets:
+// BuildKit exports nothing to a cache that depends on it.
+func (b *builder) session(ctx context.Context, plan *machine.Plan) (llb.State, error) {
+	i := slices.IndexFunc(plan.Files, func(f machine.Entry) bool { return f.Secret != "" })
+	if i < 0 {
+		return llb.Scratch(), nil
+	}
+	st, err := b.ui.MainContext(ctx, llb.FollowPaths([]string{".slipway"})) // no file needs to be there
+	if err != nil {
+		return llb.State{}, err
+	}
+	def, err := st.Marshal(ctx)
+	if err != nil {
+		return llb.State{}, err
+	}
+	for _, data := range def.Def {
+		var op pb.Op
+		if err := op.UnmarshalVT(data); err != nil {
+			return llb.State{}, err
+		}
+		if strings.HasPrefix(op.GetSource().GetIdentifier(), "local://") {
+			return *st, nil
+		}
+	}
+	return llb.State{}, machine.Diagnostics{b.mistake(plan.Files[i].Range,
+		"secrets need a build context on this machine: with another one they would get into exported caches")}
 }

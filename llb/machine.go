@@ -44,6 +44,9 @@ type Input struct {
 	Tools llb.State
 	// Builder is the platform of the worker: nothing of the machine is executed.
 	Builder ocispecs.Platform
+	// Session is a state that no other session has. A vertex whose key depends on
+	// it is in no exported cache, and neither is what depends on that vertex.
+	Session llb.State
 	// Location gives the place in the machine YAML that a vertex comes from.
 	Location func(machine.Range) llb.ConstraintsOpt
 	// IgnoreCache tells whether a component is to be made anew.
@@ -144,6 +147,7 @@ func Machine(in Input, opt Options) (llb.State, error) {
 type graph struct {
 	Input
 	Options
+	private bool // there are secrets, of which exported caches must be free
 }
 
 func (g *graph) image(name string) (Image, error) {
@@ -163,7 +167,7 @@ func (v *vertex) reads(image Image) {
 	for i, l := range image.Layers {
 		at := fmt.Sprintf("/layers/%03d", i)
 		v.args = append(v.args, "--layer", at)
-		v.mounts = append(v.mounts, mount{at: at, state: l.State, path: l.Name, digested: true})
+		v.mounts = append(v.mounts, mount{at: at, state: l.State, path: l.Name, unread: true})
 	}
 }
 
@@ -202,7 +206,7 @@ func (g *graph) layout(l machine.Layout, image Layout) llb.State {
 		component: l.Name,
 		name:      "pack " + l.Image,
 		args:      slices.Concat([]string{"layout", "--prefix", l.Prefix, "--name", l.Image, "--index", "/index"}, g.encoding()),
-		mounts:    []mount{{at: "/index", state: image.Index.State, path: image.Index.Name, digested: true}},
+		mounts:    []mount{{at: "/index", state: image.Index.State, path: image.Index.Name, unread: true}},
 		cached:    true,
 		opts:      []llb.ConstraintsOpt{g.Location(l.Range)},
 	}
@@ -212,7 +216,7 @@ func (g *graph) layout(l machine.Layout, image Layout) llb.State {
 	for _, b := range image.Blobs {
 		at := path.Join("/blobs", b.Name)
 		v.args = append(v.args, "--blob", at)
-		v.mounts = append(v.mounts, mount{at: at, state: b.State, path: b.Name, digested: true})
+		v.mounts = append(v.mounts, mount{at: at, state: b.State, path: b.Name, unread: true})
 	}
 	return g.run(v)
 }
@@ -232,7 +236,7 @@ func entriesWith(entries []machine.Entry, secret bool) []machine.Entry {
 }
 
 // entries makes a segment of generated files, of files of contexts and of
-// secrets. One with secrets never leaves the builder by way of a cache.
+// secrets.
 func (g *graph) entries(name string, entries []machine.Entry) (llb.State, error) {
 	v := vertex{
 		component: name,
@@ -247,7 +251,7 @@ func (g *graph) entries(name string, entries []machine.Entry) (llb.State, error)
 		case e.Secret != "":
 			spec[i].Source = path.Join("secrets", strconv.Itoa(i))
 			v.secrets = append(v.secrets, llb.AddSecret(path.Join(sourcesPath, spec[i].Source), llb.SecretID(e.Secret)))
-			v.cached = false
+			g.private = true
 		case e.Source != "":
 			context, _, _ := strings.Cut(e.Source, "/")
 			contexts[context] = true
@@ -261,6 +265,9 @@ func (g *graph) entries(name string, entries []machine.Entry) (llb.State, error)
 		return llb.State{}, fmt.Errorf("encode %s: %w", name, err)
 	}
 	v.mounts = append(v.mounts, mount{at: "/spec", state: g.file("entries.json", data)})
+	if len(v.secrets) > 0 {
+		v.mounts = append(v.mounts, mount{at: "/session", state: g.Session, unread: true})
+	}
 	for _, context := range slices.Sorted(maps.Keys(contexts)) {
 		v.mounts = append(v.mounts, mount{at: path.Join(sourcesPath, context), state: g.Contexts[context]})
 	}
@@ -277,16 +284,16 @@ func (g *graph) join(boot llb.State, segments []llb.State) llb.State {
 		v.args = append(v.args, "--ucode", "/kernel/ucode.cpio")
 		v.mounts = append(v.mounts, mount{at: "/kernel", state: boot})
 	}
-	v.takes(segments)
+	v.takes(segments, g.private)
 	return g.run(v)
 }
 
 // takes gives segments, in order, to a vertex. They are its last arguments.
-func (v *vertex) takes(segments []llb.State) {
+func (v *vertex) takes(segments []llb.State, private bool) {
 	for i, s := range segments {
 		at := fmt.Sprintf("/segments/%03d", i)
 		v.args = append(v.args, at)
-		v.mounts = append(v.mounts, mount{at: at, state: s})
+		v.mounts = append(v.mounts, mount{at: at, state: s, unread: private})
 	}
 }
 
@@ -294,7 +301,7 @@ func (v *vertex) takes(segments []llb.State) {
 func (g *graph) write(boot, initrd llb.State) llb.State {
 	v := g.writer(boot)
 	v.args = append(v.args, "--arch", g.Architecture, "--initrd", "/initrd/initrd.img")
-	v.mounts = append(v.mounts, mount{at: "/initrd", state: initrd})
+	v.mounts = append(v.mounts, mount{at: "/initrd", state: initrd, unread: g.private})
 	if g.Size > 0 {
 		v.args = append(v.args, "--size", strconv.FormatInt(g.Size, 10))
 	}
@@ -311,7 +318,7 @@ func (g *graph) writeTree(boot llb.State, segments []llb.State) llb.State {
 	if k := g.Plan.Kernel; k != nil && k.Ucode != "" {
 		v.args = append(v.args, "--ucode", "/kernel/ucode.cpio")
 	}
-	v.takes(segments)
+	v.takes(segments, g.private)
 	return g.run(v)
 }
 
@@ -348,8 +355,9 @@ type mount struct {
 	state llb.State
 	path  string // within state
 
-	// The state is named by its digest: no need to read it for its key.
-	digested bool
+	// The key is that of the state, not of its content: because the state is named
+	// by its digest, or because no cache is to have what is made of it.
+	unread bool
 }
 
 // run executes the exporter and returns its output folder. The root is empty,
@@ -367,7 +375,7 @@ func (g *graph) run(v vertex) llb.State {
 		if m.path != "" {
 			mo = append(mo, llb.SourcePath(m.path))
 		}
-		if m.digested {
+		if m.unread {
 			mo = append(mo, llb.ContentCache(llb.MountContentCacheOff))
 		}
 		opts = append(opts, llb.AddMount(m.at, m.state, mo...))

@@ -39,6 +39,7 @@ func input() Input {
 			"docker.io/test/sshd:v1":   {Layers: []Blob{{blob("a"), strings.Repeat("a", 64)}, {blob("b"), strings.Repeat("b", 64)}}},
 		},
 		Contexts:    map[string]llb.State{"context": llb.Local("context")},
+		Session:     llb.Local("context", llb.FollowPaths([]string{"none"})),
 		Tools:       llb.Image("docker.io/slipwaybuild/slipway:1"),
 		Builder:     ocispecs.Platform{OS: "linux", Architecture: "amd64"},
 		Location:    func(machine.Range) llb.ConstraintsOpt { return llb.WithDescription(nil) },
@@ -172,6 +173,9 @@ func describe(t *testing.T, st llb.State) string {
 				mode := "rw"
 				if m.Readonly {
 					mode = "ro"
+				}
+				if m.ContentCache == pb.MountContentCache_OFF {
+					mode += " unread"
 				}
 				fmt.Fprintf(&b, "  mount %s %s from %s%s\n", m.Dest, mode, from, m.Selector)
 			}
