@@ -16,7 +16,8 @@ type Part struct {
 // they make, sorted by path. A directory has the children of all parts and the
 // attributes that the last part with an entry for it gives; of anything else
 // the last part counts. Names that were hard links of one file stay so, unless
-// a later part has an entry for them. Directories that no part has are 0755 root.
+// a later part has an entry for them. Directories that no part has, the root
+// too, are 0755 root.
 //
 // No part removes what another has put into a directory: it is an error if one
 // has a symbolic link or a file where another has a directory with something in

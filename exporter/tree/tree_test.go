@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -202,6 +203,83 @@ func TestReadTarLikeGNU(t *testing.T) {
 				t.Errorf("tree (-directory +archive):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What is written to a tar archive is what was there, for us and for GNU tar.
+func TestWriteTar(t *testing.T) {
+	entries, err := ReadDir(makeTree(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := readAll(t, entries)
+	write := func(entries []Entry) []byte {
+		var b bytes.Buffer
+		if err := WriteTar(&b, entries, time.Unix(315532800, 0)); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	data := write(entries)
+	read, err := ReadTar(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, readAll(t, read)); diff != "" {
+		t.Errorf("read again (-want +got):\n%s", diff)
+	}
+	if !bytes.Equal(data, write(read)) {
+		t.Error("written again, the archive has other bytes")
+	}
+
+	dir := t.TempDir()
+	unpack := exec.Command("tar", "-C", dir, "--xattrs", "--xattrs-include=*", "--numeric-owner", "-xp")
+	unpack.Stdin = bytes.NewReader(data)
+	if out, err := unpack.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Fatalf("tar: %v\n%s", err, out)
+	}
+	if entries, err = ReadDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, readAll(t, entries)); diff != "" {
+		t.Errorf("unpacked (-want +got):\n%s", diff)
+	}
+	info, err := os.Lstat(filepath.Join(dir, "suid"))
+	if err != nil || info.ModTime().Unix() != 315532800 {
+		t.Errorf("time %v, %v", info.ModTime(), err)
+	}
+}
+
+// Programs show the form of the archive: pax, hard links as links, no names of users.
+func TestWriteTarForm(t *testing.T) {
+	xattrs := NewFile("x", 0o644, "")
+	xattrs.Xattrs = map[string]string{"user.a": "1", "user.b": "2"}
+	var b bytes.Buffer
+	if err := WriteTar(&b, []Entry{NewDir("."), NewDir("d"), xattrs, NewFile("y", 0o644, "")}, time.Unix(0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	// A header each, the records of x with their own header, and two blocks
+	// of zeros.
+	if want := 512 * (4 + 2 + 2); b.Len() != want {
+		t.Errorf("%d bytes, want %d", b.Len(), want)
+	}
+	if records := b.String()[512*3 : 512*4]; !strings.HasPrefix(records, "25 SCHILY.xattr.user.a=1\n25 SCHILY.xattr.user.b=2\n\x00") {
+		t.Errorf("pax records %q", strings.TrimRight(records, "\x00"))
+	}
+	for _, header := range []string{b.String()[:512], b.String()[512:1024]} {
+		if strings.Trim(header[265:329], "\x00") != "" {
+			t.Errorf("names of users %q", header[265:329])
+		}
+	}
+}
+
+func TestWriteTarErrors(t *testing.T) {
+	for content, want := range map[string]string{"ab": "shorter than its size says by 1 bytes", "abcd": "write too long"} {
+		e := NewFile("f", 0o644, "abc")
+		e.Open = NewFile("f", 0o644, content).Open
+		if err := WriteTar(io.Discard, []Entry{e}, time.Unix(0, 0)); err == nil || !strings.Contains(err.Error(), "write tar: f: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d bytes for 3: error %v", len(content), err)
+		}
 	}
 }
 

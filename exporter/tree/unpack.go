@@ -59,11 +59,13 @@ func (u *unpacker) unpack(section *io.SectionReader, whiteouts bool) error {
 		if err != nil {
 			return err
 		}
-		if base := path.Base(name); whiteouts && strings.HasPrefix(base, whiteoutPrefix) {
+		switch base := path.Base(name); {
+		case whiteouts && strings.HasPrefix(base, whiteoutPrefix):
 			err = u.whiteout(path.Dir(name), base)
-		} else if whiteouts && strings.HasPrefix(name, aufsPrefix) {
-			continue
-		} else {
+		case whiteouts && strings.HasPrefix(name, aufsPrefix):
+		case whiteouts && strings.Contains("/"+name, "/"+whiteoutPrefix):
+			err = errors.New("it lies below a whiteout")
+		default:
 			err = u.add(name, hdr, section)
 		}
 		if err != nil {
