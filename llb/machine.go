@@ -177,7 +177,6 @@ func (g *graph) pack(t machine.Tree, image Image) llb.State {
 		component: t.Name,
 		name:      "pack " + t.Image,
 		args:      slices.Concat([]string{"pack", "--prefix", t.Prefix, "--rules", t.Rules}, g.encoding()),
-		cached:    true,
 		opts:      []llb.ConstraintsOpt{g.Location(t.Range)},
 	}
 	v.reads(image)
@@ -190,7 +189,6 @@ func (g *graph) kernel(k *machine.Kernel, image Image) llb.State {
 		component: "kernel",
 		name:      "pack " + k.Image,
 		args:      slices.Concat([]string{"kernel", "--binary", k.Binary, "--tar", k.Tar, "--ucode", k.Ucode}, g.encoding()),
-		cached:    true,
 		opts:      []llb.ConstraintsOpt{g.Location(k.BinaryRange)},
 	}
 	if k.TarRange != k.BinaryRange {
@@ -207,7 +205,6 @@ func (g *graph) layout(l machine.Layout, image Layout) llb.State {
 		name:      "pack " + l.Image,
 		args:      slices.Concat([]string{"layout", "--prefix", l.Prefix, "--name", l.Image, "--index", "/index"}, g.encoding()),
 		mounts:    []mount{{at: "/index", state: image.Index.State, path: image.Index.Name, unread: true}},
-		cached:    true,
 		opts:      []llb.ConstraintsOpt{g.Location(l.Range)},
 	}
 	for _, p := range l.Platforms {
@@ -242,7 +239,6 @@ func (g *graph) entries(name string, entries []machine.Entry) (llb.State, error)
 		component: name,
 		name:      fmt.Sprintf("pack %d entries", len(entries)),
 		args:      slices.Concat([]string{"entries", "--spec", "/spec/entries.json"}, g.encoding()),
-		cached:    true,
 	}
 	spec := slices.Clone(entries)
 	contexts := map[string]bool{}
@@ -346,7 +342,6 @@ type vertex struct {
 	args      []string
 	mounts    []mount
 	secrets   []llb.RunOption
-	cached    bool // worth a place in a remote cache of any mode
 	opts      []llb.ConstraintsOpt
 }
 
@@ -386,11 +381,6 @@ func (g *graph) run(v vertex) llb.State {
 	}
 	if g.IgnoreCache(v.component) {
 		opts = append(opts, llb.IgnoreCache)
-	}
-	if v.cached {
-		opts = append(opts, llb.WithExportCache())
-	} else {
-		opts = append(opts, llb.WithoutExportCache())
 	}
 	return llb.Scratch().Platform(g.Builder).Run(opts...).AddMount(outPath, llb.Scratch())
 }
