@@ -11,9 +11,12 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/slipway-build/slipway/machine"
@@ -65,7 +68,8 @@ func fill(page []byte, parts map[string]string) ([]byte, error) {
 		name, after, named := strings.Cut(after, " -->\n")
 		_, after, ended := strings.Cut(after, end)
 		if !found || !named || !ended {
-			return nil, fmt.Errorf("no place for %s: add %q and %q", anyOf(parts), begin+anyOf(parts)+" -->", strings.TrimSpace(end))
+			missing := slices.Sorted(maps.Keys(parts))[0]
+			return nil, fmt.Errorf("no place for %s: add the lines %q and %q", missing, begin+missing+" -->", strings.TrimSpace(end))
 		}
 		part, known := parts[name]
 		if !known {
@@ -76,21 +80,10 @@ func fill(page []byte, parts map[string]string) ([]byte, error) {
 		rest = after
 	}
 	if strings.Contains(rest, begin) {
-		return nil, fmt.Errorf("there is more to generate than is known")
+		return nil, errors.New("there is more to generate than is known")
 	}
 	out.WriteString(rest)
 	return out.Bytes(), nil
-}
-
-// anyOf gives the first of the names, so that the message is always the same.
-func anyOf(parts map[string]string) string {
-	first := ""
-	for name := range parts {
-		if first == "" || name < first {
-			first = name
-		}
-	}
-	return first
 }
 
 // write replaces a file unless it is as it should be.
