@@ -68,6 +68,7 @@ func (m *machine) start(ctx context.Context, requests chan<- powerState) {
 	m.out.say("slipway init")
 	told(rootErr)
 	told(kernelErr)
+	told(restoreXattrs("/.xattrs"))
 	told(mountWritable())
 	m.out.also("/var/log/init.log")
 	var err error

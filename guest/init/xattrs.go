@@ -1,0 +1,49 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// restoreXattrs sets the extended attributes that the archives of an initramfs cannot hold. The exporter lists them in files
+// of a directory at the root, each a JSON object: path to name to value, in base64. The directory is removed.
+func restoreXattrs(dir string) error {
+	lists, err := os.ReadDir(dir)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	root := filepath.Dir(dir)
+	var errs []error
+	for _, list := range lists {
+		data, err := os.ReadFile(filepath.Join(dir, list.Name()))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		var files map[string]map[string][]byte
+		if err := json.Unmarshal(data, &files); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", list.Name(), err))
+			continue
+		}
+		for path, attributes := range files {
+			path = filepath.Join(root, path)
+			for name, value := range attributes {
+				err := unix.Lsetxattr(path, name, value, 0)
+				// The initramfs keeps what protects and empowers; user.* needs Linux 6.6 there.
+				if err != nil && !(errors.Is(err, unix.EOPNOTSUPP) && strings.HasPrefix(name, "user.")) {
+					errs = append(errs, fmt.Errorf("%s: set %s: %w", path, name, err))
+				}
+			}
+		}
+	}
+	return errors.Join(append(errs, os.RemoveAll(dir))...)
+}
