@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
 // files makes a directory of files from names and contents.
@@ -28,21 +29,6 @@ func files(t testing.TB, contents map[string]string) string {
 	return dir
 }
 
-func tarOf(t *testing.T, headers ...tar.Header) string {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, h := range headers {
-		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
-
 func read(t *testing.T, parts ...string) string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(parts...))
@@ -57,9 +43,9 @@ func TestKernel(t *testing.T) {
 	image := files(t, map[string]string{
 		"boot/vmlinuz": "bzImage",
 		"ucode.cpio":   "ucode",
-		"modules.tar": tarOf(t,
+		"modules.tar": string(treetest.Tar(t,
 			tar.Header{Name: "./lib/modules/6.1/", Typeflag: tar.TypeDir, Mode: 0o755},
-			tar.Header{Name: "./lib/modules/6.1/ena.ko", Typeflag: tar.TypeReg, Mode: 0o644}),
+			tar.Header{Name: "./lib/modules/6.1/ena.ko", Typeflag: tar.TypeReg, Mode: 0o644})),
 	})
 	out := t.TempDir()
 	if err := packer(t, "none", out).Kernel(Image{Dir: image}, "boot/vmlinuz", "modules.tar", "ucode.cpio"); err != nil {
@@ -160,7 +146,7 @@ file    0600 3:4 etc/app/b "\x00\x01b"
 file    0644 0:0 etc/empty ""
 symlink 0777 5:0 etc/link -> ../x y
 `
-	if got := dump(t, got[1:]); got != want {
+	if got := treetest.Dump(t, got[1:]); got != want {
 		t.Errorf("unpacked:\n%swant:\n%s", got, want)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -78,7 +79,7 @@ func TestApply(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				golden(t, "rules-"+name+"-"+string(rules)+".golden", dump(t, got))
+				golden(t, "rules-"+name+"-"+string(rules)+".golden", treetest.Dump(t, got))
 			})
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
 // tool skips the test if the program is not there.
@@ -120,43 +121,6 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// dump lists entries, one a line.
-func dump(t *testing.T, entries []tree.Entry) string {
-	t.Helper()
-	var b strings.Builder
-	for _, e := range entries {
-		fmt.Fprintf(&b, "%-7s %04o %d:%d %s", e.Type, e.Mode, e.UID, e.GID, e.Path)
-		switch e.Type {
-		case tree.Symlink:
-			fmt.Fprintf(&b, " -> %s", e.Link)
-		case tree.Char, tree.Block:
-			fmt.Fprintf(&b, " %d,%d", e.Major, e.Minor)
-		case tree.File:
-			content := ""
-			if e.Size > 0 {
-				r, err := e.Open()
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer r.Close()
-				data, err := io.ReadAll(r)
-				if err != nil {
-					t.Fatal(err)
-				}
-				content = string(data)
-			}
-			fmt.Fprintf(&b, " %q", content)
-		}
-		for _, other := range entries {
-			if e.Inode != 0 && e.Inode == other.Inode && e.Path != other.Path {
-				fmt.Fprintf(&b, " = %s", other.Path)
-			}
-		}
-		b.WriteByte('\n')
-	}
-	return b.String()
-}
-
 // cpio(1) is the judge: it unpacks a segment to the tree that was packed.
 func TestSegmentUnpacks(t *testing.T) {
 	tool(t, "cpio", "cpio")
@@ -178,7 +142,7 @@ func TestSegmentUnpacks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(dump(t, want), dump(t, got)); diff != "" {
+			if diff := cmp.Diff(treetest.Dump(t, want), treetest.Dump(t, got)); diff != "" {
 				t.Errorf("tree (-packed +unpacked):\n%s", diff)
 			}
 		})
@@ -318,7 +282,7 @@ func TestUnder(t *testing.T) {
 	root.Mode = 0o750
 	moved := Under("a/b", []tree.Entry{root, tree.NewDir("c")})
 	want := "dir     0755 0:0 a\ndir     0750 0:0 a/b\ndir     0755 0:0 a/b/c\n"
-	if got := dump(t, moved); got != want {
+	if got := treetest.Dump(t, moved); got != want {
 		t.Errorf("moved:\n%swant:\n%s", got, want)
 	}
 }
