@@ -29,7 +29,7 @@ const decompressorsLabel = "build.slipway.kernel.initramfs"
 type image struct {
 	state  llb.State     // the root filesystem
 	layers []graph.Blob  // the same, bottom first, where they can be had
-	size   int64         // of the layers as they are stored, in bytes; 0 if unknown
+	store  *store        // of its blobs; nil if out of reach
 	digest digest.Digest // of the manifest or index that the reference names
 	config dockerspec.DockerOCIImage
 }
@@ -107,20 +107,19 @@ func (b *builder) resolveOne(ctx context.Context, ref machine.ImageRef, p ocispe
 	if strings.HasPrefix(ref.Name, "@pkg:") {
 		return b.buildPackage(ctx, ref, p)
 	}
-	out, store, err := b.locateImage(ctx, ref, p)
-	if err != nil || store == nil || !store.layout {
+	out, err := b.locateImage(ctx, ref, p)
+	if err != nil || out.store == nil || !out.store.layout {
 		return out, err
 	}
 	// The layers themselves serve better than the image unpacked: they keep what
 	// a rootless builder's snapshots cannot hold, and nothing is written twice.
 	// Registries would have to give manifests as blobs, which some refuse.
-	out.layers, out.size, err = b.layers(ctx, store, out.digest, p)
+	out.layers, err = b.layers(ctx, out, p)
 	return out, err
 }
 
-// locateImage resolves a reference. The store is nil where the image's blobs
-// are out of reach, as of one that this build itself makes.
-func (b *builder) locateImage(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, *store, error) {
+// locateImage resolves a reference.
+func (b *builder) locateImage(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, error) {
 	scheme, value := b.namedContext(ref.Name, p)
 	switch {
 	case scheme == "":
@@ -134,36 +133,37 @@ func (b *builder) locateImage(ctx context.Context, ref machine.ImageRef, p ocisp
 		NoDockerignore: true, Platform: &p, CaptureDigest: &out.digest,
 	})
 	if err != nil {
-		return out, nil, err
+		return out, err
 	}
 	st, config, err := nc.Load(ctx)
 	if err != nil {
-		return out, nil, err
+		return out, err
 	}
 	out.state = *st
 	if config != nil {
 		out.config = *config
 	}
 	if scheme != "oci-layout" {
-		return out, nil, nil
+		return out, nil
 	}
 	stored, err := reference.Parse(value)
 	if err != nil {
-		return out, nil, err
+		return out, err
 	}
 	named, ok := stored.(reference.Named)
 	if !ok {
-		return out, nil, fmt.Errorf("OCI layout %s has no name", value)
+		return out, fmt.Errorf("OCI layout %s has no name", value)
 	}
-	return out, layoutStore(b.ui.BuildOpts().SessionID, named.Name()), nil
+	out.store = layoutStore(b.ui.BuildOpts().SessionID, named.Name())
+	return out, nil
 }
 
 // registryImage resolves an image of a registry, under the name that ref has in the YAML.
-func (b *builder) registryImage(ctx context.Context, ref machine.ImageRef, name string, p ocispecs.Platform) (image, *store, error) {
+func (b *builder) registryImage(ctx context.Context, ref machine.ImageRef, name string, p ocispecs.Platform) (image, error) {
 	var out image
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
-		return out, nil, err
+		return out, err
 	}
 	name = reference.TagNameOnly(named).String()
 	// Not ResolveImageConfig: it forgets the resolve mode of --pull.
@@ -172,21 +172,22 @@ func (b *builder) registryImage(ctx context.Context, ref machine.ImageRef, name 
 		ImageOpt: &sourceresolver.ResolveImageOpt{Platform: &p, ResolveMode: b.ui.BuildOpts().Opts["image-resolve-mode"]},
 	})
 	if err != nil {
-		return out, nil, err
+		return out, err
 	}
 	if res.Image == nil {
-		return out, nil, fmt.Errorf("a source policy turns it into %s, which is no image", res.Op.GetIdentifier())
+		return out, fmt.Errorf("a source policy turns it into %s, which is no image", res.Op.GetIdentifier())
 	}
 	if err := json.Unmarshal(res.Image.Config, &out.config); err != nil {
-		return out, nil, fmt.Errorf("read its configuration: %w", err)
+		return out, fmt.Errorf("read its configuration: %w", err)
 	}
 	out.digest = res.Image.Digest
 	pinned, err := reference.WithDigest(reference.TrimNamed(named), out.digest)
 	if err != nil {
-		return out, nil, err
+		return out, err
 	}
 	out.state = llb.Image(pinned.String(), llb.Platform(p), llb.WithCustomName("["+ref.Section+"] "+name+"@"+out.digest.String()))
-	return out, registryStore(reference.TrimNamed(named)), nil
+	out.store = registryStore(reference.TrimNamed(named))
+	return out, nil
 }
 
 // namedContext gives scheme and value of the named context that stands for an

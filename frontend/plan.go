@@ -68,7 +68,7 @@ func (b *builder) plan(ctx context.Context) (*client.Result, error) {
 	out := machinePlan{Platform: p.OS + "/" + p.Architecture, Cmdline: plan.Cmdline}
 	add := func(name, ref, place string) {
 		i := images[ref]
-		out.Components = append(out.Components, component{Name: name, Image: ref, Digest: i.digest.String(), Size: i.size, Place: place})
+		out.Components = append(out.Components, component{Name: name, Image: ref, Digest: i.digest.String(), Size: b.size(ctx, i, p), Place: place})
 	}
 	if k := plan.Kernel; k != nil {
 		add("kernel", k.Image, "")

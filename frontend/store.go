@@ -40,22 +40,35 @@ func layoutStore(session, name string) *store {
 	}}
 }
 
-// layers lists the layers of an image, bottom first, and their size. There are
-// none on a builder that does not give blobs.
-func (b *builder) layers(ctx context.Context, s *store, root digest.Digest, p ocispecs.Platform) ([]graph.Blob, int64, error) {
+// layers lists the layers of an image, bottom first. There are none on a
+// builder that does not give blobs.
+func (b *builder) layers(ctx context.Context, i image, p ocispecs.Platform) ([]graph.Blob, error) {
 	caps := b.ui.BuildOpts().LLBCaps
 	if caps.Supports(pb.CapSourceImageBlob) != nil {
-		return nil, 0, nil
+		return nil, nil
 	}
-	m, err := b.manifest(ctx, s, root, p)
+	m, err := b.manifest(ctx, i.store, i.digest, p)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
+	}
+	return i.store.blobs(m.Layers), nil
+}
+
+// size sums the layers of an image as they are stored, in bytes. It is 0 where
+// that cannot be had.
+func (b *builder) size(ctx context.Context, i image, p ocispecs.Platform) int64 {
+	if i.store == nil {
+		return 0
+	}
+	m, err := b.manifest(ctx, i.store, i.digest, p)
+	if err != nil {
+		return 0
 	}
 	var size int64
 	for _, l := range m.Layers {
 		size += l.Size
 	}
-	return s.blobs(m.Layers), size, nil
+	return size
 }
 
 func (s *store) blobs(ds []ocispecs.Descriptor) []graph.Blob {
@@ -87,11 +100,11 @@ func (b *builder) layouts(ctx context.Context, layouts []machine.Layout, p ocisp
 
 func (b *builder) published(ctx context.Context, l machine.Layout, p ocispecs.Platform) (graph.Layout, error) {
 	var out graph.Layout
-	image, s, err := b.locateImage(ctx, machine.ImageRef{Name: l.Image, Text: l.Image, Range: l.Range, Section: l.Name}, p)
+	image, err := b.locateImage(ctx, machine.ImageRef{Name: l.Image, Text: l.Image, Range: l.Range, Section: l.Name}, p)
 	if err != nil {
 		return out, err
 	}
-	caps := b.ui.BuildOpts().LLBCaps
+	caps, s := b.ui.BuildOpts().LLBCaps, image.store
 	if s == nil {
 		return out, errors.New("format oci needs an image of a registry or of an OCI layout")
 	}

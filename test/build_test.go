@@ -212,7 +212,10 @@ func TestCalls(t *testing.T) {
 	}{
 		{call: "targets", want: []string{"kernel+initrd (default)", "GPT disk that boots under BIOS and UEFI"}},
 		{call: "outline", want: []string{"NAME", "machine", "SIZE", "COMPRESSION"}},
-		{call: "subrequests.describe", want: []string{"outline", "targets"}},
+		{call: "subrequests.describe", want: []string{"outline", "targets", "lint", "machine.plan", "machine.schema"}},
+		{call: "machine.plan", want: []string{"init[0]", "docker.io/slipwaybuild/init:v1@sha256:", "TrustIgnored"}},
+		{call: "machine.plan,format=json", want: []string{`"name": "init[0]"`, `"platform": "linux/amd64"`}},
+		{call: "machine.schema", want: []string{`"$schema"`, `"onboot"`}},
 		{call: "check", want: []string{"machine.yml:", "trust", ">>> trust:"}, fail: true},
 	} {
 		t.Run(c.call, func(t *testing.T) {
