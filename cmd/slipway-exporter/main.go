@@ -228,7 +228,7 @@ func (f *flagSet) oneOf(image *segment.Image) error {
 
 // packer defines the flags that say which segment is made, and parses args.
 func (f *flagSet) packer(args []string, required ...string) (segment.Packer, error) {
-	p := segment.Packer{Warn: warn}
+	var p segment.Packer
 	archive := f.String("archive", string(segment.CPIO), "cpio, for an initramfs, or tar")
 	compression := f.String("compression", "", "of cpio: zstd[:1-22], gzip[:1-9] or none (default zstd)")
 	f.StringVar(&p.Out, "out", "", "`directory` for the segment")

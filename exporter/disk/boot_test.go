@@ -149,7 +149,7 @@ func bootInitrd(t *testing.T, dir string) (string, []string) {
 		must(err)
 		out, err := os.MkdirTemp(dir, "segment")
 		must(err)
-		packer := segment.Packer{Out: out, Archive: segment.CPIO, Compression: c, Warn: func(w string) { t.Log(w) }}
+		packer := segment.Packer{Out: out, Archive: segment.CPIO, Compression: c}
 		must(packer.Pack(segment.Image{Dir: in}, prefix, rules))
 		segments = append(segments, segment.ParseDir(out))
 	}

@@ -52,8 +52,7 @@ const (
 type Packer struct {
 	Out         string // directory for the files that are made
 	Archive     Archive
-	Compression Compression          // of CPIO
-	Warn        func(message string) // is told what a segment cannot hold
+	Compression Compression // of CPIO
 }
 
 // Pack makes the segment of an image, to stand at prefix ("" for the root) in
@@ -195,8 +194,11 @@ func (p Packer) write(entries []tree.Entry) error {
 			return tree.WriteTar(f, entries, time.Unix(0, 0))
 		})
 	}
-	warnCapabilities(entries, p.Warn)
-	err := p.file(FileName, func(f *os.File) error {
+	entries, err := withXattrs(entries)
+	if err != nil {
+		return err
+	}
+	err = p.file(FileName, func(f *os.File) error {
 		return Write(f, entries, p.Compression)
 	})
 	if err != nil {
@@ -251,13 +253,4 @@ func listFiles(entries []tree.Entry) string {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:limit], ", "), more)
 	}
 	return strings.Join(names, ", ")
-}
-
-// warnCapabilities tells about programs that will lose their file capabilities.
-func warnCapabilities(entries []tree.Entry, warn func(string)) {
-	for _, e := range entries {
-		if _, ok := e.Xattrs["security.capability"]; ok {
-			warn(fmt.Sprintf("%s loses its file capabilities: an initramfs cannot hold them", e.Path))
-		}
-	}
 }

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 
@@ -40,7 +39,7 @@ func compression(t testing.TB, s string) Compression {
 // packer makes cpio segments.
 func packer(t testing.TB, c, out string) Packer {
 	t.Helper()
-	return Packer{Out: out, Archive: CPIO, Compression: compression(t, c), Warn: func(string) {}}
+	return Packer{Out: out, Archive: CPIO, Compression: compression(t, c)}
 }
 
 // segmentOf packs a directory and returns the segment.
@@ -320,8 +319,9 @@ func TestNoPartialSegment(t *testing.T) {
 	}
 }
 
-func TestPackWarnsAboutCapabilities(t *testing.T) {
-	dir := t.TempDir()
+// An initramfs has no place for extended attributes: they are a file of it.
+func TestPackKeepsXattrs(t *testing.T) {
+	dir, out := t.TempDir(), t.TempDir()
 	name := filepath.Join(dir, "ping")
 	if err := os.WriteFile(name, nil, 0o755); err != nil {
 		t.Fatal(err)
@@ -330,14 +330,16 @@ func TestPackWarnsAboutCapabilities(t *testing.T) {
 	if err := unix.Setxattr(name, "security.capability", []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
 		t.Skipf("cannot set capabilities: %v", err)
 	}
-	var warnings []string
-	p := packer(t, "none", t.TempDir())
-	p.Warn = func(w string) { warnings = append(warnings, w) }
-	if err := p.Pack(Image{Dir: dir}, "", RulesNone); err != nil {
+	if err := packer(t, "none", out).Pack(Image{Dir: dir}, "bin", RulesNone); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"ping loses its file capabilities: an initramfs cannot hold them"}; !slices.Equal(warnings, want) {
-		t.Errorf("warnings %q, want %q", warnings, want)
+	segment, err := os.ReadFile(filepath.Join(out, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"bin/ping":{"security.capability":"AQAAAgAgAAAAAAAAAAAAAAAAAAA="}}`
+	if !bytes.Contains(segment, []byte(want)) || !bytes.Contains(segment, []byte(XattrsDir+"/")) {
+		t.Errorf("the segment lacks %s", want)
 	}
 }
 
