@@ -194,11 +194,7 @@ func (p Packer) write(entries []tree.Entry) error {
 			return tree.WriteTar(f, entries, time.Unix(0, 0))
 		})
 	}
-	entries, err := withXattrs(entries)
-	if err != nil {
-		return err
-	}
-	err = p.file(FileName, func(f *os.File) error {
+	err := p.file(FileName, func(f *os.File) error {
 		return Write(f, entries, p.Compression)
 	})
 	if err != nil {

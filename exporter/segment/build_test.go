@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
@@ -273,6 +275,89 @@ func TestJoinWithoutExtras(t *testing.T) {
 	if err := Join(&b, "", []Dir{{Path: t.TempDir()}}); err == nil || !strings.Contains(err.Error(), "names: no such file") {
 		t.Errorf("missing segment: error %v", err)
 	}
+}
+
+// Extended attributes come in a segment of their own: those that files have when
+// all segments lie over each other.
+func TestJoinKeepsXattrs(t *testing.T) {
+	tool(t, "cpio", "cpio")
+	with := func(path string, xattrs map[string]string) tree.Entry {
+		e := tree.NewFile(path, 0o755, path)
+		e.Xattrs = xattrs
+		return e
+	}
+	var dirs []Dir
+	for _, entries := range [][]tree.Entry{
+		{tree.NewDir("bin"), with("bin/gone", map[string]string{"user.a": "1"}), with("bin/ping", map[string]string{"security.capability": "\x01\x00\xff\n", "user.b": "\"2\""})},
+		{tree.NewDir("bin"), with("bin/gone", nil), tree.NewSymlink("bin/link x", "a \"b\"")},
+	} {
+		dirs = append(dirs, Dir{Name: "init", Path: t.TempDir()})
+		if err := packer(t, "gzip", dirs[len(dirs)-1].Path).write(entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var b bytes.Buffer
+	if err := Join(&b, "", dirs); err != nil {
+		t.Fatal(err)
+	}
+	rest := bytes.TrimPrefix(b.Bytes(), []byte(read(t, dirs[0].Path, FileName)+read(t, dirs[1].Path, FileName)))
+	if len(rest) == b.Len() {
+		t.Fatal("the segments do not come first")
+	}
+	out := t.TempDir()
+	unpack(t, rest, out)
+	if got, want := read(t, out, XattrsList), `{"bin/ping":{"security.capability":"AQD/Cg==","user.b":"IjIi"}}`; got != want {
+		t.Errorf("list %s, want %s", got, want)
+	}
+}
+
+func TestJoinRefusesConflicts(t *testing.T) {
+	init := Dir{Name: "init[0]", Path: t.TempDir()}
+	kernel := Dir{Name: "kernel", Path: t.TempDir()}
+	for dir, entries := range map[string][]tree.Entry{
+		init.Path:   {tree.NewSymlink("lib", "usr/lib")},
+		kernel.Path: {tree.NewDir("lib"), tree.NewDir("lib/modules")},
+	} {
+		if err := packer(t, "none", dir).write(entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "lib/modules of kernel lies below lib, which is a symlink to usr/lib in init[0]: put it at usr/lib/modules"
+	for _, dirs := range [][]Dir{{init, kernel}, {kernel, init}} {
+		if err := Join(io.Discard, "", dirs); err == nil || err.Error() != want {
+			t.Errorf("error %v\nwant  %s", err, want)
+		}
+	}
+}
+
+// Any name is read as it was written.
+func FuzzNames(f *testing.F) {
+	f.Add("a/b", "", "", "")
+	f.Add("l\n\"", "../x\xff", "user.a=", "\x00 ")
+	f.Fuzz(func(t *testing.T, path, link, name, value string) {
+		var want []tree.Entry
+		for _, e := range []tree.Entry{{Type: tree.File}, {Type: tree.Dir}, {Type: tree.Symlink, Link: link}} {
+			e.Path = path
+			want = append(want, e)
+			e.Xattrs = map[string]string{name: value, "user.z": link}
+			want = append(want, e)
+		}
+		file := filepath.Join(t.TempDir(), NamesName)
+		var b bytes.Buffer
+		if err := writeNames(&b, want); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got, err := readNames(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-written +read):\n%s", diff)
+		}
+	})
 }
 
 // The database of an init image is kept for Join; that of others is not.

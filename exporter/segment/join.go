@@ -1,11 +1,13 @@
 package segment
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 
 	"github.com/slipway-build/slipway/exporter/tree"
@@ -14,7 +16,7 @@ import (
 // Names of the files in a segment's directory.
 const (
 	FileName = "segment"
-	// NamesName lists what is in a cpio segment, for Join to find conflicts.
+	// NamesName lists what is in a cpio segment, for Join.
 	NamesName = "names"
 	// APKName holds the package database of an init image, to be merged.
 	APKName = "apk-installed"
@@ -42,10 +44,15 @@ func APKDatabase(entries []tree.Entry) (tree.Entry, bool) {
 // If several of the segments have an apk database, a segment that holds all of
 // them follows the last of these, compressed as that one is.
 //
+// Extended attributes, for which newc has no place, are in a last segment: the
+// file XattrsList. They are those that files have when all segments lie over each
+// other.
+//
 // Join fails where tree.Merge does: the kernel would unpack one of the segments
 // in part, without a word.
 func Join(w io.Writer, ucode string, segments []Dir) error {
-	if err := checkConflicts(segments); err != nil {
+	xattrs, err := mergeNames(segments)
+	if err != nil {
 		return err
 	}
 	if ucode != "" {
@@ -63,37 +70,68 @@ func Join(w io.Writer, ucode string, segments []Dir) error {
 		if err := appendFile(w, name); err != nil {
 			return err
 		}
-		if !databases.mergedAfter(i) {
-			continue
+		if databases.mergedAfter(i) {
+			merged, err := databases.merge()
+			if err != nil {
+				return err
+			}
+			if err := writeLike(w, name, merged); err != nil {
+				return err
+			}
 		}
-		merged, err := databases.merge()
-		if err != nil {
-			return err
-		}
-		compression, err := detect(name)
-		if err != nil {
-			return err
-		}
-		if err := Write(w, []tree.Entry{merged}, compression); err != nil {
-			return err
+		if i == len(segments)-1 && len(xattrs) > 0 {
+			list, err := json.Marshal(xattrs) // sorts its keys
+			if err != nil {
+				return err
+			}
+			dir := tree.NewDir(path.Dir(XattrsList))
+			dir.Mode = 0o700
+			if err := writeLike(w, name, dir, tree.NewFile(XattrsList, 0o600, string(list))); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// checkConflicts finds names that are directories in one segment and something
-// else in another.
-func checkConflicts(segments []Dir) error {
+// XattrsList is a JSON object: path to name to value, in base64. Slipway's init
+// sets them and removes the directory before the root becomes read-only.
+const XattrsList = ".xattrs/list.json"
+
+// writeLike writes a segment that is compressed as the one in a file is.
+func writeLike(w io.Writer, name string, entries ...tree.Entry) error {
+	compression, err := detect(name)
+	if err != nil {
+		return err
+	}
+	return Write(w, entries, compression)
+}
+
+// mergeNames makes sure that the segments can be unpacked over each other, and
+// gives the extended attributes that files have in the end.
+func mergeNames(segments []Dir) (xattrs map[string]map[string][]byte, err error) {
 	var parts []tree.Part
 	for _, segment := range segments {
 		entries, err := readNames(filepath.Join(segment.Path, NamesName))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		parts = append(parts, tree.Part{Name: segment.Name, Entries: entries})
 	}
-	_, err := tree.Merge(parts)
-	return err
+	merged, err := tree.Merge(parts)
+	if err != nil {
+		return nil, err
+	}
+	xattrs = map[string]map[string][]byte{}
+	for _, e := range merged {
+		for name, value := range e.Xattrs {
+			if xattrs[e.Path] == nil {
+				xattrs[e.Path] = map[string][]byte{}
+			}
+			xattrs[e.Path][name] = []byte(value)
+		}
+	}
+	return xattrs, nil
 }
 
 // databases are the apk databases of segments.

@@ -2,11 +2,11 @@ package segment
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,7 +18,8 @@ const linkMark = " -> "
 
 // writeNames lists entries, each on a line of its own: the quoted path, with a
 // slash behind it if it is a directory, or an arrow and the quoted target if it
-// is a symbolic link.
+// is a symbolic link; then each extended attribute, as a quoted name, an equals
+// sign and the quoted value.
 func writeNames(w io.Writer, entries []tree.Entry) error {
 	buf := bufio.NewWriter(w)
 	var line []byte
@@ -30,13 +31,20 @@ func writeNames(w io.Writer, entries []tree.Entry) error {
 		case tree.Symlink:
 			line = strconv.AppendQuote(append(line, linkMark...), e.Link)
 		}
-		buf.Write(append(line, '\n'))
+		for _, name := range slices.Sorted(maps.Keys(e.Xattrs)) {
+			line = strconv.AppendQuote(append(line, ' '), name)
+			line = strconv.AppendQuote(append(line, '='), e.Xattrs[name])
+		}
+		if _, err := buf.Write(append(line, '\n')); err != nil {
+			return err
+		}
 	}
 	return buf.Flush()
 }
 
-// readNames reads what writeNames wrote. Of the entries only path, link and
-// whether they are directories or symbolic links is known.
+// readNames reads what writeNames wrote. Of the entries only path, link,
+// extended attributes and whether they are directories or symbolic links is
+// known.
 func readNames(name string) ([]tree.Entry, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -46,30 +54,49 @@ func readNames(name string) ([]tree.Entry, error) {
 	for line := range strings.Lines(string(data)) {
 		e, err := parseName(strings.TrimSuffix(line, "\n"))
 		if err != nil {
-			return nil, &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("line %d: %w", len(entries)+1, err)}
+			return nil, fmt.Errorf("%s: line %d: %w", name, len(entries)+1, err)
 		}
 		entries = append(entries, e)
 	}
 	return entries, nil
 }
 
-func parseName(line string) (tree.Entry, error) {
-	quoted, err := strconv.QuotedPrefix(line)
+func parseName(line string) (e tree.Entry, err error) {
+	e.Type = tree.File
+	if e.Path, line, err = cutQuoted(line); err != nil {
+		return e, err
+	}
+	if rest, ok := strings.CutPrefix(line, "/"); ok {
+		e.Type, line = tree.Dir, rest
+	} else if rest, ok := strings.CutPrefix(line, linkMark); ok {
+		e.Type = tree.Symlink
+		if e.Link, line, err = cutQuoted(rest); err != nil {
+			return e, err
+		}
+	}
+	for line != "" {
+		name, rest, err := cutQuoted(strings.TrimPrefix(line, " "))
+		if err != nil {
+			return e, err
+		}
+		value, rest, err := cutQuoted(strings.TrimPrefix(rest, "="))
+		if err != nil {
+			return e, err
+		}
+		if e.Xattrs == nil {
+			e.Xattrs = map[string]string{}
+		}
+		e.Xattrs[name], line = value, rest
+	}
+	return e, nil
+}
+
+// cutQuoted reads the quoted text that s starts with.
+func cutQuoted(s string) (text, rest string, err error) {
+	quoted, err := strconv.QuotedPrefix(s)
 	if err != nil {
-		return tree.Entry{}, err
+		return "", "", err
 	}
-	path, err := strconv.Unquote(quoted)
-	if err != nil {
-		return tree.Entry{}, err
-	}
-	switch rest := line[len(quoted):]; {
-	case rest == "":
-		return tree.Entry{Path: path, Type: tree.File}, nil
-	case rest == "/":
-		return tree.Entry{Path: path, Type: tree.Dir}, nil
-	case strings.HasPrefix(rest, linkMark):
-		target, err := strconv.Unquote(rest[len(linkMark):])
-		return tree.Entry{Path: path, Type: tree.Symlink, Link: target}, err
-	}
-	return tree.Entry{}, errors.New("not a name")
+	text, err = strconv.Unquote(quoted)
+	return text, s[len(quoted):], err
 }

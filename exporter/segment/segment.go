@@ -12,9 +12,9 @@
 // and attributes of an earlier one and removes nothing.
 //
 // Entries are sorted, inodes numbered from 1 and times are 0, so a segment
-// depends on nothing but what it holds. Extended attributes stand in a file
-// of their own in cpio segments (see XattrsDir). Tar segments are not
-// compressed; Tree puts them together.
+// depends on nothing but what it holds. Extended attributes, for which newc has no
+// place, are noted beside a cpio segment, for Join. Tar segments are not compressed
+// and hold everything; Tree puts them together.
 package segment
 
 import (

@@ -319,30 +319,6 @@ func TestNoPartialSegment(t *testing.T) {
 	}
 }
 
-// An initramfs has no place for extended attributes: they are a file of it.
-func TestPackKeepsXattrs(t *testing.T) {
-	dir, out := t.TempDir(), t.TempDir()
-	name := filepath.Join(dir, "ping")
-	if err := os.WriteFile(name, nil, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	// Version 2, CAP_NET_RAW permitted.
-	if err := unix.Setxattr(name, "security.capability", []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
-		t.Skipf("cannot set capabilities: %v", err)
-	}
-	if err := packer(t, "none", out).Pack(Image{Dir: dir}, "bin", RulesNone); err != nil {
-		t.Fatal(err)
-	}
-	segment, err := os.ReadFile(filepath.Join(out, FileName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	const want = `{"bin/ping":{"security.capability":"AQAAAgAgAAAAAAAAAAAAAAAAAAA="}}`
-	if !bytes.Contains(segment, []byte(want)) || !bytes.Contains(segment, []byte(XattrsDir+"/")) {
-		t.Errorf("the segment lacks %s", want)
-	}
-}
-
 // BenchmarkPack packs Go's own programs and tells what is left
 // of them.
 func BenchmarkPack(b *testing.B) {

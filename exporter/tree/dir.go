@@ -99,6 +99,9 @@ func stat(name, rel string, inodes inodeTable) (Entry, error) {
 	return e, err
 }
 
+// hostLabel is what SELinux on the host says of the file. It is no part of an image.
+const hostLabel = "security.selinux"
+
 // xattrs reads the extended attributes of a file, links not followed.
 func xattrs(name string) (map[string]string, error) {
 	list, err := readXattr(func(buf []byte) (int, error) { return unix.Llistxattr(name, buf) })
@@ -110,11 +113,17 @@ func xattrs(name string) (map[string]string, error) {
 	}
 	attrs := map[string]string{}
 	for _, attr := range strings.Split(strings.TrimSuffix(list, "\x00"), "\x00") {
+		if attr == hostLabel {
+			continue
+		}
 		value, err := readXattr(func(buf []byte) (int, error) { return unix.Lgetxattr(name, attr, buf) })
 		if err != nil {
 			return nil, &fs.PathError{Op: "lgetxattr " + attr, Path: name, Err: err}
 		}
 		attrs[attr] = value
+	}
+	if len(attrs) == 0 {
+		return nil, nil
 	}
 	return attrs, nil
 }
