@@ -1,0 +1,205 @@
+// Awsfake serves package awstest on loopback: an AWS account for demos and for tests in other languages.
+//
+//	go run ./hack/awsfake -listen 127.0.0.1:4580 &
+//	eval "$(curl -s http://127.0.0.1:4580/_awstest/env)"
+//	slipway-publish aws disk.raw
+//	curl -s http://127.0.0.1:4580/_awstest/snapshots
+//	go run ./hack/awsfake -save snap-0123456789abcdef0 -o disk.raw -listen 127.0.0.1:4580
+//
+// Beside AWS's services there are, without a signature and for GET only:
+//
+//	/_awstest/env                        the environment of a client, for a shell
+//	/_awstest/snapshots                  all snapshots, as JSON
+//	/_awstest/snapshots/REGION/ID/disk   the whole volume of a snapshot
+//	/_awstest/orphans                    what no image uses, a line each
+//	/_awstest/violations                 what clients did wrong, a line each
+//	/_awstest/requests                   all requests, a line each
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/slipway-build/slipway/publisher/awstest"
+)
+
+func main() {
+	var knobs awstest.Knobs
+	listen := flag.String("listen", "127.0.0.1:4580", "address to serve on, or where a fake is served; loopback only")
+	bucket := flag.String("bucket", "slipway", "S3 bucket that is there from the start, in "+awstest.Region)
+	flag.DurationVar(&knobs.Latency, "latency", 0, "time before each answer")
+	flag.DurationVar(&knobs.Settle, "settle", 0, "time that snapshots, images, copies and imports stay pending")
+	flag.DurationVar(&knobs.Grace, "grace", 0, "time that a new snapshot does not exist yet")
+	flag.Float64Var(&knobs.PutRate, "rate", 0, "blocks per second that a snapshot takes; 0 is no limit, AWS has 1000")
+	flag.BoolVar(&knobs.EncryptByDefault, "encrypt", false, "encrypt all snapshots")
+	seed := flag.Uint64("seed", 0, "let requests fail, by a schedule with this seed; 0 is never")
+	probability := flag.Float64("faults", 0.05, "how likely a request fails, with -seed")
+	save := flag.String("save", "", "do not serve: get this snapshot's volume from the fake at -listen")
+	region := flag.String("region", awstest.Region, "region of the snapshot, with -save")
+	output := flag.String("o", "", "file for the volume, with -save")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	var err error
+	if *save != "" {
+		err = download(ctx, "http://"+*listen+"/_awstest/snapshots/"+*region+"/"+*save+"/disk", *output)
+	} else {
+		if *seed != 0 {
+			knobs.Faults = awstest.Random(*seed, *probability, 3, awstest.Throttle, awstest.Internal, awstest.Reset, awstest.LostReset, awstest.LostError)
+		}
+		err = serve(ctx, *listen, *bucket, knobs)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "awsfake: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func serve(ctx context.Context, address, bucket string, knobs awstest.Knobs) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("-listen: %w", err)
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return fmt.Errorf("-listen %s: serves on loopback only, such as 127.0.0.1:4580", address)
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	fake := awstest.New(knobs)
+	defer fake.Close()
+	if bucket != "" {
+		fake.CreateBucket(awstest.Region, bucket)
+	}
+	url := "http://" + listener.Addr().String()
+	server := &http.Server{Handler: handler(fake, url), ReadHeaderTimeout: time.Minute}
+	go func() {
+		<-ctx.Done()
+		server.Close()
+	}()
+	for _, v := range awstest.Env(url) {
+		fmt.Println("export " + v)
+	}
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// handler serves the fake, and beside it what a client of AWS cannot see.
+func handler(fake *awstest.Server, url string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /_awstest/env", func(w http.ResponseWriter, _ *http.Request) {
+		for _, v := range awstest.Env(url) {
+			fmt.Fprintln(w, "export "+v)
+		}
+	})
+	mux.HandleFunc("GET /_awstest/snapshots", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		_ = e.Encode(append([]awstest.SnapshotInfo{}, fake.Snapshots()...))
+	})
+	mux.HandleFunc("GET /_awstest/snapshots/{region}/{id}/disk", func(w http.ResponseWriter, r *http.Request) {
+		disk, err := fake.Disk(r.PathValue("region"), r.PathValue("id"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(disk, 0, disk.Size))
+	})
+	lines(mux, "orphans", fake.Orphans)
+	lines(mux, "violations", func() []string { return texts(fake.Violations()) })
+	lines(mux, "requests", func() []string { return texts(fake.Requests()) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/_awstest/") {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		fake.ServeHTTP(w, r) // not by mux, which would redirect keys that are no clean paths
+	})
+}
+
+func lines(mux *http.ServeMux, name string, list func() []string) {
+	mux.HandleFunc("GET /_awstest/"+name, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		for _, line := range list() {
+			fmt.Fprintln(w, line)
+		}
+	})
+}
+
+func texts[T fmt.Stringer](list []T) []string {
+	var out []string
+	for _, one := range list {
+		out = append(out, one.String())
+	}
+	return out
+}
+
+// download writes a volume to a file, with holes where it is zero.
+func download(ctx context.Context, url, name string) error {
+	if name == "" {
+		return errors.New("-save needs -o FILE")
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+		return fmt.Errorf("%s: %s: %s", url, response.Status, strings.TrimSpace(string(text)))
+	}
+	file, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name())
+	if err = sparse(file, response.Body, response.ContentLength); err != nil {
+		file.Close()
+		return fmt.Errorf("save %s: %w", url, err)
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), name)
+}
+
+func sparse(file *os.File, from io.Reader, size int64) error {
+	if err := file.Truncate(size); err != nil {
+		return err
+	}
+	block, zeros := make([]byte, awstest.BlockSize), make([]byte, awstest.BlockSize)
+	for at := int64(0); at < size; at += awstest.BlockSize {
+		if _, err := io.ReadFull(from, block); err != nil {
+			return err
+		}
+		if string(block) == string(zeros) {
+			continue
+		}
+		if _, err := file.WriteAt(block, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,306 @@
+package awstest
+
+import (
+	"cmp"
+	"encoding/xml"
+	"fmt"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// STS and IAM (protocol awsQuery), and SSM's parameters (awsJson1.1).
+
+const (
+	stsVersion = "2011-06-15"
+	iamVersion = "2010-05-08"
+)
+
+// queryService is a service of the protocol awsQuery.
+func queryService(version string, operations map[string]func(*call) (any, error)) *service {
+	space := map[string]string{stsVersion: "https://sts.amazonaws.com/doc/2011-06-15/", iamVersion: "https://iam.amazonaws.com/doc/2010-05-08/"}[version]
+	return &service{
+		route:      routeQuery(version),
+		limit:      1 << 20,
+		operations: operations,
+		encode: func(c *call, v any) *answer {
+			return encodeXML(http.StatusOK, wrapped{xml.Name{Space: space, Local: c.Operation + "Response"}, c.Operation + "Result", v})
+		},
+		fail: func(_ *call, e *apiError) *answer {
+			type one struct{ Type, Code, Message string }
+			return encodeXML(e.status, struct {
+				XMLName   xml.Name `xml:"ErrorResponse"`
+				Error     one
+				RequestID string `xml:"RequestId"`
+			}{Error: one{"Sender", e.code, e.message}, RequestID: requestID})
+		},
+		throttle:    *refuse("Throttling", "rate exceeded"),
+		internal:    *refuse("ServiceFailure", "the service failed").with(http.StatusInternalServerError),
+		denied:      *refuse("AccessDenied", "").with(http.StatusForbidden),
+		credentials: *refuse("InvalidClientTokenId", "the security token included in the request is invalid").with(http.StatusForbidden),
+	}
+}
+
+// wrapped is an answer within OPERATIONResponse and OPERATIONResult.
+type wrapped struct {
+	name   xml.Name
+	result string
+	value  any
+}
+
+// MarshalXML implements [xml.Marshaler].
+func (w wrapped) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
+	start := xml.StartElement{Name: w.name}
+	if err := e.EncodeToken(start); err != nil {
+		return err
+	}
+	if err := e.EncodeElement(w.value, xml.StartElement{Name: xml.Name{Local: w.result}}); err != nil {
+		return err
+	}
+	type metadata struct {
+		RequestID string `xml:"RequestId"`
+	}
+	if err := e.EncodeElement(metadata{requestID}, xml.StartElement{Name: xml.Name{Local: "ResponseMetadata"}}); err != nil {
+		return err
+	}
+	return e.EncodeToken(start.End())
+}
+
+func stsService() *service {
+	return queryService(stsVersion, map[string]func(*call) (any, error){
+		"GetCallerIdentity": func(c *call) (any, error) {
+			if err := c.form.done(); err != nil {
+				return nil, err
+			}
+			return struct {
+				Arn     string
+				UserID  string `xml:"UserId"`
+				Account string
+			}{userARN, "AIDACKCEVSQ6C2EXAMPLE", Account}, nil
+		},
+	})
+}
+
+// roleExists says whether the account has a role.
+func (c *call) roleExists(name string) bool {
+	if c.knobs.Roles == nil {
+		return name == "vmimport"
+	}
+	return slices.Contains(c.knobs.Roles, name)
+}
+
+func iamService() *service {
+	return queryService(iamVersion, map[string]func(*call) (any, error){
+		"GetRole": func(c *call) (any, error) {
+			name := c.form.required("RoleName")
+			if err := c.form.done(); err != nil {
+				return nil, err
+			}
+			if !c.roleExists(name) {
+				return nil, refuse("NoSuchEntity", "the role with name %s cannot be found", name).with(http.StatusNotFound)
+			}
+			type role struct {
+				Path       string
+				RoleName   string
+				RoleID     string `xml:"RoleId"`
+				Arn        string
+				CreateDate string
+				Trust      string `xml:"AssumeRolePolicyDocument"`
+			}
+			trust := escape(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"vmie.amazonaws.com"},`+
+				`"Action":"sts:AssumeRole","Condition":{"StringEquals":{"sts:ExternalId":"vmimport"}}}]}`, false)
+			return struct{ Role role }{role{
+				"/", name, "AROADBQP57FF2AEXAMPLE", "arn:aws:iam::" + Account + ":role/" + name, "2024-01-01T00:00:00Z", trust,
+			}}, nil
+		},
+	})
+}
+
+// parameter is one of SSM.
+type parameter struct {
+	value, kind, dataType string
+	version               int64
+}
+
+const json11 = "application/x-amz-json-1.1"
+
+func ssmService() *service {
+	return &service{
+		route: func(c *call) error {
+			target := c.http.Header.Get("X-Amz-Target")
+			operation, ok := strings.CutPrefix(target, "AmazonSSM.")
+			c.Operation = operation
+			if svc := services["ssm"]; !ok || svc.operations[operation] == nil {
+				return mistake("UnknownOperationException", "awstest has no target %q, only AmazonSSM's %s", target, svc.names())
+			}
+			if v := c.http.Header.Get("Content-Type"); v != json11 {
+				return mistake("SerializationException", "Content-Type is %q, not %s", v, json11)
+			}
+			return nil
+		},
+		limit: 1 << 20,
+		operations: map[string]func(*call) (any, error){
+			"GetParameter":    (*call).getParameter,
+			"GetParameters":   (*call).getParameters,
+			"PutParameter":    (*call).putParameter,
+			"DeleteParameter": (*call).deleteParameter,
+		},
+		encode: func(_ *call, v any) *answer { return encodeJSON(http.StatusOK, json11, v) },
+		fail: func(_ *call, e *apiError) *answer {
+			return encodeJSON(e.status, json11, map[string]string{"__type": e.code, "message": e.message})
+		},
+		throttle:    *refuse("ThrottlingException", "rate exceeded"),
+		internal:    *refuse("InternalServerError", "the service failed").with(http.StatusInternalServerError),
+		denied:      *refuse("AccessDeniedException", ""),
+		credentials: *refuse("UnrecognizedClientException", "the security token included in the request is invalid"),
+	}
+}
+
+type parameterJSON struct {
+	ARN, Name, Type, Value, DataType string
+	Version                          int64
+}
+
+func (p *parameter) json(region, name string) parameterJSON {
+	return parameterJSON{
+		"arn:aws:ssm:" + region + ":" + Account + ":parameter/" + strings.TrimPrefix(name, "/"), name, p.kind, p.value, p.dataType, p.version,
+	}
+}
+
+var parameterName = regexp.MustCompile(`^(/[A-Za-z0-9._-]+)+$|^[A-Za-z0-9._-]+$`)
+
+func (c *call) putParameter() (any, error) {
+	var in struct {
+		Name, Value, Type, DataType, Description, Tier, KeyId, AllowedPattern, Policies string
+		Overwrite                                                                       bool
+		Tags                                                                            []tag
+	}
+	if err := decodeJSON(c.body, &in); err != nil {
+		return nil, err
+	}
+	c.Resource = in.Name
+	switch first, _, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(in.Name, "/")), "/"); {
+	case !parameterName.MatchString(in.Name) || len(in.Name) > 1011 || strings.Count(in.Name, "/") > 15:
+		return nil, mistake("ValidationException", "the parameter name %q is not valid", in.Name)
+	case strings.HasPrefix(first, "aws") || strings.HasPrefix(first, "ssm"):
+		return nil, mistake("ValidationException", "the parameter name %q starts with a reserved word", in.Name)
+	case in.Value == "" || len(in.Value) > 4096:
+		return nil, mistake("ValidationException", "a value has 1 to 4096 characters, not %d", len(in.Value))
+	case in.Type != "" && !slices.Contains([]string{"String", "StringList", "SecureString"}, in.Type):
+		return nil, mistake("UnsupportedParameterType", "type %q is not supported", in.Type)
+	case !slices.Contains([]string{"", "text", "aws:ec2:image"}, in.DataType):
+		return nil, mistake("ValidationException", "data type %q is not supported", in.DataType)
+	case in.Overwrite && len(in.Tags) > 0:
+		return nil, mistake("ValidationException", "tags and overwrite can't be used together")
+	}
+	if _, err := newTags(in.Tags); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.region(c.Region)
+	old := r.params[in.Name]
+	switch {
+	case old != nil && !in.Overwrite:
+		return nil, refuse("ParameterAlreadyExists", "the parameter %s exists; to overwrite it, set overwrite", in.Name)
+	case old == nil && in.Type == "":
+		return nil, mistake("ValidationException", "a new parameter needs a type")
+	case in.DataType == "aws:ec2:image" && r.images[in.Value] == nil:
+		// AWS checks it after its answer and then makes no new version.
+		return nil, mistake("ValidationException", "the value %s is no image", in.Value)
+	}
+	p := &parameter{value: in.Value, kind: in.Type, dataType: cmp.Or(in.DataType, "text"), version: 1}
+	if old != nil {
+		p.version, p.kind = old.version+1, cmp.Or(p.kind, old.kind)
+	}
+	r.params[in.Name] = p
+	return map[string]any{"Version": p.version, "Tier": "Standard"}, nil
+}
+
+func (c *call) getParameter() (any, error) {
+	var in struct {
+		Name           string
+		WithDecryption *bool
+	}
+	if err := decodeJSON(c.body, &in); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.region(c.Region).params[in.Name]
+	if p == nil {
+		return nil, refuse("ParameterNotFound", "the parameter %s does not exist", in.Name)
+	}
+	return map[string]any{"Parameter": p.json(c.Region, in.Name)}, nil
+}
+
+func (c *call) getParameters() (any, error) {
+	var in struct {
+		Names          []string
+		WithDecryption *bool
+	}
+	if err := decodeJSON(c.body, &in); err != nil {
+		return nil, err
+	}
+	if len(in.Names) < 1 || len(in.Names) > 10 {
+		return nil, mistake("ValidationException", "GetParameters takes 1 to 10 names, not %d", len(in.Names))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found, missing := []parameterJSON{}, []string{}
+	for _, name := range in.Names {
+		if p := c.region(c.Region).params[name]; p != nil {
+			found = append(found, p.json(c.Region, name))
+		} else {
+			missing = append(missing, name)
+		}
+	}
+	return map[string]any{"Parameters": found, "InvalidParameters": missing}, nil
+}
+
+func (c *call) deleteParameter() (any, error) {
+	var in struct{ Name string }
+	if err := decodeJSON(c.body, &in); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.region(c.Region)
+	if r.params[in.Name] == nil {
+		return nil, refuse("ParameterNotFound", "the parameter %s does not exist", in.Name)
+	}
+	delete(r.params, in.Name)
+	return struct{}{}, nil
+}
+
+// Orphans lists what is there although no image uses it: snapshots, import tasks under way, S3 objects and multipart
+// uploads, sorted.
+func (s *Server) Orphans() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for name, r := range s.regions {
+		for id, p := range r.snapshots {
+			if len(r.users(id)) == 0 {
+				out = append(out, fmt.Sprintf("%s snapshot %s (%s)", name, id, p.state(s.now())))
+			}
+		}
+		for id, t := range r.tasks {
+			if t.state == "" {
+				out = append(out, fmt.Sprintf("%s import task %s", name, id))
+			}
+		}
+	}
+	for name, b := range s.buckets {
+		for key := range b.objects {
+			out = append(out, fmt.Sprintf("%s object s3://%s/%s", b.region, name, key))
+		}
+		for _, id := range slices.Sorted(maps.Keys(b.uploads)) {
+			out = append(out, fmt.Sprintf("%s upload of s3://%s/%s", b.region, name, b.uploads[id].key))
+		}
+	}
+	slices.Sort(out)
+	return out
+}

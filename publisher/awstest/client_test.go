@@ -1,0 +1,196 @@
+package awstest_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ebs"
+	ebstypes "github.com/aws/aws-sdk-go-v2/service/ebs/types"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
+
+	"github.com/slipway-build/slipway/publisher/awstest"
+)
+
+// client drives a fake by the SDK, one attempt per call.
+type client struct {
+	testing.TB
+	ctx  context.Context
+	fake *awstest.Server
+	conf aws.Config
+	ebs  *ebs.Client
+	ec2  *ec2.Client
+	s3   *s3.Client
+	sts  *sts.Client
+	iam  *iam.Client
+	ssm  *ssm.Client
+}
+
+func start(tb testing.TB, knobs awstest.Knobs) *client {
+	tb.Helper()
+	fake := awstest.Start(tb, knobs)
+	return connect(tb, fake, config(fake.URL(), awstest.Region))
+}
+
+func config(url, region string) aws.Config {
+	return aws.Config{
+		Region:       region,
+		BaseEndpoint: aws.String(url),
+		Retryer:      func() aws.Retryer { return aws.NopRetryer{} },
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: awstest.AccessKeyID, SecretAccessKey: awstest.SecretAccessKey}, nil
+		}),
+	}
+}
+
+func connect(tb testing.TB, fake *awstest.Server, conf aws.Config) *client {
+	return &client{
+		TB: tb, ctx: tb.Context(), fake: fake, conf: conf,
+		ebs: ebs.NewFromConfig(conf), ec2: ec2.NewFromConfig(conf), s3: s3.NewFromConfig(conf), sts: sts.NewFromConfig(conf),
+		iam: iam.NewFromConfig(conf), ssm: ssm.NewFromConfig(conf),
+	}
+}
+
+// in is the same account in another region.
+func (c *client) in(region string) *client {
+	return connect(c, c.fake, config(*c.conf.BaseEndpoint, region))
+}
+
+// code is the error's code as the SDK understood it; "" is no error.
+func code(err error) string {
+	var e smithy.APIError
+	if errors.As(err, &e) {
+		return e.ErrorCode()
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// clean ends the test at a violation.
+func (c *client) clean() {
+	c.Helper()
+	for _, v := range c.fake.Violations() {
+		c.Error("violation:", v)
+	}
+}
+
+// violated ends the test unless there is exactly one violation, with this text in it.
+func (c *client) violated(text string) {
+	c.Helper()
+	if v := c.fake.Violations(); len(v) != 1 || !strings.Contains(v[0].String(), text) {
+		c.Errorf("violations are %v, not one with %q", v, text)
+	}
+}
+
+// noise returns the same bytes for the same seed.
+func noise(seed byte, n int) []byte {
+	data := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(data)
+	return data
+}
+
+func encode(sum [32]byte) *string { return aws.String(base64.StdEncoding.EncodeToString(sum[:])) }
+
+func putInput(id string, index int32, block []byte) *ebs.PutSnapshotBlockInput {
+	return &ebs.PutSnapshotBlockInput{
+		SnapshotId: &id, BlockIndex: &index, BlockData: bytes.NewReader(block), DataLength: aws.Int32(int32(len(block))),
+		Checksum: encode(sha256.Sum256(block)), ChecksumAlgorithm: ebstypes.ChecksumAlgorithmChecksumAlgorithmSha256,
+	}
+}
+
+func (c *client) put(id string, index int32, block []byte) {
+	c.Helper()
+	must(c.ebs.PutSnapshotBlock(c.ctx, putInput(id, index, block)))
+}
+
+// must ends the test at an error.
+func must[T any](out T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return out
+}
+
+// linear is the aggregate checksum of blocks in the order of their indexes.
+func linear(blocks map[int32][]byte) *string {
+	var indexes []int32
+	for index := range blocks {
+		indexes = append(indexes, index)
+	}
+	slices.Sort(indexes)
+	all := sha256.New()
+	for _, index := range indexes {
+		sum := sha256.Sum256(blocks[index])
+		all.Write(sum[:])
+	}
+	return encode([32]byte(all.Sum(nil)))
+}
+
+func completeInput(id string, blocks map[int32][]byte) *ebs.CompleteSnapshotInput {
+	return &ebs.CompleteSnapshotInput{
+		SnapshotId: &id, ChangedBlocksCount: aws.Int32(int32(len(blocks))), Checksum: linear(blocks),
+		ChecksumAlgorithm:         ebstypes.ChecksumAlgorithmChecksumAlgorithmSha256,
+		ChecksumAggregationMethod: ebstypes.ChecksumAggregationMethodChecksumAggregationLinear,
+	}
+}
+
+// snapshot makes a completed snapshot of 1 GiB, or what change makes of it.
+func (c *client) snapshot(blocks map[int32][]byte, change func(*ebs.StartSnapshotInput)) string {
+	c.Helper()
+	in := &ebs.StartSnapshotInput{VolumeSize: aws.Int64(1)}
+	if change != nil {
+		change(in)
+	}
+	id := *must(c.ebs.StartSnapshot(c.ctx, in)).SnapshotId
+	for index, block := range blocks {
+		c.put(id, index, block)
+	}
+	must(c.ebs.CompleteSnapshot(c.ctx, completeInput(id, blocks)))
+	return id
+}
+
+// disk reads a whole volume back.
+func (c *client) disk(id string) []byte {
+	c.Helper()
+	d, err := c.fake.Disk(c.conf.Region, id)
+	if err != nil {
+		c.Fatal(err)
+	}
+	data, err := io.ReadAll(io.NewSectionReader(d, 0, d.Size))
+	if err != nil {
+		c.Fatal(err)
+	}
+	return data
+}
+
+// image is what RegisterImage takes for a machine of today.
+func imageInput(name, snapshot string) *ec2.RegisterImageInput {
+	return &ec2.RegisterImageInput{
+		Name: &name, Architecture: ec2types.ArchitectureValuesX8664, VirtualizationType: aws.String("hvm"),
+		RootDeviceName: aws.String("/dev/xvda"), EnaSupport: aws.Bool(true), BootMode: ec2types.BootModeValuesUefiPreferred,
+		ImdsSupport: ec2types.ImdsSupportValuesV20,
+		BlockDeviceMappings: []ec2types.BlockDeviceMapping{{
+			DeviceName: aws.String("/dev/xvda"),
+			Ebs:        &ec2types.EbsBlockDevice{SnapshotId: &snapshot, VolumeType: ec2types.VolumeTypeGp3, DeleteOnTermination: aws.Bool(true)},
+		}},
+		TagSpecifications: []ec2types.TagSpecification{{
+			ResourceType: ec2types.ResourceTypeImage, Tags: []ec2types.Tag{{Key: aws.String("Name"), Value: &name}},
+		}},
+	}
+}
