@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -57,6 +58,10 @@ func (b *builder) files(ctx context.Context, plan *machine.Plan) (map[string]llb
 
 	plan.Files = nil
 	for i, f := range files {
+		place := "the build context; paths are relative to it, and .dockerignore may hide it"
+		if origin[i] == hostContext {
+			place = "the build context host"
+		}
 		if ref := refs[origin[i]]; ref != nil {
 			stat, err := ref.StatFile(ctx, client.StatRequest{Path: f.Source})
 			switch {
@@ -65,8 +70,7 @@ func (b *builder) files(ctx context.Context, plan *machine.Plan) (map[string]llb
 			case err != nil && f.Optional:
 				continue
 			case err != nil:
-				mistakes = append(mistakes, b.mistake(f.Range,
-					"source %q of file %q is not in the build context; paths are relative to it, and .dockerignore may hide it", f.Source, f.Path))
+				mistakes = append(mistakes, b.mistake(f.Range, "source %q of file %q is not in %s", f.Source, f.Path, place))
 			case stat.IsDir():
 				mistakes = append(mistakes, b.mistake(f.Range, "source %q of file %q is a directory; name a file", f.Source, f.Path))
 			}
@@ -75,6 +79,9 @@ func (b *builder) files(ctx context.Context, plan *machine.Plan) (map[string]llb
 		plan.Files = append(plan.Files, f)
 	}
 	if len(mistakes) > 0 {
+		slices.SortStableFunc(mistakes, func(a, b machine.Diagnostic) int {
+			return cmp.Or(cmp.Compare(a.Range.Source, b.Range.Source), cmp.Compare(a.Range.Start, b.Range.Start))
+		})
 		return nil, mistakes
 	}
 	return contexts, nil
@@ -82,19 +89,18 @@ func (b *builder) files(ctx context.Context, plan *machine.Plan) (map[string]llb
 
 // origin tells which context a source is in, and where.
 func (b *builder) origin(source string) (name, file string, err error) {
-	absolute := source
+	absolute, arguments := source, "--build-context host=/"
 	if rest, ok := strings.CutPrefix(source, "~/"); ok {
 		absolute = path.Join("/", b.ui.BuildArgs["HOME"], rest)
+		arguments += " --build-arg HOME"
 	}
 	if !path.IsAbs(absolute) {
 		return buildContext, path.Clean(source), nil
 	}
-	_, given := b.ui.BuildOpts().Opts["context:"+hostContext]
-	switch {
-	case !given:
-		return "", "", fmt.Errorf("source %q is outside of the build context: copy it there and name it by a relative path, or give --build-context host=/", source)
-	case absolute != source && b.ui.BuildArgs["HOME"] == "":
-		return "", "", fmt.Errorf("source %q is in your home folder: give --build-arg HOME too", source)
+	_, host := b.ui.BuildOpts().Opts["context:"+hostContext]
+	if !host || absolute != source && b.ui.BuildArgs["HOME"] == "" {
+		return "", "", fmt.Errorf("source %q is outside of the build context: copy it there and name it by a relative path, or give %s",
+			source, arguments)
 	}
 	return hostContext, strings.TrimPrefix(path.Clean(absolute), "/"), nil
 }

@@ -54,12 +54,32 @@ func (l *lint) wanted(ds machine.Diagnostics) machine.Diagnostics {
 func (l *lint) warn(ctx context.Context, sources []*dockerui.Source, ds machine.Diagnostics) error {
 	ds = l.wanted(ds)
 	for _, d := range ds {
-		sources[d.Range.Source].Warn(ctx, linter.LintFormatShort(d.Rule, d.Message, d.Range.Start), client.WarnOpts{Range: []*pb.Range{pbRange(d.Range)}})
+		description, url := about(d.Rule)
+		sources[d.Range.Source].Warn(ctx, linter.LintFormatShort(d.Rule, d.Message, d.Range.Start), client.WarnOpts{
+			Detail: [][]byte{[]byte(description)},
+			URL:    url,
+			Range:  []*pb.Range{pbRange(d.Range)},
+		})
 	}
 	if l.config.ReturnAsError && len(ds) > 0 {
+		for i := range ds {
+			ds[i].Message = ds[i].Rule + ": " + ds[i].Message
+		}
 		return ds
 	}
 	return nil
+}
+
+// rulePage is where the rules are explained.
+const rulePage = "https://github.com/slipway-build/slipway/blob/main/docs/lint.md#"
+
+// about gives a rule's description and its page.
+func about(rule string) (description, url string) {
+	i := slices.IndexFunc(machine.Rules, func(r machine.Rule) bool { return r.Name == rule })
+	if i < 0 {
+		return "", ""
+	}
+	return machine.Rules[i].Description, rulePage + strings.ToLower(rule)
 }
 
 // locate gives diagnostics their excerpts of the YAML.

@@ -134,7 +134,8 @@ func (b *builder) check(ctx context.Context) (*lintreq.LintResults, error) {
 	}
 	warnings, err := b.findings(ctx)
 	for _, d := range b.lint.wanted(warnings) {
-		results.AddWarning(d.Rule, "", "", d.Message, index[d.Range.Source], []parser.Range{parserRange(d.Range)})
+		description, url := about(d.Rule)
+		results.AddWarning(d.Rule, description, url, d.Message, index[d.Range.Source], []parser.Range{parserRange(d.Range)})
 	}
 	var mistakes machine.Diagnostics
 	if !errors.As(err, &mistakes) {

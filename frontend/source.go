@@ -28,7 +28,8 @@ func readSources(ctx context.Context, c client.Client, bc *dockerui.Client) ([]*
 		}
 		src, err := overlay.ReadEntrypoint(ctx, "YAML")
 		if err != nil {
-			return nil, fmt.Errorf("--build-arg OVERLAYS: read %s, beside the machine YAML: %w", name, err)
+			// Not wrapped: on its way to the user, a status of BuildKit's keeps its own text alone.
+			return nil, fmt.Errorf("--build-arg OVERLAYS: read %s, in the folder of the machine YAML: %v", name, err)
 		}
 		sources = append(sources, src)
 	}
