@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -16,7 +17,6 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/machine"
@@ -76,14 +76,11 @@ func (im images) compression(k *machine.Kernel) string {
 func (b *builder) resolve(ctx context.Context, refs []machine.ImageRef, p ocispecs.Platform) (images, error) {
 	found := make([]image, len(refs))
 	failed := make([]error, len(refs))
-	var eg errgroup.Group
+	var all sync.WaitGroup
 	for i, ref := range refs {
-		eg.Go(func() error {
-			found[i], failed[i] = b.resolveOne(ctx, ref, p)
-			return nil
-		})
+		all.Go(func() { found[i], failed[i] = b.resolveOne(ctx, ref, p) })
 	}
-	_ = eg.Wait()
+	all.Wait()
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

@@ -9,9 +9,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/agext/levenshtein"
-
 	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/machine"
 )
 
 // An argument is a build argument that the frontend knows.
@@ -57,8 +57,8 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 			for _, f := range exporter.Formats {
 				names = append(names, f.Name)
 			}
-			return o, fmt.Errorf("--target: unknown format %q%s; the formats are %s",
-				target, suggest(target, names), strings.Join(names, ", "))
+			return o, fmt.Errorf("--target: unknown format %q%s (formats: %s)",
+				target, machine.Suggest(target, names), strings.Join(names, ", "))
 		}
 		o.format = exporter.Formats[i]
 	}
@@ -80,8 +80,8 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 		}
 	}
 	if o.compression != "" {
-		if err := checkCompression(o.compression); err != nil {
-			return o, err
+		if _, err := segment.ParseCompression(o.compression); err != nil {
+			return o, fmt.Errorf("--build-arg COMPRESSION: %w", err)
 		}
 	}
 	if s := args["SOURCE_DATE_EPOCH"]; s != "" {
@@ -106,25 +106,6 @@ func parseSize(s string) (int64, error) {
 	return n << shift, nil
 }
 
-// Levels that the exporter's compressors take.
-var levels = map[string]int{"zstd": 22, "gzip": 9, "none": 0}
-
-func checkCompression(s string) error {
-	algorithm, level, leveled := strings.Cut(s, ":")
-	most, ok := levels[algorithm]
-	if !ok {
-		return fmt.Errorf("--build-arg COMPRESSION=%s: unknown algorithm %q%s; give zstd, gzip or none",
-			s, algorithm, suggest(algorithm, slices.Sorted(maps.Keys(levels))))
-	}
-	if n, err := strconv.Atoi(level); leveled && (err != nil || n < 1 || n > most) {
-		if most == 0 {
-			return fmt.Errorf("--build-arg COMPRESSION=%s: none has no level", s)
-		}
-		return fmt.Errorf("--build-arg COMPRESSION=%s: the level of %s is a number from 1 to %d", s, algorithm, most)
-	}
-	return nil
-}
-
 // unknownArguments names the build arguments that have no meaning here, each
 // with what the user may have meant.
 func unknownArguments(args map[string]string) []string {
@@ -137,22 +118,8 @@ func unknownArguments(args map[string]string) []string {
 		if slices.Contains(names, name) || slices.Contains(foreign, upper) || strings.HasPrefix(upper, "BUILDKIT_") {
 			continue
 		}
-		out = append(out, fmt.Sprintf("build argument %s has no effect%s; known are %s",
-			name, suggest(name, names), strings.Join(names, ", ")))
+		out = append(out, fmt.Sprintf("build argument %s has no effect%s (known: %s)",
+			name, machine.Suggest(name, names), strings.Join(names, ", ")))
 	}
 	return out
-}
-
-// suggest names the candidate that a mistyped word most likely stands for.
-func suggest(word string, candidates []string) string {
-	best, least := "", len(word)/2+1
-	for _, c := range candidates {
-		if d := levenshtein.Distance(strings.ToLower(word), strings.ToLower(c), nil); d < least {
-			best, least = c, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(" (did you mean %q?)", best)
 }

@@ -21,13 +21,13 @@ func TestParseOptions(t *testing.T) {
 		{file: "aws.yml", target: "raw", args: map[string]string{"SIZE": "1048576"}, want: options{name: "aws", size: 1 << 20}},
 		{file: "aws.yml", args: map[string]string{"COMPRESSION": "zstd:19"}, want: options{name: "aws", compression: "zstd:19"}},
 
-		{target: "rawr", err: `--target: unknown format "rawr" (did you mean "raw"?)`},
+		{target: "rawr", err: `--target: unknown format "rawr"; did you mean "raw"? (formats: kernel+initrd, raw`},
 		{file: "a.yml", args: map[string]string{"NAME": "../a"}, err: "not a file name"},
 		{file: "a.yml", args: map[string]string{"SIZE": "1G"}, want: options{name: "a", warnings: []string{"build argument SIZE has no effect: format kernel+initrd is no disk"}}},
 		{file: "a.yml", target: "raw", args: map[string]string{"SIZE": "-1M"}, err: "not a size"},
 		{file: "a.yml", target: "raw", args: map[string]string{"SIZE": "1X"}, err: "not a size"},
 		{file: "a.yml", target: "raw", args: map[string]string{"SIZE": "99999999T"}, err: "not a size"},
-		{file: "a.yml", args: map[string]string{"COMPRESSION": "zstdd"}, err: `unknown algorithm "zstdd" (did you mean "zstd"?)`},
+		{file: "a.yml", args: map[string]string{"COMPRESSION": "zstdd"}, err: `COMPRESSION: compression "zstdd": use zstd, gzip or none`},
 		{file: "a.yml", args: map[string]string{"COMPRESSION": "gzip:10"}, err: "the level of gzip is a number from 1 to 9"},
 		{file: "a.yml", args: map[string]string{"COMPRESSION": "none:1"}, err: "none has no level"},
 		{file: "a.yml", args: map[string]string{"SOURCE_DATE_EPOCH": "today"}, err: "not a number of seconds"},
@@ -53,7 +53,7 @@ func TestUnknownArguments(t *testing.T) {
 	got := unknownArguments(map[string]string{
 		"SIZ": "1G", "NAME": "a", "SOURCE_DATE_EPOCH": "0", "http_proxy": "x", "BUILDKIT_SYNTAX": "y",
 	})
-	if len(got) != 1 || !strings.Contains(got[0], `SIZ has no effect (did you mean "SIZE"?)`) {
+	if len(got) != 1 || !strings.Contains(got[0], `SIZ has no effect; did you mean "SIZE"? (known: NAME`) {
 		t.Errorf("got %q", got)
 	}
 }

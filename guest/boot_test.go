@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,15 +86,7 @@ func TestBoot(t *testing.T) {
 // build makes kernel and initramfs of a machine with docker buildx, which takes packages and frontend from the local stack.
 func build(t *testing.T, file string) (dir string) {
 	t.Helper()
-	conn, err := net.Dial("unix", "../.stack/buildkitd.sock")
-	switch {
-	case err == nil:
-		conn.Close()
-	case os.Getenv("CI") != "":
-		t.Fatalf("the local stack is not running: %v", err)
-	default:
-		t.Skipf("the local stack is not running, make images starts it: %v", err)
-	}
+	vm.RequireStack(t)
 	dir = t.TempDir()
 	buildx := exec.Command("docker", "buildx", "build", "--builder", "slipway", "-f", file, "--target", "kernel+initrd", "-o", dir, "testdata")
 	if out, err := buildx.CombinedOutput(); err != nil {

@@ -65,7 +65,7 @@ func (k checker) id(key string, v value[id]) {
 	if _, ok := k.number(v.V); ok {
 		return
 	}
-	hint := suggest(v.V.name, slices.Sorted(maps.Keys(k.ids)))
+	hint := Suggest(v.V.name, slices.Sorted(maps.Keys(k.ids)))
 	if hint == "" {
 		hint = "; the users of images are not known here"
 	}

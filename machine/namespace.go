@@ -15,7 +15,7 @@ type namespace string
 
 func (n *namespace) parse(text string, f *Field) error {
 	if !slices.Contains(f.Enum, text) && !path.IsAbs(text) {
-		return fmt.Errorf("must be %s or an absolute path%s", strings.Join(f.Enum, ", "), suggest(text, f.Enum))
+		return fmt.Errorf("must be %s or an absolute path%s", strings.Join(f.Enum, ", "), Suggest(text, f.Enum))
 	}
 	*n = namespace(text)
 	return nil

@@ -28,7 +28,7 @@ func (r *rlimit) parse(text string, _ *Field) error {
 	name := strings.ToLower(strings.TrimSpace(parts[0]))
 	name = strings.TrimPrefix(name, "rlimit_")
 	if !slices.Contains(rlimits, name) {
-		return fmt.Errorf("names no limit of getrlimit(2)%s", suggest(name, rlimits))
+		return fmt.Errorf("names no limit of getrlimit(2)%s", Suggest(name, rlimits))
 	}
 	soft, err1 := limit(parts[1])
 	hard, err2 := limit(parts[2])

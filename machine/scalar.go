@@ -22,7 +22,7 @@ func (d *decoder) scalar(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) 
 	case *string:
 		text, ok := d.text(key, n, f, t)
 		if ok && text != "" && len(f.Enum) > 0 && !slices.Contains(f.Enum, text) {
-			d.wrongAt(n, "%s must be %s%s", d.entry(n, f), either(f.Enum), suggest(text, f.Enum))
+			d.wrongAt(n, "%s must be %s%s", d.entry(n, f), either(f.Enum), Suggest(text, f.Enum))
 		}
 		*target = text
 	case *bool:

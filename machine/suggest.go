@@ -7,8 +7,8 @@ import (
 	"github.com/agext/levenshtein"
 )
 
-// suggest gives "; did you mean …?" for the candidate nearest to a word, or nothing if none is near.
-func suggest(word string, candidates []string) string {
+// Suggest gives "; did you mean …?" for the candidate nearest to a word, or nothing if none is near.
+func Suggest(word string, candidates []string) string {
 	return didYouMean(nearest(word, candidates))
 }
 

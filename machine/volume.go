@@ -76,7 +76,7 @@ func (k checker) volume(key, text, source string, options []string, at Range) {
 	switch i := slices.Index(names, source); {
 	case i < 0 && k.Volumes.Wrong && volumeNames.MatchString(source): // it may be the one with the mistake
 	case i < 0:
-		hint := suggest(source, names)
+		hint := Suggest(source, names)
 		switch {
 		case hint != "":
 		case volumeNames.MatchString(source):

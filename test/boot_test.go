@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"maps"
-	"net"
 	"os"
 	"path"
 	"path/filepath"
@@ -16,20 +15,6 @@ import (
 
 	"github.com/slipway-build/slipway/test/vm"
 )
-
-// requireStack skips a test that needs the local stack when that is not running. In CI it must run.
-func requireStack(t *testing.T) {
-	t.Helper()
-	conn, err := net.Dial("unix", "../.stack/buildkitd.sock")
-	switch {
-	case err == nil:
-		conn.Close()
-	case os.Getenv("CI") != "":
-		t.Fatalf("the local stack is not running: %v", err)
-	default:
-		t.Skipf("the local stack is not running, make images starts it: %v", err)
-	}
-}
 
 // awsDisk builds the machine of examples/aws.yml as its first lines say.
 func awsDisk(t *testing.T) string {
@@ -81,7 +66,7 @@ func inMachine(command string) string { return "nsenter --target 1 --mount " + c
 
 // TestAWS boots the machine of examples/aws.yml as EC2 does in both of its boot modes, and goes through what it promises.
 func TestAWS(t *testing.T) {
-	requireStack(t)
+	vm.RequireStack(t)
 	disk := awsDisk(t)
 	for _, firmware := range []vm.Firmware{vm.BIOS, vm.UEFI} {
 		t.Run(string(firmware), func(t *testing.T) {

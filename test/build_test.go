@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/moby/buildkit/client"
+
+	"github.com/slipway-build/slipway/test/vm"
 )
 
 // buildx runs docker buildx build in a folder, as a user would.
@@ -35,7 +37,7 @@ func machineYAML(t *testing.T, text string) string {
 }
 
 func TestBadInput(t *testing.T) {
-	requireStack(t)
+	vm.RequireStack(t)
 	for _, c := range []struct {
 		name, yaml string
 		args       []string
@@ -60,7 +62,7 @@ func TestBadInput(t *testing.T) {
 			name: "bad target",
 			yaml: "kernel:\n  image: slipwaybuild/kernel:v1\n",
 			args: []string{"--target", "rawr"},
-			want: []string{`--target: unknown format "rawr" (did you mean "raw"?); the formats are kernel+initrd, raw`},
+			want: []string{`--target: unknown format "rawr"; did you mean "raw"? (formats: kernel+initrd, raw, tar)`},
 		},
 		{
 			name: "bad size",
@@ -115,7 +117,7 @@ func TestBadInput(t *testing.T) {
 // Changing one service's image runs that service's pack, the join and the
 // format again, and nothing else.
 func TestRebuildOneService(t *testing.T) {
-	requireStack(t)
+	vm.RequireStack(t)
 	root := t.TempDir()
 	dir := machineYAML(t, `kernel:
   image: slipwaybuild/kernel:v1
@@ -203,7 +205,7 @@ func isExporters(name string) bool {
 
 // Every request that buildx knows is answered by the frontend itself.
 func TestCalls(t *testing.T) {
-	requireStack(t)
+	vm.RequireStack(t)
 	dir := machineYAML(t, "init:\n  - slipwaybuild/init:v1\ntrust:\n  org: [library]\n")
 	for _, c := range []struct {
 		call string
@@ -237,7 +239,7 @@ func TestCalls(t *testing.T) {
 
 // The example needs no further word.
 func TestExamplesAreClean(t *testing.T) {
-	requireStack(t)
+	vm.RequireStack(t)
 	examples, err := filepath.Glob("../examples/*.yml")
 	if err != nil || len(examples) == 0 {
 		t.Fatal("no examples", err)
@@ -253,7 +255,7 @@ func TestExamplesAreClean(t *testing.T) {
 // One bake builds packages, frontend and machine from the checkout, and the
 // machine is the same, byte for byte, as the one made of pulled images.
 func TestBakeEqualsBuild(t *testing.T) {
-	requireStack(t)
+	vm.RequireStack(t)
 	dir := t.TempDir()
 	cmd := exec.Command("docker", "buildx", "bake", "--builder", "slipway", "--allow=fs.write="+dir, "--set", "aws.output=type=local,dest="+filepath.Join(dir, "bake"), "aws")
 	cmd.Dir = ".."

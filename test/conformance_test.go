@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipway-build/slipway/test/vm"
 )
 
 // conformance is the corpus of measured machine YAMLs beside the checkout.
@@ -24,7 +26,7 @@ type conformanceCase struct {
 // Every case of the corpus builds through BuildKit to the tree that it
 // expects, or fails with what it must mention.
 func TestConformance(t *testing.T) {
-	requireStack(t)
+	vm.RequireStack(t)
 	if _, err := os.Stat(conformance); err != nil {
 		t.Skipf("the corpus is not beside the checkout: %v", err)
 	}

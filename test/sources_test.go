@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/slipway-build/slipway/test/vm"
 )
 
 // write makes the files of a folder.
@@ -54,7 +56,7 @@ func tree(t *testing.T, name string) map[string]string {
 // A secret's bytes are in the machine, and neither in the cache nor in what is
 // told about the build.
 func TestSecret(t *testing.T) {
-	requireStack(t)
+	vm.RequireStack(t)
 	const secret, public = "kept-to-itself-5fa3", "for-everyone-81c0"
 	dir := machineYAML(t, "files:\n  - path: etc/secret\n    secret: token\n  - path: etc/public\n    source: public.txt\n")
 	write(t, dir, map[string]string{"public.txt": public, "token.txt": secret})
@@ -102,7 +104,7 @@ func TestSecret(t *testing.T) {
 
 // Absolute paths and those of the home folder come from the context "host".
 func TestHostFiles(t *testing.T) {
-	requireStack(t)
+	vm.RequireStack(t)
 	host := t.TempDir()
 	write(t, host, map[string]string{"etc/motd": "hello", "home/me/.profile": "mine"})
 	dir := machineYAML(t, "files:\n  - path: etc/motd\n    source: /etc/motd\n  - path: root/.profile\n    source: ~/.profile\n  - path: etc/none\n    source: none\n    optional: true\n")
@@ -127,7 +129,7 @@ func TestHostFiles(t *testing.T) {
 
 // A package folder is built in the same build as the machine.
 func TestPackageFolder(t *testing.T) {
-	requireStack(t)
+	vm.RequireStack(t)
 	dir := machineYAML(t, "services:\n  - name: hello\n    image: \"@pkg:pkg/hello\"\n")
 	write(t, dir, map[string]string{
 		"pkg/hello/build.yml":  "image: hello\norg: test\nbuildArgs:\n  - GREETING=hi\nconfig:\n  capabilities: [CAP_SYS_TIME]\n",
