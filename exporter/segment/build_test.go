@@ -3,6 +3,7 @@ package segment
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -62,6 +63,62 @@ func TestKernel(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A kernel image may be layers; links lead to its files, whose permissions are kept.
+func TestKernelOfLayers(t *testing.T) {
+	modules := treetest.Tar(t, tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o700, Uid: 1000}, tar.Header{Name: "lib/modules/a.ko", Typeflag: tar.TypeReg, Mode: 0o644})
+	var layers []string
+	for _, headers := range [][]tar.Header{
+		{
+			{Name: "boot/vmlinuz-6", Typeflag: tar.TypeReg, Mode: 0o644, Size: 10},
+			{Name: "kernel", Typeflag: tar.TypeSymlink, Linkname: "/boot/vmlinuz"},
+			{Name: "ucode", Typeflag: tar.TypeReg, Mode: 0o440},
+			{Name: "old.tar", Typeflag: tar.TypeReg},
+		},
+		{
+			{Name: "boot/vmlinuz-6", Typeflag: tar.TypeReg, Mode: 0o600, Size: 20},
+			{Name: "boot/vmlinuz", Typeflag: tar.TypeSymlink, Linkname: "vmlinuz-6"},
+			{Name: ".wh.old.tar", Typeflag: tar.TypeReg},
+		},
+	} {
+		layers = append(layers, filepath.Join(files(t, map[string]string{"layer": string(treetest.Tar(t, headers...))}), "layer"))
+	}
+	var last bytes.Buffer
+	w := tar.NewWriter(&last)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Name: "kernel.tar", Typeflag: tar.TypeReg, Size: int64(len(modules))}), second(w.Write(modules)), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	layers = append(layers, filepath.Join(files(t, map[string]string{"layer": last.String()}), "layer"))
+
+	out := t.TempDir()
+	p := packer(t, "none", out)
+	p.Archive = Tar
+	if err := p.Kernel(Image{Layers: layers}, "kernel", "kernel.tar", "ucode"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := read(t, out, KernelName)+read(t, out, UcodeName), strings.Repeat("x", 20)+"ucode"; got != want {
+		t.Errorf("kernel and microcode %q, want %q", got, want)
+	}
+	for name, want := range map[string]os.FileMode{KernelName: 0o600, UcodeName: 0o440} {
+		if info, err := os.Stat(filepath.Join(out, name)); err != nil || info.Mode() != want {
+			t.Errorf("%s: mode %v, %v, want %v", name, info.Mode(), err, want)
+		}
+	}
+	segment := read(t, out, FileName)
+	entries, err := tree.ReadTar(strings.NewReader(segment), int64(len(segment)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "dir     0755 0:0 lib\ndir     0755 0:0 lib/modules\nfile    0644 0:0 lib/modules/a.ko \"lib/modules/a.ko\"\n"
+	if got := treetest.Dump(t, entries); got != want {
+		t.Errorf("segment\n%swant\n%s", got, want)
+	}
+	if err := p.Kernel(Image{Layers: layers}, "kernel", "old.tar", ""); err == nil || !strings.Contains(err.Error(), `no file "old.tar"; it holds boot/vmlinuz, boot/vmlinuz-6, kernel, kernel.tar, ucode;`) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
 
 // Without a tar there is no segment; microcode that the image lacks is left out.
 func TestKernelAlone(t *testing.T) {

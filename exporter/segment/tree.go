@@ -41,14 +41,14 @@ type Boot struct {
 // Contents can be opened until close is called.
 func Tree(segments []Dir, boot *Boot) (entries []tree.Entry, close func(), err error) {
 	var files []*os.File
-	close = func() {
+	closeAll := func() {
 		for _, f := range files {
 			f.Close()
 		}
 	}
 	defer func() {
 		if err != nil {
-			close()
+			closeAll()
 		}
 	}()
 	databases, err := findDatabases(segments)
@@ -87,7 +87,7 @@ func Tree(segments []Dir, boot *Boot) (entries []tree.Entry, close func(), err e
 		}
 	}
 	entries, err = tree.Merge(parts)
-	return entries, close, err
+	return entries, closeAll, err
 }
 
 // entries gives the directory boot.
