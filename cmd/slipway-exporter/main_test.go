@@ -1,14 +1,22 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
 // The test binary is the command itself when this is set.
@@ -121,6 +129,90 @@ func TestMachine(t *testing.T) {
 	}
 }
 
+// The same as a tar, from layers, with an image as OCI layout.
+func TestTarOfMachine(t *testing.T) {
+	if _, err := exec.LookPath("tar"); err != nil {
+		t.Skip("tar is not installed (Debian package tar)")
+	}
+	dir := workDir(t)
+	config, layer := `{"os":"linux","architecture":"amd64"}`, treetest.Tar(t, tar.Header{Name: "bin/sh", Typeflag: tar.TypeReg, Mode: 0o4755, Uid: 7})
+	manifest := fmt.Sprintf(`{"config":{"digest":"%s"},"layers":[{"digest":"%s"}]}`, digest.FromString(config), digest.FromBytes(layer))
+	for name, content := range map[string]string{
+		"layer1": string(layer), "config": config, "manifest": manifest,
+		"layer2": string(treetest.Tar(t, tar.Header{Name: "bin/.wh.none", Typeflag: tar.TypeReg}, tar.Header{Name: "bin/sh2", Typeflag: tar.TypeLink, Linkname: "bin/sh"})),
+		"layer3": string(treetest.Tar(t, tar.Header{Name: "kernel", Typeflag: tar.TypeReg, Mode: 0o640})),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range []string{
+		"entries --out o1 --spec spec.json --archive tar --compression none --source context",
+		"kernel --out o2 --layer layer3 --tar= --archive tar",
+		"pack --out o3 --layer layer1 --layer layer2 --rules init --archive tar",
+		"layout --out o4 --index manifest --name docker.io/library/a:1 --blob layer1 --blob layer2 --blob config --platform linux/amd64 --prefix /volumes/a --archive tar",
+	} {
+		if out, errs, status := command(t, dir, strings.Fields(args)...); status != 0 || out+errs != "" {
+			t.Fatalf("%s: status %d, prints %q", args, status, out+errs)
+		}
+	}
+	write := "write --format tar --name m --kernel o2/kernel --ucode o2/ucode.cpio --cmdline cmdline --out out directories=o1 init[0]=o3 o4"
+	for _, epoch := range []string{"", " --epoch 1700000000"} {
+		args := strings.Fields(write)
+		args = append(args[:1:1], append(strings.Fields(epoch), args[1:]...)...)
+		if out, errs, status := command(t, dir, args...); status != 0 || errs != "" || !strings.HasSuffix(out, " m.tar\n") {
+			t.Fatalf("%s: status %d, prints %q", args, status, out+errs)
+		}
+		list := exec.Command("tar", "--utc", "-tvf", filepath.Join(dir, "out/m.tar"))
+		out, err := list.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		want := `drwxr-xr-x 0/0 0 DATE ./
+drwxr-xr-x 0/0 0 DATE bin/
+-rwsr-xr-x 7/0 6 DATE bin/sh
+hrwsr-xr-x 7/0 0 DATE bin/sh2 link to bin/sh
+drwxr-xr-x 0/0 0 DATE boot/
+-rw-r--r-- 0/0 21 DATE boot/cmdline
+-rw-r----- 0/0 6 DATE boot/kernel
+drwxr-xr-x 0/0 0 DATE etc/
+-rw-r--r-- 0/0 4 DATE etc/f
+-rw-r--r-- 0/0 160 DATE etc/hosts
+lrwxrwxrwx 0/0 0 DATE etc/mtab -> /proc/mounts
+lrwxrwxrwx 0/0 0 DATE etc/resolv.conf -> /run/resolvconf/resolv.conf
+drwxr-xr-x 0/0 0 DATE volumes/
+drwxr-xr-x 0/0 0 DATE volumes/a/
+drwxr-xr-x 0/0 0 DATE volumes/a/blobs/
+drwxr-xr-x 0/0 0 DATE volumes/a/blobs/sha256/
+` + blobs(config, string(layer), manifest) + `-rw-r--r-- 0/0 316 DATE volumes/a/index.json
+-rw-r--r-- 0/0 30 DATE volumes/a/oci-layout
+`
+		date := "1980-01-01 00:00"
+		if epoch != "" {
+			date = "2023-11-14 22:13"
+		}
+		want = strings.ReplaceAll(want, "DATE", date)
+		if got := regexp.MustCompile(" +").ReplaceAllString(string(out), " "); got != want {
+			t.Errorf("%s: tar has\n%swant\n%s", args, got, want)
+		}
+	}
+}
+
+// blobs lists what an OCI layout has, as tar does.
+func blobs(contents ...string) string {
+	var lines []string
+	for _, content := range contents {
+		lines = append(lines, fmt.Sprintf("%s -rw-r--r-- 0/0 %d DATE volumes/a/blobs/sha256/", digest.FromString(content).Encoded(), len(content)))
+	}
+	slices.Sort(lines)
+	var b strings.Builder
+	for _, line := range lines {
+		name, rest, _ := strings.Cut(line, " ")
+		b.WriteString(rest + name + "\n")
+	}
+	return b.String()
+}
+
 // As LinuxKit, there is no file for an empty kernel or command line.
 func TestEmptyFilesAreLeftOut(t *testing.T) {
 	dir := workDir(t)
@@ -142,21 +234,35 @@ func TestErrors(t *testing.T) {
 		"pack --in init":                     "pack: --out is missing",
 		"pack --in init --out out more":      `pack: unexpected argument "more"`,
 		"pack --in init --out out --level 3": "pack: flag provided but not defined: -level",
-		"pack --in init --out out --compression xz":         `pack: compression "xz": use zstd, gzip or none`,
-		"pack --in init --out out --rules x":                `unknown rules "x": use init, container, volume or none`,
-		"pack --in none --out out":                          "read tree: lstat none: no such file or directory",
-		"pack --in init --out out --prefix a/../..":         `prefix: path "a/../.." is not clean: write ".."`,
-		"kernel --in init --out out":                        `kernel image has no file "kernel"; it holds bin/sh; set kernel.binary to the kernel's path`,
-		"kernel --in kernel --out o2":                       `kernel image has no file "kernel.tar"; it holds kernel; set kernel.tar to the path of the archive with the modules, or to none`,
-		"join --out out":                                    "join: no segment directories given",
-		"join --out out o1":                                 "initrd.img: open o1/names: no such file or directory",
-		write + "iso":                                       `unknown format "iso"; the formats are kernel+initrd, raw, tar`,
-		write + "raw":                                       "raw: a disk needs a kernel: set kernel.image in the machine",
-		write + "raw --kernel kernel/kernel --arch arm64":   "raw: there is no disk for arm64 yet: use kernel+initrd",
-		write + "raw --kernel kernel/kernel --loaders none": "raw: boot loaders: open none/",
+		"pack --in init --out out --compression xz":                           `pack: compression "xz": use zstd, gzip or none`,
+		"pack --in init --out out --rules x":                                  `unknown rules "x": use init, container, volume or none`,
+		"pack --in none --out out":                                            "read tree: lstat none: no such file or directory",
+		"pack --in init --out out --prefix a/../..":                           `prefix: path "a/../.." is not clean: write ".."`,
+		"kernel --in init --out out":                                          `kernel image has no file "kernel"; it holds bin/sh; set kernel.binary to the kernel's path`,
+		"kernel --in kernel --out o2":                                         `kernel image has no file "kernel.tar"; it holds kernel; set kernel.tar to the path of the archive with the modules, or to none`,
+		"pack --out out":                                                      "pack: give either --in or --layer",
+		"pack --out out --in init --layer spec.json":                          "pack: give either --in or --layer",
+		"kernel --out out":                                                    "kernel: give either --in or --layer",
+		"pack --out out --layer none":                                         "layer 1 of 1: open none: no such file or directory",
+		"pack --out out --layer spec.json":                                    "layer 1 of 1: not an uncompressed tar archive, or damaged: unexpected EOF",
+		"pack --in init --out out --archive zip":                              "pack: --archive zip: use cpio or tar",
+		"pack --in init --out out --archive tar --compression zstd":           "pack: --compression zstd: tar segments are not compressed",
+		"layout --out out --name a:1":                                         "layout: --index is missing",
+		"layout --out out --name a:1 --index spec.json":                       "image a:1: sha256:",
+		"write --format tar --name m --out out":                               "tar is made of segments: give their directories and no initramfs",
+		write + "tar o1":                                                      "tar is made of segments: give their directories and no initramfs",
+		write + "raw o1":                                                      "raw is made of an initramfs: give one and no segments",
+		"write --format raw --name m --out out":                               "raw is made of an initramfs: give one and no segments",
+		"write --format tar --name m --out out o1":                            "tar: open o1/segment: no such file or directory",
+		"join --out out":                                                      "join: no segment directories given",
+		"join --out out o1":                                                   "initrd.img: open o1/names: no such file or directory",
+		write + "iso":                                                         `unknown format "iso"; the formats are kernel+initrd, raw, tar`,
+		write + "raw":                                                         "raw: a disk needs a kernel: set kernel.image in the machine",
+		write + "raw --kernel kernel/kernel --arch arm64":                     "raw: there is no disk for arm64 yet: use kernel+initrd",
+		write + "raw --kernel kernel/kernel --loaders none":                   "raw: boot loaders: open none/",
 		write + "raw --kernel kernel/kernel --loaders loaders --size 1048576": "raw: SIZE 1M is too small by 35M: kernel, initrd and boot loaders need 36M",
-		write + "raw --name ../m":    `name "../m" cannot be the start of a file name`,
-		write + "raw --cmdline none": "kernel command line: open none: no such file or directory",
+		write + "raw --name ../m":                                             `name "../m" cannot be the start of a file name`,
+		write + "raw --cmdline none":                                          "kernel command line: open none: no such file or directory",
 	} {
 		dir := workDir(t)
 		out, errs, status := command(t, dir, strings.Fields(args)...)
