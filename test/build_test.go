@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -15,10 +16,13 @@ import (
 	"github.com/slipway-build/slipway/test/vm"
 )
 
+// builder is the stack's, or the one that BUILDX_BUILDER names.
+var builder = cmp.Or(os.Getenv("BUILDX_BUILDER"), "slipway")
+
 // buildx runs docker buildx build in a folder, as a user would.
 func buildx(t *testing.T, dir string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
-	cmd := exec.Command("docker", append([]string{"buildx", "build", "--builder", "slipway"}, args...)...)
+	cmd := exec.Command("docker", append([]string{"buildx", "build", "--builder", builder}, args...)...)
 	cmd.Dir = dir
 	var o, e bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &o, &e
@@ -257,7 +261,7 @@ func TestExamplesAreClean(t *testing.T) {
 func TestBakeEqualsBuild(t *testing.T) {
 	vm.RequireStack(t)
 	dir := t.TempDir()
-	cmd := exec.Command("docker", "buildx", "bake", "--builder", "slipway", "--allow=fs.write="+dir, "--set", "aws.output=type=local,dest="+filepath.Join(dir, "bake"), "aws")
+	cmd := exec.Command("docker", "buildx", "bake", "--builder", builder, "--allow=fs.write="+dir, "--set", "aws.output=type=local,dest="+filepath.Join(dir, "bake"), "aws")
 	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("bake: %v\n%s", err, out)
