@@ -363,3 +363,41 @@ func uncompress(t *testing.T, layers []string) []string {
 	}
 	return names
 }
+
+// BenchmarkImage reads Go's own programs, unpacked and as a layer, and writes
+// them as an uncompressed segment.
+func BenchmarkImage(b *testing.B) {
+	for _, name := range []string{"go", "tar", "gzip", "zstd"} {
+		tool(b, name, name)
+	}
+	root, err := exec.Command("go", "env", "GOTOOLDIR").Output()
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := strings.TrimSpace(string(root))
+	images := map[string]Image{"directory": {Dir: dir}}
+	work := b.TempDir()
+	for name, filter := range map[string]string{"tar": "cat", "gzip": "gzip", "zstd": "zstd -q"} {
+		layer := filepath.Join(work, name)
+		if out, err := exec.Command("bash", "-c", "tar -C "+dir+" -c . | "+filter+" > "+layer).CombinedOutput(); err != nil {
+			b.Fatalf("%v\n%s", err, out)
+		}
+		images[name] = Image{Layers: []string{layer}}
+	}
+	for _, name := range []string{"directory", "tar", "gzip", "zstd"} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				entries, close, err := images[name].read(work)
+				if err != nil {
+					b.Fatal(err)
+				}
+				out := countingWriter{w: io.Discard}
+				if err := Write(&out, entries, compression(b, "none")); err != nil {
+					b.Fatal(err)
+				}
+				close()
+				b.SetBytes(out.n)
+			}
+		})
+	}
+}
