@@ -2,6 +2,7 @@ package awstest_test
 
 import (
 	"bytes"
+	"io"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -16,12 +17,18 @@ func TestPublish(t *testing.T) {
 	blocks := map[int32][]byte{0: noise(1, awstest.BlockSize), 3: noise(2, awstest.BlockSize), 2047: noise(3, awstest.BlockSize)}
 	id := c.snapshot(blocks, nil)
 
-	want := make([]byte, 1<<30)
-	for index, block := range blocks {
-		copy(want[int(index)*awstest.BlockSize:], block)
+	disk, block := must(c.fake.Disk(awstest.Region, id)), make([]byte, awstest.BlockSize)
+	for index := range int32(2048) {
+		want := blocks[index]
+		if want == nil {
+			want = make([]byte, awstest.BlockSize)
+		}
+		if _, err := disk.ReadAt(block, int64(index)*awstest.BlockSize); err != nil || !bytes.Equal(block, want) {
+			t.Fatalf("block %d is not what was put: %v", index, err)
+		}
 	}
-	if !bytes.Equal(c.disk(id), want) {
-		t.Error("the disk is not what was put")
+	if n, err := disk.ReadAt(make([]byte, 2), disk.Size-1); n != 1 || err != io.EOF {
+		t.Errorf("read over the end: %d bytes, %v", n, err)
 	}
 	snapshots := must(c.ec2.DescribeSnapshots(c.ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{id}})).Snapshots
 	if len(snapshots) != 1 || snapshots[0].State != "completed" || *snapshots[0].VolumeSize != 1 {

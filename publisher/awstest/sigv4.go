@@ -35,7 +35,7 @@ func parseAuthorization(header string) (scope, error) {
 	}
 	rest, ok := strings.CutPrefix(header, algorithm+" ")
 	if !ok {
-		return sc, fmt.Errorf("Authorization does not start with %s", algorithm)
+		return sc, fmt.Errorf("the Authorization header does not start with %s", algorithm)
 	}
 	for part := range strings.SplitSeq(rest, ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")

@@ -135,12 +135,16 @@ func keyARN(region, key string) string {
 	return "arn:aws:kms:" + region + ":" + Account + ":" + key
 }
 
-// noise fills p with what lies at off of an encrypted volume where nobody wrote.
+// noise fills p with what lies at off of a block where nobody wrote.
 func noise(name string, index int32, p []byte, off int64) {
-	seed := sha256.Sum256(fmt.Appendf(nil, "%s/%d", name, index))
-	source := rand.NewChaCha8(seed)
-	_, _ = io.CopyN(io.Discard, source, off) // ChaCha8 never fails
-	_, _ = source.Read(p)
+	const page = 4096 // so that a read in the middle need not begin at the start
+	for n := 0; n < len(p); {
+		at := off + int64(n)
+		source := rand.NewChaCha8(sha256.Sum256(fmt.Appendf(nil, "%s/%d/%d", name, index, at/page)))
+		var whole [page]byte
+		_, _ = source.Read(whole[:]) // never fails
+		n += copy(p[n:], whole[at%page:])
+	}
 }
 
 // Disk is the volume that a snapshot makes.
