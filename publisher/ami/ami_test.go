@@ -1,0 +1,535 @@
+package ami_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/slipway-build/slipway/publisher/ami"
+	"github.com/slipway-build/slipway/publisher/awstest"
+	"github.com/slipway-build/slipway/publisher/disk"
+)
+
+const home = "us-east-1"
+
+// content is a disk for BIOS: every third block is zero, the rest random.
+func content(seed uint64, blocks int) []byte {
+	data := make([]byte, blocks*disk.BlockSize)
+	random := rand.NewChaCha8([32]byte{byte(seed)})
+	for i := range blocks {
+		if i%3 != 2 {
+			random.Read(data[i*disk.BlockSize:][:disk.BlockSize])
+		}
+	}
+	clear(data[446:512])
+	data[446] = 0x80                                       // an active partition
+	copy(data[450:], []byte{0x83, 0, 0, 0, 8, 0, 0, 0, 8}) // from sector 8
+	copy(data[510:], "\x55\xaa")
+	return data
+}
+
+func write(t testing.TB, data []byte) *disk.Disk {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "machine.raw")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, path)
+}
+
+func open(t testing.TB, path string) *disk.Disk {
+	t.Helper()
+	d, err := disk.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// configure makes the configuration that the command would read from the
+// fake's environment.
+func configure(t testing.TB, url string) aws.Config {
+	t.Helper()
+	env := map[string]string{}
+	for _, pair := range awstest.Env(url) {
+		key, value, _ := strings.Cut(pair, "=")
+		env[key] = value
+	}
+	cfg, err := config.LoadDefaultConfig(t.Context(),
+		config.WithBaseEndpoint(url), config.WithRegion(home),
+		config.WithSharedConfigFiles(nil), config.WithSharedCredentialsFiles(nil),
+		config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], env["AWS_SESSION_TOKEN"])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// publish runs one publish with the defaults of the tests.
+func publish(ctx context.Context, t testing.TB, url string, d *disk.Disk, o ami.Options) (*ami.Result, error) {
+	t.Helper()
+	if o.Name == "" {
+		o.Name = "machine-1"
+	}
+	if o.State == "" {
+		o.State = t.TempDir()
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 2 * time.Second
+	}
+	if _, err := o.Check(d); err != nil {
+		return nil, err
+	}
+	return ami.Publish(ctx, configure(t, url), d, o)
+}
+
+func mustPublish(t testing.TB, url string, d *disk.Disk, o ami.Options) *ami.Result {
+	t.Helper()
+	result, err := publish(t.Context(), t, url, d, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+// equal compares what a machine would boot with the disk.
+func equal(t testing.TB, fake *awstest.Server, region, snapshot string, data []byte) {
+	t.Helper()
+	volume, err := fake.Disk(region, snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(data))
+	if _, err := volume.ReadAt(got, 0); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, data) {
+		for i := 0; i < len(data); i += disk.BlockSize {
+			if end := min(i+disk.BlockSize, len(data)); !bytes.Equal(got[i:end], data[i:end]) {
+				t.Fatalf("%s: block %d differs", snapshot, i/disk.BlockSize)
+			}
+		}
+	}
+}
+
+func noViolations(t testing.TB, fake *awstest.Server) {
+	t.Helper()
+	for _, v := range fake.Violations() {
+		t.Error(v)
+	}
+}
+
+func noOrphans(t testing.TB, fake *awstest.Server) {
+	t.Helper()
+	if left := fake.Orphans(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestPublish(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{Grace: 300 * time.Millisecond, Settle: 300 * time.Millisecond, Flap: time.Second})
+	data := content(1, 20)
+	result := mustPublish(t, fake.URL(), write(t, data), ami.Options{Tags: map[string]string{"Team": "harbour"}})
+	image := result.Images[0]
+	equal(t, fake, home, image.Snapshot, data)
+	if want := (ami.Blocks{Total: 20, Written: 14, Skipped: 6}); *image.Blocks != want {
+		t.Errorf("blocks: got %+v, want %+v", *image.Blocks, want)
+	}
+	if image.BootMode != "legacy-bios" || image.Machine != "x86_64" || image.Existing {
+		t.Errorf("got %+v", image)
+	}
+	snapshot := fake.Snapshots()[0]
+	if snapshot.Tags["Team"] != "harbour" || snapshot.Tags[ami.TagContent] == "" || snapshot.Tags["Name"] != "machine-1" {
+		t.Errorf("tags of the snapshot: %v", snapshot.Tags)
+	}
+	noViolations(t, fake)
+	noOrphans(t, fake)
+}
+
+func TestPublishAgainFindsTheImage(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{})
+	data := content(1, 4)
+	first := mustPublish(t, fake.URL(), write(t, data), ami.Options{}).Images[0]
+	puts := fake.Count("ebs:PutSnapshotBlock")
+	second := mustPublish(t, fake.URL(), write(t, data), ami.Options{}).Images[0]
+	if !second.Existing || second.Image != first.Image {
+		t.Errorf("got %+v, want %s", second, first.Image)
+	}
+	// The same disk with another name needs no upload either.
+	third := mustPublish(t, fake.URL(), write(t, data), ami.Options{Name: "machine-2"}).Images[0]
+	if third.Existing || third.Image == first.Image || third.Snapshot != first.Snapshot {
+		t.Errorf("got %+v, want a new image of %s", third, first.Snapshot)
+	}
+	if got := fake.Count("ebs:PutSnapshotBlock"); got != puts {
+		t.Errorf("%d blocks were written again", got-puts)
+	}
+	noViolations(t, fake)
+}
+
+func TestNameTaken(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{})
+	mustPublish(t, fake.URL(), write(t, content(1, 4)), ami.Options{})
+	for what, o := range map[string]ami.Options{
+		"another disk":   {},
+		"other settings": {Volume: "gp2"},
+	} {
+		seed := uint64(2)
+		if o.Volume != "" {
+			seed = 1
+		}
+		_, err := publish(t.Context(), t, fake.URL(), write(t, content(seed, 4)), o)
+		if ami.ClassOf(err) != ami.NameTaken {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	noViolations(t, fake)
+	noOrphans(t, fake)
+}
+
+func TestEncryptedWritesZeros(t *testing.T) {
+	t.Parallel()
+	for what, run := range map[string]struct {
+		knobs   awstest.Knobs
+		options ami.Options
+	}{
+		"asked":            {awstest.Knobs{}, ami.Options{Encrypt: true}},
+		"account settings": {awstest.Knobs{EncryptByDefault: true}, ami.Options{}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			fake := awstest.Start(t, run.knobs)
+			data := content(1, 8)
+			image := mustPublish(t, fake.URL(), write(t, data), run.options).Images[0]
+			equal(t, fake, home, image.Snapshot, data)
+			if image.Blocks.Written != 8 {
+				t.Errorf("wrote %d of 8 blocks", image.Blocks.Written)
+			}
+			noViolations(t, fake)
+		})
+	}
+}
+
+func TestParent(t *testing.T) {
+	t.Parallel()
+	before := content(1, 12)
+	after := bytes.Clone(before)
+	after[3*disk.BlockSize+7]++                                // changed
+	clear(after[4*disk.BlockSize : 5*disk.BlockSize])          // became zero
+	copy(after[5*disk.BlockSize:], []byte("was a zero block")) // became data
+	after = after[:10*disk.BlockSize]                          // behind it are one of data and one of zeros
+
+	for _, parent := range []string{"auto", "snapshot", "without manifest"} {
+		for _, encrypted := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s encrypted=%v", parent, encrypted), func(t *testing.T) {
+				fake := awstest.Start(t, awstest.Knobs{EncryptByDefault: encrypted})
+				o := ami.Options{}
+				if parent == "without manifest" {
+					o.Tags = map[string]string{} // no room for one
+					for i := range 45 {
+						o.Tags[fmt.Sprint("tag-", i)] = "x"
+					}
+				}
+				base := mustPublish(t, fake.URL(), write(t, before), o).Images[0]
+				o = ami.Options{Name: "machine-2", Parent: "auto"}
+				if parent == "snapshot" {
+					o.Parent = base.Snapshot
+				}
+				next := mustPublish(t, fake.URL(), write(t, after), o).Images[0]
+				equal(t, fake, home, next.Snapshot, append(bytes.Clone(after), make([]byte, 2*disk.BlockSize)...))
+				if next.Blocks.Written != 4 || next.Blocks.Parent != base.Snapshot {
+					t.Errorf("got %+v, want the 4 blocks that changed", next.Blocks)
+				}
+				if reads := fake.Count("ebs:GetSnapshotBlock"); (reads > 0) != (parent == "without manifest") {
+					t.Errorf("%d blocks of the parent were read", reads)
+				}
+				noViolations(t, fake)
+				noOrphans(t, fake)
+			})
+		}
+	}
+}
+
+func TestUnchangedWithParent(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{})
+	data := content(1, 12)
+	base := mustPublish(t, fake.URL(), write(t, data), ami.Options{}).Images[0]
+	next := mustPublish(t, fake.URL(), write(t, data), ami.Options{Name: "machine-2", Parent: base.Snapshot}).Images[0]
+	equal(t, fake, home, next.Snapshot, data)
+	if next.Blocks.Written > 1 {
+		t.Errorf("wrote %d blocks", next.Blocks.Written)
+	}
+	noViolations(t, fake)
+}
+
+func TestRegions(t *testing.T) {
+	t.Parallel()
+	for _, onlyCopy := range []bool{false, true} {
+		t.Run(fmt.Sprintf("copy=%v", onlyCopy), func(t *testing.T) {
+			fake := awstest.Start(t, awstest.Knobs{Settle: 100 * time.Millisecond})
+			data := content(1, 6)
+			regions := []string{home, "eu-west-1", "ap-northeast-1"}
+			result := mustPublish(t, fake.URL(), write(t, data), ami.Options{
+				Regions: regions, Copy: onlyCopy, SSMParameter: "/machine/latest", DeprecateAfter: 24 * time.Hour, Share: []string{"111122223333"},
+			})
+			for i, image := range result.Images {
+				if image.Region != regions[i] {
+					t.Errorf("image %d is in %s", i, image.Region)
+				}
+				equal(t, fake, image.Region, image.Snapshot, data)
+			}
+			again := mustPublish(t, fake.URL(), write(t, data), ami.Options{Regions: regions, Copy: onlyCopy})
+			for i, image := range again.Images {
+				if !image.Existing || image.Image != result.Images[i].Image {
+					t.Errorf("again: %+v", image)
+				}
+			}
+			noViolations(t, fake)
+			noOrphans(t, fake)
+		})
+	}
+}
+
+func TestFailureInOneRegionUndoesAll(t *testing.T) {
+	t.Parallel()
+	for _, onlyCopy := range []bool{false, true} {
+		fake := awstest.Start(t, awstest.Knobs{BlockPublicAccess: true})
+		state := t.TempDir()
+		_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 6)), ami.Options{
+			Regions: []string{home, "eu-west-1"}, Copy: onlyCopy, Share: []string{"all"}, State: state,
+		})
+		if err == nil {
+			t.Fatal("sharing with all was not refused")
+		}
+		t.Log(err)
+		noViolations(t, fake)
+		empty(t, fake, state)
+	}
+}
+
+// empty tells that a publish has left nothing, there and here.
+func empty(t testing.TB, fake *awstest.Server, state string) {
+	t.Helper()
+	if left := fake.Snapshots(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	noOrphans(t, fake)
+	if files, _ := os.ReadDir(state); len(files) > 0 {
+		t.Errorf("state left behind: %v", files)
+	}
+}
+
+func TestPermissionIsMissedEarly(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{Denied: []string{"ec2:RegisterImage"}})
+	_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 4)), ami.Options{})
+	if ami.ClassOf(err) != ami.Permission {
+		t.Errorf("got %v", err)
+	}
+	if n := fake.Count("ebs:StartSnapshot"); n > 0 {
+		t.Error("uploaded without the permission to register")
+	}
+	for _, denied := range []string{"ebs:StartSnapshot", "ebs:PutSnapshotBlock", "ebs:CompleteSnapshot"} {
+		fake := awstest.Start(t, awstest.Knobs{Denied: []string{denied}})
+		state := t.TempDir()
+		_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 4)), ami.Options{State: state})
+		if ami.ClassOf(err) != ami.Permission {
+			t.Errorf("%s: got %v", denied, err)
+		}
+		empty(t, fake, state)
+	}
+}
+
+func TestQuota(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{PendingSnapshots: 1, Images: 1})
+	mustPublish(t, fake.URL(), write(t, content(1, 4)), ami.Options{})
+	state := t.TempDir()
+	_, err := publish(t.Context(), t, fake.URL(), write(t, content(2, 4)), ami.Options{Name: "machine-2", State: state})
+	if ami.ClassOf(err) != ami.Quota {
+		t.Errorf("got class %d: %v", ami.ClassOf(err), err)
+	}
+	noOrphans(t, fake)
+}
+
+// interrupt cancels when n blocks are written.
+func interrupt(fake *awstest.Server, cancel context.CancelFunc, n int) {
+	knobs := fake.Knobs()
+	knobs.Faults = func(awstest.Request) awstest.Fault {
+		if fake.Count("ebs:PutSnapshotBlock") >= n {
+			cancel()
+		}
+		return awstest.None
+	}
+	fake.SetKnobs(knobs)
+}
+
+func TestInterruptUndoes(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{Latency: 2 * time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	interrupt(fake, cancel, 10)
+	state := t.TempDir()
+	_, err := publish(ctx, t, fake.URL(), write(t, content(1, 60)), ami.Options{State: state, Workers: 4})
+	if ami.ClassOf(err) != ami.Interrupted {
+		t.Errorf("got %v", err)
+	}
+	noViolations(t, fake)
+	empty(t, fake, state)
+}
+
+func TestKeepContinues(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{Latency: 2 * time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	interrupt(fake, cancel, 20)
+	state, data := t.TempDir(), content(1, 60)
+	_, err := publish(ctx, t, fake.URL(), write(t, data), ami.Options{State: state, Keep: true, Workers: 4})
+	if ami.ClassOf(err) != ami.Interrupted {
+		t.Errorf("got %v", err)
+	}
+	fake.SetKnobs(awstest.Knobs{})
+	image := mustPublish(t, fake.URL(), write(t, data), ami.Options{State: state}).Images[0]
+	equal(t, fake, home, image.Snapshot, data)
+	if image.Blocks.Resumed < 10 {
+		t.Errorf("got %+v, want what was written before to count", image.Blocks)
+	}
+	if n := len(fake.Snapshots()); n != 1 {
+		t.Errorf("%d snapshots", n)
+	}
+	noViolations(t, fake)
+	noOrphans(t, fake)
+}
+
+// TestTwoAtOnce publishes the same twice at the same time: on two machines, and
+// on one, where the second waits and uploads nothing.
+func TestTwoAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, machines := range []int{1, 2} {
+		t.Run(fmt.Sprintf("machines=%d", machines), func(t *testing.T) {
+			fake := awstest.Start(t, awstest.Knobs{Settle: 100 * time.Millisecond})
+			data := content(1, 30)
+			states := []string{t.TempDir(), t.TempDir()}
+			images := make(chan string, 2)
+			for i := range 2 {
+				d := write(t, data)
+				go func() {
+					result, err := publish(t.Context(), t, fake.URL(), d, ami.Options{State: states[i%machines]})
+					if err != nil {
+						images <- err.Error()
+						return
+					}
+					images <- result.Images[0].Image
+				}()
+			}
+			a, b := <-images, <-images
+			if a != b || !strings.HasPrefix(a, "ami-") {
+				t.Errorf("got %s and %s", a, b)
+			}
+			if want := 20 * machines; fake.Count("ebs:PutSnapshotBlock") > want {
+				t.Errorf("%d blocks were written", fake.Count("ebs:PutSnapshotBlock"))
+			}
+			if n := len(fake.Snapshots()); n != 1 {
+				t.Errorf("%d snapshots are left", n)
+			}
+			noViolations(t, fake)
+			noOrphans(t, fake)
+		})
+	}
+}
+
+func TestImport(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{Settle: 200 * time.Millisecond})
+	fake.CreateBucket(home, "disks")
+	data := content(1, 50)
+	image := mustPublish(t, fake.URL(), write(t, data), ami.Options{Method: ami.Import, Bucket: "disks"}).Images[0]
+	equal(t, fake, home, image.Snapshot, data)
+	again := mustPublish(t, fake.URL(), write(t, data), ami.Options{Method: ami.Import, Bucket: "disks"}).Images[0]
+	if !again.Existing || again.Image != image.Image {
+		t.Errorf("again: got %+v", again)
+	}
+	noViolations(t, fake)
+	noOrphans(t, fake)
+}
+
+func TestImportFails(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{ImportFailure: "ClientError: Disk validation failed [Unsupported VMDK]"})
+	fake.CreateBucket(home, "disks")
+	state := t.TempDir()
+	_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 4)), ami.Options{Method: ami.Import, Bucket: "disks", State: state})
+	if err == nil || !strings.Contains(err.Error(), "Disk validation failed") {
+		t.Errorf("got %v, want AWS's message", err)
+	}
+	noViolations(t, fake)
+	empty(t, fake, state)
+}
+
+func TestGC(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{})
+	fake.CreateBucket(home, "disks")
+	good := mustPublish(t, fake.URL(), write(t, content(1, 4)), ami.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	interrupt(fake, cancel, 8)
+	if _, err := publish(ctx, t, fake.URL(), write(t, content(2, 30)), ami.Options{Name: "machine-2", Keep: true, Workers: 2}); err == nil {
+		t.Fatal("was not interrupted")
+	}
+	fake.SetKnobs(awstest.Knobs{})
+	cfg := configure(t, fake.URL())
+	for _, step := range []struct {
+		o    ami.GCOptions
+		want int
+	}{
+		{ami.GCOptions{OlderThan: time.Hour}, 0},
+		{ami.GCOptions{DryRun: true, OlderThan: -time.Minute, Bucket: "disks"}, 1},
+		{ami.GCOptions{OlderThan: -time.Minute, Bucket: "disks"}, 1},
+		{ami.GCOptions{OlderThan: -time.Minute, Bucket: "disks"}, 0},
+	} {
+		found, err := ami.GC(t.Context(), cfg, step.o)
+		if err != nil || len(found) != step.want {
+			t.Errorf("%+v: got %v, %v", step.o, found, err)
+		}
+	}
+	if left := fake.Snapshots(); len(left) != 1 || left[0].ID != good.Images[0].Snapshot {
+		t.Errorf("left: %v", left)
+	}
+	noViolations(t, fake)
+}
+
+func TestPreflight(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{})
+	d := write(t, content(1, 4))
+	o := ami.Options{Name: "machine-1", State: t.TempDir()}
+	if _, err := o.Check(d); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ami.Preflight(t.Context(), configure(t, fake.URL()), d, o); err != nil {
+		t.Error(err)
+	}
+	fake.SetKnobs(awstest.Knobs{Denied: []string{"ec2:RegisterImage"}})
+	if _, err := ami.Preflight(t.Context(), configure(t, fake.URL()), d, o); ami.ClassOf(err) != ami.Permission {
+		t.Errorf("got %v", err)
+	}
+	if slices.ContainsFunc(fake.Requests(), func(r awstest.Request) bool { return r.Service == "ebs" }) {
+		t.Error("a dry run has called EBS")
+	}
+	empty(t, fake, o.State)
+}

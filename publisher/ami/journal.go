@@ -1,0 +1,163 @@
+package ami
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ebs"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/gofrs/flock"
+)
+
+// record is what one run in one region has done and is about to do. What makes
+// something at AWS is noted before it is sent, with the client token in it, so
+// that sending it again finds what was made even if no answer came.
+type record struct {
+	Run      string                   `json:",omitempty"` // random; client tokens derive from it
+	Start    *ebs.StartSnapshotInput  `json:",omitempty"`
+	Object   string                   `json:",omitempty"` // key in S3
+	Import   *ec2.ImportSnapshotInput `json:",omitempty"`
+	Task     string                   `json:",omitempty"`
+	Copy     *ec2.CopyImageInput      `json:",omitempty"`
+	Snapshot string                   `json:",omitempty"` // made by this run
+	KMSKey   string                   `json:",omitempty"`
+	Partial  bool                     `json:",omitempty"` // an encrypted snapshot needs its zeros written
+	Complete bool                     `json:",omitempty"` // CompleteSnapshot was sent
+	Register bool                     `json:",omitempty"` // RegisterImage was sent
+	Image    string                   `json:",omitempty"` // made by this run
+	Block    *int32                   `json:",omitempty"` // acknowledged
+}
+
+// journal is a record on disk, one change in JSON on each line. It belongs to
+// one process at a time and outlives one that was killed.
+type journal struct {
+	record
+	written map[int32]bool // acknowledged blocks
+
+	mu   sync.Mutex
+	lock *flock.Flock
+	file *os.File
+}
+
+// openJournal opens the journal with a name, or starts it. If another process
+// has it, busy is called and openJournal waits.
+func openJournal(ctx context.Context, dir, name string, busy func()) (*journal, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fail(Other, "make the state directory: %w; choose another one with --state", err)
+	}
+	path := filepath.Join(dir, name+".jsonl")
+	for {
+		lock := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
+		locked, err := lock.TryLock()
+		if err == nil && !locked {
+			busy()
+			_, err = lock.TryLockContext(ctx, 200*time.Millisecond)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		file, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			lock.Close()
+			return nil, err
+		}
+		j := &journal{lock: lock, file: file, written: map[int32]bool{}}
+		// Its last owner may have removed it while we waited.
+		held, err2 := lock.Stat()
+		if now, err3 := file.Stat(); err != nil || err2 != nil || err3 != nil || !os.SameFile(now, held) {
+			j.close(false)
+			continue
+		}
+		if err := j.load(); err != nil {
+			j.close(false)
+			return nil, fmt.Errorf("read %s: %w; remove it to start anew, then run slipway-publish aws gc", path, err)
+		}
+		return j, nil
+	}
+}
+
+func (j *journal) load() error {
+	data, err := io.ReadAll(j.file)
+	if err != nil {
+		return err
+	}
+	whole := bytes.LastIndexByte(data, '\n') + 1
+	for line := range bytes.Lines(data[:whole]) {
+		j.Block = nil
+		if err := json.Unmarshal(line, &j.record); err != nil {
+			return err
+		}
+		if j.Block != nil {
+			j.written[*j.Block] = true
+		}
+	}
+	if _, err := j.file.Seek(int64(whole), io.SeekStart); err != nil { // over a line that a kill has cut
+		return err
+	}
+	if err := j.file.Truncate(int64(whole)); err != nil {
+		return err
+	}
+	if j.Run == "" {
+		return j.restart()
+	}
+	return nil
+}
+
+// restart forgets everything.
+func (j *journal) restart() error {
+	var id [16]byte
+	rand.Read(id[:])
+	j.record, j.written = record{}, map[int32]bool{}
+	if err := j.file.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := j.file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return j.note(record{Run: hex.EncodeToString(id[:])})
+}
+
+// note writes a change down and applies it.
+func (j *journal) note(change record) error {
+	line, err := json.Marshal(change)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if _, err := j.file.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("write the state: %w", err)
+	}
+	if change.Block != nil {
+		j.written[*change.Block] = true
+		return nil
+	}
+	return json.Unmarshal(line, &j.record)
+}
+
+// isWritten tells whether a block has been acknowledged.
+func (j *journal) isWritten(block int32) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.written[block]
+}
+
+// close gives the journal away, and removes it if nothing is left in it that
+// another run should know.
+func (j *journal) close(remove bool) error {
+	var err error
+	if remove {
+		err = os.Remove(j.lock.Path())
+	}
+	return errors.Join(err, j.file.Close(), j.lock.Close())
+}

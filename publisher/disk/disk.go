@@ -1,0 +1,239 @@
+// Package disk reads the image of a disk as a publisher needs it: in blocks
+// with their digests, without holes and zeros, and with an eye on what boots.
+package disk
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// BlockSize is what a cloud takes at once, in bytes. It is that of EBS.
+const BlockSize = 512 << 10
+
+// MaxSize is that of the largest disk, in bytes.
+const MaxSize = 16 << 40
+
+// Sum is the SHA-256 digest of a block.
+type Sum [sha256.Size]byte
+
+// Zero is the digest of a block of zeros.
+var Zero = Sum(sha256.Sum256(make([]byte, BlockSize)))
+
+// Block is a block that is not all zeros. The last one of a disk is filled up
+// with zeros.
+type Block struct {
+	Index int32
+	Sum   Sum
+}
+
+// Disk is an image in a file.
+type Disk struct {
+	Name   string // of the file
+	Size   int64  // bytes
+	Blocks []Block
+
+	file *os.File
+	temp bool
+}
+
+// Open reads the whole file and returns its digests. Holes are not read. Close
+// the disk when done.
+func Open(ctx context.Context, path string) (*Disk, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &Disk{Name: path, file: file}
+	if err := d.scan(ctx); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return d, nil
+}
+
+// Spool is Open for what comes from a pipe. Size and digests must be known
+// before an upload, so it is kept in a file without a name in dir, which is
+// sparse where the disk is zero.
+func Spool(ctx context.Context, r io.Reader, dir string) (*Disk, error) {
+	file, err := os.CreateTemp(dir, "slipway-disk-")
+	if err != nil {
+		return nil, err
+	}
+	d := &Disk{Name: "standard input", file: file, temp: true}
+	if err := spool(ctx, r, file); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("copy standard input to %s: %w", file.Name(), err)
+	}
+	if err := d.scan(ctx); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("%s: %w", d.Name, err)
+	}
+	return d, nil
+}
+
+func spool(ctx context.Context, r io.Reader, file *os.File) error {
+	block := make([]byte, BlockSize)
+	for at := int64(0); ; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := io.ReadFull(r, block)
+		if !isZero(block[:n]) {
+			if _, err := file.WriteAt(block[:n], at); err != nil {
+				return err
+			}
+		}
+		at += int64(n)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return file.Truncate(at)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Close closes the file, and removes it if it came from a pipe.
+func (d *Disk) Close() error {
+	err := d.file.Close()
+	if d.temp {
+		err = errors.Join(err, os.Remove(d.file.Name()))
+	}
+	return err
+}
+
+// ReadAt makes a disk an io.ReaderAt.
+func (d *Disk) ReadAt(p []byte, at int64) (int, error) { return d.file.ReadAt(p, at) }
+
+// ReadBlock reads a block, zeros included. Behind the end of the disk
+// everything is zero.
+func (d *Disk) ReadBlock(index int32, block *[BlockSize]byte) error {
+	n, err := d.file.ReadAt(block[:], int64(index)*BlockSize)
+	if err == io.EOF {
+		err = nil
+	}
+	clear(block[n:])
+	return err
+}
+
+// Digest identifies the content: the SHA-256 digest, in hexadecimal, of the
+// size and of index and digest of all blocks that are not zero. It does not
+// depend on where the file has holes.
+func (d *Disk) Digest() string {
+	h := sha256.New()
+	h.Write([]byte("slipway disk 1\n"))
+	binary.Write(h, binary.BigEndian, d.Size)
+	for _, block := range d.Blocks {
+		binary.Write(h, binary.BigEndian, block)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Count returns how many blocks the disk has, the zero ones included.
+func (d *Disk) Count() int32 { return int32((d.Size + BlockSize - 1) / BlockSize) }
+
+// extent is a range of blocks that may have data.
+type extent struct{ first, end int64 }
+
+func (d *Disk) scan(ctx context.Context) error {
+	var err error
+	if d.Size, err = d.file.Seek(0, io.SeekEnd); err != nil {
+		return err
+	}
+	switch {
+	case d.Size == 0:
+		return errors.New("the file is empty; give it the disk image of a finished build")
+	case d.Size > MaxSize:
+		return fmt.Errorf("a disk of %d GiB is larger than any volume it could boot from (%d GiB); build a smaller one", d.Size>>30, MaxSize>>30)
+	}
+	extents, err := d.extents()
+	if err != nil {
+		return err
+	}
+
+	// Each worker takes the next 16 blocks: enough for the disk to read ahead.
+	const batch = 16
+	var batches []extent
+	for _, e := range extents {
+		for first := e.first; first < e.end; first += batch {
+			batches = append(batches, extent{first, min(first+batch, e.end)})
+		}
+	}
+	var next atomic.Int64
+	found := make([][]Block, runtime.GOMAXPROCS(0))
+	group, ctx := errgroup.WithContext(ctx)
+	for worker := range found {
+		group.Go(func() error {
+			block := new([BlockSize]byte)
+			for {
+				n := next.Add(1) - 1
+				if n >= int64(len(batches)) {
+					return nil
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				for i := batches[n].first; i < batches[n].end; i++ {
+					if err := d.ReadBlock(int32(i), block); err != nil {
+						return err
+					}
+					if !isZero(block[:]) {
+						found[worker] = append(found[worker], Block{int32(i), sha256.Sum256(block[:])})
+					}
+				}
+			}
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	d.Blocks = slices.Concat(found...)
+	slices.SortFunc(d.Blocks, func(a, b Block) int { return int(a.Index) - int(b.Index) })
+	return nil
+}
+
+// extents lists the blocks that are not entirely in holes.
+func (d *Disk) extents() ([]extent, error) {
+	var extents []extent
+	for at := int64(0); at < d.Size; {
+		start, end, err := nextData(d.file, at, d.Size)
+		if err != nil {
+			return nil, err
+		}
+		if start >= end {
+			break
+		}
+		e := extent{start / BlockSize, (end + BlockSize - 1) / BlockSize}
+		if last := len(extents) - 1; last >= 0 && e.first <= extents[last].end {
+			extents[last].end = max(extents[last].end, e.end)
+		} else {
+			extents = append(extents, e)
+		}
+		at = end
+	}
+	return extents, nil
+}
+
+var zeros [32 << 10]byte
+
+func isZero(data []byte) bool {
+	for len(data) > len(zeros) {
+		if !bytes.Equal(data[:len(zeros)], zeros[:]) {
+			return false
+		}
+		data = data[len(zeros):]
+	}
+	return bytes.Equal(data, zeros[:len(data)])
+}
