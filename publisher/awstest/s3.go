@@ -556,12 +556,14 @@ func (c *call) completeUpload() (any, error) {
 		return nil, mistake("MalformedXML", "a completed upload has at least one part")
 	}
 	o := &object{modified: c.now(), contentType: u.contentType}
+	for i, one := range in.Parts[1:] {
+		if before := in.Parts[i].PartNumber; one.PartNumber <= before {
+			return nil, mistake("InvalidPartOrder", "part %d does not follow part %d", one.PartNumber, before)
+		}
+	}
 	all, used := md5.New(), map[int]bool{}
 	for i, one := range in.Parts {
 		p := u.parts[one.PartNumber]
-		if i > 0 && one.PartNumber <= in.Parts[i-1].PartNumber {
-			return nil, mistake("InvalidPartOrder", "part %d does not follow part %d", one.PartNumber, in.Parts[i-1].PartNumber)
-		}
 		if p == nil || strings.Trim(one.ETag, `"`) != hex.EncodeToString(p.md5) {
 			return nil, mistake("InvalidPart", "there is no part %d with ETag %s", one.PartNumber, one.ETag)
 		}
