@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,11 +9,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
+	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/exporter/tree/treetest"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -21,6 +29,7 @@ const corpus = "../../../shared/conformance"
 
 // Every machine of the corpus becomes a tar of its root filesystem, from the
 // blobs of its images, as the build makes it. The corpus' own program compares.
+// The initramfs must unpack to the same.
 func TestConformance(t *testing.T) {
 	cases, err := filepath.Glob(corpus + "/cases/*")
 	if err != nil || len(cases) == 0 {
@@ -43,13 +52,94 @@ func TestConformance(t *testing.T) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			t.Parallel()
 			plan := images.plan(t, dir, expected.Inputs, expected.Arch)
-			tar := images.build(t, plan, dir, expected.Arch)
+			tar := images.build(t, plan, dir, expected.Arch, "tar")
 			compare := exec.Command("python3", "-B", corpus+"/compare.py", corpus, filepath.Base(dir), tar)
 			if out, err := compare.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
+			if diff := cmp.Diff(dumpTar(t, tar), dumpInitrd(t, images.build(t, plan, dir, expected.Arch, "cpio"))); diff != "" {
+				t.Errorf("tree (-tar +initramfs):\n%s", diff)
+			}
 		})
 	}
+}
+
+// dumpTar lists what a tar has, but for what boots it.
+func dumpTar(t *testing.T, name string) string {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := tree.ReadTar(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inBoot := 0
+	entries = slices.DeleteFunc(entries, func(e tree.Entry) bool {
+		boots := slices.Contains([]string{"boot/cmdline", "boot/kernel", "boot/ucode.cpio"}, e.Path)
+		if strings.HasPrefix(e.Path, "boot/") && !boots {
+			inBoot++
+		}
+		return boots
+	})
+	return treetest.Dump(t, slices.DeleteFunc(entries, func(e tree.Entry) bool { return e.Path == "boot" && inBoot == 0 }))
+}
+
+// dumpInitrd unpacks an uncompressed initramfs with cpio(1), one archive after
+// the other as the kernel does, sets extended attributes as Slipway's init does,
+// and lists what is there.
+func dumpInitrd(t *testing.T, name string) string {
+	if _, err := exec.LookPath("cpio"); err != nil {
+		t.Skip("cpio, which unpacks the initramfs, is not installed")
+	}
+	if os.Getuid() != 0 {
+		t.Skip("not root, who alone can make devices and give files away")
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const trailer = "TRAILER!!!"
+	for len(data) > 0 {
+		end := bytes.Index(data, []byte(trailer)) + len(trailer)
+		for end < len(data) && data[end] == 0 {
+			end++
+		}
+		unpack := exec.Command("cpio", "-iu", "--quiet", "--no-absolute-filenames")
+		unpack.Dir, unpack.Stdin = dir, bytes.NewReader(data[:end])
+		if out, err := unpack.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Fatalf("cpio: %v\n%s", err, out)
+		}
+		data = data[end:]
+	}
+	if list := filepath.Join(dir, segment.XattrsList); fileExists(list) {
+		var xattrs map[string]map[string][]byte
+		readJSON(t, list, &xattrs)
+		for path, attributes := range xattrs {
+			for name, value := range attributes {
+				if err := unix.Lsetxattr(filepath.Join(dir, path), name, value, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := os.RemoveAll(filepath.Dir(list)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := tree.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return treetest.Dump(t, entries)
+}
+
+func fileExists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
 
 // corpusImages are the images of the corpus by name.
@@ -111,8 +201,9 @@ func (c corpusImages) plan(t *testing.T, dir string, inputs []string, arch strin
 	return plan
 }
 
-// build makes the segments of a plan and the tar of them.
-func (c corpusImages) build(t *testing.T, plan *machine.Plan, dir, arch string) string {
+// build makes the segments of a plan, and of them the tar or, if they are cpio
+// archives, the initramfs.
+func (c corpusImages) build(t *testing.T, plan *machine.Plan, dir, arch, archive string) string {
 	work := t.TempDir()
 	var segments []string
 	made := 0
@@ -137,10 +228,10 @@ func (c corpusImages) build(t *testing.T, plan *machine.Plan, dir, arch string) 
 		}
 		return args
 	}
-	segment := func(name string, args ...string) {
+	pack := func(name string, args ...string) {
 		t.Helper()
 		out := newDir()
-		do(append(args, "--archive", "tar", "--out", out)...)
+		do(append(args, "--archive", archive, "--compression", "none", "--out", out)...)
 		segments = append(segments, name+"="+out)
 	}
 	entries := func(name string, list []machine.Entry) {
@@ -161,7 +252,7 @@ func (c corpusImages) build(t *testing.T, plan *machine.Plan, dir, arch string) 
 		if err := os.WriteFile(spec, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		segment(name, "entries", "--spec", spec, "--source", dir)
+		pack(name, "entries", "--spec", spec, "--source", dir)
 	}
 
 	cmdline := filepath.Join(newDir(), "cmdline")
@@ -172,14 +263,14 @@ func (c corpusImages) build(t *testing.T, plan *machine.Plan, dir, arch string) 
 	write := []string{"write", "--format", "tar", "--name", "machine", "--cmdline", cmdline, "--out", work}
 	if k := plan.Kernel; k != nil {
 		out := newDir()
-		do(append([]string{"kernel", "--binary", k.Binary, "--tar", k.Tar, "--ucode", k.Ucode, "--archive", "tar", "--out", out}, layers(k.Image)...)...)
+		do(append([]string{"kernel", "--binary", k.Binary, "--tar", k.Tar, "--ucode", k.Ucode, "--archive", archive, "--compression", "none", "--out", out}, layers(k.Image)...)...)
 		if k.Tar != "" {
 			segments = append(segments, "kernel="+out)
 		}
 		write = append(write, "--kernel", filepath.Join(out, "kernel"), "--ucode", filepath.Join(out, "ucode.cpio"))
 	}
 	for _, tree := range plan.Trees {
-		segment(tree.Name, append([]string{"pack", "--prefix", tree.Prefix, "--rules", tree.Rules}, layers(tree.Image)...)...)
+		pack(tree.Name, append([]string{"pack", "--prefix", tree.Prefix, "--rules", tree.Rules}, layers(tree.Image)...)...)
 	}
 	for _, l := range plan.Layouts {
 		args := []string{"layout", "--index", blobFile(c[l.Image].Digest), "--name", l.Image, "--prefix", l.Prefix}
@@ -193,10 +284,14 @@ func (c corpusImages) build(t *testing.T, plan *machine.Plan, dir, arch string) 
 		for _, platform := range l.Platforms {
 			args = append(args, "--platform", platform)
 		}
-		segment(l.Name, args...)
+		pack(l.Name, args...)
 	}
 	entries("bundles", plan.Configs)
 	entries("files", plan.Files)
+	if archive == "cpio" {
+		do(append([]string{"join", "--out", work}, segments...)...)
+		return filepath.Join(work, "initrd.img")
+	}
 	do(append(write, segments...)...)
 	return filepath.Join(work, "machine.tar")
 }
