@@ -265,7 +265,7 @@ func (c *call) beginBlock(id string, index int32, sum digest) error {
 	if !p.inside(int64(index)) {
 		return mistake("ValidationException", "block %d is outside of the volume of %d blocks", index, p.count()).because("INVALID_BLOCK")
 	}
-	if other, ok := p.writing[index]; ok && other != sum {
+	if other, ok := p.writing[index]; ok && other.sum != sum {
 		return refuse("ValidationException", "block %d is being written by another request", index).because("CONFLICTING_BLOCK_UPDATE")
 	}
 	if rate := c.knobs.PutRate; rate > 0 {
@@ -281,7 +281,7 @@ func (c *call) beginBlock(id string, index int32, sum digest) error {
 		}
 		p.allowed--
 	}
-	p.writing[index] = sum
+	p.writing[index] = flight{sum, c.http.Context()}
 	return nil
 }
 
@@ -382,8 +382,10 @@ func (c *call) completeSnapshot() (any, error) {
 			return nil, invalid("the linear checksum of the written blocks is %s, not %s", own, checksum)
 		}
 	}
-	if len(p.writing) > 0 {
-		c.violate("%d blocks are under way while the snapshot is completed", len(p.writing))
+	for index, f := range p.writing {
+		if f.client.Err() == nil {
+			c.violate("block %d is being written while the snapshot is completed", index)
+		}
 	}
 	if p.completed.IsZero() {
 		p.completed = c.now().Add(c.knobs.Settle)

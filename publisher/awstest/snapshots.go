@@ -2,6 +2,7 @@ package awstest
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -30,7 +31,7 @@ type snapshot struct {
 	touched time.Time        // when that was
 	allowed float64          // blocks that PutRate allows at the time counted
 	counted time.Time        // zero before the first block
-	writing map[int32]digest // blocks whose request is under way
+	writing map[int32]flight // blocks whose request is under way
 
 	completed time.Time // when it turns completed; zero while it is written
 	failed    string    // why it is in the state error
@@ -40,6 +41,12 @@ type snapshot struct {
 	noise     string           // names what unwritten blocks hold; they are zeros if it is empty
 	lineage   string           // the first of its parents
 	rewritten int
+}
+
+// flight is a request that writes a block.
+type flight struct {
+	sum    digest
+	client context.Context // done when the client is gone
 }
 
 const gib = 1 << 30
@@ -68,7 +75,7 @@ func (p *snapshot) progress(now time.Time) string {
 // count is how many blocks the volume has.
 func (p *snapshot) count() int64 { return p.size * (gib / BlockSize) }
 
-// readable returns an error if a block cannot be in the volume.
+// inside says whether a block can be in the volume.
 func (p *snapshot) inside(index int64) bool {
 	return 0 <= index && index < p.count() && index <= math.MaxInt32
 }
@@ -80,7 +87,7 @@ func (p *snapshot) indexes() []int32 { return slices.Sorted(maps.Keys(p.blocks))
 func (s *Server) newSnapshot(r *region, from *snapshot) *snapshot {
 	p := &snapshot{
 		id: r.id("snap"), region: r.name, started: s.now(),
-		shared: map[string]bool{}, writing: map[int32]digest{}, blocks: map[int32]digest{}, written: map[int32]int{},
+		shared: map[string]bool{}, writing: map[int32]flight{}, blocks: map[int32]digest{}, written: map[int32]int{},
 	}
 	p.touched = p.started
 	p.lineage = p.id

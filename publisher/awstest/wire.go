@@ -129,7 +129,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.Operation = r.Method + " " + r.URL.Path
 	}
 	s.begin(c)
-	wait(r, s.done, c.knobs.Latency)
+	if wait(r, s.done, c.knobs.Latency); r.Context().Err() != nil {
+		s.finish(c, nil)
+		reset(w)
+		return
+	}
 
 	if err == nil {
 		switch c.Fault {
