@@ -8,10 +8,10 @@ import (
 
 var errNotFound = errors.New("not found")
 
-// fat is a FAT12, FAT16 or FAT32 file system, as far as looking for short names
+// fatReader is a FAT12, FAT16 or FAT32 file system, as far as looking for short names
 // needs it. Format: Microsoft FAT32 File System Specification 1.03, section
 // "Boot Sector and BPB" and following.
-type fat struct {
+type fatReader struct {
 	r        io.ReaderAt
 	table    int64 // bytes to the file allocation table
 	data     int64 // bytes to cluster 2
@@ -28,7 +28,7 @@ type place struct {
 	fixed, size int64
 }
 
-func openFAT(r io.ReaderAt) (*fat, error) {
+func openFAT(r io.ReaderAt) (*fatReader, error) {
 	b := make([]byte, sector)
 	if _, err := r.ReadAt(b, 0); err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func openFAT(r io.ReaderAt) (*fat, error) {
 	}
 	rootSectors := (rootEntries*32 + bytesPerSector - 1) / bytesPerSector
 	rootStart := reserved + tables*tableSectors
-	fs := &fat{
+	fs := &fatReader{
 		r:       r,
 		table:   reserved * bytesPerSector,
 		data:    (rootStart + rootSectors) * bytesPerSector,
@@ -78,10 +78,10 @@ func openFAT(r io.ReaderAt) (*fat, error) {
 	return fs, nil
 }
 
-func (fs *fat) offset(p place) int64 { return fs.data + int64(p.cluster-2)*fs.cluster }
+func (fs *fatReader) offset(p place) int64 { return fs.data + int64(p.cluster-2)*fs.cluster }
 
 // next returns the cluster after a cluster, or 0.
-func (fs *fat) next(cluster uint32) (uint32, error) {
+func (fs *fatReader) next(cluster uint32) (uint32, error) {
 	var b [4]byte
 	bit := int64(cluster) * int64(fs.bits)
 	if _, err := fs.r.ReadAt(b[:], fs.table+bit/8); err != nil {
@@ -103,7 +103,7 @@ func (fs *fat) next(cluster uint32) (uint32, error) {
 }
 
 // lookup finds an entry of a directory by its 8.3 name, padded with spaces.
-func (fs *fat) lookup(dir place, name string, directory bool) (place, error) {
+func (fs *fatReader) lookup(dir place, name string, directory bool) (place, error) {
 	if dir.size > 0 {
 		entries := make([]byte, dir.size)
 		if _, err := fs.r.ReadAt(entries, dir.fixed); err != nil {
@@ -113,7 +113,8 @@ func (fs *fat) lookup(dir place, name string, directory bool) (place, error) {
 		return found, err
 	}
 	entries := make([]byte, fs.cluster)
-	for visited := uint32(0); dir.cluster >= 2 && visited <= fs.clusters; visited++ {
+	const most = 2 << 20 // bytes of a directory; more is a loop
+	for size := int64(0); dir.cluster >= 2 && size < most; size += fs.cluster {
 		if _, err := fs.r.ReadAt(entries, fs.offset(dir)); err != nil {
 			return place{}, err
 		}

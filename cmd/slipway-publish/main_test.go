@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/slipway-build/slipway/publisher/ami"
+	"github.com/slipway-build/slipway/publisher/awstest"
+	"github.com/slipway-build/slipway/publisher/disk"
+)
+
+// TestMain makes the test's own program the command, so that it can be killed.
+func TestMain(m *testing.M) {
+	if os.Getenv("SLIPWAY_PUBLISH_COMMAND") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+var kills = flag.Int("kills", 10, "number of random points at which to kill the publisher")
+
+func content(seed uint64, blocks int) []byte {
+	data := make([]byte, blocks*disk.BlockSize)
+	random := rand.NewChaCha8([32]byte{byte(seed)})
+	random.Read(data)
+	clear(data[446:512])
+	data[446] = 0x80                                       // an active partition
+	copy(data[450:], []byte{0x83, 0, 0, 0, 8, 0, 0, 0, 8}) // from sector 8
+	copy(data[510:], "\x55\xaa")
+	return data
+}
+
+// machine is where the command runs: a directory with a disk and its state.
+type machine struct {
+	dir  string
+	fake *awstest.Server
+}
+
+func newMachine(t testing.TB, fake *awstest.Server, data []byte) machine {
+	t.Helper()
+	m := machine{t.TempDir(), fake}
+	if err := os.WriteFile(filepath.Join(m.dir, "machine.raw"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func (m machine) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Dir = m.dir
+	cmd.Env = append(os.Environ(), m.fake.Env()...)
+	cmd.Env = append(cmd.Env, "SLIPWAY_PUBLISH_COMMAND=1", "XDG_STATE_HOME="+filepath.Join(m.dir, "state"))
+	return cmd
+}
+
+// run returns what the command prints on standard output, and its exit code
+// and line of error.
+func (m machine) run(stdin io.Reader, args ...string) (out string, code int, message string) {
+	cmd := m.command(args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		return "", -1, err.Error()
+	}
+	return stdout.String(), code, stderr.String()
+}
+
+func equal(t testing.TB, fake *awstest.Server, image *ami.Image, data []byte) {
+	t.Helper()
+	volume, err := fake.Disk(image.Region, image.Snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(data))
+	if _, err := volume.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, data) {
+		t.Errorf("%s is not what was published", image.Snapshot)
+	}
+}
+
+func TestFileAndPipe(t *testing.T) {
+	fake := awstest.Start(t, awstest.Knobs{})
+	data := content(1, 5)
+	m := newMachine(t, fake, data)
+	out, code, message := m.run(nil, "aws", "--name", "machine-1", "machine.raw")
+	if code != 0 || !strings.HasPrefix(out, "ami-") || !strings.Contains(out, "aws ec2 run-instances --region us-east-1 --image-id ami-") {
+		t.Fatalf("exit %d: %s%s", code, out, message)
+	}
+	out, code, message = m.run(bytes.NewReader(data), "aws", "-", "--json", "--name", "machine-1")
+	var result ami.Result
+	if err := json.Unmarshal([]byte(out), &result); err != nil || code != 0 {
+		t.Fatalf("exit %d, %v: %s%s", code, err, out, message)
+	}
+	if !result.Images[0].Existing {
+		t.Errorf("the pipe did not find the image of the file: %s", out)
+	}
+	equal(t, fake, result.Images[0], data)
+	for _, v := range fake.Violations() {
+		t.Error(v)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	fake := awstest.Start(t, awstest.Knobs{})
+	m := newMachine(t, fake, content(1, 2))
+	for name, data := range map[string]string{
+		"empty.raw":     "",
+		"text.raw":      strings.Repeat("this is no disk\n", 100),
+		"short.raw":     "x",
+		"qcow2.raw":     "QFI\xfb" + strings.Repeat("\x00", 2000),
+		"register.yml":  "TpmSupprt: v2.0\n",
+		"register2.yml": "Name: other\n",
+	} {
+		if err := os.WriteFile(filepath.Join(m.dir, name), []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	huge, err := os.Create(filepath.Join(m.dir, "huge.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := huge.Truncate(18e12); err != nil {
+		t.Skip("no sparse file of 18 TB here:", err)
+	}
+	huge.Close()
+	if _, code, message := m.run(nil, "aws", "--name", "taken", "--volume-type", "gp2", "machine.raw"); code != 0 {
+		t.Fatal(message)
+	}
+	for _, test := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{nil, 2, "the first argument must be aws"},
+		{[]string{"aws", "--name", "x1x"}, 2, "give one disk"},
+		{[]string{"aws", "machine.raw"}, 2, "is none that EC2 takes"},
+		{[]string{"aws", "--nam", "x", "machine.raw"}, 2, "-nam"},
+		{[]string{"aws", "--name", "x1x", "--method", "import", "machine.raw"}, 2, "--bucket"},
+		{[]string{"aws", "--name", "x1x", "--register", "register.yml", "machine.raw"}, 2, "TpmSupprt"},
+		{[]string{"aws", "--name", "x1x", "--register", "register2.yml", "machine.raw"}, 2, "use --name"},
+		{[]string{"aws", "--name", "x1x", "missing.raw"}, 3, "no such file"},
+		{[]string{"aws", "--name", "x1x", "empty.raw"}, 3, "is empty"},
+		{[]string{"aws", "--name", "x1x", "text.raw"}, 3, "not a disk image"},
+		{[]string{"aws", "--name", "x1x", "short.raw"}, 3, "not a disk image"},
+		{[]string{"aws", "--name", "x1x", "qcow2.raw"}, 3, "a qcow2 image"},
+		{[]string{"aws", "--name", "x1x", "huge.raw"}, 3, "larger than any volume"},
+		{[]string{"aws", "--name", "x1x", "--boot-mode", "uefi", "machine.raw"}, 3, "cannot boot as uefi"},
+		{[]string{"aws", "--name", "taken", "machine.raw"}, 6, "other settings"},
+	} {
+		_, code, message := m.run(nil, test.args...)
+		if code != test.code || !strings.Contains(message, test.want) || strings.Count(message, "\n") != 1 {
+			t.Errorf("%v: exit %d: %q; want %d and one line with %q", test.args, code, message, test.code, test.want)
+		}
+	}
+
+	cmd := m.command("aws", "--name", "x1x", "machine.raw")
+	cmd.Env = append(os.Environ(), "SLIPWAY_PUBLISH_COMMAND=1", "HOME="+m.dir, "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_PROFILE=",
+		"AWS_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null")
+	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 4 || !strings.Contains(string(out), "no AWS credentials") {
+		t.Errorf("without credentials: %v: %s", cmd.ProcessState, out)
+	}
+	cmd = m.command("aws", "--name", "x1x", "machine.raw")
+	cmd.Env = append(cmd.Env, "AWS_SECRET_ACCESS_KEY=wrong")
+	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 4 {
+		t.Errorf("with wrong credentials: %v: %s", cmd.ProcessState, out)
+	}
+}
+
+// TestKill kills the command with SIGKILL when it has made a random number of
+// requests, and runs it again.
+func TestKill(t *testing.T) {
+	for i := range *kills {
+		random := rand.New(rand.NewPCG(uint64(i), 1))
+		fake := awstest.Start(t, awstest.Knobs{Latency: time.Millisecond, Settle: 100 * time.Millisecond})
+		fake.CreateBucket("us-east-1", "disks")
+		data := content(uint64(i), 40)
+		m := newMachine(t, fake, data)
+		args := []string{"aws", "--name", "machine-1", "--json", "--workers", "4", "machine.raw"}
+		limit := 1 + random.Int64N(55)
+		if i%5 == 4 {
+			args = append(args, "--method", "import", "--bucket", "disks")
+			limit = 1 + random.Int64N(15)
+		}
+		cmd := m.command(args...)
+		var requests atomic.Int64
+		killed := make(chan struct{})
+		knobs := fake.Knobs()
+		knobs.Faults = func(awstest.Request) awstest.Fault {
+			if requests.Add(1) == limit {
+				cmd.Process.Kill()
+				close(killed)
+			}
+			return awstest.None
+		}
+		fake.SetKnobs(knobs)
+		err := cmd.Run()
+		select {
+		case <-killed:
+		default:
+			t.Logf("kill %d: ended before request %d: %v", i, limit, err)
+		}
+		knobs.Faults = nil
+		fake.SetKnobs(knobs)
+
+		out, code, message := m.run(nil, args...)
+		var result ami.Result
+		if err := json.Unmarshal([]byte(out), &result); err != nil || code != 0 {
+			t.Fatalf("kill %d at request %d: exit %d: %s", i, limit, code, message)
+		}
+		equal(t, fake, result.Images[0], data)
+		snapshots := fake.Snapshots()
+		if len(snapshots) != 1 || len(fake.Orphans()) > 0 {
+			t.Errorf("kill %d at request %d: snapshots %v, left behind %v", i, limit, snapshots, fake.Orphans())
+		}
+		// Whose answer was on its way may be written again: nobody heard it.
+		if n := snapshots[0].Rewritten; n > 4 {
+			t.Errorf("kill %d at request %d: %d blocks were written twice", i, limit, n)
+		}
+		if left, _ := filepath.Glob(filepath.Join(m.dir, "state", "slipway", "*")); len(left) > 0 {
+			t.Errorf("kill %d: state left: %v", i, left)
+		}
+		for _, v := range fake.Violations() {
+			t.Error(v)
+		}
+	}
+}

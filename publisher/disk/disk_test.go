@@ -1,0 +1,271 @@
+package disk
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/slipway-build/slipway/exporter/fat"
+	"github.com/slipway-build/slipway/exporter/gpt"
+)
+
+func save(t testing.TB, data []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.raw")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func open(t testing.TB, path string) *Disk {
+	t.Helper()
+	d, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func TestBlocks(t *testing.T) {
+	data := make([]byte, 5*BlockSize+1000)
+	data[10], data[3*BlockSize] = 1, 2
+	data[len(data)-1] = 3
+	d := open(t, save(t, data))
+	padded := append(bytes.Clone(data), make([]byte, BlockSize)...)
+	var want []Block
+	for _, i := range []int32{0, 3, 5} {
+		want = append(want, Block{i, sha256.Sum256(padded[int(i)*BlockSize:][:BlockSize])})
+	}
+	if !slices.Equal(d.Blocks, want) || d.Count() != 6 {
+		t.Errorf("got %v of %d, want %v of 6", d.Blocks, d.Count(), want)
+	}
+	block := new([BlockSize]byte)
+	if err := d.ReadBlock(5, block); err != nil || !bytes.Equal(block[:], padded[5*BlockSize:6*BlockSize]) {
+		t.Errorf("the last block is not filled up with zeros: %v", err)
+	}
+}
+
+// TestHoles compares files with and without holes, and a pipe.
+func TestHoles(t *testing.T) {
+	data := make([]byte, 9*BlockSize)
+	copy(data[4*BlockSize-3:], "over the border")
+	dense := open(t, save(t, data))
+	path := filepath.Join(t.TempDir(), "sparse.raw")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteAt([]byte("over the border"), 4*BlockSize-3); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Truncate(int64(len(data))); err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	sparse := open(t, path)
+	dir := t.TempDir()
+	piped, err := Spool(t.Context(), io.MultiReader(bytes.NewReader(data[:1000]), bytes.NewReader(data[1000:])), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, d := range map[string]*Disk{"sparse": sparse, "piped": piped} {
+		if !slices.Equal(d.Blocks, dense.Blocks) || d.Digest() != dense.Digest() {
+			t.Errorf("%s: got %v, want %v", what, d.Blocks, dense.Blocks)
+		}
+	}
+	if err := piped.Close(); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	longer := open(t, save(t, append(data, 0)))
+	if longer.Digest() == dense.Digest() {
+		t.Error("the digest does not tell the sizes apart")
+	}
+}
+
+// program is the start of a PE file.
+func program(machine uint16) []byte {
+	pe := make([]byte, 1024)
+	copy(pe, "MZ")
+	pe[60] = 0x80
+	copy(pe[0x80:], "PE\x00\x00")
+	binary.LittleEndian.PutUint16(pe[0x84:], machine)
+	return pe
+}
+
+type writerAt struct {
+	data   []byte
+	offset int64
+}
+
+func (w writerAt) WriteAt(p []byte, at int64) (int, error) {
+	return copy(w.data[w.offset+at:], p), nil
+}
+
+// gptDisk is a disk of 64 MiB with the partitions of a hybrid one.
+func gptDisk(t testing.TB, code []byte, files map[string][]byte) []byte {
+	t.Helper()
+	const sectors, espFirst, espLast = 64 << 20 / 512, 4096, 64<<20/512 - 2049
+	data := make([]byte, sectors*512)
+	var list []fat.File
+	for name, content := range files {
+		list = append(list, fat.File{Path: name, Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(content)), nil
+		}})
+	}
+	volume, err := fat.New((espLast-espFirst+1)*512, list, fat.Options{Label: "ESP", Offset: espFirst})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := volume.Write(writerAt{data, espFirst * 512}); err != nil {
+		t.Fatal(err)
+	}
+	table := gpt.Table{Sectors: sectors, BootCode: code, ID: gpt.Derive("disk", nil), Partitions: []gpt.Partition{
+		{Type: gpt.TypeBIOSBoot, ID: gpt.Derive("bios", nil), First: 2048, Last: 4095, Name: "bios"},
+		{Type: gpt.TypeESP, ID: gpt.Derive("esp", nil), First: espFirst, Last: espLast, Name: "esp"},
+	}}
+	if err := table.Write(writerAt{data, 0}); err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestBoot(t *testing.T) {
+	code := []byte{0xeb, 0x63, 0x90}
+	x64 := map[string][]byte{"EFI/BOOT/BOOTX64.EFI": program(0x8664)}
+	aa64 := map[string][]byte{"EFI/BOOT/BOOTAA64.EFI": program(0xaa64)}
+	for what, test := range map[string]struct {
+		code     []byte
+		files    map[string][]byte
+		x86, arm string
+	}{
+		"hybrid":        {code, x64, "uefi-preferred", ""},
+		"UEFI":          {nil, x64, "uefi", ""},
+		"arm64":         {nil, aa64, "", "uefi"},
+		"BIOS":          {code, map[string][]byte{"kernel": []byte("x")}, "legacy-bios", ""},
+		"nothing":       {nil, map[string][]byte{"EFI/BOOT/README": []byte("x")}, "", ""},
+		"wrong program": {nil, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": program(0xaa64)}, "", ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			boot, err := open(t, save(t, gptDisk(t, test.code, test.files))).Boot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if x86, arm := boot.Mode(X86), boot.Mode(ARM); x86 != test.x86 || arm != test.arm {
+				t.Errorf("got %q and %q, want %q and %q; %+v", x86, arm, test.x86, test.arm, boot)
+			}
+		})
+	}
+}
+
+func TestNoDisk(t *testing.T) {
+	good := gptDisk(t, nil, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": program(0x8664)})
+	change := func(at int, to string) []byte {
+		data := bytes.Clone(good)
+		copy(data[at:], to)
+		return data
+	}
+	for what, test := range map[string]struct {
+		data []byte
+		want string
+	}{
+		"short":             {[]byte("x"), "is not a disk image"},
+		"text":              {bytes.Repeat([]byte("text"), 1000), "no partition table"},
+		"gzip":              {change(0, "\x1f\x8b"), "compressed by gzip"},
+		"qcow2":             {change(0, "QFI\xfb"), "qcow2"},
+		"truncated":         {good[:60<<20], "is truncated"},
+		"no GPT":            {change(512, "\x00"), "table is missing"},
+		"damaged header":    {change(512+56, "xx"), "wrong checksum"},
+		"damaged partition": {change(1024+40, "xx"), "wrong checksum"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			if _, err := open(t, save(t, test.data)).Boot(); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+	if _, err := Open(t.Context(), save(t, nil)); err == nil || !strings.Contains(err.Error(), "is empty") {
+		t.Errorf("an empty file: got %v", err)
+	}
+}
+
+// TestFATs reads file systems made by others.
+func TestFATs(t *testing.T) {
+	mkfs, err := exec.LookPath("mkfs.vfat")
+	if err != nil {
+		t.Skip("dosfstools is not installed")
+	}
+	if _, err := exec.LookPath("mcopy"); err != nil {
+		t.Skip("mtools is not installed")
+	}
+	for bits, size := range map[string]int64{"12": 2 << 20, "16": 32 << 20, "32": 128 << 20} {
+		t.Run(bits, func(t *testing.T) {
+			dir := t.TempDir()
+			image, loader := filepath.Join(dir, "esp"), filepath.Join(dir, "loader")
+			if err := os.WriteFile(image, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(image, size); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(loader, program(0xaa64), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			commands := [][]string{{mkfs, "-F", bits, "-s", "1", image}, {"mmd", "-i", image, "::/EFI", "::/EFI/BOOT"}}
+			for i := range 40 { // so that the directory has several clusters
+				commands = append(commands, []string{"mcopy", "-i", image, loader, "::/EFI/BOOT/A long name number " + string(rune('a'+i%26)) + string(rune('a'+i/26))})
+			}
+			commands = append(commands, []string{"mcopy", "-i", image, loader, "::/EFI/BOOT/BOOTAA64.EFI"})
+			for _, args := range commands {
+				if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+					t.Fatalf("%v: %v\n%s", args, err, out)
+				}
+			}
+			file, err := os.Open(image)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			if found, err := loaders(file); err != nil || !slices.Equal(found, []Machine{ARM}) {
+				t.Errorf("got %v, %v", found, err)
+			}
+		})
+	}
+}
+
+func FuzzLoaders(f *testing.F) {
+	esp := gptDisk(f, nil, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": program(0x8664)})[4096*512:]
+	f.Add(esp[:sector])
+	f.Fuzz(func(t *testing.T, head []byte) {
+		data := bytes.Clone(esp[:4<<20])
+		copy(data, head)
+		_, _ = loaders(bytes.NewReader(data)) // must neither panic nor go on forever
+	})
+}
+
+func BenchmarkOpen(b *testing.B) {
+	data := make([]byte, 64<<20)
+	for i := range data {
+		data[i] = byte(i * 7)
+	}
+	path := save(b, data)
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		d, err := Open(b.Context(), path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		d.Close()
+	}
+}
