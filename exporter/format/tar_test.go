@@ -1,0 +1,93 @@
+package format
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/segment"
+)
+
+// machine gives the inputs of formats that need no boot loaders, each for the
+// formats that take it.
+func machine(t *testing.T, tree bool) Machine {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"kernel": "bzImage", "initrd": "07070", "ucode": "ucode",
+		"spec": `[{"path":"etc","type":"dir","mode":493},{"path":"etc/f","type":"file","mode":256,"contents":"YQ=="}]`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := Machine{Name: "m", Kernel: filepath.Join(dir, "kernel"), Cmdline: "quiet", Architecture: "amd64", Time: time.Unix(exporter.Epoch, 0)}
+	if !tree {
+		m.Initrd = filepath.Join(dir, "initrd")
+		return m
+	}
+	if err := (segment.Packer{Out: dir, Archive: segment.Tar}).Entries(filepath.Join(dir, "spec"), ""); err != nil {
+		t.Fatal(err)
+	}
+	m.Segments, m.Ucode = []segment.Dir{segment.ParseDir(dir)}, filepath.Join(dir, "ucode")
+	return m
+}
+
+// A format writes the files that the table says, the same ones each time.
+func TestFiles(t *testing.T) {
+	for _, f := range exporter.Formats {
+		if f.Loaders {
+			continue // the disk's own tests write it
+		}
+		t.Run(f.Name, func(t *testing.T) {
+			var want []string
+			for _, name := range f.Files {
+				want = append(want, strings.ReplaceAll(name, "NAME", "m"))
+			}
+			var first [][]byte
+			for range 2 {
+				out := t.TempDir()
+				files, err := Write(f.Name, machine(t, f.Tree), out, func(w string) { t.Error(w) })
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				var contents [][]byte
+				for _, name := range files {
+					data, err := os.ReadFile(name)
+					if err != nil {
+						t.Fatal(err)
+					}
+					got, contents = append(got, filepath.Base(name)), append(contents, data)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("files %q, want %q", got, want)
+				}
+				if first == nil {
+					first = contents
+				}
+				if !slices.EqualFunc(contents, first, bytes.Equal) {
+					t.Error("the second time, files have other bytes")
+				}
+			}
+		})
+	}
+}
+
+// After an error, no file is left.
+func TestTarErrors(t *testing.T) {
+	m := machine(t, true)
+	m.Kernel = "none"
+	out := t.TempDir()
+	if _, err := Write("tar", m, out, nil); err == nil || err.Error() != "tar: stat none: no such file or directory" {
+		t.Errorf("error %v", err)
+	}
+	if left, err := os.ReadDir(out); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
