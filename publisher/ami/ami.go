@@ -149,7 +149,6 @@ type region struct {
 
 	journal *journal
 	out     *Image
-	param   *parameter // written by this run
 }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_]{3,128}$`)

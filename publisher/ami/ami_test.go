@@ -533,3 +533,12 @@ func TestPreflight(t *testing.T) {
 	}
 	empty(t, fake, o.State)
 }
+
+// BenchmarkPublish is bound by the fake, which digests each block too.
+func BenchmarkPublish(b *testing.B) {
+	fake := awstest.Start(b, awstest.Knobs{Latency: 20 * time.Millisecond})
+	b.SetBytes(384 * 2 / 3 * disk.BlockSize)
+	for i := 0; b.Loop(); i++ {
+		mustPublish(b, fake.URL(), write(b, content(uint64(i), 384)), ami.Options{Name: fmt.Sprint("machine-", i)})
+	}
+}

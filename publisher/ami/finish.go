@@ -64,8 +64,8 @@ func (r *region) share(ctx context.Context) error {
 	return nil
 }
 
-// parameter is what an SSM parameter was before.
-type parameter struct{ value *string }
+// parameter is what an SSM parameter was before; nil for none.
+type parameter struct{ Value *string }
 
 // setParameter writes the id of the image. SSM itself checks that there is such
 // an image. An equal value is not written again.
@@ -77,15 +77,19 @@ func (r *region) setParameter(ctx context.Context) error {
 	})
 	switch {
 	case err == nil:
-		before.value = old.Parameter.Value
+		before.Value = old.Parameter.Value
 	case errorCode(err) != "ParameterNotFound":
 		return describe("read the parameter "+name, err)
 	}
-	if aws.ToString(before.value) == r.out.Image {
+	if aws.ToString(before.Value) == r.out.Image {
 		return nil
 	}
 	r.step("setting %s to %s", name, r.out.Image)
-	r.param = before
+	if r.journal.Parameter == nil { // a run that was killed may have set it
+		if err := r.journal.note(record{Parameter: before}); err != nil {
+			return err
+		}
+	}
 	return r.putParameter(ctx, r.out.Image)
 }
 
@@ -107,8 +111,8 @@ func (r *region) putParameter(ctx context.Context, value string) error {
 
 // undoParameter restores the parameter.
 func (r *region) undoParameter(ctx context.Context) error {
-	if r.param.value != nil {
-		return r.putParameter(ctx, *r.param.value)
+	if before := r.journal.Parameter.Value; before != nil {
+		return r.putParameter(ctx, *before)
 	}
 	_, err := try(ctx, r.caller, func(ctx context.Context) (*ssm.DeleteParameterOutput, error) {
 		return r.ssm.DeleteParameter(ctx, &ssm.DeleteParameterInput{Name: &r.SSMParameter})

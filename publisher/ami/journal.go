@@ -35,7 +35,9 @@ type record struct {
 	Complete bool                     `json:",omitempty"` // CompleteSnapshot was sent
 	Register bool                     `json:",omitempty"` // RegisterImage was sent
 	Image    string                   `json:",omitempty"` // made by this run
-	Block    *int32                   `json:",omitempty"` // acknowledged
+	// Parameter is what the SSM parameter was before this run set it.
+	Parameter *parameter `json:",omitempty"`
+	Block     *int32     `json:",omitempty"` // acknowledged
 }
 
 // journal is a record on disk, one change in JSON on each line. It belongs to

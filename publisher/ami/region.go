@@ -332,7 +332,7 @@ func (r *region) undo(ctx context.Context) error {
 	if j.Start != nil || j.Object != "" || j.Image != "" {
 		r.step("removing what was made")
 	}
-	if r.param != nil {
+	if j.Parameter != nil {
 		if err := r.undoParameter(ctx); err != nil {
 			return fmt.Errorf("restore the parameter %s: %w", r.SSMParameter, err)
 		}
