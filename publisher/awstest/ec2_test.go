@@ -411,6 +411,21 @@ func TestImportSnapshot(t *testing.T) {
 	}
 }
 
+func TestMalformedIDs(t *testing.T) {
+	c := start(t, awstest.Knobs{})
+	_, image := c.ec2.DescribeImages(c.ctx, &ec2.DescribeImagesInput{ImageIds: []string{"nonsense"}})
+	_, snapshot := c.ec2.DeleteSnapshot(c.ctx, &ec2.DeleteSnapshotInput{SnapshotId: aws.String("ami-0")})
+	_, resource := c.ec2.CreateTags(c.ctx, &ec2.CreateTagsInput{Resources: []string{"nonsense"}, Tags: []ec2types.Tag{{Key: aws.String("a"), Value: aws.String("b")}}})
+	for want, err := range map[string]error{"InvalidAMIID.Malformed": image, "InvalidSnapshotID.Malformed": snapshot, "InvalidID": resource} {
+		if code(err) != want {
+			t.Errorf("%v, not %s", err, want)
+		}
+	}
+	if n := len(c.fake.Violations()); n != 3 {
+		t.Errorf("violations are %v", c.fake.Violations())
+	}
+}
+
 func TestDescribeRegions(t *testing.T) {
 	c := start(t, awstest.Knobs{})
 	if got := must(c.ec2.DescribeRegions(c.ctx, &ec2.DescribeRegionsInput{RegionNames: []string{"eu-west-1"}})).Regions; len(got) != 1 {
