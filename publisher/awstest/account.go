@@ -2,6 +2,7 @@ package awstest
 
 import (
 	"cmp"
+	"encoding/json"
 	"encoding/xml"
 	"fmt"
 	"maps"
@@ -138,6 +139,9 @@ func ssmService() *service {
 			if v := c.http.Header.Get("Content-Type"); v != json11 {
 				return mistake("SerializationException", "Content-Type is %q, not %s", v, json11)
 			}
+			var in struct{ Name string }
+			_ = json.Unmarshal(c.body, &in) // the operation tells what is wrong with it
+			c.Resource = in.Name
 			return nil
 		},
 		limit: 1 << 20,
@@ -180,7 +184,6 @@ func (c *call) putParameter() (any, error) {
 	if err := decodeJSON(c.body, &in); err != nil {
 		return nil, err
 	}
-	c.Resource = in.Name
 	switch first, _, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(in.Name, "/")), "/"); {
 	case !parameterName.MatchString(in.Name) || len(in.Name) > 1011 || strings.Count(in.Name, "/") > 15:
 		return nil, mistake("ValidationException", "the parameter name %q is not valid", in.Name)

@@ -413,7 +413,7 @@ func TestGraceAndSettle(t *testing.T) {
 		t.Error("a pending snapshot is a disk")
 	}
 	c.clean()
-	if _, err := c.ec2.RegisterImage(c.ctx, imageInput("machine", id)); code(err) != "InvalidSnapshot.State" {
+	if _, err := c.ec2.RegisterImage(c.ctx, imageInput("machine", id)); code(err) != "IncorrectState" {
 		t.Error(err)
 	}
 	c.violated("is pending, not completed")

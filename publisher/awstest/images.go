@@ -155,7 +155,7 @@ func (c *call) registerImage() (any, error) {
 			return nil, err
 		}
 		if state := p.state(c.now()); state != "completed" {
-			return nil, mistake("InvalidSnapshot.State", "the snapshot '%s' is %s, not completed", p.id, state)
+			return nil, mistake("IncorrectState", "the snapshot '%s' is %s, not completed", p.id, state)
 		}
 		if m.Ebs.Size != 0 && m.Ebs.Size < p.size {
 			return nil, mistake("InvalidBlockDeviceMapping", "the volume of %d GiB is smaller than snapshot '%s' of %d", m.Ebs.Size, p.id, p.size)

@@ -14,7 +14,7 @@ import (
 // importTask is one that ImportSnapshot started.
 type importTask struct {
 	id, description     string
-	bucket, key, role   string
+	bucket, key         string
 	encrypted           bool
 	kmsKey              string
 	tags                tags
@@ -22,7 +22,6 @@ type importTask struct {
 	started, ends       time.Time
 	state, message      string // once it has ended: completed, deleted
 	snapshot            string
-	cancelled           bool
 	failure             string // to come
 	snapshotDescription string
 }
@@ -77,7 +76,7 @@ func (t *importTask) xml(now time.Time) taskXML {
 func (c *call) importSnapshot() (any, error) {
 	f := c.form
 	token, role := f.string("ClientToken"), cmp.Or(f.string("RoleName"), "vmimport")
-	t := &importTask{description: f.string("Description"), role: role}
+	t := &importTask{description: f.string("Description")}
 	container := f.at("DiskContainer")
 	t.snapshotDescription = container.string("Description")
 	container.oneOf("Format", "RAW", "raw", "Raw")
@@ -208,7 +207,7 @@ func (c *call) describeImportTasks() (any, error) {
 	for _, id := range ids {
 		t := r.tasks[id]
 		if t == nil || flaps && c.young(t.started) {
-			return nil, refuse("InvalidConversionTaskId.Malformed", "the task %s does not exist", id)
+			return nil, refuse("InvalidConversionTaskId", "the task %s does not exist", id)
 		}
 	}
 	var list []taskXML
@@ -240,12 +239,12 @@ func (c *call) cancelImportTask() (any, error) {
 	defer c.mu.Unlock()
 	t := c.region(c.Region).tasks[id]
 	if t == nil {
-		return nil, refuse("InvalidConversionTaskId.Malformed", "the task %s does not exist", id)
+		return nil, refuse("InvalidConversionTaskId", "the task %s does not exist", id)
 	}
 	c.step(t)
 	if t.state != "" {
 		return nil, refuse("IncorrectState", "the task %s is %s and cannot be cancelled", id, t.state)
 	}
-	t.state, t.message, t.cancelled = "deleted", cmp.Or(why, "cancelled by the user"), true
+	t.state, t.message = "deleted", cmp.Or(why, "cancelled by the user")
 	return members{{"importTaskId", id}, {"previousState", "active"}, {"state", "deleting"}}, nil
 }

@@ -24,6 +24,13 @@
 // zeros there makes a disk that does not boot. Images, copies and import tasks take time ([Knobs.Settle]); waiting can be
 // skipped by [Server.Advance].
 //
+// Where AWS's documentation is silent, the fake is strict, but no stricter than a careful client: CompleteSnapshot may come
+// again, with the same count and checksum, because its first answer may be lost; a snapshot that is not completed within
+// its timeout turns to the state error and its blocks are refused; a multipart upload that was completed exists no more;
+// RegisterImage and StartSnapshot's parent need a completed snapshot.
+//
+// Data lies in files without a name below [os.TempDir], equal blocks once; memory holds only their digests.
+//
 // # How it fails
 //
 // [Knobs] holds limits, latency and the state of the account. [Knobs.Faults] decides for each request if and how it fails:
@@ -207,6 +214,9 @@ func (r Request) key() string {
 // String gives the request on a line.
 func (r Request) String() string {
 	text := fmt.Sprintf("%s:%s %s %s #%d: %d", r.Service, r.Operation, r.Region, r.Resource, r.Attempt, r.Status)
+	if r.Service == "" { // it was not signed
+		text = fmt.Sprintf("%s: %d", r.Operation, r.Status)
+	}
 	if r.Error != "" {
 		text += " " + r.Error
 	}

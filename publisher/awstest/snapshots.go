@@ -18,7 +18,6 @@ import (
 // snapshot is an EBS snapshot: what EBS direct and EC2 know of the same thing.
 type snapshot struct {
 	id, description, parent string
-	region                  string
 	size                    int64 // of the volume in GiB
 	encrypted               bool
 	kmsKey                  string
@@ -86,7 +85,7 @@ func (p *snapshot) indexes() []int32 { return slices.Sorted(maps.Keys(p.blocks))
 // newSnapshot puts a snapshot into a region. The caller holds s.mu.
 func (s *Server) newSnapshot(r *region, from *snapshot) *snapshot {
 	p := &snapshot{
-		id: r.id("snap"), region: r.name, started: s.now(),
+		id: r.id("snap"), started: s.now(),
 		shared: map[string]bool{}, writing: map[int32]flight{}, blocks: map[int32]digest{}, written: map[int32]int{},
 	}
 	p.touched = p.started
@@ -238,7 +237,8 @@ type SnapshotInfo struct {
 	Tags      map[string]string
 	// Blocks hold data: Written were put here, the others inherited.
 	Blocks, Written int
-	// Rewritten counts writes of a block whose former write was acknowledged, whatever they wrote.
+	// Rewritten counts writes of a block whose former write was acknowledged, whatever they wrote. An answer that a Lost
+	// fault withheld is no acknowledgement; one that was sent is, even if the client was killed before it read it.
 	Rewritten int
 }
 
