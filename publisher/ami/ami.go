@@ -269,7 +269,7 @@ func Publish(ctx context.Context, cfg aws.Config, d *disk.Disk, o Options) (*Res
 		err = each(ctx, all, (*region).finish)
 	}
 	if err != nil {
-		return nil, p.clean(ctx, all, err)
+		return nil, p.clean(ctx, direct, copies, err)
 	}
 	result := &Result{Name: o.Name, Content: "sha256:" + p.content}
 	for _, r := range all {
@@ -425,9 +425,9 @@ func each(ctx context.Context, regions []*region, work func(*region, context.Con
 }
 
 // clean undoes after a failure, and adds to the error what could not be undone.
-func (p *publisher) clean(ctx context.Context, regions []*region, cause error) error {
+func (p *publisher) clean(ctx context.Context, direct, copies []*region, cause error) error {
 	if p.Keep {
-		for _, r := range regions {
+		for _, r := range slices.Concat(direct, copies) {
 			if r.journal != nil && (r.journal.Start != nil || r.journal.Object != "" || r.journal.Copy != nil) {
 				return &Error{ClassOf(cause), fmt.Errorf("%w (what was made is kept: the same command goes on from there)", cause)}
 			}
@@ -438,7 +438,7 @@ func (p *publisher) clean(ctx context.Context, regions []*region, cause error) e
 	defer cancel()
 	var mu sync.Mutex
 	var left []string
-	each(ctx, regions, func(r *region, ctx context.Context) error {
+	undo := func(r *region, ctx context.Context) error {
 		if r.journal == nil {
 			return nil
 		}
@@ -453,7 +453,10 @@ func (p *publisher) clean(ctx context.Context, regions []*region, cause error) e
 			left = append(left, fmt.Sprintf("%s: %v", r.name, err))
 		}
 		return nil
-	})
+	}
+	// A copy of which the answer was lost can be found as long as its source is there.
+	each(ctx, copies, undo)
+	each(ctx, direct, undo)
 	if left != nil {
 		slices.Sort(left)
 		return &Error{ClassOf(cause), fmt.Errorf("%w; not all could be undone (%s): run the same command again, or slipway-publish aws gc", cause, strings.Join(left, "; "))}

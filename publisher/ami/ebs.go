@@ -299,7 +299,7 @@ func (r *region) complete(ctx context.Context, blocks []disk.Block) error {
 		return r.completed(ctx, r.journal.Snapshot, 2*time.Hour)
 	}
 	// A refusal may mean that an earlier request did it, and its answer was lost.
-	if (again || attempts > 1) && isAnswer(err) {
+	if (again || attempts > 1) && isAnswer(err) && ClassOf(err) == Other {
 		if r.completed(ctx, r.journal.Snapshot, patience) == nil {
 			return nil
 		}

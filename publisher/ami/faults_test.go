@@ -100,6 +100,13 @@ func schedule(t *testing.T, seed uint64) (success bool) {
 
 	fake := awstest.Start(t, knobs)
 	fake.CreateBucket(home, "disks")
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, r := range fake.Requests() {
+				t.Log(r)
+			}
+		}
+	})
 	if o.Parent == "auto" {
 		faulty := fake.Knobs()
 		fake.SetKnobs(awstest.Knobs{EncryptByDefault: knobs.EncryptByDefault})

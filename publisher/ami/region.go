@@ -387,11 +387,17 @@ func isAnswer(err error) bool {
 	return errors.As(err, &api) && !isPassing(err)
 }
 
+// settled is for how long AWS must deny a thing that it has made before it is
+// believed: what is fresh is not known everywhere at once.
+const settled = 5 * time.Second
+
 func (r *region) deregister(ctx context.Context, image string, withSnapshot bool) error {
+	start := time.Now()
+	gone := hasCode("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable")
 	_, err := try(ctx, r.caller, func(ctx context.Context) (*ec2.DeregisterImageOutput, error) {
 		return r.ec2.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: &image, DeleteAssociatedSnapshots: aws.Bool(withSnapshot)})
-	})
-	if err != nil && !hasCode("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable")(err) {
+	}, func(err error) bool { return gone(err) && time.Since(start) < settled })
+	if err != nil && !gone(err) {
 		return describe("deregister "+image, err)
 	}
 	return nil
@@ -406,9 +412,7 @@ func (r *region) deleteSnapshot(ctx context.Context, snapshot string) error {
 		case err == nil:
 			return nil
 		case errorCode(err) == "InvalidSnapshot.NotFound":
-			// A fresh one may only seem so. Its tag is looked for in the same
-			// place, so ask once more.
-			if time.Since(start) > 3*time.Second {
+			if time.Since(start) > settled {
 				return nil
 			}
 		case errorCode(err) == "InvalidSnapshot.InUse" && time.Since(start) < patience:
