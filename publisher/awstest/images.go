@@ -446,7 +446,13 @@ func (f *form) value(name, attribute string) (string, bool) {
 func (c *call) modifyImageAttribute() (any, error) {
 	f := c.form
 	id := f.required("ImageId")
-	f.oneOf("Attribute", "description", "imdsSupport", "launchPermission")
+	switch f.oneOf("Attribute", "description", "imdsSupport", "launchPermission") {
+	case "description", "imdsSupport":
+	default:
+		if f.string("Value") != "" {
+			f.fail(mistake("InvalidParameterCombination", "Value needs the attribute description or imdsSupport"))
+		}
+	}
 	description, describe := f.value("Description", "description")
 	imds, restrict := f.value("ImdsSupport", "imdsSupport")
 	if restrict && imds != "v2.0" {

@@ -12,7 +12,7 @@
 // # What it checks
 //
 // Every request is checked as strictly as AWS documents it, and more: signatures (SigV4) are computed again; blocks must
-// have 512 KiB and their SHA-256; snapshots are completed with the right count and the right linear checksum, once; a
+// have 512 KiB and their SHA-256; snapshots are completed with the right count and the right linear checksum; a
 // client token that comes again gives the same answer, or an error if other parameters come with it; EC2's parameters
 // must all be known, their values and their combinations valid. Whatever no correct client does, even when the network
 // fails it, is answered by the error that AWS would give and noted as a [Violation].
