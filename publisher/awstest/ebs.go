@@ -305,17 +305,14 @@ func (c *call) endBlock(id string, index int32, sum digest, stored error) error 
 	}
 	p.blocks[index] = sum
 	p.touched = c.now()
-	if c.Fault.lost() {
-		// The client does not know that it was written, and may write it again.
-		if _, ok := p.written[index]; !ok {
-			p.written[index] = 0
-		}
-		return nil
-	}
 	if p.written[index] > 0 {
 		p.rewritten++
 	}
-	p.written[index]++
+	acknowledged := 1
+	if c.Fault.lost() || c.http.Context().Err() != nil {
+		acknowledged = 0 // the client cannot know, and may write it again
+	}
+	p.written[index] += acknowledged
 	return nil
 }
 

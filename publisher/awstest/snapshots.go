@@ -238,7 +238,7 @@ type SnapshotInfo struct {
 	// Blocks hold data: Written were put here, the others inherited.
 	Blocks, Written int
 	// Rewritten counts writes of a block whose former write was acknowledged, whatever they wrote. An answer that a Lost
-	// fault withheld is no acknowledgement; one that was sent is, even if the client was killed before it read it.
+	// fault withheld, or that found the client gone, is no acknowledgement; one that was sent is, read or not.
 	Rewritten int
 }
 
