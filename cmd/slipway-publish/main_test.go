@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-var kills = flag.Int("kills", 10, "number of random points at which to kill the publisher")
+var kills = flag.Int("kills", 5, "number of random points at which to kill the publisher")
 
 func content(seed uint64, blocks int) []byte {
 	data := make([]byte, blocks*disk.BlockSize)
@@ -113,6 +113,34 @@ func TestFileAndPipe(t *testing.T) {
 		t.Errorf("the pipe did not find the image of the file: %s", out)
 	}
 	equal(t, fake, result.Images[0], data)
+	for _, v := range fake.Violations() {
+		t.Error(v)
+	}
+}
+
+func TestRegisterFileAndGC(t *testing.T) {
+	fake := awstest.Start(t, awstest.Knobs{})
+	m := newMachine(t, fake, content(1, 5))
+	fields := "SriovNetSupport: simple\nBlockDeviceMappings:\n  - DeviceName: /dev/xvda\n    Ebs: {VolumeSize: 8, Iops: 6000}\n"
+	if err := os.WriteFile(filepath.Join(m.dir, "register.yml"), []byte(fields), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dry := []string{"aws", "--name", "machine-1", "--register", "register.yml", "--dry-run", "machine.raw"}
+	if out, code, message := m.run(nil, dry...); code != 0 || !strings.Contains(out, `would make "machine-1" for x86_64, boot mode legacy-bios`) {
+		t.Fatalf("exit %d: %s%s", code, out, message)
+	}
+	if out, code, message := m.run(nil, "aws", "--name", "machine-1", "--register", "register.yml", "--deprecate-after", "90d", "machine.raw"); code != 0 {
+		t.Fatalf("exit %d: %s%s", code, out, message)
+	}
+	if out, code, message := m.run(nil, dry...); code != 0 || !strings.Contains(out, "is there already") {
+		t.Errorf("exit %d: %s%s", code, out, message)
+	}
+	if out, code, message := m.run(nil, "aws", "gc", "--older-than", "0s", "--dry-run"); code != 0 || out != "would remove 0 leftovers\n" {
+		t.Errorf("exit %d: %s%s", code, out, message)
+	}
+	if _, code, message := m.run(nil, "aws", "gc", "--older-than", "soon"); code != 2 || !strings.Contains(message, "90d or 12h") {
+		t.Errorf("exit %d: %s", code, message)
+	}
 	for _, v := range fake.Violations() {
 		t.Error(v)
 	}
