@@ -401,17 +401,22 @@ func FuzzReadTar(f *testing.F) {
 	f.Add(archive(f, tar.Header{Name: "./a/b", Typeflag: tar.TypeReg}, tar.Header{Name: "c", Typeflag: tar.TypeLink, Linkname: "a/b"}))
 	f.Add(archive(f, tar.Header{Name: "d/", Typeflag: tar.TypeDir}, tar.Header{Name: "s", Typeflag: tar.TypeSymlink, Linkname: "d"}))
 	f.Add(archive(f, tar.Header{Name: "n", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}, tar.Header{Name: strings.Repeat("x/", 90) + "y", Typeflag: tar.TypeFifo}))
+	f.Add(archive(f, tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o700}, tar.Header{Name: "a", Typeflag: tar.TypeReg}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		entries, err := ReadTar(bytes.NewReader(data), int64(len(data)))
 		if err != nil {
 			return
 		}
-		types := map[string]Type{}
-		if len(entries) == 0 || entries[0].Path != "." {
-			types["."] = Dir
+		if len(entries) > 0 && entries[0].Path == "." {
+			if entries[0].Type != Dir {
+				t.Errorf("the root is a %s", entries[0].Type)
+			}
+			entries = entries[1:]
 		}
+		types := map[string]Type{".": Dir}
 		for _, e := range AddParents(entries) {
-			if err := CheckPath(e.Path); err != nil && e.Path != "." {
+			// Links can make a path longer than any of its parts.
+			if err := CheckPath(e.Path); err != nil && !strings.Contains(err.Error(), "Linux takes") {
 				t.Error(err)
 			}
 			if _, ok := types[e.Path]; ok {
