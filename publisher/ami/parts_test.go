@@ -175,10 +175,10 @@ func TestJournal(t *testing.T) {
 		}
 	}
 	waiting := make(chan struct{})
-	go func() {
+	go func(first *journal) {
 		<-waiting
-		j.close(false)
-	}()
+		first.close(false)
+	}(j)
 	// A second one waits for the first.
 	j, err = openJournal(t.Context(), dir, "x", func() { close(waiting) })
 	if err != nil {
