@@ -231,16 +231,18 @@ func wildcard(pattern, text string) bool {
 	return err == nil && ok
 }
 
-// slice cuts a page out of a list by MaxResults and NextToken, which were read before ready.
+// slicer holds MaxResults and NextToken.
 type slicer struct {
 	max   int64
 	token string
 }
 
-func (f *form) slicer() slicer {
-	return slicer{f.int("MaxResults", 5, 1000), f.string("NextToken")}
+// slicer reads them; low is the smallest page that the operation allows.
+func (f *form) slicer(low int64) slicer {
+	return slicer{f.int("MaxResults", low, 1000), f.string("NextToken")}
 }
 
+// slice cuts a page out of a list, and returns the token of the next.
 func slice[T any](s slicer, c *call, list []T) ([]T, string, error) {
 	from := 0
 	if s.token != "" {
@@ -323,7 +325,7 @@ func (c *call) describeSnapshots() (any, error) {
 	restorable := c.form.list("RestorableBy")
 	fs := c.form.filters("Filter", "description", "encrypted", "owner-id", "progress", "snapshot-id", "start-time", "status",
 		"storage-tier", "tag-key", "tag:", "volume-id", "volume-size")
-	pages := c.form.slicer()
+	pages := c.form.slicer(5)
 	if len(ids) > 0 && pages.max > 0 {
 		c.form.fail(mistake("InvalidParameterCombination", "SnapshotId and MaxResults cannot be used together"))
 	}

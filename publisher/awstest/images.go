@@ -270,7 +270,7 @@ func (c *call) describeImages() (any, error) {
 		"source-image-region", "state", "tag-key", "tag:", "tpm-support", "virtualization-type", "creation-date")
 	deprecated := c.form.bool("IncludeDeprecated")
 	c.form.bool("IncludeDisabled")
-	pages := c.form.slicer()
+	pages := c.form.slicer(1)
 	if len(ids) > 0 && pages.max > 0 {
 		c.form.fail(mistake("InvalidParameterCombination", "ImageId and MaxResults cannot be used together"))
 	}

@@ -197,7 +197,7 @@ func (c *call) convert(t *importTask) (*snapshot, error) {
 func (c *call) describeImportTasks() (any, error) {
 	ids := c.form.list("ImportTaskId")
 	fs := c.form.filters("Filters", "task-state", "tag-key", "tag:")
-	pages := c.form.slicer()
+	pages := c.form.slicer(1)
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
