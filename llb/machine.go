@@ -90,12 +90,12 @@ func Machine(in Input, opt Options) (llb.State, error) {
 	g := graph{Input: in, Options: opt}
 
 	boot := llb.Scratch()
-	var segments []llb.State
+	var segments []segment
 	dirs, err := g.entries("directories", in.Plan.Dirs)
 	if err != nil {
 		return llb.State{}, err
 	}
-	segments = append(segments, dirs)
+	segments = append(segments, segment{"directories", dirs})
 
 	if k := in.Plan.Kernel; k != nil {
 		image, err := g.image(k.Image)
@@ -104,7 +104,7 @@ func Machine(in Input, opt Options) (llb.State, error) {
 		}
 		boot = g.kernel(k, image)
 		if k.Tar != "" {
-			segments = append(segments, boot)
+			segments = append(segments, segment{"kernel", boot})
 		}
 	}
 	for _, tree := range in.Plan.Trees {
@@ -112,14 +112,14 @@ func Machine(in Input, opt Options) (llb.State, error) {
 		if err != nil {
 			return llb.State{}, err
 		}
-		segments = append(segments, g.pack(tree, image))
+		segments = append(segments, segment{tree.Name, g.pack(tree, image)})
 	}
 	for _, layout := range in.Plan.Layouts {
 		blobs, ok := in.Layouts[layout.Name]
 		if !ok {
 			return llb.State{}, fmt.Errorf("image %s of %s is not resolved", layout.Image, layout.Name)
 		}
-		segments = append(segments, g.layout(layout, blobs))
+		segments = append(segments, segment{layout.Name, g.layout(layout, blobs)})
 	}
 	for _, generated := range []struct {
 		name    string
@@ -136,7 +136,7 @@ func Machine(in Input, opt Options) (llb.State, error) {
 		if err != nil {
 			return llb.State{}, err
 		}
-		segments = append(segments, s)
+		segments = append(segments, segment{generated.name, s})
 	}
 	if g.Tree {
 		return g.writeTree(boot, segments), nil
@@ -273,8 +273,14 @@ func (g *graph) entries(name string, entries []machine.Entry) (llb.State, error)
 	return g.run(v), nil
 }
 
+// segment is the output of a component's vertex. The name is for messages.
+type segment struct {
+	component string
+	state     llb.State
+}
+
 // join concatenates the segments.
-func (g *graph) join(boot llb.State, segments []llb.State) llb.State {
+func (g *graph) join(boot llb.State, segments []segment) llb.State {
 	v := vertex{component: "initrd", name: fmt.Sprintf("join %d segments", len(segments)), args: []string{"join"}}
 	if k := g.Plan.Kernel; k != nil && k.Ucode != "" {
 		v.args = append(v.args, "--ucode", "/kernel/ucode.cpio")
@@ -285,11 +291,11 @@ func (g *graph) join(boot llb.State, segments []llb.State) llb.State {
 }
 
 // takes gives segments, in order, to a vertex. They are its last arguments.
-func (v *vertex) takes(segments []llb.State, private bool) {
+func (v *vertex) takes(segments []segment, private bool) {
 	for i, s := range segments {
 		at := fmt.Sprintf("/segments/%03d", i)
-		v.args = append(v.args, at)
-		v.mounts = append(v.mounts, mount{at: at, state: s, unread: private})
+		v.args = append(v.args, s.component+"="+at)
+		v.mounts = append(v.mounts, mount{at: at, state: s.state, unread: private})
 	}
 }
 
@@ -309,7 +315,7 @@ func (g *graph) write(boot, initrd llb.State) llb.State {
 }
 
 // writeTree makes a format of the files.
-func (g *graph) writeTree(boot llb.State, segments []llb.State) llb.State {
+func (g *graph) writeTree(boot llb.State, segments []segment) llb.State {
 	v := g.writer(boot)
 	if k := g.Plan.Kernel; k != nil && k.Ucode != "" {
 		v.args = append(v.args, "--ucode", "/kernel/ucode.cpio")
