@@ -16,9 +16,10 @@ demo: images
 
 ## test: unit tests, and end-to-end tests against a real BuildKit and QEMU
 test: images
-	hack/debian-packages qemu-system-x86 ovmf netcat-openbsd openssh-client python3 \
+	hack/debian-packages qemu-system-x86 ovmf netcat-openbsd openssh-client python3 python3-venv \
 		cpio zstd fdisk gdisk dosfstools mtools grub-common grub-pc-bin systemd-boot-efi
 	echo 'FROM slipwaybuild/kernel:v1' | docker buildx build --builder slipway --quiet -o .stack/kernel -
+	hack/moto up
 	go test -timeout 25m ./...
 
 ## lint: gofmt, go vet, staticcheck, shellcheck
