@@ -102,47 +102,11 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 			return nil, err
 		}
 	}
-	layouts, err := b.layouts(ctx, plan.Layouts, platform)
+	in, choices, err := b.graph(ctx, plan, images, opt, tools, platform)
 	if err != nil {
 		return nil, err
 	}
-	session, err := b.session(ctx, plan)
-	if err != nil {
-		return nil, err
-	}
-	contexts, err := b.files(ctx, plan)
-	if err != nil {
-		return nil, err
-	}
-	compression := opt.compression
-	if compression == "" {
-		compression = images.compression(plan.Kernel)
-	}
-	label := ""
-	if b.ui.MultiPlatformRequested {
-		label = platforms.FormatAll(platform) + " "
-	}
-	state, err := graph.Machine(graph.Input{
-		Plan:        plan,
-		Images:      images.sources(),
-		Layouts:     layouts,
-		Contexts:    contexts,
-		Session:     session,
-		Tools:       tools,
-		Builder:     b.ui.BuildPlatforms[0],
-		Location:    b.location,
-		IgnoreCache: b.ui.IsNoCache,
-		Label:       label,
-	}, graph.Options{
-		Format:       opt.format.Name,
-		Name:         opt.name,
-		Size:         opt.size,
-		Compression:  compression,
-		Architecture: platform.Architecture,
-		Loaders:      opt.format.Loaders,
-		Tree:         opt.format.Tree,
-		Epoch:        opt.epoch,
-	})
+	state, err := graph.Machine(in, choices)
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +120,53 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 	}
 	created := time.Unix(epoch, 0).UTC()
 	return &dockerui.BuildResult{Reference: ref, Image: imageConfig(platform, created), Epoch: &created}, nil
+}
+
+// graph gathers what the graph of a plan is made of.
+func (b *builder) graph(ctx context.Context, plan *machine.Plan, images images, opt options, tools llb.State, platform ocispecs.Platform) (in graph.Input, choices graph.Options, err error) {
+	layouts, err := b.layouts(ctx, plan.Layouts, platform)
+	if err != nil {
+		return in, choices, err
+	}
+	session, err := b.session(ctx, plan)
+	if err != nil {
+		return in, choices, err
+	}
+	contexts, err := b.files(ctx, plan)
+	if err != nil {
+		return in, choices, err
+	}
+	compression := opt.compression
+	if compression == "" {
+		compression = images.compression(plan.Kernel)
+	}
+	label := ""
+	if b.ui.MultiPlatformRequested {
+		label = platforms.FormatAll(platform) + " "
+	}
+	in = graph.Input{
+		Plan:        plan,
+		Images:      images.sources(),
+		Layouts:     layouts,
+		Contexts:    contexts,
+		Session:     session,
+		Tools:       tools,
+		Builder:     b.ui.BuildPlatforms[0],
+		Location:    b.location,
+		IgnoreCache: b.ui.IsNoCache,
+		Label:       label,
+	}
+	choices = graph.Options{
+		Format:       opt.format.Name,
+		Name:         opt.name,
+		Size:         opt.size,
+		Compression:  compression,
+		Architecture: platform.Architecture,
+		Loaders:      opt.format.Loaders,
+		Tree:         opt.format.Tree,
+		Epoch:        opt.epoch,
+	}
+	return in, choices, nil
 }
 
 // planned resolves the images and plans the machine.

@@ -1,7 +1,6 @@
 package frontend
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -29,15 +28,13 @@ func (b *builder) files(ctx context.Context, plan *machine.Plan) (map[string]llb
 	paths := map[string][]string{}
 	origin := make([]string, len(plan.Files))
 	files := slices.Clone(plan.Files)
-	var mistakes machine.Diagnostics
 	for i, f := range files {
 		if f.Source == "" {
 			continue
 		}
 		name, file, err := b.origin(f.Source)
 		if err != nil {
-			mistakes = append(mistakes, b.mistake(f.Range, "file %q: %v", f.Path, err))
-			continue
+			return nil, err
 		}
 		origin[i], files[i].Source = name, file
 		paths[name] = append(paths[name], file)
@@ -57,6 +54,7 @@ func (b *builder) files(ctx context.Context, plan *machine.Plan) (map[string]llb
 	}
 
 	plan.Files = nil
+	var mistakes machine.Diagnostics
 	for i, f := range files {
 		place := "the build context; paths are relative to it, and .dockerignore may hide it"
 		if origin[i] == hostContext {
@@ -78,13 +76,7 @@ func (b *builder) files(ctx context.Context, plan *machine.Plan) (map[string]llb
 		}
 		plan.Files = append(plan.Files, f)
 	}
-	if len(mistakes) > 0 {
-		slices.SortStableFunc(mistakes, func(a, b machine.Diagnostic) int {
-			return cmp.Or(cmp.Compare(a.Range.Source, b.Range.Source), cmp.Compare(a.Range.Start, b.Range.Start))
-		})
-		return nil, mistakes
-	}
-	return contexts, nil
+	return contexts, sorted(mistakes)
 }
 
 // origin tells which context a source is in, and where.

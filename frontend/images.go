@@ -93,10 +93,7 @@ func (b *builder) resolve(ctx context.Context, refs []machine.ImageRef, p ocispe
 		}
 		out[ref.Name] = found[i]
 	}
-	if len(diags) > 0 {
-		return nil, diags
-	}
-	return out, nil
+	return out, sorted(diags)
 }
 
 // resolveOne takes a package folder or a named context of the same name before the registry.

@@ -8,11 +8,15 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 
 	"github.com/docker/go-units"
 	"github.com/moby/buildkit/frontend/gateway/client"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
+	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -31,7 +35,7 @@ type component struct {
 	Name   string `json:"name"`
 	Image  string `json:"image"`
 	Digest string `json:"digest,omitempty"`
-	Size   int64  `json:"size,omitempty"`  // of the compressed layers, in bytes
+	Size   int64  `json:"size,omitempty"`  // of its part of the initrd, in bytes
 	Place  string `json:"place,omitempty"` // of its files; none for a kernel
 }
 
@@ -65,10 +69,14 @@ func (b *builder) plan(ctx context.Context) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	sizes, err := b.sizes(ctx, plan, images, p)
+	if err != nil {
+		return nil, err
+	}
 	out := machinePlan{Platform: p.OS + "/" + p.Architecture, Cmdline: plan.Cmdline}
 	add := func(name, ref, place string) {
 		i := images[ref]
-		out.Components = append(out.Components, component{Name: name, Image: ref, Digest: i.digest.String(), Size: b.size(ctx, i, p), Place: place})
+		out.Components = append(out.Components, component{Name: name, Image: ref, Digest: i.digest.String(), Size: sizes[name], Place: place})
 	}
 	if k := plan.Kernel; k != nil {
 		add("kernel", k.Image, "")
@@ -95,6 +103,58 @@ func (b *builder) plan(ctx context.Context) (*client.Result, error) {
 		return nil, err
 	}
 	return result(data, out.text(), "1.0.0"), nil
+}
+
+// sizes gives the size of every component's segment. They are packed for that,
+// as the build will, which then finds them in the cache.
+func (b *builder) sizes(ctx context.Context, plan *machine.Plan, images images, p ocispecs.Platform) (map[string]int64, error) {
+	opt, err := parseOptions("", b.ui.BuildArgs, b.yaml().Filename)
+	if err != nil {
+		return nil, err
+	}
+	tools, err := b.tools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in, choices, err := b.graph(ctx, plan, images, opt, tools, p)
+	if err != nil {
+		return nil, err
+	}
+	segments, err := graph.Segments(in, choices)
+	if err != nil {
+		return nil, err
+	}
+	names := []string{"kernel"}
+	for _, t := range plan.Trees {
+		names = append(names, t.Name)
+	}
+	for _, l := range plan.Layouts {
+		names = append(names, l.Name)
+	}
+	var mu sync.Mutex
+	sizes := make(map[string]int64, len(names))
+	eg, ctx := errgroup.WithContext(ctx)
+	for _, name := range names {
+		st, ok := segments[name]
+		if !ok {
+			continue // a kernel without modules
+		}
+		eg.Go(func() error {
+			ref, err := b.solve(ctx, st, b.ui.CacheImports...)
+			if err != nil {
+				return err
+			}
+			stat, err := ref.StatFile(ctx, client.StatRequest{Path: graph.SegmentName})
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			sizes[name] = stat.Size
+			return nil
+		})
+	}
+	return sizes, eg.Wait()
 }
 
 // bundles gathers the configurations of each container.

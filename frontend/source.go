@@ -1,10 +1,13 @@
 package frontend
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerui"
@@ -49,10 +52,33 @@ func (e entrypoint) BuildOpts() client.BuildOpts {
 	return opts
 }
 
+// parse reads the machine. Its mistakes, and sources of files that no context
+// holds, are told together.
 func (b *builder) parse() (*machine.Machine, error) {
 	texts := make([]machine.Source, len(b.sources))
 	for i, src := range b.sources {
 		texts[i] = machine.Source{Name: src.Filename, Data: src.Data}
 	}
-	return machine.Parse(texts...)
+	m, err := machine.Parse(texts...)
+	var mistakes machine.Diagnostics
+	if err != nil && !errors.As(err, &mistakes) {
+		return nil, err
+	}
+	for _, s := range m.Sources() {
+		if _, _, err := b.origin(s.Source); err != nil {
+			mistakes = append(mistakes, b.mistake(s.Range, "file %q: %v", s.Path, err))
+		}
+	}
+	return m, sorted(mistakes)
+}
+
+// sorted gives mistakes in the order of the text, or nil if there are none.
+func sorted(mistakes machine.Diagnostics) error {
+	if len(mistakes) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(mistakes, func(a, b machine.Diagnostic) int {
+		return cmp.Or(cmp.Compare(a.Range.Source, b.Range.Source), cmp.Compare(a.Range.Start, b.Range.Start))
+	})
+	return mistakes
 }

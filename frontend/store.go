@@ -54,23 +54,6 @@ func (b *builder) layers(ctx context.Context, i image, p ocispecs.Platform) ([]g
 	return i.store.blobs(m.Layers), nil
 }
 
-// size sums the layers of an image as they are stored, in bytes. It is 0 where
-// that cannot be had.
-func (b *builder) size(ctx context.Context, i image, p ocispecs.Platform) int64 {
-	if i.store == nil {
-		return 0
-	}
-	m, err := b.manifest(ctx, i.store, i.digest, p)
-	if err != nil {
-		return 0
-	}
-	var size int64
-	for _, l := range m.Layers {
-		size += l.Size
-	}
-	return size
-}
-
 func (s *store) blobs(ds []ocispecs.Descriptor) []graph.Blob {
 	var out []graph.Blob
 	for _, d := range ds {

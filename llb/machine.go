@@ -88,19 +88,46 @@ type Options struct {
 // Machine returns the state whose root folder holds the output files.
 func Machine(in Input, opt Options) (llb.State, error) {
 	g := graph{Input: in, Options: opt}
-
-	boot := llb.Scratch()
-	var segments []segment
-	dirs, err := g.entries("directories", in.Plan.Dirs)
+	boot, segments, err := g.segments()
 	if err != nil {
 		return llb.State{}, err
+	}
+	if g.Tree {
+		return g.writeTree(boot, segments), nil
+	}
+	return g.write(boot, g.join(boot, segments)), nil
+}
+
+// Segments returns the states whose file [SegmentName] is a component's part
+// of the initrd, by component.
+func Segments(in Input, opt Options) (map[string]llb.State, error) {
+	g := graph{Input: in, Options: opt}
+	_, segments, err := g.segments()
+	out := make(map[string]llb.State, len(segments))
+	for _, s := range segments {
+		out[s.component] = s.state
+	}
+	return out, err
+}
+
+// SegmentName is the file that a segment is.
+const SegmentName = "segment"
+
+// segments makes the parts of the machine, and what the kernel's image has for
+// the boot.
+func (g *graph) segments() (boot llb.State, segments []segment, err error) {
+	in := g.Input
+	boot = llb.Scratch()
+	dirs, err := g.entries("directories", in.Plan.Dirs)
+	if err != nil {
+		return boot, nil, err
 	}
 	segments = append(segments, segment{"directories", dirs})
 
 	if k := in.Plan.Kernel; k != nil {
 		image, err := g.image(k.Image)
 		if err != nil {
-			return llb.State{}, err
+			return boot, nil, err
 		}
 		boot = g.kernel(k, image)
 		if k.Tar != "" {
@@ -110,14 +137,14 @@ func Machine(in Input, opt Options) (llb.State, error) {
 	for _, tree := range in.Plan.Trees {
 		image, err := g.image(tree.Image)
 		if err != nil {
-			return llb.State{}, err
+			return boot, nil, err
 		}
 		segments = append(segments, segment{tree.Name, g.pack(tree, image)})
 	}
 	for _, layout := range in.Plan.Layouts {
 		blobs, ok := in.Layouts[layout.Name]
 		if !ok {
-			return llb.State{}, fmt.Errorf("image %s of %s is not resolved", layout.Image, layout.Name)
+			return boot, nil, fmt.Errorf("image %s of %s is not resolved", layout.Image, layout.Name)
 		}
 		segments = append(segments, segment{layout.Name, g.layout(layout, blobs)})
 	}
@@ -134,14 +161,11 @@ func Machine(in Input, opt Options) (llb.State, error) {
 		}
 		s, err := g.entries(generated.name, generated.entries)
 		if err != nil {
-			return llb.State{}, err
+			return boot, nil, err
 		}
 		segments = append(segments, segment{generated.name, s})
 	}
-	if g.Tree {
-		return g.writeTree(boot, segments), nil
-	}
-	return g.write(boot, g.join(boot, segments)), nil
+	return boot, segments, nil
 }
 
 type graph struct {

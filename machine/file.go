@@ -24,6 +24,24 @@ type file struct {
 	GID       value[id]       `yaml:"gid" also:"group" default:"0" doc:"Group: a number, or the name of a container." example:"1000"`
 }
 
+// FileSource is a file of the section files whose contents come from elsewhere.
+type FileSource struct {
+	Path   string // in the machine, as written
+	Source string // as written
+	Range  Range  // of the source
+}
+
+// Sources gives the files that have a source.
+func (m *Machine) Sources() []FileSource {
+	var sources []FileSource
+	for _, f := range m.Files.V {
+		if f.V.Source.V != "" {
+			sources = append(sources, FileSource{f.V.Path.V.text, f.V.Source.V, f.V.Source.At})
+		}
+	}
+	return sources
+}
+
 // kind is what the entry makes.
 func (f *file) kind() string {
 	switch {

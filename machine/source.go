@@ -16,7 +16,8 @@ type Source struct {
 // Parse reads one or several machine YAMLs into one machine.
 //
 // Of several sources the lists are joined in order. A later kernel overrides an earlier one key by key, where an empty
-// image, cmdline or binary keeps the earlier one. The error is [Diagnostics] with every mistake of all sources.
+// image, cmdline or binary keeps the earlier one. The error is [Diagnostics] with every mistake of all sources;
+// the machine then holds what could be read, for further checks alone.
 func Parse(sources ...Source) (*Machine, error) {
 	r := &report{}
 	m := &Machine{}
@@ -30,7 +31,7 @@ func Parse(sources ...Source) (*Machine, error) {
 	m.check(r)
 	mistakes, warnings := r.split()
 	if len(mistakes) > 0 {
-		return nil, mistakes
+		return m, mistakes
 	}
 	m.warnings = warnings
 	return m, nil

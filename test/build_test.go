@@ -63,6 +63,11 @@ func TestBadInput(t *testing.T) {
 			want: []string{`>>> init: 5`, `>>>     readonly: maybe`},
 		},
 		{
+			name: "mistakes of the parser and of the contexts in one run",
+			yaml: "services:\n  - name: sshd\nfiles:\n  - path: root/.profile\n    source: ~/.profile\n",
+			want: []string{`>>>   - name: sshd`, `>>>     source: ~/.profile`, `--build-context host=/ --build-arg HOME`},
+		},
+		{
 			name: "bad target",
 			yaml: "kernel:\n  image: slipwaybuild/kernel:v1\n",
 			args: []string{"--target", "rawr"},
@@ -219,7 +224,7 @@ func TestCalls(t *testing.T) {
 		{call: "targets", want: []string{"kernel+initrd (default)", "GPT disk that boots under BIOS and UEFI"}},
 		{call: "outline", want: []string{"NAME", "machine", "SIZE", "COMPRESSION"}},
 		{call: "subrequests.describe", want: []string{"outline", "targets", "lint", "machine.plan", "machine.schema"}},
-		{call: "machine.plan", want: []string{"init[0]", "docker.io/slipwaybuild/init:v1@sha256:", "TrustIgnored"}},
+		{call: "machine.plan", want: []string{"init[0]", "MB  docker.io/slipwaybuild/init:v1@sha256:", "TrustIgnored"}},
 		{call: "machine.plan,format=json", want: []string{`"name": "init[0]"`, `"platform": "linux/amd64"`}},
 		{call: "machine.schema", want: []string{`"$schema"`, `"onboot"`}},
 		{call: "check", want: []string{"machine.yml:", "trust", ">>> trust:"}, fail: true},
