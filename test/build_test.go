@@ -8,8 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/buildkit/client"
 
@@ -142,7 +144,9 @@ services:
     image: slipwaybuild/sshd:v1
 `)
 	service := filepath.Join(root, "Dockerfile")
+	run := strconv.FormatInt(time.Now().UnixNano(), 36) // an earlier run's cache must not help
 	image := func(text string) string {
+		text += run
 		if err := os.WriteFile(service, []byte("FROM slipwaybuild/rngd:v1\nCOPY <<EOF /version\n"+text+"\nEOF\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
