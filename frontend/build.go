@@ -132,7 +132,8 @@ func (b *builder) graph(ctx context.Context, plan *machine.Plan, images images, 
 	if err != nil {
 		return in, choices, err
 	}
-	contexts, err := b.files(ctx, plan)
+	located := *plan // its sources are found; the plan keeps them as written
+	contexts, err := b.files(ctx, &located)
 	if err != nil {
 		return in, choices, err
 	}
@@ -145,7 +146,7 @@ func (b *builder) graph(ctx context.Context, plan *machine.Plan, images images, 
 		label = platforms.FormatAll(platform) + " "
 	}
 	in = graph.Input{
-		Plan:        plan,
+		Plan:        &located,
 		Images:      images.sources(),
 		Layouts:     layouts,
 		Contexts:    contexts,

@@ -8,7 +8,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
 	"text/tabwriter"
 
 	"github.com/docker/go-units"
@@ -69,14 +68,10 @@ func (b *builder) plan(ctx context.Context) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	sizes, err := b.sizes(ctx, plan, images, p)
-	if err != nil {
-		return nil, err
-	}
 	out := machinePlan{Platform: p.OS + "/" + p.Architecture, Cmdline: plan.Cmdline}
 	add := func(name, ref, place string) {
 		i := images[ref]
-		out.Components = append(out.Components, component{Name: name, Image: ref, Digest: i.digest.String(), Size: sizes[name], Place: place})
+		out.Components = append(out.Components, component{Name: name, Image: ref, Digest: i.digest.String(), Place: place})
 	}
 	if k := plan.Kernel; k != nil {
 		add("kernel", k.Image, "")
@@ -86,6 +81,9 @@ func (b *builder) plan(ctx context.Context) (*client.Result, error) {
 	}
 	for _, l := range plan.Layouts {
 		add(l.Name, l.Image, path.Join("/", l.Prefix))
+	}
+	if err := b.measure(ctx, out.Components, plan, images, p); err != nil {
+		return nil, err
 	}
 	out.Containers = bundles(plan.Configs)
 	for _, f := range plan.Files {
@@ -105,37 +103,28 @@ func (b *builder) plan(ctx context.Context) (*client.Result, error) {
 	return result(data, out.text(), "1.0.0"), nil
 }
 
-// sizes gives the size of every component's segment. They are packed for that,
-// as the build will, which then finds them in the cache.
-func (b *builder) sizes(ctx context.Context, plan *machine.Plan, images images, p ocispecs.Platform) (map[string]int64, error) {
+// measure finds the size of every component's segment. They are packed for
+// that, as the build will, which then finds them in the cache.
+func (b *builder) measure(ctx context.Context, components []component, plan *machine.Plan, images images, p ocispecs.Platform) error {
 	opt, err := parseOptions("", b.ui.BuildArgs, b.yaml().Filename)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	tools, err := b.tools(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	in, choices, err := b.graph(ctx, plan, images, opt, tools, p)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	segments, err := graph.Segments(in, choices)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	names := []string{"kernel"}
-	for _, t := range plan.Trees {
-		names = append(names, t.Name)
-	}
-	for _, l := range plan.Layouts {
-		names = append(names, l.Name)
-	}
-	var mu sync.Mutex
-	sizes := make(map[string]int64, len(names))
 	eg, ctx := errgroup.WithContext(ctx)
-	for _, name := range names {
-		st, ok := segments[name]
+	for i, c := range components {
+		st, ok := segments[c.Name]
 		if !ok {
 			continue // a kernel without modules
 		}
@@ -148,13 +137,11 @@ func (b *builder) sizes(ctx context.Context, plan *machine.Plan, images images, 
 			if err != nil {
 				return err
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			sizes[name] = stat.Size
+			components[i].Size = stat.Size
 			return nil
 		})
 	}
-	return sizes, eg.Wait()
+	return eg.Wait()
 }
 
 // bundles gathers the configurations of each container.

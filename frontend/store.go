@@ -75,10 +75,7 @@ func (b *builder) layouts(ctx context.Context, layouts []machine.Layout, p ocisp
 		}
 		out[l.Name] = layout
 	}
-	if len(mistakes) > 0 {
-		return nil, mistakes
-	}
-	return out, nil
+	return out, sorted(mistakes)
 }
 
 func (b *builder) published(ctx context.Context, l machine.Layout, p ocispecs.Platform) (graph.Layout, error) {
@@ -154,27 +151,19 @@ func (b *builder) manifest(ctx context.Context, s *store, root digest.Digest, p 
 		return m, err
 	}
 	matcher := platforms.Only(p)
-	fitting := slices.DeleteFunc(m.Manifests, func(d ocispecs.Descriptor) bool {
-		return d.Platform == nil || !matcher.Match(*d.Platform)
-	})
-	if len(fitting) == 0 {
+	var best *ocispecs.Descriptor
+	for _, d := range m.Manifests {
+		if d.Platform == nil || !matcher.Match(*d.Platform) {
+			continue
+		}
+		if best == nil || matcher.Less(*d.Platform, *best.Platform) {
+			best = &d
+		}
+	}
+	if best == nil {
 		return nil, fmt.Errorf("no manifest for %s", platforms.FormatAll(p))
 	}
-	slices.SortStableFunc(fitting, func(a, b ocispecs.Descriptor) int {
-		return cmp.Compare(order(matcher, *b.Platform, *a.Platform), 0)
-	})
-	return b.descriptors(ctx, s, fitting[0].Digest)
-}
-
-// order is 1 where the matcher prefers a, -1 where it prefers b.
-func order(m platforms.MatchComparer, a, b ocispecs.Platform) int {
-	switch {
-	case m.Less(a, b):
-		return 1
-	case m.Less(b, a):
-		return -1
-	}
-	return 0
+	return b.descriptors(ctx, s, best.Digest)
 }
 
 func (b *builder) descriptors(ctx context.Context, s *store, d digest.Digest) (*descriptors, error) {

@@ -118,6 +118,10 @@ func TestHostFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(stderr)
 	}
+	plan, stderr, err := buildx(t, dir, "--call=machine.plan", "--build-context=host="+host, "--build-arg=HOME=/home/me", "-f", "machine.yml", ".")
+	if err != nil || !strings.Contains(plan, "/root/.profile 0600 0:0 ~/.profile\n") {
+		t.Errorf("the plan does not name a source as it is written: %v\n%s%s", err, plan, stderr)
+	}
 	files := tree(t, filepath.Join(dir, "out", "machine.tar"))
 	if files["etc/motd"] != "hello" || files["root/.profile"] != "mine" {
 		t.Errorf("got %q and %q", files["etc/motd"], files["root/.profile"])
