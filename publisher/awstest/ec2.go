@@ -242,22 +242,23 @@ func (f *form) slicer(low int64) slicer {
 	return slicer{f.int("MaxResults", low, 1000), f.string("NextToken")}
 }
 
-// slice cuts a page out of a list, and returns the token of the next.
-func slice[T any](s slicer, c *call, list []T) ([]T, string, error) {
+// paged answers with a page of a list, in the element of that name, and with the token of the next.
+func paged[T any](s slicer, c *call, element string, list []T) (any, error) {
 	from := 0
 	if s.token != "" {
 		number, ok := strings.CutPrefix(s.token, c.Operation+"-")
 		n, err := strconv.Atoi(number)
 		if !ok || err != nil || n > len(list) {
-			return nil, "", mistake("InvalidParameterValue", "NextToken is not of %s", c.Operation)
+			return nil, mistake("InvalidParameterValue", "NextToken is not of %s", c.Operation)
 		}
 		from = n
 	}
 	list = list[from:]
 	if s.max == 0 || int64(len(list)) <= s.max {
-		return list, "", nil
+		return members{{element, items[T]{list}}}, nil
 	}
-	return list[:s.max], fmt.Sprintf("%s-%d", c.Operation, from+int(s.max)), nil
+	next := fmt.Sprintf("%s-%d", c.Operation, from+int(s.max))
+	return members{{element, items[T]{list[:s.max]}}, {"nextToken", next}}, nil
 }
 
 // flaps says whether a Describe should err about an object of this age. The caller holds s.mu.
@@ -367,15 +368,7 @@ func (c *call) describeSnapshots() (any, error) {
 			list = append(list, x)
 		}
 	}
-	list, next, err := slice(pages, c, list)
-	if err != nil {
-		return nil, err
-	}
-	out := members{{"snapshotSet", items[snapshotXML]{list}}}
-	if next != "" {
-		out = append(out, member{"nextToken", next})
-	}
-	return out, nil
+	return paged(pages, c, "snapshotSet", list)
 }
 
 func (c *call) deleteSnapshot() (any, error) {

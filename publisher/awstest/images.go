@@ -316,15 +316,7 @@ func (c *call) describeImages() (any, error) {
 			list = append(list, x)
 		}
 	}
-	list, next, err := slice(pages, c, list)
-	if err != nil {
-		return nil, err
-	}
-	out := members{{"imagesSet", items[imageXML]{list}}}
-	if next != "" {
-		out = append(out, member{"nextToken", next})
-	}
-	return out, nil
+	return paged(pages, c, "imagesSet", list)
 }
 
 func (c *call) deregisterImage() (any, error) {

@@ -219,15 +219,7 @@ func (c *call) describeImportTasks() (any, error) {
 			}
 		}
 	}
-	list, next, err := slice(pages, c, list)
-	if err != nil {
-		return nil, err
-	}
-	out := members{{"importSnapshotTaskSet", items[taskXML]{list}}}
-	if next != "" {
-		out = append(out, member{"nextToken", next})
-	}
-	return out, nil
+	return paged(pages, c, "importSnapshotTaskSet", list)
 }
 
 func (c *call) cancelImportTask() (any, error) {
