@@ -5,7 +5,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 # Where the stack's registry keeps what would otherwise be on Docker Hub.
-export REGISTRY ?= localhost:5000/slipwaybuild
+export REGISTRY ?= localhost:$(or $(STACK_PORT),5000)/slipwaybuild
+
+# The stack's builder.
+export BUILDX_BUILDER ?= slipway
 
 .PHONY: demo test lint bench stack images
 
@@ -18,7 +21,7 @@ demo: images
 test: images
 	hack/debian-packages qemu-system-x86 ovmf netcat-openbsd openssh-client python3 python3-venv \
 		cpio zstd fdisk gdisk dosfstools mtools grub-common grub-pc-bin systemd-boot-efi
-	echo 'FROM slipwaybuild/kernel:v1' | docker buildx build --builder slipway --quiet -o .stack/kernel -
+	echo 'FROM slipwaybuild/kernel:v1' | docker buildx build --builder $(BUILDX_BUILDER) --quiet -o .stack/kernel -
 	hack/moto up
 	go test -timeout 25m ./...
 
@@ -36,4 +39,4 @@ stack:
 
 ## images: frontend and packages, in the stack's registry
 images: stack
-	docker buildx bake --builder slipway --progress "$${PROGRESS:-auto}" --set '*.output=type=registry' frontend packages
+	docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${PROGRESS:-auto}" --set '*.output=type=registry' frontend packages

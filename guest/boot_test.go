@@ -88,7 +88,7 @@ func build(t *testing.T, file string) (dir string) {
 	t.Helper()
 	vm.RequireStack(t)
 	dir = t.TempDir()
-	buildx := exec.Command("docker", "buildx", "build", "--builder", "slipway", "-f", file, "--target", "kernel+initrd", "-o", dir, "testdata")
+	buildx := exec.Command("docker", "buildx", "build", "--builder", cmp.Or(os.Getenv("BUILDX_BUILDER"), "slipway"), "-f", file, "--target", "kernel+initrd", "-o", dir, "testdata")
 	if out, err := buildx.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", file, err, out)
 	}

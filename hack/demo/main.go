@@ -7,6 +7,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -129,7 +130,7 @@ Cut the power, here:     ctrl-a x
 func build(ctx context.Context, target string, quiet bool) error {
 	args := []string{"buildx", "build", "-f", "examples/aws.yml", "--target", target, "--build-arg", "SIZE=100M", "-o", "out", "."}
 	cmd := exec.CommandContext(ctx, "docker", args...)
-	cmd.Env = append(os.Environ(), "BUILDX_BUILDER=slipway")
+	cmd.Env = append(os.Environ(), "BUILDX_BUILDER="+cmp.Or(os.Getenv("BUILDX_BUILDER"), "slipway"))
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
