@@ -23,7 +23,7 @@ import (
 )
 
 // toolsContext is the named context that replaces the frontend's own image as
-// the home of exporter and boot loaders. The frontend needs it where it runs
+// the home of packer, exporter and boot loaders. The frontend needs it where it runs
 // outside of an image.
 const toolsContext = "slipway-tools"
 
@@ -202,7 +202,7 @@ func (b *builder) solve(ctx context.Context, st llb.State, imports ...client.Cac
 	return res.SingleRef()
 }
 
-// tools finds exporter and boot loaders: in a named context when there is one,
+// tools finds packer, exporter and boot loaders: in a named context when there is one,
 // else in the image that this very process was started from.
 func (b *builder) tools(ctx context.Context) (llb.State, error) {
 	nc, err := b.ui.NamedContext(toolsContext, dockerui.ContextOpt{NoDockerignore: true, Platform: &b.ui.BuildPlatforms[0]})

@@ -4,7 +4,7 @@
 // into a segment; one that joins the segments in order into the initrd; and
 // one per output format. A vertex is keyed by the bytes it reads, so that a
 // changed component runs its own pack, the join and the format again, and
-// nothing else. Everything runs in containers that hold the exporter alone,
+// nothing else. Everything runs in containers that hold one tool alone,
 // without network, on mounts that are read-only but for the output.
 package llb
 
@@ -25,6 +25,7 @@ import (
 
 // Where the tools lie in the frontend image and in the containers.
 const (
+	packerPath   = "/slipway-packer"
 	exporterPath = "/slipway-exporter"
 	loadersPath  = "/loaders"
 	sourcesPath  = "/sources"
@@ -40,7 +41,7 @@ type Input struct {
 	// Contexts hold the files that [machine.Entry.Source] names, each below
 	// the name of its context.
 	Contexts map[string]llb.State
-	// Tools holds the exporter and the boot loaders: the frontend's own image.
+	// Tools holds packer, exporter and boot loaders: the frontend's own image.
 	Tools llb.State
 	// Builder is the platform of the worker: nothing of the machine is executed.
 	Builder ocispecs.Platform
@@ -200,6 +201,7 @@ func (g *graph) pack(t machine.Tree, image Image) llb.State {
 	v := vertex{
 		component: t.Name,
 		name:      "pack " + t.Image,
+		tool:      packerPath,
 		args:      slices.Concat([]string{"pack", "--prefix", t.Prefix, "--rules", t.Rules}, g.encoding()),
 		opts:      []llb.ConstraintsOpt{g.Location(t.Range)},
 	}
@@ -212,6 +214,7 @@ func (g *graph) kernel(k *machine.Kernel, image Image) llb.State {
 	v := vertex{
 		component: "kernel",
 		name:      "pack " + k.Image,
+		tool:      packerPath,
 		args:      slices.Concat([]string{"kernel", "--binary", k.Binary, "--tar", k.Tar, "--ucode", k.Ucode}, g.encoding()),
 		opts:      []llb.ConstraintsOpt{g.Location(k.BinaryRange)},
 	}
@@ -227,6 +230,7 @@ func (g *graph) layout(l machine.Layout, image Layout) llb.State {
 	v := vertex{
 		component: l.Name,
 		name:      "pack " + l.Image,
+		tool:      packerPath,
 		args:      slices.Concat([]string{"layout", "--prefix", l.Prefix, "--name", l.Image, "--index", "/index"}, g.encoding()),
 		mounts:    []mount{{at: "/index", state: image.Index.State, path: image.Index.Name, unread: true}},
 		opts:      []llb.ConstraintsOpt{g.Location(l.Range)},
@@ -262,6 +266,7 @@ func (g *graph) entries(name string, entries []machine.Entry) (llb.State, error)
 	v := vertex{
 		component: name,
 		name:      fmt.Sprintf("pack %d entries", len(entries)),
+		tool:      packerPath,
 		args:      slices.Concat([]string{"entries", "--spec", "/spec/entries.json"}, g.encoding()),
 	}
 	spec := slices.Clone(entries)
@@ -305,7 +310,7 @@ type segment struct {
 
 // join concatenates the segments.
 func (g *graph) join(boot llb.State, segments []segment) llb.State {
-	v := vertex{component: "initrd", name: fmt.Sprintf("join %d segments", len(segments)), args: []string{"join"}}
+	v := vertex{component: "initrd", name: fmt.Sprintf("join %d segments", len(segments)), tool: exporterPath, args: []string{"join"}}
 	if k := g.Plan.Kernel; k != nil && k.Ucode != "" {
 		v.args = append(v.args, "--ucode", "/kernel/ucode.cpio")
 		v.mounts = append(v.mounts, mount{at: "/kernel", state: boot})
@@ -353,6 +358,7 @@ func (g *graph) writer(boot llb.State) vertex {
 	v := vertex{
 		component: g.Format,
 		name:      "write " + g.Name,
+		tool:      exporterPath,
 		args:      []string{"write", "--format", g.Format, "--name", g.Name, "--cmdline", "/cmdline/cmdline"},
 		mounts:    []mount{{at: "/cmdline", state: g.file("cmdline", []byte(g.Plan.Cmdline))}},
 	}
@@ -369,6 +375,7 @@ func (g *graph) writer(boot llb.State) vertex {
 type vertex struct {
 	component string
 	name      string
+	tool      string // path of the program
 	args      []string
 	mounts    []mount
 	secrets   []llb.RunOption
@@ -385,13 +392,12 @@ type mount struct {
 	unread bool
 }
 
-// run executes the exporter and returns its output folder. The root is empty,
-// so that the frontend's version is not part of the key: only the exporter's
-// own bytes are.
+// run executes a tool and returns its output folder. The root is empty, so that
+// the frontend's version is not part of the key: only the tool's own bytes are.
 func (g *graph) run(v vertex) llb.State {
 	opts := []llb.RunOption{
-		llb.Args(slices.Concat([]string{exporterPath, v.args[0], "--out", outPath}, v.args[1:])),
-		llb.AddMount(exporterPath, g.Tools, llb.SourcePath(exporterPath), llb.Readonly),
+		llb.Args(slices.Concat([]string{v.tool, v.args[0], "--out", outPath}, v.args[1:])),
+		llb.AddMount(v.tool, g.Tools, llb.SourcePath(v.tool), llb.Readonly),
 		llb.Network(llb.NetModeNone),
 		llb.WithCustomName("[" + g.Label + v.component + "] " + v.name),
 	}

@@ -141,7 +141,7 @@ services: [{name: web, image: alpine}]
 	}, plan(t, m).Files)
 }
 
-// TestEntryJSON checks the form that slipway-exporter reads.
+// TestEntryJSON checks the form that slipway-packer reads.
 func TestEntryJSON(t *testing.T) {
 	got, err := json.Marshal([]machine.Entry{
 		{Path: "a", Type: machine.File, Mode: 0o644, UID: 1, GID: 2, Contents: []byte("x"), Range: machine.Range{Start: 3, End: 3}},

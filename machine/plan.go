@@ -65,7 +65,7 @@ type Layout struct {
 	Range     Range    // of the image
 }
 
-// Entry is a generated file, directory or symbolic link of the machine. Its JSON is what slipway-exporter reads.
+// Entry is a generated file, directory or symbolic link of the machine. Its JSON is what slipway-packer reads.
 type Entry struct {
 	Path     string `json:"path"` // without leading slash
 	Type     string `json:"type"` // File, Directory or Symlink

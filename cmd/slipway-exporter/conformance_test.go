@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -217,8 +216,8 @@ func (c corpusImages) build(t *testing.T, plan *machine.Plan, dir, arch, archive
 	}
 	do := func(args ...string) {
 		t.Helper()
-		if err := run(args, io.Discard); err != nil {
-			t.Fatalf("%q: %v", args, err)
+		if _, errs, status := run(t, "", args...); status != 0 {
+			t.Fatalf("%q: %s", args, errs)
 		}
 	}
 	layers := func(image string) (args []string) {

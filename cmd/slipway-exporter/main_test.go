@@ -19,30 +19,39 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
-// The test binary is the command itself when this is set.
-const asCommand = "SLIPWAY_EXPORTER_TEST_COMMAND"
+// bin has the programs of a build.
+var bin string
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asCommand) != "" {
-		main()
-		return
-	}
-	os.Exit(m.Run())
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "slipway-")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		bin = dir
+		build := exec.Command("go", "build", "-o", bin, ".", "../slipway-packer")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n%s", build, err, out)
+			return 1
+		}
+		return m.Run()
+	}())
 }
 
-// command runs the command in dir. It returns what it prints and its exit status.
-func command(t *testing.T, dir string, args ...string) (stdout, stderr string, status int) {
+// run runs in dir the program that has the command. It returns what it prints
+// and its exit status.
+func run(t *testing.T, dir string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
+	program := "slipway-exporter"
+	if len(args) > 0 && slices.Contains([]string{"pack", "kernel", "entries", "layout"}, args[0]) {
+		program = "slipway-packer"
 	}
-	cmd := exec.Command(self, args...)
+	cmd := exec.Command(filepath.Join(bin, program), args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), asCommand+"=1")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	err = cmd.Run()
+	err := cmd.Run()
 	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
@@ -94,7 +103,7 @@ func TestMachine(t *testing.T) {
 		"pack --out o4 --in sshd --prefix /containers/services/sshd/rootfs/ --rules container --compression zstd:19",
 		"join --out out --ucode o2/ucode.cpio o3 o1 o4",
 	} {
-		if out, errs, status := command(t, dir, strings.Fields(args)...); status != 0 || out+errs != "" {
+		if out, errs, status := run(t, dir, strings.Fields(args)...); status != 0 || out+errs != "" {
 			t.Fatalf("%s: status %d, prints %q", args, status, out+errs)
 		}
 	}
@@ -112,7 +121,7 @@ func TestMachine(t *testing.T) {
 	}
 
 	write := "write --name aws --kernel o2/kernel --initrd out/initrd.img --cmdline cmdline --arch amd64 --out out --format "
-	out, errs, status := command(t, dir, strings.Fields(write+"kernel+initrd")...)
+	out, errs, status := run(t, dir, strings.Fields(write+"kernel+initrd")...)
 	if status != 0 || errs != "" || strings.Count(out, "\n") != 3 || !strings.Contains(out, "           7 aws-kernel\n") {
 		t.Errorf("kernel+initrd: status %d, prints\n%s%s", status, out, errs)
 	}
@@ -122,7 +131,7 @@ func TestMachine(t *testing.T) {
 		}
 	}
 
-	out, errs, status = command(t, dir, strings.Fields(write+"raw --loaders loaders --size 104857600 --epoch 1700000000")...)
+	out, errs, status = run(t, dir, strings.Fields(write+"raw --loaders loaders --size 104857600 --epoch 1700000000")...)
 	if status != 0 || out != "   104857600 aws.raw\n" ||
 		errs != "slipway-exporter: warning: under BIOS, GRUB passes the kernel command line on as: console=ttyS0 \"a=b c\"\n" {
 		t.Errorf("raw: status %d, prints\n%s%s", status, out, errs)
@@ -152,7 +161,7 @@ func TestTarOfMachine(t *testing.T) {
 		"pack --out o3 --layer layer1 --layer layer2 --rules init --archive tar",
 		"layout --out o4 --index manifest --name docker.io/library/a:1 --blob layer1 --blob layer2 --blob config --platform linux/amd64 --prefix /volumes/a --archive tar",
 	} {
-		if out, errs, status := command(t, dir, strings.Fields(args)...); status != 0 || out+errs != "" {
+		if out, errs, status := run(t, dir, strings.Fields(args)...); status != 0 || out+errs != "" {
 			t.Fatalf("%s: status %d, prints %q", args, status, out+errs)
 		}
 	}
@@ -160,7 +169,7 @@ func TestTarOfMachine(t *testing.T) {
 	for _, epoch := range []string{"", " --epoch 1700000000"} {
 		args := strings.Fields(write)
 		args = append(args[:1:1], append(strings.Fields(epoch), args[1:]...)...)
-		if out, errs, status := command(t, dir, args...); status != 0 || errs != "" || !strings.HasSuffix(out, " m.tar\n") {
+		if out, errs, status := run(t, dir, args...); status != 0 || errs != "" || !strings.HasSuffix(out, " m.tar\n") {
 			t.Fatalf("%s: status %d, prints %q", args, status, out+errs)
 		}
 		list := exec.Command("tar", "--utc", "-tvf", filepath.Join(dir, "out/m.tar"))
@@ -216,7 +225,7 @@ func blobs(contents ...string) string {
 // As LinuxKit, there is no file for an empty kernel or command line.
 func TestEmptyFilesAreLeftOut(t *testing.T) {
 	dir := workDir(t)
-	out, errs, status := command(t, dir, strings.Fields("write --format kernel+initrd --name m --initrd context/f --cmdline empty --out out")...)
+	out, errs, status := run(t, dir, strings.Fields("write --format kernel+initrd --name m --initrd context/f --cmdline empty --out out")...)
 	if status != 0 || out != "           4 m-initrd.img\n" {
 		t.Errorf("status %d, prints %q %q", status, out, errs)
 	}
@@ -225,12 +234,12 @@ func TestEmptyFilesAreLeftOut(t *testing.T) {
 	}
 }
 
-// Errors are one line with the name of the command; no file is left behind.
+// Errors are one line after the name of the program; no file is left behind.
 func TestErrors(t *testing.T) {
 	const write = "write --name m --initrd context/f --out out --format "
 	for args, want := range map[string]string{
-		"":                                   "the first argument must be pack, kernel, entries, layout, join or write",
-		"mkfs":                               "the first argument must be pack, kernel, entries, layout, join or write",
+		"":                                   "the first argument must be join or write",
+		"mkfs":                               "the first argument must be join or write",
 		"pack --in init":                     "pack: --out is missing",
 		"pack --in init --out out more":      `pack: unexpected argument "more"`,
 		"pack --in init --out out --level 3": "pack: flag provided but not defined: -level",
@@ -265,8 +274,9 @@ func TestErrors(t *testing.T) {
 		write + "raw --cmdline none":                                          "kernel command line: open none: no such file or directory",
 	} {
 		dir := workDir(t)
-		out, errs, status := command(t, dir, strings.Fields(args)...)
-		if status != 1 || out != "" || !strings.HasPrefix(errs, "slipway-exporter: "+want) || strings.Count(errs, "\n") != 1 {
+		out, errs, status := run(t, dir, strings.Fields(args)...)
+		_, message, _ := strings.Cut(errs, ": ")
+		if status != 1 || out != "" || !strings.HasPrefix(message, want) || strings.Count(errs, "\n") != 1 {
 			t.Errorf("%s: status %d, prints %q\n%swant %s", args, status, out, errs, want)
 		}
 		if names, err := os.ReadDir(filepath.Join(dir, "out")); err != nil || len(names) != 0 {
@@ -276,7 +286,7 @@ func TestErrors(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	out, errs, status := command(t, t.TempDir(), "write", "--help")
+	out, errs, status := run(t, t.TempDir(), "write", "--help")
 	if status != 0 || errs != "" || !strings.Contains(out, "-epoch seconds") {
 		t.Errorf("status %d, prints\n%s%s", status, out, errs)
 	}

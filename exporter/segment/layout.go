@@ -1,6 +1,7 @@
 package segment
 
 import (
+	_ "crypto/sha256" // which package digest does not import itself
 	"encoding/json"
 	"errors"
 	"fmt"
