@@ -12,7 +12,7 @@ export BUILDX_BUILDER ?= slipway
 
 .PHONY: demo test lint bench stack images
 
-## demo: build examples/aws.yml with docker buildx, boot it, log in by ssh
+## demo: build examples/aws.yml with docker buildx, publish it to a fake of AWS, boot what is there, log in by ssh
 demo: images
 	hack/debian-packages qemu-system-x86 ovmf netcat-openbsd openssh-client
 	go run ./hack/demo

@@ -1,5 +1,6 @@
-// Demo does Slipway's main job before your eyes: it builds the machine of examples/aws.yml with docker buildx, boots it
-// in QEMU, logs in by ssh with the key that EC2's metadata service gives to the machine, and tells sizes and times.
+// Demo does Slipway's main job before your eyes: it builds the machine of examples/aws.yml with docker buildx, publishes
+// it to a fake of AWS, boots in QEMU what the fake's snapshot holds, logs in by ssh with the key that EC2's metadata
+// service gives to the machine, and tells sizes and times.
 //
 // It needs the local stack with the project's images, which "make images" sets up. "make demo" does both.
 package main
@@ -22,13 +23,15 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/slipway-build/slipway/publisher/awstest"
 	"github.com/slipway-build/slipway/test/vm"
 )
 
 const (
-	disk   = "out/aws.raw"
-	initrd = "out/aws-initrd.img"
-	logs   = "out/demo" // and the ssh key
+	disk     = "out/aws.raw"
+	initrd   = "out/aws-initrd.img"
+	logs     = "out/demo" // and the ssh key, and the programs that publish
+	readBack = "out/demo/snapshot.raw"
 )
 
 func main() {
@@ -57,6 +60,10 @@ func main() {
 
 // demo is the whole job.
 func demo(ctx context.Context, firmware vm.Firmware) error {
+	programs := exec.CommandContext(ctx, "go", "build", "-o", logs+"/", "./cmd/slipway-publish", "./hack/awsfake")
+	if out, err := programs.CombinedOutput(); err != nil {
+		return fmt.Errorf("compile the publisher: %w\n%s", err, out)
+	}
 	begin := time.Now()
 	if err := build(ctx, "raw", false); err != nil {
 		return err
@@ -65,9 +72,14 @@ func demo(ctx context.Context, firmware vm.Firmware) error {
 	if err := build(ctx, "kernel+initrd", true); err != nil { // the same steps, from the cache, for the initrd's size
 		return err
 	}
+	published, err := publish(ctx)
+	if err != nil {
+		return err
+	}
 
-	fmt.Printf("\nBooting %s in QEMU, emulated, under %s. Its console goes to %s.\n", disk, firmware, filepath.Join(logs, "console.log"))
-	machine, key, err := start(ctx, vm.Config{Firmware: firmware})
+	fmt.Printf("\nBooting %s, what the snapshot holds, in QEMU, emulated, under %s. Its console goes to %s.\n",
+		readBack, firmware, filepath.Join(logs, "console.log"))
+	machine, key, err := start(ctx, vm.Config{Firmware: firmware, Disk: readBack})
 	if err != nil {
 		return err
 	}
@@ -86,23 +98,29 @@ func demo(ctx context.Context, firmware vm.Firmware) error {
 		return err
 	}
 	fmt.Printf(`
-initrd              %6.1f MB
-disk                %6.1f MB, data in it %.1f MB
+initrd              %6.1f MB  %s
+disk                %6.1f MB  %s, data in it %.1f MB
 build               %6.1f s
+publish             %6.1f s
 power-on to kernel  %6.1f s
 power-on to ssh     %6.1f s
 power off           %6.1f s
 
-To boot it again, with its console in your terminal, and log in yourself:
+To boot the disk again, with its console in your terminal, and log in yourself:
 
     go run ./hack/demo -keep
-`, megabytes(initrdSize), megabytes(diskSize), megabytes(data), built.Seconds(), figures.kernel.Seconds(), figures.login.Seconds(), figures.off.Seconds())
+
+To publish it to your AWS account (docs/aws.md):
+
+    go run ./cmd/slipway-publish aws --name aws %s
+`, megabytes(initrdSize), initrd, megabytes(diskSize), disk, megabytes(data), built.Seconds(), published.Seconds(),
+		figures.kernel.Seconds(), figures.login.Seconds(), figures.off.Seconds(), disk)
 	return nil
 }
 
 // stay boots what demo has built and stays until its end.
 func stay(ctx context.Context, firmware vm.Firmware) error {
-	machine, key, err := start(ctx, vm.Config{Firmware: firmware, Console: os.Stdout, Interactive: true})
+	machine, key, err := start(ctx, vm.Config{Firmware: firmware, Disk: disk, Console: os.Stdout, Interactive: true})
 	if err != nil {
 		return err
 	}
@@ -144,10 +162,56 @@ func build(ctx context.Context, target string, quiet bool) error {
 	return nil
 }
 
-// start boots the disk on a machine that EC2 could have started.
+// publish makes an AMI of the disk in the account that hack/awsfake plays, and reads its snapshot back.
+func publish(ctx context.Context) (took time.Duration, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	fake := exec.CommandContext(ctx, filepath.Join(logs, "awsfake"), "-listen", "127.0.0.1:0")
+	fake.Stderr = os.Stderr
+	environment, err := fake.StdoutPipe()
+	if err == nil {
+		err = fake.Start()
+	}
+	if err != nil {
+		cancel()
+		return 0, err
+	}
+	defer func() { cancel(); _ = fake.Wait() }()
+	line, err := bufio.NewReader(environment).ReadString('\n')
+	if err != nil {
+		return 0, fmt.Errorf("the fake of AWS does not start: %w", err)
+	}
+	_, url, _ := strings.Cut(strings.TrimSpace(line), "=") // export AWS_ENDPOINT_URL=http://127.0.0.1:PORT
+
+	state, err := filepath.Abs(logs)
+	if err != nil {
+		return 0, err
+	}
+	args := []string{"aws", "--name", "aws", "--endpoint-url", url, disk}
+	fmt.Printf("\n$ slipway-publish %s\n", strings.Join(args, " "))
+	cmd := exec.CommandContext(ctx, filepath.Join(logs, "slipway-publish"), args...)
+	cmd.Env = append(append(os.Environ(), awstest.Env(url)...), "XDG_STATE_HOME="+state)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	var result bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(os.Stdout, &result), os.Stderr
+	begin := time.Now()
+	if err := cmd.Run(); err != nil {
+		return 0, fmt.Errorf("publish %s: %w", disk, err)
+	}
+	took = time.Since(begin)
+
+	snapshot := regexp.MustCompile(`snap-[0-9a-f]+`).FindString(result.String())
+	args = []string{"-save", snapshot, "-listen", strings.TrimPrefix(url, "http://"), "-o", readBack}
+	fmt.Printf("\n$ awsfake %s\n", strings.Join(args, " "))
+	if out, err := exec.CommandContext(ctx, fake.Path, args...).CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("read %s back: %w\n%s", snapshot, err, out)
+	}
+	return took, nil
+}
+
+// start boots a disk on a machine that EC2 could have started.
 func start(ctx context.Context, config vm.Config) (*vm.Machine, vm.Key, error) {
-	if _, err := os.Stat(disk); errors.Is(err, os.ErrNotExist) {
-		return nil, vm.Key{}, fmt.Errorf("%s is missing: run make demo first", disk)
+	if _, err := os.Stat(config.Disk); errors.Is(err, os.ErrNotExist) {
+		return nil, vm.Key{}, fmt.Errorf("%s is missing: run make demo first", config.Disk)
 	}
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return nil, vm.Key{}, err
@@ -156,7 +220,6 @@ func start(ctx context.Context, config vm.Config) (*vm.Machine, vm.Key, error) {
 	if err != nil {
 		return nil, vm.Key{}, err
 	}
-	config.Disk = disk
 	config.LogDir = logs
 	config.Metadata = &vm.Metadata{
 		InstanceID: "i-0123456789abcdef0",
