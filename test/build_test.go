@@ -179,7 +179,7 @@ services:
 // statuses that BuildKit sent.
 func executed(t *testing.T, rawjson string) []string {
 	t.Helper()
-	ran := map[string]bool{}
+	ran, cached := map[string]bool{}, map[string]bool{}
 	seen := 0
 	dec := json.NewDecoder(strings.NewReader(rawjson))
 	for dec.More() {
@@ -192,10 +192,11 @@ func executed(t *testing.T, rawjson string) []string {
 				continue
 			}
 			seen++
-			if v.Completed != nil && !v.Cached {
+			switch {
+			case v.Cached: // later without this word, when its output is pulled
+				cached[v.Name] = true
+			case v.Completed != nil:
 				ran[v.Name] = true
-			} else if v.Cached {
-				delete(ran, v.Name)
 			}
 		}
 	}
@@ -204,7 +205,9 @@ func executed(t *testing.T, rawjson string) []string {
 	}
 	var out []string
 	for name := range ran {
-		out = append(out, name)
+		if !cached[name] {
+			out = append(out, name)
+		}
 	}
 	slices.Sort(out)
 	return out

@@ -1,0 +1,264 @@
+package test
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/slipway-build/slipway/test/buildkitd"
+	"github.com/slipway-build/slipway/test/vm"
+)
+
+// fresh starts an empty daemon.
+func fresh(t *testing.T, c buildkitd.Config) *buildkitd.Daemon {
+	t.Helper()
+	d, err := buildkitd.Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the end of the daemon's log:\n%s", d.Log())
+		}
+		if err := d.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// metered puts a meter before a registry.
+func metered(t *testing.T, registry string) *buildkitd.Meter {
+	t.Helper()
+	m, err := buildkitd.StartMeter(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Stop() })
+	return m
+}
+
+// stackRegistry has the packages.
+var stackRegistry = "localhost:" + cmp.Or(os.Getenv("STACK_PORT"), "5000")
+
+// fleet is a registry for caches and one for packages, each behind a meter, and the settings of daemons that use them.
+type fleet struct {
+	packages, caches *buildkitd.Meter
+	config           buildkitd.Config
+}
+
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	vm.RequireStack(t)
+	registry, err := buildkitd.StartRegistry(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := registry.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	f := &fleet{packages: metered(t, stackRegistry), caches: metered(t, registry.Address)}
+	f.config = buildkitd.Config{Mirror: f.packages.Address, Registries: []string{f.caches.Address}}
+	return f
+}
+
+// reset forgets what was counted.
+func (f *fleet) reset() {
+	f.packages.Reset()
+	f.caches.Reset()
+}
+
+// push builds an image from a Dockerfile on a daemon and gives its reference.
+func (f *fleet) push(t *testing.T, d *buildkitd.Daemon, name, dockerfile string) string {
+	t.Helper()
+	ref := f.caches.Address + "/" + name
+	cmd := d.Build(t.Context(), "--progress=plain", "--provenance=false", "-o", "type=registry", "-t", ref, "-")
+	cmd.Stdin = strings.NewReader(dockerfile)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", name, err, out)
+	}
+	return ref
+}
+
+// large is the size in bytes from which a blob is more than a manifest, a configuration or a generated file.
+const large = 128 << 10
+
+// crossed counts the large blobs that came out of a registry, by repository,
+// and gives the sum of all.
+func crossed(m *buildkitd.Meter) (blobs map[string]int, sum int64) {
+	pulled, _ := m.Reset()
+	blobs = map[string]int{}
+	for blob, n := range pulled {
+		sum += n
+		if n > large {
+			blobs[blob.Repository]++
+		}
+	}
+	return blobs, sum
+}
+
+// builds runs docker buildx build on a daemon and lists the exporter's vertices that did work.
+func builds(t *testing.T, d *buildkitd.Daemon, dir string, args ...string) []string {
+	t.Helper()
+	cmd := d.Build(t.Context(), append(args, "--progress=rawjson", "-f", "machine.yml", ".")...)
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("docker buildx build %q: %v\n%s", args, err, stderr.String())
+	}
+	return executed(t, stderr.String())
+}
+
+// largeBlobs lists what a daemon has, by size.
+func largeBlobs(t *testing.T, d *buildkitd.Daemon) []int64 {
+	t.Helper()
+	blobs, err := d.Blobs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []int64
+	for _, n := range blobs {
+		if n > large {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// sameVertices compares what ran, both sorted, by the beginnings of the names.
+func sameVertices(t *testing.T, what string, ran, want []string) {
+	t.Helper()
+	if len(ran) != len(want) || !slices.EqualFunc(ran, want, strings.HasPrefix) {
+		t.Errorf("%s ran %q, want %q", what, ran, want)
+	}
+}
+
+func sameFile(t *testing.T, a, b string) {
+	t.Helper()
+	if out, err := exec.Command("cmp", a, b).CombinedOutput(); err != nil {
+		t.Errorf("%s%v", out, err)
+	}
+}
+
+const cachedMachine = `kernel:
+  image: slipwaybuild/kernel:v1
+init:
+  - slipwaybuild/init:v1
+  - slipwaybuild/runc:v1
+onboot:
+  - name: sysctl
+    image: slipwaybuild/sysctl:v1
+services:
+  - name: rngd
+    image: slipwaybuild/rngd:v1
+  - name: sshd
+    image: slipwaybuild/sshd:v1
+files:
+  - path: etc/motd
+    contents: hello
+`
+
+// What the packages of cachedMachine become: large segments of kernel, two of init, sysctl, rngd and sshd, and small
+// ones of what is generated.
+var (
+	packed = []string{
+		"[configuration] pack", "[directories] pack", "[files] pack", "[init[0]] pack", "[init[1]] pack",
+		"[initrd] join", "[kernel] pack", "[onboot.sysctl] pack", "[raw] write", "[services.rngd] pack", "[services.sshd] pack",
+	}
+	repacked = []string{"[initrd] join", "[raw] write", "[services.rngd] pack"}
+)
+
+const (
+	frontendBlobs = 2 // exporter with frontend, boot loaders
+	segmentBlobs  = 5 // of all but rngd
+	rngdBlobs     = 1
+)
+
+// A new builder takes a machine that did not change out of the cache: it packs
+// nothing, and pulls the output and nothing of the packages. Of a machine with
+// one changed service it pulls and packs that one, and pulls the segments of
+// the others, if the cache has them (mode=max).
+func TestCache(t *testing.T) {
+	f := newFleet(t)
+	dir := machineYAML(t, cachedMachine)
+	folders := t.TempDir()
+	a := fresh(t, f.config)
+	// First the smaller: BuildKit exports in mode=min also what earlier exports made blobs of.
+	for _, mode := range []string{"min", "max"} {
+		ran := builds(t, a, dir, "--target=raw", "-o", "a",
+			"--cache-to=type=registry,mode="+mode+",ref="+f.caches.Address+"/cache/"+mode,
+			"--cache-to=type=local,mode="+mode+",dest="+filepath.Join(folders, mode))
+		if mode == "min" {
+			sameVertices(t, "an empty builder", ran, packed)
+		}
+		_, pushed := f.caches.Reset()
+		t.Logf("mode=%s: %.1f MB pushed", mode, float64(pushed)/1e6)
+	}
+	changed := f.push(t, a, "changed/rngd", "FROM slipwaybuild/rngd:v1\nCOPY <<EOF /version\n2\nEOF\n")
+	change := "--build-context=slipwaybuild/rngd:v1=docker-image://" + changed
+
+	for _, c := range []struct {
+		name, from string
+		after      []string       // what runs after the change
+		caches     map[string]int // large blobs pulled after the change
+		packages   map[string]int
+	}{
+		{
+			name: "registry max", from: "type=registry,ref=" + f.caches.Address + "/cache/max", after: repacked,
+			caches:   map[string]int{"cache/max": segmentBlobs, "changed/rngd": rngdBlobs},
+			packages: map[string]int{"slipwaybuild/slipway": frontendBlobs},
+		},
+		{
+			name: "registry min", from: "type=registry,ref=" + f.caches.Address + "/cache/min", after: packed,
+			caches: map[string]int{"changed/rngd": rngdBlobs},
+			packages: map[string]int{
+				"slipwaybuild/slipway": frontendBlobs, "slipwaybuild/kernel": 1, "slipwaybuild/init": 1,
+				"slipwaybuild/runc": 1, "slipwaybuild/sysctl": 1, "slipwaybuild/sshd": 1,
+			},
+		},
+		{
+			name: "local max", from: "type=local,src=" + filepath.Join(folders, "max"), after: repacked,
+			caches:   map[string]int{"changed/rngd": rngdBlobs},
+			packages: map[string]int{"slipwaybuild/slipway": frontendBlobs},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := fresh(t, f.config)
+			f.reset()
+			sameVertices(t, "an unchanged machine", builds(t, b, dir, "--cache-from="+c.from, "--target=raw", "-o", "b"), nil)
+			sameFile(t, filepath.Join(dir, "a", "machine.raw"), filepath.Join(dir, "b", "machine.raw"))
+			fromCache := 1 // the disk
+			if got := len(largeBlobs(t, b)); got != frontendBlobs+fromCache {
+				t.Errorf("an unchanged machine: the builder has %d large blobs, want the frontend's and the disk", got)
+			}
+			blobs, sum := crossed(f.packages)
+			if want := map[string]int{"slipwaybuild/slipway": frontendBlobs}; !maps.Equal(blobs, want) {
+				t.Errorf("an unchanged machine pulled %v, want %v", blobs, want)
+			}
+			_, cached := crossed(f.caches)
+			t.Logf("unchanged: %.1f MB of packages and frontend, %.1f MB of the cache", float64(sum)/1e6, float64(cached)/1e6)
+
+			b = fresh(t, f.config)
+			sameVertices(t, "one changed service", builds(t, b, dir, "--cache-from="+c.from, change, "--target=raw", "-o", "c"), c.after)
+			blobs, sum = crossed(f.packages)
+			if !maps.Equal(blobs, c.packages) {
+				t.Errorf("one changed service pulled %v, want %v", blobs, c.packages)
+			}
+			blobs, cached = crossed(f.caches)
+			if !maps.Equal(blobs, c.caches) {
+				t.Errorf("one changed service pulled %v, want %v", blobs, c.caches)
+			}
+			t.Logf("one changed: %.1f MB of packages and frontend, %.1f MB of the cache", float64(sum)/1e6, float64(cached)/1e6)
+		})
+	}
+}
