@@ -23,6 +23,7 @@ test: images
 		cpio zstd fdisk gdisk dosfstools mtools grub-common grub-pc-bin systemd-boot-efi
 	echo 'FROM slipwaybuild/kernel:v1' | docker buildx build --builder $(BUILDX_BUILDER) --quiet -o .stack/kernel -
 	hack/moto up
+	cd hack/versitygw && CGO_ENABLED=0 go build -trimpath -o ../../.stack/ tool
 	go test -timeout 25m ./...
 
 ## lint: gofmt, go vet, staticcheck, shellcheck

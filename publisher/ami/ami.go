@@ -196,8 +196,6 @@ func (o *Options) Check(d *disk.Disk) ([]string, error) {
 		return nil, fail(Usage, "only the method ebs can use a parent")
 	case o.Method == Import && len(o.Regions) > 1 && !o.Copy:
 		return nil, fail(Usage, "the method import can upload to one region only, that of its bucket: add --copy")
-	case o.Parent != "" && o.Encrypt:
-		return nil, fail(Usage, "a snapshot with a parent is encrypted as the parent is: leave out --encrypt and --kms-key, or --parent")
 	case strings.HasPrefix(o.Parent, "snap-") && len(o.Regions) > 1 && !o.Copy:
 		return nil, fail(Usage, "a parent is in one region: use --parent auto, or --copy")
 	case o.KMSKey != "" && !strings.HasPrefix(o.KMSKey, "arn:"):

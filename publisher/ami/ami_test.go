@@ -16,6 +16,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"github.com/slipway-build/slipway/publisher/ami"
 	"github.com/slipway-build/slipway/publisher/awstest"
@@ -262,6 +264,66 @@ func TestParent(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestParentEncryption publishes a disk plain and encrypted with two keys, then changed ones with --parent.
+func TestParentEncryption(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{})
+	const key = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-4333-8444-"
+	base := func(o ami.Options) string { return mustPublish(t, fake.URL(), write(t, content(1, 6)), o).Images[0].Snapshot }
+	plain := base(ami.Options{Name: "plain"})
+	encrypted := base(ami.Options{Name: "encrypted", Encrypt: true})
+	keyed := base(ami.Options{Name: "keyed", KMSKey: key + "000000000001"})
+
+	after := content(1, 6)
+	after[7]++
+	for i, test := range []struct {
+		options ami.Options
+		always  bool // the account encrypts
+		parent  string
+		refused string
+	}{
+		{options: ami.Options{Parent: "auto"}, parent: plain},
+		{options: ami.Options{Parent: "auto"}, always: true, parent: keyed}, // the newest
+		{options: ami.Options{Parent: "auto", Encrypt: true}, parent: keyed},
+		{options: ami.Options{Parent: "auto", KMSKey: key + "000000000001"}, parent: keyed},
+		{options: ami.Options{Parent: "auto", KMSKey: key + "000000000002"}}, // uploads all
+		{options: ami.Options{Parent: encrypted, Encrypt: true}, parent: encrypted},
+		{options: ami.Options{Parent: encrypted}, parent: encrypted},
+		{options: ami.Options{Parent: keyed, KMSKey: key + "000000000001"}, parent: keyed},
+		{options: ami.Options{Parent: plain, Encrypt: true}, refused: plain + " is not encrypted"},
+		{options: ami.Options{Parent: keyed, KMSKey: key + "000000000002"}, refused: "is encrypted with " + key + "000000000001"},
+		{options: ami.Options{Parent: plain}, always: true, refused: "the account encrypts by default"},
+	} {
+		fake.SetKnobs(awstest.Knobs{EncryptByDefault: test.always})
+		test.options.Name = fmt.Sprint("next-", i)
+		after[8] = byte(i)
+		result, err := publish(t.Context(), t, fake.URL(), write(t, after), test.options)
+		if test.refused != "" {
+			if err == nil || !strings.Contains(err.Error(), test.refused) {
+				t.Errorf("%+v: got %v, want %q", test.options, err, test.refused)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%+v: %v", test.options, err)
+			continue
+		}
+		image := result.Images[0]
+		equal(t, fake, home, image.Snapshot, after)
+		if image.Blocks.Parent != test.parent {
+			t.Errorf("%+v: began with %q, want %q", test.options, image.Blocks.Parent, test.parent)
+		}
+		// The next one must not begin with this one.
+		fake.SetKnobs(awstest.Knobs{})
+		client := ec2.NewFromConfig(configure(t, fake.URL()))
+		if _, err := client.DeleteTags(t.Context(), &ec2.DeleteTagsInput{Resources: []string{image.Snapshot}, Tags: []types.Tag{{Key: aws.String(ami.TagDisk)}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	noViolations(t, fake)
+	noOrphans(t, fake)
 }
 
 func TestUnchangedWithParent(t *testing.T) {

@@ -85,20 +85,18 @@ func (r *region) parent(ctx context.Context) (*parent, error) {
 		if err != nil {
 			return nil, err
 		}
+		// A child is encrypted exactly as its parent, so the parent must be as
+		// the child shall be; only the account's settings go over what is asked.
+		encrypted := r.Encrypt
+		if len(candidates) > 0 && !encrypted {
+			if encrypted, err = r.encryptsAlways(ctx); err != nil {
+				return nil, err
+			}
+		}
 		for _, s := range candidates {
-			if aws.ToInt32(s.VolumeSize) > int32(r.Size) {
-				continue
+			if aws.ToInt32(s.VolumeSize) <= int32(r.Size) && aws.ToBool(s.Encrypted) == encrypted && (r.KMSKey == "" || r.KMSKey == aws.ToString(s.KmsKeyId)) {
+				return r.read(ctx, s)
 			}
-			// A child is encrypted as its parent: nobody has asked for that,
-			// unless the account's settings have.
-			if aws.ToBool(s.Encrypted) {
-				if always, err := r.encryptsAlways(ctx); err != nil {
-					return nil, err
-				} else if !always {
-					continue
-				}
-			}
-			return r.read(ctx, s)
 		}
 		r.step("no snapshot of %s to begin with: uploading all", diskTag(r.disk.Name))
 		return nil, nil
@@ -112,6 +110,13 @@ func (r *region) parent(ctx context.Context) (*parent, error) {
 	}
 	if aws.ToInt32(found.VolumeSize) > int32(r.Size) {
 		return nil, fail(Usage, "the parent %s has %d GiB, more than the disk with %d: add --volume-size %d", id, *found.VolumeSize, r.Size, *found.VolumeSize)
+	}
+	// EBS encrypts a child exactly as its parent, with the same key.
+	if r.Encrypt && !aws.ToBool(found.Encrypted) {
+		return nil, fail(Usage, "the parent %s is not encrypted, so what begins with it cannot be: use --parent auto, leave out --encrypt and --kms-key, or encrypt a copy of it first", id)
+	}
+	if key := aws.ToString(found.KmsKeyId); r.KMSKey != "" && r.KMSKey != key {
+		return nil, fail(Usage, "the parent %s is encrypted with %s, so what begins with it has the same key: use --parent auto, or leave out --kms-key", id, key)
 	}
 	return r.read(ctx, *found)
 }

@@ -160,6 +160,9 @@ func (c *call) startSnapshot() (any, error) {
 			if parent.size > in.VolumeSize {
 				return nil, mistake("ValidationException", "VolumeSize is %d GiB, the parent has %d", in.VolumeSize, parent.size).because("INVALID_VOLUME_SIZE")
 			}
+			if c.knobs.EncryptByDefault && !parent.encrypted {
+				return nil, refuse("ValidationException", "the account encrypts by default, the parent '%s' is not encrypted", in.ParentSnapshotId).because("INVALID_PARAMETER_VALUE")
+			}
 		}
 		pending, quota := 0, c.knobs.PendingSnapshots
 		if quota == 0 {

@@ -686,6 +686,9 @@ func (c *call) describeRegions() (any, error) {
 	}
 	for _, name := range regions {
 		it := item{name, "ec2." + name + ".amazonaws.com", "opt-in-not-required"}
+		if slices.Contains(optIn, name) {
+			it.OptIn = "opted-in"
+		}
 		if (len(names) == 0 || slices.Contains(names, name)) &&
 			fs.match(map[string]string{"endpoint": it.Endpoint, "opt-in-status": it.OptIn, "region-name": name}, nil) {
 			list = append(list, it)

@@ -431,8 +431,14 @@ func TestDescribeRegions(t *testing.T) {
 	if got := must(c.ec2.DescribeRegions(c.ctx, &ec2.DescribeRegionsInput{RegionNames: []string{"eu-west-1"}})).Regions; len(got) != 1 {
 		t.Errorf("regions are %v", got)
 	}
-	if got := must(c.ec2.DescribeRegions(c.ctx, &ec2.DescribeRegionsInput{})).Regions; len(got) < 5 {
-		t.Errorf("regions are %v", got)
+	all := must(c.ec2.DescribeRegions(c.ctx, &ec2.DescribeRegionsInput{})).Regions
+	if len(all) < 30 {
+		t.Errorf("only %d regions", len(all))
+	}
+	for _, region := range all {
+		if got := must(c.in(*region.RegionName).ec2.DescribeImages(c.ctx, &ec2.DescribeImagesInput{})).Images; len(got) > 0 {
+			t.Errorf("images in %s: %v", *region.RegionName, got)
+		}
 	}
 	if _, err := c.in("mars-north-1").ec2.DescribeRegions(c.ctx, &ec2.DescribeRegionsInput{}); code(err) != "AuthFailure" {
 		t.Error(err)

@@ -47,6 +47,7 @@ import (
 	"hash/fnv"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,11 +64,21 @@ const (
 	Region = "us-east-1"
 )
 
-// regions are those that DescribeRegions lists and requests may be signed for.
-var regions = []string{
-	"ap-northeast-1", "ap-southeast-1", "ap-southeast-2", "ca-central-1", "eu-central-1", "eu-north-1", "eu-west-1",
-	"eu-west-2", "sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2",
-}
+// regions are those of the partition aws, all enabled: DescribeRegions lists them and requests may be signed for them.
+var regions = slices.Sorted(slices.Values(slices.Concat(always, optIn)))
+
+var (
+	// always are the regions that every account has.
+	always = []string{
+		"ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "ca-central-1", "eu-central-1",
+		"eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2",
+	}
+	// optIn are those that an account must ask for, as this one has.
+	optIn = []string{
+		"af-south-1", "ap-east-1", "ap-east-2", "ap-south-2", "ap-southeast-3", "ap-southeast-4", "ap-southeast-5", "ap-southeast-6", "ap-southeast-7",
+		"ca-west-1", "eu-central-2", "eu-south-1", "eu-south-2", "il-central-1", "me-central-1", "me-south-1", "me-west-1", "mx-central-1", "sa-west-1",
+	}
+)
 
 // Knobs set how the account is and how the service behaves. The zero value is a healthy account and an instant service.
 type Knobs struct {

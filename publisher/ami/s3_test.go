@@ -1,0 +1,170 @@
+package ami
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/slipway-build/slipway/publisher/disk"
+)
+
+// gateway starts a real S3 server, which "make test" builds, with one bucket.
+func gateway(t *testing.T) *region {
+	t.Helper()
+	program, err := filepath.Abs("../../.stack/versitygw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(program); err != nil && os.Getenv("CI") == "" {
+		t.Skipf("no S3 server: make test builds it: %v", err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	const access, secret = "slipway", "a secret of this test"
+	store, sidecar := t.TempDir(), t.TempDir()
+	server := exec.CommandContext(t.Context(), program, "--quiet", "--port", address, "--access", access, "--secret", secret,
+		"posix", "--sidecar", sidecar, store)
+	var log bytes.Buffer
+	server.Stdout, server.Stderr = &log, &log
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if server.Wait(); t.Failed() {
+			t.Logf("the server says:\n%s", log.String())
+		}
+	})
+
+	cfg := aws.Config{
+		Region:       "us-east-1",
+		BaseEndpoint: aws.String("http://" + address),
+		Credentials:  credentials.NewStaticCredentialsProvider(access, secret, ""),
+	}
+	r := newRegion(cfg, cfg.Region, http.DefaultClient, 5*time.Second, new(Monitor))
+	r.publisher = &publisher{Options: Options{Bucket: "disks", Monitor: new(Monitor)}}
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		_, err := r.s3.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &r.Bucket})
+		if err == nil {
+			return r
+		}
+		if time.Since(start) > 20*time.Second {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestS3 uploads a disk of three parts to a real S3 server, and removes what complete and broken uploads leave there.
+func TestS3(t *testing.T) {
+	r := gateway(t)
+	data := make([]byte, 20<<20+1234)
+	rand.NewChaCha8([32]byte{3}).Read(data)
+	path := filepath.Join(t.TempDir(), "disk.raw")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := disk.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	r.disk = d
+
+	key := prefix + "run.raw"
+	if err := r.uploadObject(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &r.Bucket, Key: &key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := io.ReadAll(got.Body)
+	if err != nil || !bytes.Equal(back, data) {
+		t.Errorf("the object is not the disk: %d bytes, %v", len(back), err)
+	}
+	if etag := strings.Trim(aws.ToString(got.ETag), `"`); !strings.HasSuffix(etag, "-3") {
+		t.Errorf("the upload had not three parts: ETag %s", etag)
+	}
+	if read := r.Monitor.Bytes.Load(); read != int64(len(data)) {
+		t.Errorf("the monitor counts %d bytes of %d", read, len(data))
+	}
+
+	// A run that was killed leaves parts that nobody completes.
+	killed, err := r.s3.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &r.Bucket, Key: &key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.s3.UploadPart(t.Context(), &s3.UploadPartInput{
+		Bucket: &r.Bucket, Key: &key, UploadId: killed.UploadId, PartNumber: aws.Int32(1), Body: bytes.NewReader(data[:5<<20]),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if uploads, _ := contents(t, r); uploads != 1 {
+		t.Fatalf("%d unfinished uploads instead of 1: the server is no judge", uploads)
+	}
+	if err := r.deleteObject(t.Context(), key); err != nil {
+		t.Error(err)
+	}
+	if uploads, objects := contents(t, r); uploads+objects > 0 {
+		t.Errorf("left behind: %d uploads, %d objects", uploads, objects)
+	}
+	if err := r.deleteObject(t.Context(), key); err != nil {
+		t.Errorf("what is gone cannot be removed again: %v", err)
+	}
+
+	// Ctrl-C while parts are under way.
+	ctx, cancel := context.WithCancel(t.Context())
+	r.s3 = s3.New(r.s3.Options(), func(o *s3.Options) { o.HTTPClient = cancelAt{o.HTTPClient, "partNumber=2", cancel} })
+	if err := r.uploadObject(ctx, key); ClassOf(err) != Interrupted {
+		t.Errorf("interrupted: %v", err)
+	}
+	if err := r.deleteObject(t.Context(), key); err != nil {
+		t.Error(err)
+	}
+	if uploads, objects := contents(t, r); uploads+objects > 0 {
+		t.Errorf("left behind: %d uploads, %d objects", uploads, objects)
+	}
+}
+
+func contents(t *testing.T, r *region) (uploads, objects int) {
+	t.Helper()
+	list, err := r.s3.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &r.Bucket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := r.s3.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &r.Bucket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list.Uploads), len(files.Contents)
+}
+
+// cancelAt calls cancel before a request with a text in its query.
+type cancelAt struct {
+	client aws.HTTPClient
+	query  string
+	cancel context.CancelFunc
+}
+
+func (c cancelAt) Do(r *http.Request) (*http.Response, error) {
+	if strings.Contains(r.URL.RawQuery, c.query) {
+		c.cancel()
+	}
+	return c.client.Do(r)
+}
