@@ -23,9 +23,6 @@ func fresh(t *testing.T, c buildkitd.Config) *buildkitd.Daemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the end of the daemon's log:\n%s", d.Log())
-		}
 		if err := d.Stop(); err != nil {
 			t.Error(err)
 		}
@@ -260,5 +257,55 @@ func TestCache(t *testing.T) {
 			}
 			t.Logf("one changed: %.1f MB of packages and frontend, %.1f MB of the cache", float64(sum)/1e6, float64(cached)/1e6)
 		})
+	}
+}
+
+// Builders that share a registry's caches share the work: one makes another
+// machine of nine components that a second one packed, and a third makes that
+// machine out of what both wrote.
+func TestSharedCache(t *testing.T) {
+	f := newFleet(t)
+	const shared = `kernel:
+  image: slipwaybuild/kernel:v1
+init:
+  - slipwaybuild/init:v1
+  - slipwaybuild/runc:v1
+  - slipwaybuild/containerd:v1
+  - slipwaybuild/ca-certificates:v1
+onboot:
+  - name: sysctl
+    image: slipwaybuild/sysctl:v1
+  - name: dhcpcd
+    image: slipwaybuild/dhcpcd:v1
+  - name: metadata
+    image: slipwaybuild/metadata:v1
+services:
+  - name: sshd
+    image: slipwaybuild/sshd:v1
+`
+	web := machineYAML(t, shared+"  - name: rngd\n    image: slipwaybuild/rngd:v1\n")
+	a, b, c := fresh(t, f.config), fresh(t, f.config), fresh(t, f.config)
+	agent := f.push(t, a, "agent:1", "FROM slipwaybuild/rngd:v1\nCOPY <<EOF /etc/agent\nagent\nEOF\n")
+	db := machineYAML(t, shared+"  - name: agent\n    image: "+agent+"\n")
+	cache := func(name string) string { return "type=registry,ref=" + f.caches.Address + "/cache/" + name }
+
+	if ran := builds(t, a, web, "--cache-to=mode=max,compression=zstd,"+cache("web"), "-o", "out"); len(ran) != 14 {
+		t.Fatalf("the first machine ran %q, want ten components, two generated segments, join and write", ran)
+	}
+	f.reset()
+	sameVertices(t, "a machine that shares nine of ten components",
+		builds(t, b, db, "--cache-from="+cache("web"), "--cache-to=mode=max,compression=zstd,"+cache("db"), "-o", "out"),
+		[]string{"[configuration] pack", "[directories] pack", "[initrd] join", "[kernel+initrd] write", "[services.agent] pack"})
+	pulled, _ := crossed(f.packages)
+	if want := map[string]int{"slipwaybuild/slipway": frontendBlobs}; !maps.Equal(pulled, want) {
+		t.Errorf("it pulled %v, want %v", pulled, want)
+	}
+	_, sum := crossed(f.caches)
+	t.Logf("%.1f MB pulled from the shared cache", float64(sum)/1e6)
+
+	sameVertices(t, "the same machine on a third builder",
+		builds(t, c, db, "--cache-from="+cache("web"), "--cache-from="+cache("db"), "-o", "again"), nil)
+	for _, name := range []string{"machine-initrd.img", "machine-kernel"} {
+		sameFile(t, filepath.Join(db, "out", name), filepath.Join(db, "again", name))
 	}
 }
