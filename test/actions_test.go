@@ -8,10 +8,14 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/slipway-build/slipway/test/buildkitd"
 )
 
 // actionsCache is the cache service of GitHub Actions, version 2, as far as
@@ -39,8 +43,8 @@ func newActionsCache(t *testing.T) *actionsCache {
 	return c
 }
 
-// attributes are those of --cache-to and --cache-from that a workflow has in its environment.
-func (c *actionsCache) attributes() string {
+// environment is what a workflow has of it, after docker/bake-action exposed it.
+func (c *actionsCache) environment() []string {
 	part := func(v any) string {
 		data, err := json.Marshal(v)
 		if err != nil {
@@ -52,7 +56,7 @@ func (c *actionsCache) attributes() string {
 	token := strings.Join([]string{part(map[string]string{"alg": "HS256", "typ": "JWT"}), part(map[string]any{
 		"ac": `[{"Scope":"refs/heads/main","Permission":3}]`, "nbf": now - 60, "exp": now + 3600,
 	}), "unsigned"}, ".")
-	return "type=gha,version=2,url_v2=" + c.URL + "/,token=" + token
+	return []string{"ACTIONS_CACHE_SERVICE_V2=true", "ACTIONS_RESULTS_URL=" + c.URL + "/", "ACTIONS_RUNTIME_TOKEN=" + token}
 }
 
 // find gives the entry with this very key, or else the newest with one of the prefixes.
@@ -177,4 +181,45 @@ func (c *actionsCache) reset() int {
 	}
 	clear(c.reading)
 	return n
+}
+
+// The bake file that the example workflows call builds on a new runner each
+// time, out of GitHub's cache.
+func TestExampleWorkflow(t *testing.T) {
+	f := newFleet(t)
+	actions := newActionsCache(t)
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"aws.yml": "# syntax=slipwaybuild/slipway:1\n" + cachedMachine})
+	bake, err := os.ReadFile("../examples/ci/docker-bake.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, map[string]string{"docker-bake.hcl": string(bake)})
+	workflow := func(d *buildkitd.Daemon, args ...string) []string {
+		cmd := d.Bake(t.Context(), append(args, "--progress=rawjson", "--allow=fs=*")...)
+		cmd.Env = append(cmd.Env, actions.environment()...)
+		return runs(t, cmd, dir)
+	}
+	disk := filepath.Join(dir, "out", "aws.raw")
+
+	a := fresh(t, f.config)
+	sameVertices(t, "the first workflow", workflow(a), packed)
+	changed := f.push(t, a, "changed/rngd", "FROM slipwaybuild/rngd:v1\nCOPY <<EOF /version\n2\nEOF\n")
+	first := filepath.Join(dir, "first.raw")
+	if err := os.Rename(disk, first); err != nil {
+		t.Fatal(err)
+	}
+	actions.reset()
+
+	sameVertices(t, "an unchanged machine", workflow(fresh(t, f.config)), nil)
+	sameFile(t, first, disk)
+	if got := actions.reset(); got != 1 {
+		t.Errorf("an unchanged machine pulled %d large blobs out of GitHub's cache, want the disk alone", got)
+	}
+
+	ran := workflow(fresh(t, f.config), "--set=default.contexts.slipwaybuild/rngd:v1=docker-image://"+changed)
+	sameVertices(t, "one changed service", ran, repacked)
+	if got := actions.reset(); got != segmentBlobs {
+		t.Errorf("one changed service pulled %d large blobs out of GitHub's cache, want %d", got, segmentBlobs)
+	}
 }
