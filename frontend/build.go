@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
@@ -22,10 +24,12 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// toolsContext is the named context that replaces the frontend's own image as
-// the home of packer, exporter and boot loaders. The frontend needs it where it runs
-// outside of an image.
+// toolsContext is the named context that replaces the frontend's image as the
+// home of packer, exporter and boot loaders.
 const toolsContext = "slipway-tools"
+
+// defaultFrontend is the image of a machine YAML that names none.
+const defaultFrontend = "slipwaybuild/slipway:1"
 
 // Build answers one request of BuildKit. It is a [client.BuildFunc]: it runs
 // in the frontend image or inside a client.
@@ -202,8 +206,9 @@ func (b *builder) solve(ctx context.Context, st llb.State, imports ...client.Cac
 	return res.SingleRef()
 }
 
-// tools finds packer, exporter and boot loaders: in a named context when there is one,
-// else in the image that this very process was started from.
+// tools finds packer, exporter and boot loaders: in a named context when there
+// is one, else in the image that this very process was started from, else in the one
+// that the machine YAML names.
 func (b *builder) tools(ctx context.Context) (llb.State, error) {
 	nc, err := b.ui.NamedContext(toolsContext, dockerui.ContextOpt{NoDockerignore: true, Platform: &b.ui.BuildPlatforms[0]})
 	if err != nil {
@@ -225,7 +230,23 @@ func (b *builder) tools(ctx context.Context) (llb.State, error) {
 			return *st, nil
 		}
 	}
-	return llb.State{}, fmt.Errorf("no exporter: the frontend runs outside of its image; give its files with --build-context %s=PATH", toolsContext)
+	ref := b.frontendRef()
+	found, err := b.resolve(ctx, []machine.ImageRef{ref}, b.ui.BuildPlatforms[0])
+	return found[ref.Name].state, err
+}
+
+// frontendRef is the frontend's image, as docker buildx would find it.
+func (b *builder) frontendRef() machine.ImageRef {
+	ref := machine.ImageRef{Text: defaultFrontend, Section: "frontend"}
+	if name, _, lines, ok := parser.DetectSyntax(b.yaml().Data); ok {
+		ref.Text = name
+		ref.Range = machine.Range{Start: lines[0].Start.Line, End: lines[0].End.Line}
+	}
+	ref.Name = ref.Text
+	if named, err := reference.ParseNormalizedNamed(ref.Text); err == nil {
+		ref.Name = named.String()
+	}
+	return ref
 }
 
 // location ties a vertex to the YAML, for the errors of BuildKit itself.

@@ -1,0 +1,159 @@
+package test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/slipway-build/slipway/test/vm"
+)
+
+// command is the user's program, built from this checkout.
+var command = sync.OnceValues(func() (string, error) {
+	program, err := filepath.Abs("../out/test/slipway")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command("go", "build", "-o", program, "../cmd/slipway").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, out)
+	}
+	return program, err
+})
+
+// slipway runs the command in a folder, against the builder of the tests.
+func slipway(t *testing.T, dir string, args ...string) (stdout, stderr string, exit int) {
+	t.Helper()
+	program, err := command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "BUILDX_BUILDER="+builder)
+	var o, e bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &o, &e
+	var failed *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &failed) {
+		t.Fatal(err)
+	}
+	return o.String(), e.String(), cmd.ProcessState.ExitCode()
+}
+
+// The command makes of a machine what docker buildx build makes of it, and
+// takes every step from that build's cache.
+func TestCommandEqualsBuildx(t *testing.T) {
+	vm.RequireStack(t)
+	dir := machineYAML(t, "kernel:\n  image: slipwaybuild/kernel:v1\ninit:\n  - slipwaybuild/init:v1\nfiles:\n  - path: etc/motd\n    source: motd\n")
+	write(t, dir, map[string]string{"motd": t.Name()})
+	if _, stderr, err := buildx(t, dir, "-f", "machine.yml", "--target=raw", "--build-arg=SIZE=64M", "-o", "buildx", "."); err != nil {
+		t.Fatal(stderr)
+	}
+	stdout, stderr, exit := slipway(t, dir, "build", "--progress=rawjson", "--format=raw", "--size=64M", "-o", "slipway", "machine.yml")
+	if exit != 0 {
+		t.Fatal(stderr)
+	}
+	if stdout != "slipway/machine.raw\t67.11MB\n" {
+		t.Errorf("printed %q", stdout)
+	}
+	status, next, _ := strings.Cut(stderr, "\nto make an AMI of it: ")
+	if next != "slipway-publish aws --name machine slipway/machine.raw\n" {
+		t.Errorf("the next command is %q", next)
+	}
+	if ran := executed(t, status); len(ran) > 0 {
+		t.Errorf("after docker buildx build it ran %q", ran)
+	}
+	one, err := os.ReadFile(filepath.Join(dir, "buildx/machine.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.ReadFile(filepath.Join(dir, "slipway/machine.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(one, other) {
+		t.Error("the disks differ")
+	}
+}
+
+func TestCommandErrors(t *testing.T) {
+	vm.RequireStack(t)
+	for _, c := range []struct {
+		name, yaml string
+		args       []string
+		exit       int
+		want       []string
+	}{
+		{
+			name: "mistakes of the YAML",
+			yaml: "init: 5\nservices:\n  - name: sshd\n    image: slipwaybuild/sshd:v1\n    readonly: maybe\n",
+			exit: 1,
+			want: []string{"machine.yml:2", ">>> init: 5", ">>>     readonly: maybe"},
+		},
+		{
+			name: "a step that fails",
+			yaml: "kernel:\n  image: slipwaybuild/runc:v1\n",
+			exit: 1,
+			want: []string{">>>   image: slipwaybuild/runc:v1", `kernel image has no file "kernel"`, "set kernel.binary"},
+		},
+		{
+			name: "an image that does not exist",
+			yaml: "init:\n  - slipwaybuild/nonsuch:v1\n",
+			exit: 1,
+			want: []string{">>>   - slipwaybuild/nonsuch:v1", "not found"},
+		},
+		{
+			name: "a format that does not exist",
+			yaml: "init:\n  - slipwaybuild/init:v1\n",
+			args: []string{"--format=rawr"},
+			exit: 1,
+			want: []string{`unknown format "rawr"; did you mean "raw"?`},
+		},
+		{
+			name: "a flag that does not exist",
+			args: []string{"--siez=100M"},
+			exit: 2,
+			want: []string{"siez"},
+		},
+		{
+			name: "no such builder",
+			args: []string{"--builder=unix:///nonsuch/buildkitd.sock"},
+			exit: 1,
+			want: []string{"unix:///nonsuch/buildkitd.sock does not answer", "--builder", "BUILDKIT_HOST"},
+		},
+		{
+			name: "no such builder of docker buildx",
+			args: []string{"--builder=nonsuch"},
+			exit: 1,
+			want: []string{`nonsuch does not answer`, `no builder \"nonsuch\" found`},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := machineYAML(t, c.yaml)
+			stdout, stderr, exit := slipway(t, dir, append([]string{"build", "--progress=plain", "-o", "out", "machine.yml"}, c.args...)...)
+			if exit != c.exit {
+				t.Errorf("exit %d, want %d", exit, c.exit)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(stderr, w) {
+					t.Errorf("output lacks %q", w)
+				}
+			}
+			if stdout != "" {
+				t.Errorf("printed %q", stdout)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "out")); err == nil {
+				t.Error("the output folder is there")
+			}
+			if t.Failed() {
+				t.Log(stderr)
+			}
+		})
+	}
+}
