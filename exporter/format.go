@@ -9,6 +9,7 @@ type Format struct {
 	Description string   // one line
 	Files       []string // what is written; NAME stands for the prefix
 	Disk        bool     // has a size that the user may choose
+	Map         bool     // has a map, NAME.raw.map, if the user wants it
 	Loaders     bool     // needs the boot loaders
 	Tree        bool     // is made of the tree (tar segments), not of the initramfs
 }
@@ -25,6 +26,7 @@ var Formats = []Format{
 		Description: "GPT disk that boots under BIOS and UEFI",
 		Files:       []string{"NAME.raw"},
 		Disk:        true,
+		Map:         true,
 		Loaders:     true,
 	},
 	{

@@ -23,6 +23,7 @@ type argument struct {
 var arguments = []argument{
 	{"NAME", "prefix of the output files", "the machine YAML's base name"},
 	{"SIZE", "size of a disk, such as 100M or 1G", "the smallest that fits"},
+	{"MAP", "true writes NAME.raw.map beside a disk, which tells data, zeros and what is free apart", "false"},
 	{"COMPRESSION", "of the initramfs: zstd, gzip or none, with :LEVEL if need be", "the best that the kernel unpacks"},
 	{"HOME", "your home folder, for sources of files that begin with ~", "none"},
 	{"OVERLAYS", "machine YAMLs to merge into this one, relative to it, by commas", "none"},
@@ -37,6 +38,7 @@ type options struct {
 	format      exporter.Format
 	name        string
 	size        int64 // bytes, 0 for the smallest that fits
+	diskMap     bool  // written beside a disk
 	compression string
 	epoch       *int64
 	warnings    []string
@@ -77,6 +79,15 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 		if !o.format.Disk {
 			o.size = 0
 			o.warnings = append(o.warnings, fmt.Sprintf("build argument SIZE has no effect: format %s is no disk", o.format.Name))
+		}
+	}
+	if s := args["MAP"]; s != "" {
+		if o.diskMap, err = strconv.ParseBool(s); err != nil {
+			return o, fmt.Errorf("--build-arg MAP=%s: neither true nor false", s)
+		}
+		if o.diskMap && !o.format.Map {
+			o.diskMap = false
+			o.warnings = append(o.warnings, fmt.Sprintf("build argument MAP has no effect: format %s has no map", o.format.Name))
 		}
 	}
 	if o.compression != "" {

@@ -20,7 +20,10 @@ func TestParseOptions(t *testing.T) {
 		{file: "aws.yml", target: "raw", args: map[string]string{"SIZE": "1GiB"}, want: options{name: "aws", size: 1 << 30}},
 		{file: "aws.yml", target: "raw", args: map[string]string{"SIZE": "1048576"}, want: options{name: "aws", size: 1 << 20}},
 		{file: "aws.yml", args: map[string]string{"COMPRESSION": "zstd:19"}, want: options{name: "aws", compression: "zstd:19"}},
+		{file: "aws.yml", target: "raw", args: map[string]string{"MAP": "true"}, want: options{name: "aws", diskMap: true}},
 
+		{file: "a.yml", args: map[string]string{"MAP": "1"}, want: options{name: "a", warnings: []string{"build argument MAP has no effect: format kernel+initrd has no map"}}},
+		{file: "a.yml", target: "raw", args: map[string]string{"MAP": "yes"}, err: "neither true nor false"},
 		{target: "rawr", err: `--target: unknown format "rawr"; did you mean "raw"? (formats: kernel+initrd, raw`},
 		{file: "a.yml", args: map[string]string{"NAME": "../a"}, err: "not a file name"},
 		{file: "a.yml", args: map[string]string{"SIZE": "1G"}, want: options{name: "a", warnings: []string{"build argument SIZE has no effect: format kernel+initrd is no disk"}}},
@@ -43,7 +46,7 @@ func TestParseOptions(t *testing.T) {
 			t.Errorf("%q %v: %v", c.target, c.args, err)
 			continue
 		}
-		if got.name != c.want.name || got.size != c.want.size || got.compression != c.want.compression || !slices.Equal(got.warnings, c.want.warnings) {
+		if got.name != c.want.name || got.size != c.want.size || got.diskMap != c.want.diskMap || got.compression != c.want.compression || !slices.Equal(got.warnings, c.want.warnings) {
 			t.Errorf("%q %v: got %+v, want %+v", c.target, c.args, got, c.want)
 		}
 	}

@@ -1,9 +1,8 @@
 // Package llb turns a machine's plan into a BuildKit graph.
 //
 // The graph has one vertex per component, which packs that component's image
-// into a segment; one that joins the segments in order into the initrd; and
-// one per output format. A vertex is keyed by the bytes it reads, so that a
-// changed component runs its own pack, the join and the format again, and
+// into a segment; and one per output format, which takes the segments in order. A vertex is keyed by the bytes it reads, so that a
+// changed component runs its own pack and the format again, and
 // nothing else. Everything runs in containers that hold one tool alone,
 // without network, on mounts that are read-only but for the output.
 package llb
@@ -79,6 +78,7 @@ type Options struct {
 	Format       string // of the exporter's table
 	Name         string // prefix of the output files
 	Size         int64  // of a disk, in bytes; 0 for the smallest that fits
+	Map          bool   // write the map of a disk beside it
 	Compression  string // of the segments: an algorithm, or algorithm:level
 	Architecture string // of the machine, in Go's spelling
 	Loaders      bool   // the format needs boot loaders
@@ -93,10 +93,7 @@ func Machine(in Input, opt Options) (llb.State, error) {
 	if err != nil {
 		return llb.State{}, err
 	}
-	if g.Tree {
-		return g.writeTree(boot, segments), nil
-	}
-	return g.write(boot, g.join(boot, segments)), nil
+	return g.write(boot, segments), nil
 }
 
 // Segments returns the states whose file [SegmentName] is a component's part
@@ -308,68 +305,41 @@ type segment struct {
 	state     llb.State
 }
 
-// join concatenates the segments.
-func (g *graph) join(boot llb.State, segments []segment) llb.State {
-	v := vertex{component: "initrd", name: fmt.Sprintf("join %d segments", len(segments)), tool: exporterPath, args: []string{"join"}}
-	if k := g.Plan.Kernel; k != nil && k.Ucode != "" {
-		v.args = append(v.args, "--ucode", "/kernel/ucode.cpio")
-		v.mounts = append(v.mounts, mount{at: "/kernel", state: boot})
-	}
-	v.takes(segments, g.private)
-	return g.run(v)
-}
-
-// takes gives segments, in order, to a vertex. They are its last arguments.
-func (v *vertex) takes(segments []segment, private bool) {
-	for i, s := range segments {
-		at := fmt.Sprintf("/segments/%03d", i)
-		v.args = append(v.args, s.component+"="+at)
-		v.mounts = append(v.mounts, mount{at: at, state: s.state, unread: private})
-	}
-}
-
-// write makes a format of kernel and initrd.
-func (g *graph) write(boot, initrd llb.State) llb.State {
-	v := g.writer(boot)
-	v.args = append(v.args, "--arch", g.Architecture, "--initrd", "/initrd/initrd.img")
-	v.mounts = append(v.mounts, mount{at: "/initrd", state: initrd, unread: g.private})
-	if g.Size > 0 {
-		v.args = append(v.args, "--size", strconv.FormatInt(g.Size, 10))
-	}
-	if g.Loaders {
-		v.args = append(v.args, "--loaders", loadersPath)
-		v.mounts = append(v.mounts, mount{at: loadersPath, state: g.Tools, path: loadersPath})
-	}
-	return g.run(v)
-}
-
-// writeTree makes a format of the files.
-func (g *graph) writeTree(boot llb.State, segments []segment) llb.State {
-	v := g.writer(boot)
-	if k := g.Plan.Kernel; k != nil && k.Ucode != "" {
-		v.args = append(v.args, "--ucode", "/kernel/ucode.cpio")
-	}
-	v.takes(segments, g.private)
-	return g.run(v)
-}
-
-// writer is what the writers of all formats have.
-func (g *graph) writer(boot llb.State) vertex {
+// write makes a format. Its key has all segments, in order.
+func (g *graph) write(boot llb.State, segments []segment) llb.State {
 	v := vertex{
 		component: g.Format,
 		name:      "write " + g.Name,
 		tool:      exporterPath,
-		args:      []string{"write", "--format", g.Format, "--name", g.Name, "--cmdline", "/cmdline/cmdline"},
+		args:      []string{"write", "--format", g.Format, "--name", g.Name, "--arch", g.Architecture, "--cmdline", "/cmdline/cmdline"},
 		mounts:    []mount{{at: "/cmdline", state: g.file("cmdline", []byte(g.Plan.Cmdline))}},
 	}
-	if g.Plan.Kernel != nil {
+	if k := g.Plan.Kernel; k != nil {
 		v.args = append(v.args, "--kernel", "/kernel/kernel")
+		if k.Ucode != "" {
+			v.args = append(v.args, "--ucode", "/kernel/ucode.cpio")
+		}
 		v.mounts = append(v.mounts, mount{at: "/kernel", state: boot})
 	}
 	if g.Epoch != nil {
 		v.args = append(v.args, "--epoch", strconv.FormatInt(*g.Epoch, 10))
 	}
-	return v
+	if g.Size > 0 {
+		v.args = append(v.args, "--size", strconv.FormatInt(g.Size, 10))
+	}
+	if g.Map {
+		v.args = append(v.args, "--map")
+	}
+	if g.Loaders {
+		v.args = append(v.args, "--loaders", loadersPath)
+		v.mounts = append(v.mounts, mount{at: loadersPath, state: g.Tools, path: loadersPath})
+	}
+	for i, s := range segments {
+		at := fmt.Sprintf("/segments/%03d", i)
+		v.args = append(v.args, s.component+"="+at)
+		v.mounts = append(v.mounts, mount{at: at, state: s.state, unread: g.private})
+	}
+	return g.run(v)
 }
 
 type vertex struct {

@@ -94,7 +94,7 @@ func TestPackKeyIsIndependent(t *testing.T) {
 			t.Errorf("%s: key %q became %q", name, before[name], after[name])
 		}
 	}
-	for _, name := range []string{"[initrd]", "[raw]"} {
+	for _, name := range []string{"[raw]"} {
 		changed := false
 		for n, d := range after {
 			if strings.HasPrefix(n, name) && before[n] != d {

@@ -125,8 +125,8 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// Changing one service's image runs that service's pack, the join and the
-// format again, and nothing else.
+// Changing one service's image runs that service's pack and the format
+// again, and nothing else.
 func TestRebuildOneService(t *testing.T) {
 	vm.RequireStack(t)
 	root := t.TempDir()
@@ -169,7 +169,7 @@ services:
 		t.Errorf("an unchanged machine ran %q", ran)
 	}
 	ran := build(image("two"))
-	want := []string{"[initrd] join", "[raw] write", "[services.rngd] pack"}
+	want := []string{"[raw] write", "[services.rngd] pack"}
 	if len(ran) != len(want) || !slices.EqualFunc(ran, want, strings.HasPrefix) {
 		t.Errorf("one changed service ran %q, want %q", ran, want)
 	}
@@ -216,7 +216,7 @@ func executed(t *testing.T, rawjson string) []string {
 func isExporters(name string) bool {
 	_, verb, _ := strings.Cut(name, "] ")
 	verb, _, _ = strings.Cut(verb, " ")
-	return verb == "pack" || verb == "join" || verb == "write"
+	return verb == "pack" || verb == "write"
 }
 
 // Every request that buildx knows is answered by the frontend itself.

@@ -175,9 +175,9 @@ files:
 var (
 	packed = []string{
 		"[configuration] pack", "[directories] pack", "[files] pack", "[init[0]] pack", "[init[1]] pack",
-		"[initrd] join", "[kernel] pack", "[onboot.sysctl] pack", "[raw] write", "[services.rngd] pack", "[services.sshd] pack",
+		"[kernel] pack", "[onboot.sysctl] pack", "[raw] write", "[services.rngd] pack", "[services.sshd] pack",
 	}
-	repacked = []string{"[initrd] join", "[raw] write", "[services.rngd] pack"}
+	repacked = []string{"[raw] write", "[services.rngd] pack"}
 )
 
 const (

@@ -259,14 +259,17 @@ func (c corpusImages) build(t *testing.T, plan *machine.Plan, dir, arch, archive
 		t.Fatal(err)
 	}
 	entries("directories", plan.Dirs)
-	write := []string{"write", "--format", "tar", "--name", "machine", "--cmdline", cmdline, "--out", work}
+	write := []string{"write", "--name", "machine", "--cmdline", cmdline, "--out", work}
 	if k := plan.Kernel; k != nil {
 		out := newDir()
 		do(append([]string{"kernel", "--binary", k.Binary, "--tar", k.Tar, "--ucode", k.Ucode, "--archive", archive, "--compression", "none", "--out", out}, layers(k.Image)...)...)
 		if k.Tar != "" {
 			segments = append(segments, "kernel="+out)
 		}
-		write = append(write, "--kernel", filepath.Join(out, "kernel"), "--ucode", filepath.Join(out, "ucode.cpio"))
+		write = append(write, "--kernel", filepath.Join(out, "kernel"))
+		if archive == "tar" { // cpio does not know where to go on behind it
+			write = append(write, "--ucode", filepath.Join(out, "ucode.cpio"))
+		}
 	}
 	for _, tree := range plan.Trees {
 		pack(tree.Name, append([]string{"pack", "--prefix", tree.Prefix, "--rules", tree.Rules}, layers(tree.Image)...)...)
@@ -287,12 +290,12 @@ func (c corpusImages) build(t *testing.T, plan *machine.Plan, dir, arch, archive
 	}
 	entries("bundles", plan.Configs)
 	entries("files", plan.Files)
+	format, file := "tar", "machine.tar"
 	if archive == "cpio" {
-		do(append([]string{"join", "--out", work}, segments...)...)
-		return filepath.Join(work, "initrd.img")
+		format, file = "kernel+initrd", "machine-initrd.img"
 	}
-	do(append(write, segments...)...)
-	return filepath.Join(work, "machine.tar")
+	do(slices.Concat(write, []string{"--format", format}, segments)...)
+	return filepath.Join(work, file)
 }
 
 func readJSON(t *testing.T, name string, into any) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"math/rand"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
 // report is what testdata/init prints.
@@ -67,7 +67,7 @@ func TestBoot(t *testing.T) {
 	}
 
 	dir := t.TempDir()
-	initrd, want := bootInitrd(t, dir)
+	parts, want := bootInitrd(t, dir)
 	loaders := filepath.Join(dir, "loaders")
 	if out, err := exec.Command("./loaders.sh", loaders).CombinedOutput(); err != nil {
 		t.Fatalf("loaders.sh: %v\n%s", err, out)
@@ -76,15 +76,17 @@ func TestBoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := New(Contents{Kernel: blobOf(t, kernel), Initrd: blobOf(t, initrd), Cmdline: nasty}, l, 0, time.Unix(0, 0))
+	d, err := New(Contents{Kernel: imageOf(t, kernel), Initrd: parts, Cmdline: nasty}, l, 0, time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.BIOSCmdline() != nastyBIOS {
-		t.Errorf("command line under BIOS:\n%s\nwant\n%s", r.BIOSCmdline(), nastyBIOS)
+	if d.BIOSCmdline != nastyBIOS {
+		t.Errorf("command line under BIOS:\n%s\nwant\n%s", d.BIOSCmdline, nastyBIOS)
 	}
 	raw := filepath.Join(dir, "test.raw")
-	writeRaw(t, r, raw)
+	writeRaw(t, d, raw)
+	initrd := filepath.Join(dir, "initrd.img")
+	writeRaw(t, Disk{Image: sparse.Concat(parts...)}, initrd)
 	vars := filepath.Join(dir, "vars.fd")
 	data, err := os.ReadFile(variables)
 	if err != nil {
@@ -124,8 +126,8 @@ func TestBoot(t *testing.T) {
 }
 
 // bootInitrd makes an initrd of segments of all compressions. It returns its
-// name and the lines that the machine must report about /data.
-func bootInitrd(t *testing.T, dir string) (string, []string) {
+// parts and the lines that the machine must report about /data.
+func bootInitrd(t *testing.T, dir string) ([]sparse.Image, []string) {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -191,12 +193,13 @@ func bootInitrd(t *testing.T, dir string) (string, []string) {
 	must(os.Rename(program, filepath.Join(root, "init")))
 	pack(root, "", segment.RulesInit, "zstd")
 
-	initrd := filepath.Join(dir, "initrd.img")
-	f, err := os.Create(initrd)
+	parts, err := segment.Initrd("", segments)
 	must(err)
-	defer f.Close()
-	must(segment.Join(f, "", segments))
-	return initrd, want
+	var images []sparse.Image
+	for _, p := range parts {
+		images = append(images, imageOf(t, p.File).Pad(segment.PartAlignment))
+	}
+	return images, want
 }
 
 // large gives bytes that compress well.
@@ -232,26 +235,25 @@ func boot(t *testing.T, args []string) report {
 	return r
 }
 
-func blobOf(t testing.TB, name string) Blob {
+func imageOf(t testing.TB, name string) sparse.Image {
 	t.Helper()
-	info, err := os.Stat(name)
+	var files sparse.Files
+	t.Cleanup(files.Close)
+	image, err := files.Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Blob{Size: info.Size(), Open: func() (io.ReadCloser, error) { return os.Open(name) }}
+	return image
 }
 
-func writeRaw(t testing.TB, r *Raw, name string) {
+func writeRaw(t testing.TB, d Disk, name string) {
 	t.Helper()
 	f, err := os.Create(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := f.Truncate(r.Size()); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Write(f); err != nil {
+	if err := d.WriteFile(f); err != nil {
 		t.Fatal(err)
 	}
 }

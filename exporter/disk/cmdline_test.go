@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
 func TestCmdlineUnderBIOS(t *testing.T) {
@@ -20,12 +22,12 @@ func TestCmdlineUnderBIOS(t *testing.T) {
 		`$HOME ${x} %s %% #c ;|&<>`:       `$HOME ${x} %s %% #c ;|&<>`,
 		"init=/bin/ünï -- --flag":         "init=/bin/ünï -- --flag",
 	} {
-		r, err := New(Contents{Kernel: text("k"), Initrd: text("i"), Cmdline: cmdline}, testLoaders(), 0, time.Unix(0, 0))
+		d, err := New(Contents{Kernel: text("k"), Initrd: []sparse.Image{text("i")}, Cmdline: cmdline}, testLoaders(), 0, time.Unix(0, 0))
 		if err != nil {
 			t.Errorf("%q: %v", cmdline, err)
 			continue
 		}
-		if got := r.BIOSCmdline(); got != want {
+		if got := d.BIOSCmdline; got != want {
 			t.Errorf("%q becomes %q, want %q", cmdline, got, want)
 		}
 	}
@@ -46,7 +48,7 @@ func TestCmdlineErrors(t *testing.T) {
 		"\xff":                    "not valid UTF-8, which UEFI needs",
 		strings.Repeat("x", 2029): "it is 1 bytes too long: Linux takes 2047, of which the boot loader needs 19",
 	} {
-		_, err := New(Contents{Kernel: text("k"), Initrd: text("i"), Cmdline: cmdline}, testLoaders(), 0, time.Unix(0, 0))
+		_, err := New(Contents{Kernel: text("k"), Initrd: []sparse.Image{text("i")}, Cmdline: cmdline}, testLoaders(), 0, time.Unix(0, 0))
 		if err == nil || !strings.HasPrefix(err.Error(), "kernel command line: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.30q: error %v, want %q", cmdline, err, want)
 		}

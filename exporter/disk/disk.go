@@ -1,6 +1,6 @@
-// Package disk writes raw disks that boot under BIOS and UEFI.
+// Package disk lays out disks that boot.
 //
-// Layout, in sectors of 512 bytes:
+// Layout of a disk for BIOS and UEFI, in sectors of 512 bytes:
 //
 //	0        protective MBR with GRUB's first sector (boot.img)
 //	1–33     partition table (package gpt)
@@ -17,14 +17,19 @@
 // include/grub/i386/pc/boot.h and grub/offsets.h). Under UEFI, the firmware
 // finds systemd-boot by its name (UEFI 2.10, 3.5.1.1), which reads its entries
 // as the Boot Loader Specification of the UAPI group describes.
+//
+// Kernel and segments of the initrd stand in slots at multiples of 512 KiB, with
+// some room to grow: between two versions of a machine, only those blocks of EBS
+// differ whose component has changed, and a few that hold tables and ids.
 package disk
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +37,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/gpt"
+	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
 const (
@@ -48,16 +54,10 @@ const (
 	initrdPath = "initrd.img"
 )
 
-// Blob is a file to put on the disk.
-type Blob struct {
-	Size int64 // bytes
-	Open func() (io.ReadCloser, error)
-}
-
 // Contents are what a machine boots.
 type Contents struct {
-	Kernel  Blob
-	Initrd  Blob
+	Kernel  sparse.Image
+	Initrd  []sparse.Image // in parts, as segment.Initrd gives them
 	Cmdline string
 }
 
@@ -97,59 +97,123 @@ func ReadLoaders(dir string) (Loaders, error) {
 	return l, nil
 }
 
-// Raw is a disk laid out for writing.
-type Raw struct {
-	loaders     Loaders
-	biosCmdline string
-	size        int64 // bytes
-	espLast     int64 // sector
-	esp         *fat.Volume
+// Disk is a disk laid out for writing.
+type Disk struct {
+	sparse.Image
+	// BIOSCmdline is the kernel command line that the machine gets under BIOS.
+	// Its parameters are those of the contents, but the quotes may stand
+	// elsewhere. Under UEFI the command line is exact. Both loaders put a word
+	// of their own before it.
+	BIOSCmdline string
 }
 
 // New lays out a disk of size bytes, or of the smallest multiple of 1 MiB if
-// size is 0. The time stands on the files of the EFI system partition. It
-// fails if the size is too small, saying by how much, and if a boot loader
-// cannot pass on the command line as it is.
-func New(c Contents, l Loaders, size int64, t time.Time) (*Raw, error) {
-	if size < 0 || size%gpt.SectorSize != 0 {
-		return nil, fmt.Errorf("the size of a disk is a multiple of %d bytes, not %d", gpt.SectorSize, size)
+// size is 0. The time stands on all files.
+//
+// All ids derive from the contents, which are read for that.
+func New(c Contents, l Loaders, size int64, t time.Time) (Disk, error) {
+	if size%gpt.SectorSize != 0 || size < 0 {
+		return Disk{}, fmt.Errorf("the size of a disk is a multiple of %d bytes, not %d", gpt.SectorSize, size)
 	}
 	if err := checkCmdline(c.Cmdline); err != nil {
-		return nil, err
+		return Disk{}, err
 	}
 	words, err := grubWords(c.Cmdline)
 	if err != nil {
-		return nil, err
+		return Disk{}, err
 	}
-	r := &Raw{loaders: l, biosCmdline: grubResult(words)}
-	files := []fat.File{ // small ones first
-		file("EFI/BOOT/BOOTX64.EFI", l.SystemdBoot),
-		file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
-		file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline)),
-		file("grub/grub.cfg", grubConfig(words)),
-		{Path: kernelPath, Size: c.Kernel.Size, Open: c.Kernel.Open},
-		{Path: initrdPath, Size: c.Initrd.Size, Open: c.Initrd.Open},
+	r := layout{loaders: l, time: t, files: func(fit fit) []fat.File {
+		return []fat.File{ // small ones first
+			file("EFI/BOOT/BOOTX64.EFI", l.SystemdBoot),
+			file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
+			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline)),
+			file("grub/grub.cfg", grubConfig(words)),
+			{Path: kernelPath, Parts: fit(c.Kernel)},
+			{Path: initrdPath, Parts: fit(c.Initrd...)},
+		}
+	}}
+	if err := r.fit(size); err != nil {
+		return Disk{}, err
 	}
+	image, err := r.image()
+	return Disk{Image: image, BIOSCmdline: grubResult(words)}, err
+}
+
+// layout is a disk in the making.
+type layout struct {
+	loaders Loaders
+	time    time.Time
+	// files gives the files of the EFI system partition.
+	files func(fit) []fat.File
+
+	placed  []fat.File // by fit
+	size    int64      // bytes
+	espLast int64      // sector
+	esp     *fat.Volume
+}
+
+// fit makes parts of a file out of images.
+type fit func(...sparse.Image) []fat.Part
+
+// roomy gives each image a slot that it can grow in.
+func roomy(images ...sparse.Image) []fat.Part {
+	parts := packed(images...)
+	for i := range parts {
+		parts[i].Slot = slot(parts[i].Content.Size)
+	}
+	return parts
+}
+
+// packed leaves as little room as possible between images.
+func packed(images ...sparse.Image) []fat.Part {
+	var parts []fat.Part
+	for _, i := range images {
+		parts = append(parts, fat.Part{Content: i.Pad(fat.PartAlignment)})
+	}
+	if last := len(images) - 1; last >= 0 {
+		parts[last].Content = images[last]
+	}
+	return parts
+}
+
+// slot is the room for a component of a size, in bytes. It grows in steps, which
+// are an eighth to a quarter of the size and 4 MiB at most: between two versions
+// of a component, it is mostly the same.
+func slot(size int64) int64 {
+	step := int64(1) << bits.Len64(uint64(size)) / 8
+	return sparse.RoundUp(size, min(max(fat.SlotAlignment, step), 4*mebibyte))
+}
+
+// fit gives the disk a size and divides it. Where components cannot have room to
+// grow on a disk of the size that the user wants, they have none.
+func (r *layout) fit(size int64) error {
 	if size > 0 {
-		if err := r.layOut(size, files, t); !errors.Is(err, fat.ErrTooSmall) {
-			return r, err
+		for _, f := range []fit{roomy, packed} {
+			if err := r.divide(size, r.files(f)); !errors.Is(err, fat.ErrTooSmall) {
+				return err
+			}
 		}
 	}
+	fit := roomy
+	if size > 0 {
+		fit = packed
+	}
+	files := r.files(fit)
 	smallest := int64(espFirst * gpt.SectorSize)
 	for _, f := range files {
-		smallest += f.Size / mebibyte * mebibyte
+		smallest += f.Size() / mebibyte * mebibyte
 	}
 	for ; ; smallest += mebibyte {
-		err := r.layOut(smallest, files, t)
+		err := r.divide(smallest, files)
 		switch {
 		case errors.Is(err, fat.ErrTooSmall):
 			continue
 		case err != nil:
-			return nil, err
+			return err
 		case size == 0:
-			return r, nil
+			return nil
 		}
-		return nil, fmt.Errorf("SIZE %s is too small by %s: kernel, initrd and boot loaders need %s",
+		return fmt.Errorf("SIZE %s is too small by %s: kernel, initrd and boot loaders need %s",
 			inMebibytes(size), inMebibytes(smallest-size), inMebibytes(smallest))
 	}
 }
@@ -162,76 +226,89 @@ func inMebibytes(size int64) string {
 	return fmt.Sprintf("%dM", size/mebibyte)
 }
 
-// layOut gives the disk a size and divides it.
-func (r *Raw) layOut(size int64, files []fat.File, t time.Time) error {
+// divide gives the disk a size and the files their places.
+func (r *layout) divide(size int64, files []fat.File) error {
 	espEnd := (size/gpt.SectorSize - gpt.BackupSectors) / alignment * alignment
 	espSectors := espEnd - espFirst
 	if espSectors <= 0 {
 		return fat.ErrTooSmall
 	}
-	esp, err := fat.New(espSectors*gpt.SectorSize, files, fat.Options{Label: "SLIPWAY", Time: t, Offset: espFirst})
+	esp, err := fat.New(espSectors*gpt.SectorSize, files, fat.Options{Label: "SLIPWAY", Time: r.time, Offset: espFirst})
 	if err != nil {
 		return fmt.Errorf("EFI system partition: %w", err)
 	}
-	r.size, r.espLast, r.esp = size, espEnd-1, esp
+	r.placed, r.size, r.espLast, r.esp = files, size, espEnd-1, esp
 	return nil
 }
 
 func file(path string, content []byte) fat.File {
-	return fat.File{Path: path, Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(content)), nil
-	}}
+	return fat.File{Path: path, Parts: []fat.Part{{Content: sparse.Bytes(content)}}}
 }
 
-// Size of the disk in bytes.
-func (r *Raw) Size() int64 {
-	return r.size
-}
-
-// BIOSCmdline is the kernel command line that the machine gets under BIOS. Its
-// parameters are those of the contents, but the quotes may stand elsewhere.
-// Under UEFI the command line is exact. Both loaders put a word of their own
-// before it.
-func (r *Raw) BIOSCmdline() string {
-	return r.biosCmdline
-}
-
-// Write writes the disk to w, which must read as zeros where nothing was
-// written: what is empty on the disk stays a hole in a file. A file must have
-// the disk's size before.
-//
-// All ids derive from the contents of the EFI system partition.
-func (r *Raw) Write(w io.WriterAt) error {
-	content, err := r.esp.Write(offsetWriter{w, espFirst * gpt.SectorSize})
+// image puts loaders, table and files together.
+func (r *layout) image() (sparse.Image, error) {
+	id, err := contentID(r.placed)
 	if err != nil {
-		return fmt.Errorf("EFI system partition: %w", err)
+		return sparse.Image{}, err
+	}
+	esp, err := r.esp.Image(binary.LittleEndian.Uint32(id[:]))
+	if err != nil {
+		return sparse.Image{}, err
 	}
 	boot := bytes.Clone(r.loaders.GRUBBoot)
 	binary.LittleEndian.PutUint64(boot[bootKernelSector:], biosFirst)
 	core := bytes.Clone(r.loaders.GRUBCore)
 	binary.LittleEndian.PutUint64(core[coreFirstBlock:], biosFirst+1)
-	if _, err := w.WriteAt(core, biosFirst*gpt.SectorSize); err != nil {
-		return err
-	}
-	return gpt.Table{
-		ID:       gpt.Derive("disk", content[:]),
+	table, err := gpt.Table{
+		ID:       gpt.Derive("disk", id[:]),
 		Sectors:  uint64(r.size / gpt.SectorSize),
 		BootCode: boot[:gpt.BootCodeSize],
 		Partitions: []gpt.Partition{
-			{Type: gpt.TypeBIOSBoot, ID: gpt.Derive("BIOS boot", content[:]), First: biosFirst, Last: espFirst - 1, Name: "BIOS boot"},
-			{Type: gpt.TypeESP, ID: gpt.Derive("EFI system", content[:]), First: espFirst, Last: uint64(r.espLast), Name: "EFI system"},
+			{Type: gpt.TypeBIOSBoot, ID: gpt.Derive("BIOS boot", id[:]), First: biosFirst, Last: espFirst - 1, Name: "BIOS boot"},
+			{Type: gpt.TypeESP, ID: gpt.Derive("EFI system", id[:]), First: espFirst, Last: uint64(r.espLast), Name: "EFI system"},
 		},
-	}.Write(w)
+	}.Image()
+	if err != nil {
+		return sparse.Image{}, err
+	}
+
+	const espStart = espFirst * gpt.SectorSize
+	runs := append(table.Runs, sparse.Bytes(core).At(biosFirst*gpt.SectorSize)...)
+	runs = append(runs, esp.At(espStart)...)
+	between := func(from, to int64) sparse.Range { return sparse.Range{Offset: from, Size: to - from} }
+	free := []sparse.Range{
+		between(gpt.FirstUsable*gpt.SectorSize, biosFirst*gpt.SectorSize),
+		between(biosFirst*gpt.SectorSize+sparse.RoundUp(int64(len(core)), gpt.SectorSize), espStart),
+		between((r.espLast+1)*gpt.SectorSize, r.size-gpt.BackupSectors*gpt.SectorSize),
+	}
+	for _, f := range esp.Free {
+		free = append(free, sparse.Range{Offset: espStart + f.Offset, Size: f.Size})
+	}
+	return sparse.New(r.size, runs, free)
 }
 
-// offsetWriter writes to a part of a file.
-type offsetWriter struct {
-	w      io.WriterAt
-	offset int64
-}
-
-func (o offsetWriter) WriteAt(p []byte, at int64) (int, error) {
-	return o.w.WriteAt(p, o.offset+at)
+// contentID tells the contents of a disk apart: it is the SHA-256 of the paths
+// of files, and sizes and hashes of their parts.
+func contentID(files []fat.File) ([sha256.Size]byte, error) {
+	var parts []sparse.Image
+	for _, f := range files {
+		for _, p := range f.Parts {
+			parts = append(parts, p.Content)
+		}
+	}
+	sums, err := sparse.Hash(parts)
+	if err != nil {
+		return [sha256.Size]byte{}, err
+	}
+	var b bytes.Buffer
+	for _, f := range files {
+		fmt.Fprintf(&b, "%q\n", f.Path)
+		for _, p := range f.Parts {
+			fmt.Fprintf(&b, "%d %016x\n", p.Content.Size, sums[0])
+			sums = sums[1:]
+		}
+	}
+	return sha256.Sum256(b.Bytes()), nil
 }
 
 func sectors(size int64) int64 {

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/exporter/diskmap"
+	"github.com/slipway-build/slipway/exporter/fat"
+	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -27,11 +32,7 @@ func tool(t testing.TB, name, pkg string) {
 	}
 }
 
-func text(content string) Blob {
-	return Blob{Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
-		return io.NopCloser(strings.NewReader(content)), nil
-	}}
-}
+func text(content string) sparse.Image { return sparse.Bytes([]byte(content)) }
 
 // testLoaders have the form of the real ones, which differ by Debian's version.
 func testLoaders() Loaders {
@@ -45,49 +46,54 @@ func testLoaders() Loaders {
 }
 
 func contents() Contents {
-	return Contents{Kernel: text("the kernel"), Initrd: text(strings.Repeat("initrd ", 1000)), Cmdline: `console=ttyS0 a="b c"`}
+	return Contents{Kernel: text("the kernel"), Initrd: []sparse.Image{text(strings.Repeat("initrd ", 1000))}, Cmdline: `console=ttyS0 a="b c"`}
 }
 
 func testRaw(t testing.TB, c Contents, size int64) string {
 	t.Helper()
-	r, err := New(c, testLoaders(), size, time.Unix(0, 0))
+	d, err := New(c, testLoaders(), size, time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
 	name := filepath.Join(t.TempDir(), "test.raw")
-	writeRaw(t, r, name)
+	writeRaw(t, d, name)
 	return name
 }
 
 // The programs of others find the disk sound and read its files.
 func TestDiskIsSound(t *testing.T) {
+	for _, size := range []int64{0, 100 * mebibyte, 100*mebibyte + 512, 300 * mebibyte} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			checkDisk(t, testRaw(t, contents(), size))
+		})
+	}
+}
+
+// checkDisk asks others about a disk of contents().
+func checkDisk(t *testing.T, raw string) {
+	t.Helper()
 	tool(t, "sgdisk", "gdisk")
 	tool(t, "fsck.fat", "dosfstools")
 	tool(t, "mtype", "mtools")
-	for _, size := range []int64{0, 100 * mebibyte, 100*mebibyte + 512, 300 * mebibyte} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			raw := testRaw(t, contents(), size)
-			out, err := exec.Command("sgdisk", "-v", raw).CombinedOutput()
-			if err != nil || !strings.Contains(string(out), "No problems found") || strings.Contains(string(out), "Caution") {
-				t.Errorf("sgdisk -v: %v\n%s", err, out)
-			}
-			if out, err := exec.Command("fsck.fat", "-n", espOf(t, raw)).CombinedOutput(); err != nil {
-				t.Errorf("fsck.fat: %v\n%s", err, out)
-			}
-			for name, want := range map[string]string{
-				"kernel":                      "the kernel",
-				"initrd.img":                  strings.Repeat("initrd ", 1000),
-				"EFI/BOOT/BOOTX64.EFI":        "MZ systemd-boot",
-				"loader/loader.conf":          "timeout 0\ndefault slipway.conf\n",
-				"loader/entries/slipway.conf": "title Slipway\nlinux /kernel\ninitrd /initrd.img\noptions \"console=ttyS0 a=\"b c\"\"\n",
-				"grub/grub.cfg":               "linux /kernel 'console=ttyS0' 'a=b c'\ninitrd /initrd.img\nboot\n",
-			} {
-				got, err := exec.Command("mtype", "-i", raw+"@@2M", "::"+name).Output()
-				if err != nil || string(got) != want {
-					t.Errorf("%s: %v, holds\n%s\nwant\n%s", name, err, got, want)
-				}
-			}
-		})
+	out, err := exec.Command("sgdisk", "-v", raw).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "No problems found") || strings.Contains(string(out), "Caution") {
+		t.Errorf("sgdisk -v: %v\n%s", err, out)
+	}
+	if out, err := exec.Command("fsck.fat", "-n", espOf(t, raw)).CombinedOutput(); err != nil {
+		t.Errorf("fsck.fat: %v\n%s", err, out)
+	}
+	for name, want := range map[string]string{
+		"kernel":                      "the kernel",
+		"initrd.img":                  strings.Repeat("initrd ", 1000),
+		"EFI/BOOT/BOOTX64.EFI":        "MZ systemd-boot",
+		"loader/loader.conf":          "timeout 0\ndefault slipway.conf\n",
+		"loader/entries/slipway.conf": "title Slipway\nlinux /kernel\ninitrd /initrd.img\noptions \"console=ttyS0 a=\"b c\"\"\n",
+		"grub/grub.cfg":               "linux /kernel 'console=ttyS0' 'a=b c'\ninitrd /initrd.img\nboot\n",
+	} {
+		got, err := exec.Command("mtype", "-i", raw+"@@2M", "::"+name).Output()
+		if err != nil || string(got) != want {
+			t.Errorf("%s: %v, holds\n%s\nwant\n%s", name, err, got, want)
+		}
 	}
 }
 
@@ -131,14 +137,14 @@ func TestLoadersArePatched(t *testing.T) {
 }
 
 func TestSize(t *testing.T) {
-	big := Contents{Kernel: text("k"), Initrd: Blob{Size: 200*mebibyte - 10, Open: nil}}
+	big := Contents{Kernel: text("k"), Initrd: []sparse.Image{{Size: 200*mebibyte - 10}}}
 	for name, test := range map[string]struct {
 		contents   Contents
 		size, want int64
 		err        string
 	}{
 		"smallest FAT32": {contents(), 0, 36 * mebibyte, ""},
-		"smallest":       {big, 0, 204 * mebibyte, ""},
+		"smallest":       {big, 0, 205 * mebibyte, ""},
 		"given":          {big, 1 << 30, 1 << 30, ""},
 		"exact":          {big, 204 * mebibyte, 204 * mebibyte, ""},
 		"too small":      {big, 203 * mebibyte, 0, "SIZE 203M is too small by 1M: kernel, initrd and boot loaders need 204M"},
@@ -146,10 +152,10 @@ func TestSize(t *testing.T) {
 		"no sectors":     {contents(), 1000, 0, "the size of a disk is a multiple of 512 bytes, not 1000"},
 		"negative":       {contents(), -512, 0, "the size of a disk is a multiple of 512 bytes, not -512"},
 		"huge":           {contents(), 1 << 42, 0, "EFI system partition: a FAT32 volume has a multiple of 512 bytes, up to 2 TiB"},
-		"4 GiB":          {Contents{Kernel: text("k"), Initrd: Blob{Size: 1 << 32}}, 0, 0, "initrd.img has 4294967296 bytes, but a file on FAT32 must be smaller than 4 GiB"},
+		"4 GiB":          {Contents{Kernel: text("k"), Initrd: []sparse.Image{{Size: 1 << 32}}}, 0, 0, "initrd.img has 4294967296 bytes, but a file on FAT32 must be smaller than 4 GiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := New(test.contents, testLoaders(), test.size, time.Unix(0, 0))
+			d, err := New(test.contents, testLoaders(), test.size, time.Unix(0, 0))
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Errorf("error %v\nwant %s", err, test.err)
@@ -159,8 +165,8 @@ func TestSize(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r.Size() != test.want {
-				t.Errorf("size %d, want %d", r.Size(), test.want)
+			if d.Size != test.want {
+				t.Errorf("size %d, want %d", d.Size, test.want)
 			}
 		})
 	}
@@ -195,6 +201,107 @@ func TestDiskIsDeterministic(t *testing.T) {
 	}
 }
 
+// blocks counts the blocks of EBS in which two disks differ.
+func blocks(t *testing.T, a, b Contents) int {
+	t.Helper()
+	const size = 64 * mebibyte
+	one, err := os.ReadFile(testRaw(t, a, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := os.ReadFile(testRaw(t, b, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for at := 0; at < size; at += fat.SlotAlignment {
+		if !bytes.Equal(one[at:at+fat.SlotAlignment], two[at:at+fat.SlotAlignment]) {
+			n++
+		}
+	}
+	return n
+}
+
+// A change moves few blocks: its own, the first and the last of the disk, and
+// up to three with boot sector, tables and directories of the file system.
+func TestBlocksAreStable(t *testing.T) {
+	const tables = 5
+	random := rand.New(rand.NewSource(1))
+	part := func(size int) []byte {
+		b := make([]byte, size)
+		random.Read(b)
+		return b
+	}
+	kernel := part(mebibyte)
+	segments := [][]byte{part(300), part(1_700_000), part(4_500_000), part(400_000), part(2_300_000), part(700)}
+	machine := func(cmdline string) Contents {
+		c := Contents{Kernel: sparse.Bytes(kernel), Cmdline: cmdline}
+		for _, s := range segments {
+			c.Initrd = append(c.Initrd, sparse.Bytes(s))
+		}
+		return c
+	}
+	before := machine("quiet")
+	if n := blocks(t, before, machine("quiet")); n != 0 {
+		t.Errorf("nothing changed: %d blocks differ", n)
+	}
+	if n := blocks(t, before, machine("quiet panic=1")); n > tables {
+		t.Errorf("another command line: %d blocks differ", n)
+	}
+	for i := range segments {
+		old := segments[i]
+		segments[i] = part(len(old) + len(old)/20)
+		own := len(segments[i])/fat.SlotAlignment + 1
+		if n := blocks(t, before, machine("quiet")); n < own || n > own+tables {
+			t.Errorf("segment %d, which has %d blocks, grew: %d blocks differ", i, own, n)
+		}
+		segments[i] = part(len(old) - len(old)/20)
+		if n := blocks(t, before, machine("quiet")); n > own+tables {
+			t.Errorf("segment %d, which had %d blocks, shrank: %d blocks differ", i, own, n)
+		}
+		segments[i] = old
+	}
+}
+
+// What the map calls free is no part of a partition's files, and what it calls
+// zero is.
+func TestMap(t *testing.T) {
+	d, err := New(contents(), testLoaders(), 0, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := d.Map()
+	if err := m.Check(); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.OpenFile(testRaw(t, contents(), 0), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	sizes := map[diskmap.Type]int64{}
+	for _, e := range m.Extents {
+		sizes[e.Type] += e.Length
+		b := make([]byte, e.Length)
+		if _, err := raw.ReadAt(b, e.Offset); err != nil {
+			t.Fatal(err)
+		}
+		if zero := len(bytes.Trim(b, "\x00")) == 0; !zero && e.Type != diskmap.Data {
+			t.Errorf("%+v has data", e)
+		}
+		if e.Type == diskmap.Free {
+			noise := bytes.Repeat([]byte("noise "), len(b)/6+1)
+			if _, err := raw.WriteAt(noise[:len(b)], e.Offset); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if sizes[diskmap.Data] > 80_000 || sizes[diskmap.Zero] > 550_000 {
+		t.Errorf("bytes by type: %v", sizes)
+	}
+	checkDisk(t, raw.Name())
+}
+
 // Every id on the disk follows the content.
 func TestIDsFollowContent(t *testing.T) {
 	ids := func(c Contents) [][]byte {
@@ -227,7 +334,7 @@ func TestLargeDiskIsCheap(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := contents()
-	c.Initrd = blobOf(t, initrd)
+	c.Initrd = []sparse.Image{imageOf(t, initrd)}
 
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -279,15 +386,15 @@ func TestReadLoaders(t *testing.T) {
 func BenchmarkRaw(b *testing.B) {
 	initrd := benchmarkFile(b)
 	c := contents()
-	c.Initrd = blobOf(b, initrd)
-	r, err := New(c, testLoaders(), 0, time.Unix(0, 0))
-	if err != nil {
-		b.Fatal(err)
-	}
+	c.Initrd = []sparse.Image{imageOf(b, initrd)}
 	out := filepath.Join(b.TempDir(), "test.raw")
-	b.SetBytes(c.Initrd.Size)
+	b.SetBytes(256 * mebibyte)
 	for b.Loop() {
-		writeRaw(b, r, out)
+		d, err := New(c, testLoaders(), 0, time.Unix(0, 0))
+		if err != nil {
+			b.Fatal(err)
+		}
+		writeRaw(b, d, out)
 	}
 }
 

@@ -29,7 +29,7 @@ const (
 
 type file struct {
 	File
-	chain chain
+	chains []chain // of its parts
 }
 
 type directory struct {
@@ -74,8 +74,13 @@ func (v *Volume) addFiles(files []File) error {
 		if f.Path == "" || strings.HasPrefix(f.Path, "/") || path.Clean(f.Path) != f.Path || strings.HasPrefix(f.Path, "..") {
 			return fmt.Errorf("%q is no path in a FAT volume", f.Path)
 		}
-		if f.Size < 0 || f.Size > MaxFileSize {
-			return fmt.Errorf("%s has %d bytes, but a file on FAT32 must be smaller than 4 GiB (%d bytes)", f.Path, f.Size, int64(MaxFileSize)+1)
+		if f.Size() > MaxFileSize {
+			return fmt.Errorf("%s has %d bytes, but a file on FAT32 must be smaller than 4 GiB (%d bytes)", f.Path, f.Size(), int64(MaxFileSize)+1)
+		}
+		for i, p := range f.Parts {
+			if i < len(f.Parts)-1 && p.Content.Size%PartAlignment != 0 {
+				return fmt.Errorf("part %d of %s has %d bytes, which is no multiple of %d", i, f.Path, p.Content.Size, PartAlignment)
+			}
 		}
 		d, err := mkdir(path.Dir(f.Path))
 		if err != nil {
@@ -284,7 +289,7 @@ func (d *directory) encode(t time.Time, label string) []byte {
 		if c.directory != nil {
 			out = append(out, entry(c.short, attrDirectory, c.directory.chain.start(), 0, t)...)
 		} else {
-			out = append(out, entry(c.short, attrArchive, c.file.chain.start(), uint32(c.file.Size), t)...)
+			out = append(out, entry(c.short, attrArchive, c.file.start(), uint32(c.file.Size()), t)...)
 		}
 	}
 	return out

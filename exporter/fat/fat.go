@@ -8,24 +8,21 @@
 //	1         FSInfo: how many clusters are free
 //	6, 7      copies of both
 //	32 …      two file allocation tables
-//	…         clusters from number 2: the directories, then the files, each in
-//	          one piece
+//	…         clusters from number 2: the directories, then the files, in order
 //
-// Files have long names throughout. What is not written is zero, so a sparse
-// file stays sparse.
+// Files have long names throughout. A file can be in several parts with free
+// clusters between them, so that a part can grow and leave the next where it is.
 package fat
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
-	"io"
 	"math"
-	"sync"
 	"time"
+
+	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
 const (
@@ -35,11 +32,15 @@ const (
 	infoSector      = 1
 	backupSector    = 6
 	tables          = 2
-	// dataAlignment of the first cluster in sectors: a page, or a block of
-	// the file system that holds the image.
-	dataAlignment = 8
 
 	maxSectorsPerCluster = 64 // 32 KiB
+	// dataAlignment of the first cluster on the disk, in sectors: clusters
+	// of all sizes then start where blocks of all larger ones do.
+	dataAlignment = maxSectorsPerCluster
+
+	// PartAlignment is what the size of a part is a multiple of, in bytes,
+	// if another part follows.
+	PartAlignment = maxSectorsPerCluster * sectorSize
 
 	// A volume with fewer clusters is FAT16, and drivers disagree on the
 	// exact number: the specification (FAT type determination) advises to
@@ -58,9 +59,29 @@ const (
 
 // File is a file to store.
 type File struct {
-	Path string // with slashes, relative to the root; its directories are made
-	Size int64  // bytes
-	Open func() (io.ReadCloser, error)
+	Path  string // with slashes, relative to the root; its directories are made
+	Parts []Part // are the content, one after another
+}
+
+// Part is a part of a file.
+type Part struct {
+	Content sparse.Image
+	// Slot is the room for the part in bytes, from a multiple of SlotAlignment
+	// of the disk on; 0 if it needs no more room than it has bytes, wherever
+	// that is.
+	Slot int64
+}
+
+// SlotAlignment is where slots start, in bytes: at the blocks of EBS.
+const SlotAlignment = 512 << 10
+
+// Size of the file in bytes.
+func (f File) Size() int64 {
+	var size int64
+	for _, p := range f.Parts {
+		size += p.Content.Size
+	}
+	return size
 }
 
 // Options are the attributes of a volume.
@@ -68,7 +89,7 @@ type Options struct {
 	Label string // up to 11 characters of ASCII, upper case
 	// Time stands on all files, in UTC. FAT knows the years 1980 to 2107.
 	Time time.Time
-	// Offset of the volume on the disk, in sectors.
+	// Offset of the volume on the disk, in sectors: a multiple of 1 MiB.
 	Offset uint32
 }
 
@@ -81,6 +102,7 @@ type Volume struct {
 	tableSectors      uint32
 	clusters          uint32
 	used              uint32 // clusters
+	next              uint32 // the first behind all that are used
 	root              *directory
 	directories       []*directory // in order of their clusters
 	files             []*file
@@ -92,7 +114,7 @@ var ErrTooSmall = errors.New("too small")
 // New lays out files on a volume of size bytes, in their order. It fails with
 // ErrTooSmall if they do not fit or the volume is no FAT32 yet, and with other
 // errors if size is no multiple of 512 or over 2 TiB, and for names and sizes of
-// files that FAT32 cannot hold.
+// files that FAT32 cannot hold, or parts that are not aligned.
 func New(size int64, files []File, options Options) (*Volume, error) {
 	if size%sectorSize != 0 || size/sectorSize > math.MaxUint32 {
 		return nil, fmt.Errorf("a FAT32 volume has a multiple of %d bytes, up to 2 TiB, not %d", sectorSize, size)
@@ -141,22 +163,39 @@ func (v *Volume) divide(sectorsPerCluster uint32) bool {
 func (v *Volume) allocate() bool {
 	clusterSize := int64(v.sectorsPerCluster) * sectorSize
 	next := int64(firstCluster)
+	v.used = 0
 	take := func(size int64) chain {
 		c := chain{first: uint32(next), length: uint32((size + clusterSize - 1) / clusterSize)}
 		next += int64(c.length)
+		v.used += c.length
 		return c
 	}
+	end := firstCluster + int64(v.clusters)
 	for _, d := range v.directories {
 		d.chain = take(d.size())
 	}
 	for _, f := range v.files {
-		f.chain = take(f.Size)
-		if next-firstCluster > int64(v.clusters) {
-			return false
+		f.chains = f.chains[:0]
+		for _, p := range f.Parts {
+			var slotEnd int64
+			if p.Slot > 0 {
+				next += (-v.diskOffset(next)) & (SlotAlignment - 1) / clusterSize
+				slotEnd = next + (max(p.Slot, p.Content.Size)+clusterSize-1)/clusterSize
+			}
+			f.chains = append(f.chains, take(p.Content.Size))
+			next = max(next, slotEnd)
+			if next > end {
+				return false
+			}
 		}
 	}
-	v.used = uint32(next - firstCluster)
-	return next-firstCluster <= int64(v.clusters)
+	v.next = uint32(next)
+	return next <= end
+}
+
+// diskOffset is the offset of a cluster on the disk in bytes.
+func (v *Volume) diskOffset(cluster int64) int64 {
+	return int64(v.options.Offset)*sectorSize + v.offset(uint32(cluster))
 }
 
 // chain is a run of clusters.
@@ -164,12 +203,22 @@ type chain struct {
 	first, length uint32
 }
 
-// start is what a directory entry says about it: 0 for an empty file.
+// start is what a directory entry says about it: 0 if there is no cluster.
 func (c chain) start() uint32 {
 	if c.length == 0 {
 		return 0
 	}
 	return c.first
+}
+
+// start of a file is that of its first part with content.
+func (f *file) start() uint32 {
+	for _, c := range f.chains {
+		if c.length > 0 {
+			return c.first
+		}
+	}
+	return 0
 }
 
 func (v *Volume) dataStart() uint32 {
@@ -181,117 +230,71 @@ func (v *Volume) offset(cluster uint32) int64 {
 	return (int64(v.dataStart()) + int64(cluster-firstCluster)*int64(v.sectorsPerCluster)) * sectorSize
 }
 
-// Write writes the volume to w, which must read as zeros where nothing was
-// written. It returns the SHA-256 of the paths, sizes and contents of the
-// files, from whose first bytes the serial number of the volume is taken.
-func (v *Volume) Write(w io.WriterAt) ([sha256.Size]byte, error) {
-	digest := sha256.New()
-	buffers := [2][]byte{make([]byte, copySize), make([]byte, copySize)}
-	for _, f := range v.files {
-		fmt.Fprintf(digest, "%s\x00%d\x00", f.Path, f.Size)
-		if err := f.write(io.NewOffsetWriter(w, v.offset(f.chain.first)), digest, buffers); err != nil {
-			return [sha256.Size]byte{}, fmt.Errorf("%s: %w", f.Path, err)
-		}
-	}
-	sum := [sha256.Size]byte(digest.Sum(nil))
-	serial := binary.LittleEndian.Uint32(sum[:])
-
-	for _, d := range v.directories {
-		if _, err := w.WriteAt(d.encode(v.options.Time, v.label(d)), v.offset(d.chain.first)); err != nil {
-			return sum, err
-		}
-	}
-	for i := range uint32(tables) {
-		start := int64(v.reserved+i*v.tableSectors) * sectorSize
-		if err := v.writeTable(io.NewOffsetWriter(w, start)); err != nil {
-			return sum, err
-		}
+// Image is the volume with the given serial number.
+func (v *Volume) Image(serial uint32) (sparse.Image, error) {
+	var runs []sparse.Run
+	add := func(offset int64, content sparse.Image) {
+		runs = append(runs, content.At(offset)...)
 	}
 	head := append(v.bootSector(serial), v.infoSector()...)
-	for _, sector := range []int64{0, backupSector} {
-		if _, err := w.WriteAt(head, sector*sectorSize); err != nil {
-			return sum, err
+	add(0, sparse.Bytes(head))
+	add(backupSector*sectorSize, sparse.Bytes(head))
+	table := sparse.Bytes(v.table())
+	for i := range uint32(tables) {
+		add(int64(v.reserved+i*v.tableSectors)*sectorSize, table)
+	}
+	// What follows the last used byte of a cluster is not free: it may be read.
+	free := []sparse.Range{}
+	next := uint32(firstCluster)
+	takes := func(c chain) {
+		if c.length > 0 {
+			free = append(free, sparse.Range{Offset: v.offset(next), Size: v.offset(c.first) - v.offset(next)})
+			next = c.first + c.length
 		}
 	}
-	return sum, nil
-}
-
-// copySize is how many bytes of a file are read at once.
-const copySize = 1 << 20
-
-// write copies the file to w and digest. The digest, which takes as long as the
-// rest, is calculated beside: while one buffer is read and written, the other
-// is digested.
-func (f *file) write(w io.Writer, digest hash.Hash, buffers [2][]byte) error {
-	if f.Size == 0 {
-		return nil
-	}
-	content, err := f.Open()
-	if err != nil {
-		return err
-	}
-	defer content.Close()
-	var digesting sync.WaitGroup
-	defer digesting.Wait()
-	var done int64
-	for turn := 0; done < f.Size; turn++ {
-		buf := buffers[turn%2]
-		n, err := io.ReadFull(content, buf[:min(copySize, f.Size-done)])
-		done += int64(n)
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("read %d of %d bytes", done, f.Size)
-		}
-		if err != nil {
-			return err
-		}
-		digesting.Wait()
-		digesting.Go(func() { digest.Write(buf[:n]) })
-		if _, err := w.Write(buf[:n]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// writeTable writes a file allocation table as far as clusters are used.
-func (v *Volume) writeTable(w io.Writer) error {
-	buf := make([]byte, 0, 64<<10)
-	put := func(value uint32) error {
-		buf = binary.LittleEndian.AppendUint32(buf, value)
-		if len(buf) < cap(buf) {
-			return nil
-		}
-		_, err := w.Write(buf)
-		buf = buf[:0]
-		return err
-	}
-	chains := []chain{}
 	for _, d := range v.directories {
-		chains = append(chains, d.chain)
+		takes(d.chain)
+		add(v.offset(d.chain.first), sparse.Bytes(d.encode(v.options.Time, v.label(d))))
 	}
 	for _, f := range v.files {
-		chains = append(chains, f.chain)
+		for i, c := range f.chains {
+			takes(c)
+			add(v.offset(c.first), f.Parts[i].Content)
+		}
 	}
+	size := int64(v.sectors) * sectorSize
+	free = append(free, sparse.Range{Offset: v.offset(next), Size: size - v.offset(next)})
+	return sparse.New(size, runs, free)
+}
+
+// table is the file allocation table as far as clusters are used.
+func (v *Volume) table() []byte {
+	entries := make([]uint32, firstCluster, v.next)
 	// The first two entries: media type, and a volume that is clean.
-	if err := put(0x0fffff00 | mediaType); err != nil {
-		return err
-	}
-	if err := put(endOfChain); err != nil {
-		return err
-	}
-	for _, c := range chains {
-		for i := uint32(1); i <= c.length; i++ {
-			next := c.first + i
-			if i == c.length {
-				next = endOfChain
-			}
-			if err := put(next); err != nil {
-				return err
+	entries[0], entries[1] = 0x0fffff00|mediaType, endOfChain
+	link := func(chains ...chain) {
+		last := uint32(0)
+		for _, c := range chains {
+			for n := c.first; n < c.first+c.length; n++ {
+				entries = append(entries, make([]uint32, int(n)+1-len(entries))...)
+				if last != 0 {
+					entries[last] = n
+				}
+				entries[n], last = endOfChain, n
 			}
 		}
 	}
-	_, err := w.Write(buf)
-	return err
+	for _, d := range v.directories {
+		link(d.chain)
+	}
+	for _, f := range v.files {
+		link(f.chains...)
+	}
+	b := make([]byte, 0, 4*len(entries))
+	for _, e := range entries {
+		b = binary.LittleEndian.AppendUint32(b, e)
+	}
+	return b
 }
 
 // bootSector is the first sector, with the BIOS parameter block of FAT32.
@@ -322,8 +325,8 @@ func (v *Volume) bootSector(serial uint32) []byte {
 
 func (v *Volume) infoSector() []byte {
 	next := uint32(math.MaxUint32) // none
-	if v.used < v.clusters {
-		next = firstCluster + v.used
+	if v.next < firstCluster+v.clusters {
+		next = v.next
 	}
 	s := &sector{}
 	s.uint32(0, 0x41615252)

@@ -10,11 +10,14 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -30,9 +33,12 @@ func tool(t testing.TB, name, pkg string) {
 }
 
 func text(path, content string) File {
-	return File{Path: path, Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
-		return io.NopCloser(strings.NewReader(content)), nil
-	}}
+	return File{Path: path, Parts: []Part{{Content: sparse.Bytes([]byte(content))}}}
+}
+
+// empty is a file of zeros.
+func empty(path string, size int64) File {
+	return File{Path: path, Parts: []Part{{Content: sparse.Image{Size: size}}}}
 }
 
 // image writes a volume to a file and returns its name.
@@ -47,10 +53,11 @@ func image(t testing.TB, size int64, files []File, options Options) string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := f.Truncate(size); err != nil {
+	i, err := v.Image(0x12345678)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := v.Write(f); err != nil {
+	if err := i.WriteFile(f); err != nil {
 		t.Fatal(err)
 	}
 	return f.Name()
@@ -155,23 +162,6 @@ func TestFilesAreRead(t *testing.T) {
 	}
 }
 
-func TestSerialFollowsContent(t *testing.T) {
-	write := func(files ...File) []byte {
-		data, err := os.ReadFile(image(t, 34*mebibyte, files, Options{}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	a, again, b := write(text("f", "a")), write(text("f", "a")), write(text("f", "b"))
-	if !bytes.Equal(a, again) {
-		t.Error("the same files gave other bytes")
-	}
-	if serial := a[67:71]; bytes.Equal(serial, b[67:71]) {
-		t.Errorf("other content has the same serial number % x", serial)
-	}
-}
-
 func TestTimesAreClamped(t *testing.T) {
 	for year, want := range map[int]string{1970: "1980-01-01 00:00", 2024: "2024-01-01 00:00", 2200: "2107-12-31 23:59"} {
 		date, clock := timestamp(time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC))
@@ -190,10 +180,7 @@ func TestLayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var w memory
-	if _, err := v.Write(&w); err != nil {
-		t.Fatal(err)
-	}
+	w := written(t, v)
 	var b strings.Builder
 	var last []byte
 	for start := 0; start < len(w); start += sectorSize {
@@ -221,14 +208,18 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// memory is a file in memory.
-type memory []byte
-
-func (m *memory) WriteAt(p []byte, at int64) (int, error) {
-	if need := int(at) + len(p); need > len(*m) {
-		*m = append(*m, make([]byte, need-len(*m))...)
+// written is a volume as far as it is used.
+func written(t *testing.T, v *Volume) []byte {
+	t.Helper()
+	i, err := v.Image(0x12345678)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return copy((*m)[at:], p), nil
+	b := make([]byte, i.Runs[len(i.Runs)-1].End())
+	if _, err := i.ReadAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func TestErrors(t *testing.T) {
@@ -242,7 +233,8 @@ func TestErrors(t *testing.T) {
 		"huge":               {1 << 41, nil, "", "up to 2 TiB"},
 		"label":              {34 * mebibyte, nil, "lower", `FAT does not allow 'l' in labels`},
 		"long label":         {34 * mebibyte, nil, "TWELVE CHARS", "longer than 11 characters"},
-		"4 GiB":              {34 * mebibyte, []File{{Path: "initrd.img", Size: 1 << 32}}, "", "initrd.img has 4294967296 bytes, but a file on FAT32 must be smaller than 4 GiB"},
+		"4 GiB":              {34 * mebibyte, []File{empty("initrd.img", 1<<32)}, "", "initrd.img has 4294967296 bytes, but a file on FAT32 must be smaller than 4 GiB"},
+		"part":               {34 * mebibyte, []File{{Path: "f", Parts: []Part{{Content: sparse.Image{Size: 512}}, {}}}}, "", "part 0 of f has 512 bytes, which is no multiple of 32768"},
 		"colon":              {34 * mebibyte, []File{text("a:b", "")}, "", `FAT does not allow ':' in names`},
 		"dot":                {34 * mebibyte, []File{text("a.", "")}, "", "cannot end in a dot or blank"},
 		"absolute":           {34 * mebibyte, []File{text("/a", "")}, "", `"/a" is no path in a FAT volume`},
@@ -282,7 +274,7 @@ func TestTooSmall(t *testing.T) {
 				high = middle
 			}
 		}
-		if v, err = New(size, []File{{Path: "f", Size: low}}, Options{}); err != nil || room(v) != 0 {
+		if v, err = New(size, []File{empty("f", low)}, Options{}); err != nil || room(v) != 0 {
 			t.Errorf("%d bytes: the largest file has %d bytes, which leaves room or fails: %v", size, low, err)
 		}
 	}
@@ -295,22 +287,68 @@ func TestTooSmall(t *testing.T) {
 
 func fits(t *testing.T, size, file int64) bool {
 	t.Helper()
-	_, err := New(size, []File{{Path: "f", Size: file}}, Options{})
+	_, err := New(size, []File{empty("f", file)}, Options{})
 	if err != nil && !errors.Is(err, ErrTooSmall) {
 		t.Fatal(err)
 	}
 	return err == nil
 }
 
-func TestShortFileIsAnError(t *testing.T) {
-	f := text("kernel", "abc")
-	f.Size = 4
-	v, err := New(34*mebibyte, []File{f}, Options{})
-	if err != nil {
-		t.Fatal(err)
+// A part that grows within its slot leaves what follows where it is, and the
+// clusters between are free.
+func TestSlots(t *testing.T) {
+	tool(t, "fsck.fat", "dosfstools")
+	tool(t, "mcopy", "mtools")
+	const offset = 4096
+	file := func(first int) File {
+		part := sparse.Bytes(bytes.Repeat([]byte("a"), first)).Pad(PartAlignment)
+		return File{Path: "initrd", Parts: []Part{
+			{Content: part, Slot: SlotAlignment + 5},
+			{Content: sparse.Bytes(bytes.Repeat([]byte("b"), 100_000)), Slot: 1},
+		}}
 	}
-	if _, err := v.Write(&memory{}); err == nil || !strings.Contains(err.Error(), "kernel: read 3 of 4 bytes") {
-		t.Errorf("error %v", err)
+	for _, size := range []int64{36 * mebibyte, 70 * mebibyte, 300 * mebibyte, 3000 * mebibyte} {
+		t.Run(fmt.Sprintf("%dM", size/mebibyte), func(t *testing.T) {
+			var at []int64
+			for _, first := range []int{0, 1, 300_000, SlotAlignment} {
+				files := []File{text("small", "s"), file(first), text("next", "n")}
+				v, err := New(size, files, Options{Offset: offset})
+				if err != nil {
+					t.Fatal(err)
+				}
+				i, err := v.Image(1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var free int64
+				for _, f := range i.Free {
+					free += f.Size
+				}
+				if clusters := int64(v.clusters-v.used) * int64(v.sectorsPerCluster) * sectorSize; free < clusters || free > clusters+maxSectorsPerCluster*sectorSize {
+					t.Errorf("%d bytes are free, the clusters have %d", free, clusters)
+				}
+				second := i.Runs[len(i.Runs)-2].Offset
+				if (second+offset*sectorSize)%SlotAlignment != 0 {
+					t.Errorf("the second part stands at %d", second)
+				}
+				at = append(at, second)
+				img := image(t, size, files, Options{Offset: offset})
+				run(t, "fsck.fat", "-n", img)
+				out := filepath.Join(t.TempDir(), "out")
+				run(t, "mcopy", "-i", img, "::initrd", out)
+				got, err := os.ReadFile(out)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want, err := io.ReadAll(sparse.Concat(files[1].Parts[0].Content, files[1].Parts[1].Content).Reader())
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("the file is read with %d bytes, not as its %d: %v", len(got), len(want), err)
+				}
+			}
+			if slices.Max(at) != slices.Min(at) {
+				t.Errorf("the second part stands at %d", at)
+			}
+		})
 	}
 }
 
@@ -324,8 +362,7 @@ func FuzzNames(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var w memory
-		if _, err := v.Write(&w); err != nil {
+		if _, err := v.Image(0); err != nil {
 			t.Fatal(err)
 		}
 		shorts := map[[11]byte]bool{}

@@ -6,9 +6,8 @@
 package format
 
 import (
+	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/exporter/output"
 	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
 // Machine is what there is to write.
@@ -24,16 +24,15 @@ type Machine struct {
 	Name    string // prefix of the output files
 	Kernel  string // file name; "" for none
 	Cmdline string // kernel command line
-	// Initrd is the file name of the initramfs. Formats that are made of the
-	// tree take the segments and the microcode (file name; "" or a missing
-	// file for none) instead.
-	Initrd       string
+	Ucode   string // file name of the microcode; "" or a missing file for none
+	// Segments are what the root filesystem is made of: cpio archives, or tar
+	// archives where the table says so.
 	Segments     []segment.Dir
-	Ucode        string
 	Architecture string // as GOARCH
 	// Size of a disk in bytes; 0 for the smallest that fits. Formats that
 	// are no disk do not look at it.
 	Size    int64
+	Map     bool      // write the map of a disk beside it
 	Loaders string    // directory of the boot loaders, as disk.ReadLoaders takes it
 	Time    time.Time // for formats that store times
 }
@@ -58,15 +57,11 @@ func Names() []string {
 // Write writes a format into the directory out and returns the names of its
 // files. If it fails, none of these is incomplete.
 func Write(format string, m Machine, out string, warn func(string)) ([]string, error) {
-	i := slices.Index(Names(), format)
-	if i < 0 {
+	if !slices.Contains(Names(), format) {
 		return nil, fmt.Errorf("unknown format %q; the formats are %s", format, strings.Join(Names(), ", "))
 	}
-	switch fromTree := exporter.Formats[i].Tree; {
-	case fromTree && (len(m.Segments) == 0 || m.Initrd != ""):
-		return nil, fmt.Errorf("%s is made of segments: give their directories and no initramfs", format)
-	case !fromTree && (len(m.Segments) > 0 || m.Initrd == ""):
-		return nil, fmt.Errorf("%s is made of an initramfs: give one and no segments", format)
+	if len(m.Segments) == 0 {
+		return nil, errors.New("no segments are given")
 	}
 	if m.Name == "" || filepath.Base(m.Name) != m.Name || strings.HasPrefix(m.Name, ".") {
 		return nil, fmt.Errorf("name %q cannot be the start of a file name", m.Name)
@@ -78,15 +73,26 @@ func Write(format string, m Machine, out string, warn func(string)) ([]string, e
 	return files, nil
 }
 
-// copyFile copies the file from to the file name.
-func copyFile(name, from string) error {
-	return output.File(name, func(f *os.File) error {
-		src, err := os.Open(from)
-		if err != nil {
-			return err
+// writeImage makes a file with the content of an image.
+func writeImage(name string, image sparse.Image) error {
+	return output.File(name, image.WriteFile)
+}
+
+// initrd opens the parts of the initramfs.
+func (m Machine) initrd(opened *sparse.Files) ([]sparse.Image, error) {
+	parts, err := segment.Initrd(m.Ucode, m.Segments)
+	if err != nil {
+		return nil, err
+	}
+	var images []sparse.Image
+	for _, p := range parts {
+		image := sparse.Bytes(p.Data)
+		if p.File != "" {
+			if image, err = opened.Open(p.File); err != nil {
+				return nil, err
+			}
 		}
-		defer src.Close()
-		_, err = io.Copy(f, src)
-		return err
-	})
+		images = append(images, image.Pad(segment.PartAlignment))
+	}
+	return images, nil
 }

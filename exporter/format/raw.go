@@ -3,15 +3,15 @@ package format
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
 	"github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/output"
+	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
-// raw writes NAME.raw, a disk for BIOS and UEFI.
+// raw writes NAME.raw, a disk for BIOS and UEFI, and its map if wanted.
 func raw(m Machine, out string, warn func(string)) ([]string, error) {
 	if m.Architecture != "amd64" {
 		return nil, fmt.Errorf("there is no disk for %s yet: use kernel+initrd", m.Architecture)
@@ -23,33 +23,26 @@ func raw(m Machine, out string, warn func(string)) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	var opened sparse.Files
+	defer opened.Close()
 	contents := disk.Contents{Cmdline: m.Cmdline}
-	if contents.Kernel, err = blob(m.Kernel); err != nil {
+	if contents.Kernel, err = opened.Open(m.Kernel); err != nil {
 		return nil, err
 	}
-	if contents.Initrd, err = blob(m.Initrd); err != nil {
+	if contents.Initrd, err = m.initrd(&opened); err != nil {
 		return nil, err
 	}
 	d, err := disk.New(contents, loaders, m.Size, m.Time)
 	if err != nil {
 		return nil, err
 	}
-	if bios := d.BIOSCmdline(); bios != m.Cmdline {
-		warn("under BIOS, GRUB passes the kernel command line on as: " + bios)
+	if d.BIOSCmdline != m.Cmdline {
+		warn("under BIOS, GRUB passes the kernel command line on as: " + d.BIOSCmdline)
 	}
-	name := filepath.Join(out, m.Name+".raw")
-	return []string{name}, output.File(name, func(f *os.File) error {
-		if err := f.Truncate(d.Size()); err != nil {
-			return err
-		}
-		return d.Write(f)
-	})
-}
-
-func blob(name string) (disk.Blob, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return disk.Blob{}, err
+	files := []string{filepath.Join(out, m.Name+".raw")}
+	if err := writeImage(files[0], d.Image); err != nil || !m.Map {
+		return files, err
 	}
-	return disk.Blob{Size: info.Size(), Open: func() (io.ReadCloser, error) { return os.Open(name) }}, nil
+	files = append(files, files[0]+".map")
+	return files, output.File(files[1], func(f *os.File) error { return d.Map().Write(f) })
 }

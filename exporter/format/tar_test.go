@@ -19,7 +19,7 @@ func machine(t *testing.T, tree bool) Machine {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range map[string]string{
-		"kernel": "bzImage", "initrd": "07070", "ucode": "ucode",
+		"kernel": "bzImage", "ucode": "ucode",
 		"spec": `[{"path":"etc","type":"dir","mode":493},{"path":"etc/f","type":"file","mode":256,"contents":"YQ=="}]`,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
@@ -27,11 +27,11 @@ func machine(t *testing.T, tree bool) Machine {
 		}
 	}
 	m := Machine{Name: "m", Kernel: filepath.Join(dir, "kernel"), Cmdline: "quiet", Architecture: "amd64", Time: time.Unix(exporter.Epoch, 0)}
-	if !tree {
-		m.Initrd = filepath.Join(dir, "initrd")
-		return m
+	packer := segment.Packer{Out: dir, Archive: segment.CPIO, Compression: segment.Compression{Algorithm: "none"}}
+	if tree {
+		packer.Archive = segment.Tar
 	}
-	if err := (segment.Packer{Out: dir, Archive: segment.Tar}).Entries(filepath.Join(dir, "spec"), ""); err != nil {
+	if err := packer.Entries(filepath.Join(dir, "spec"), ""); err != nil {
 		t.Fatal(err)
 	}
 	m.Segments, m.Ucode = []segment.Dir{segment.ParseDir(dir)}, filepath.Join(dir, "ucode")

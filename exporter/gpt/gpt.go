@@ -13,10 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"math"
 	"strings"
 	"unicode/utf16"
+
+	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
 // SectorSize in bytes of the disks that this package knows.
@@ -48,6 +49,9 @@ var (
 	TypeBIOSBoot = MustParse("21686148-6449-6E6F-744E-656564454649")
 	// TypeESP is the EFI system partition (UEFI 2.10, table 5.7).
 	TypeESP = MustParse("C12A7328-F81F-11D2-BA4B-00A0C93EC93B")
+	// TypeData is for file systems of Windows and those that are for all
+	// (UEFI 2.10, table 5.7, does not name it; it is Microsoft's).
+	TypeData = MustParse("EBD0A0A2-B9E5-4433-87C0-68B6B72699C7")
 )
 
 // MustParse reads the usual text form and panics if it is wrong.
@@ -96,15 +100,16 @@ type Table struct {
 	BootCode   []byte // for the protective MBR, up to BootCodeSize bytes
 }
 
-// Write writes both copies of the table and the protective MBR to w. What lies
-// between the copies is left alone. It fails if a partition lies outside the
-// usable sectors or overlaps with another.
-func (t Table) Write(w io.WriterAt) error {
+// Image gives both copies of the table and the protective MBR, as an image of
+// the disk. It fails if a partition lies outside the usable sectors or overlaps
+// with another.
+func (t Table) Image() (sparse.Image, error) {
 	if err := t.check(); err != nil {
-		return err
+		return sparse.Image{}, err
 	}
 	array := t.array()
 	backup := t.Sectors - 1
+	var runs []sparse.Run
 	for _, part := range []struct {
 		sector uint64
 		data   []byte
@@ -115,11 +120,9 @@ func (t Table) Write(w io.WriterAt) error {
 		{backup - arraySectors, array},
 		{backup, t.header(backup, 1, backup-arraySectors, array)},
 	} {
-		if _, err := w.WriteAt(part.data, int64(part.sector)*SectorSize); err != nil {
-			return err
-		}
+		runs = append(runs, sparse.Bytes(part.data).At(int64(part.sector)*SectorSize)...)
 	}
-	return nil
+	return sparse.New(int64(t.Sectors)*SectorSize, runs, nil)
 }
 
 func (t Table) check() error {

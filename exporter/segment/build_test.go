@@ -277,7 +277,24 @@ func segmentDir(t *testing.T, c, path, content, database string) Dir {
 	return ParseDir(dir)
 }
 
-func TestJoin(t *testing.T) {
+// initrd gives the bytes of an initramfs.
+func initrd(t *testing.T, ucode string, dirs []Dir) []byte {
+	t.Helper()
+	parts, err := Initrd(ucode, dirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []byte
+	for _, p := range parts {
+		if p.File != "" {
+			p.Data = []byte(read(t, p.File))
+		}
+		all = append(append(all, p.Data...), make([]byte, -len(p.Data)&(PartAlignment-1))...)
+	}
+	return all
+}
+
+func TestInitrd(t *testing.T) {
 	tool(t, "cpio", "cpio")
 	tool(t, "zstd", "zstd")
 	for _, c := range []string{"zstd", "gzip", "none"} {
@@ -288,15 +305,12 @@ func TestJoin(t *testing.T) {
 				segmentDir(t, c, "b", "2", "P:busybox\n"),
 				segmentDir(t, c, "c", "3", ""),
 			}
-			var b bytes.Buffer
-			if err := Join(&b, ucode, dirs); err != nil {
-				t.Fatal(err)
-			}
-			rest := b.Bytes()
+			initrd := initrd(t, ucode, dirs)
+			rest := initrd
 			next := func(part string) {
 				t.Helper()
 				if !bytes.HasPrefix(rest, []byte(part)) {
-					t.Fatalf("at %d: not the expected part", b.Len()-len(rest))
+					t.Fatalf("at %d: not the expected part", len(initrd)-len(rest))
 				}
 				rest = rest[len(part):]
 			}
@@ -320,23 +334,19 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-func TestJoinWithoutExtras(t *testing.T) {
+func TestInitrdWithoutExtras(t *testing.T) {
 	one := segmentDir(t, "none", "a", "1", "P:musl\n")
-	var b bytes.Buffer
-	if err := Join(&b, filepath.Join(t.TempDir(), "missing"), []Dir{one}); err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != read(t, one.Path, FileName) {
+	if initrd := initrd(t, filepath.Join(t.TempDir(), "missing"), []Dir{one}); string(initrd) != read(t, one.Path, FileName) {
 		t.Error("a single segment was changed")
 	}
-	if err := Join(&b, "", []Dir{{Path: t.TempDir()}}); err == nil || !strings.Contains(err.Error(), "names: no such file") {
+	if _, err := Initrd("", []Dir{{Path: t.TempDir()}}); err == nil || !strings.Contains(err.Error(), "names: no such file") {
 		t.Errorf("missing segment: error %v", err)
 	}
 }
 
 // Extended attributes come in a segment of their own: those that files have when
 // all segments lie over each other.
-func TestJoinKeepsXattrs(t *testing.T) {
+func TestInitrdKeepsXattrs(t *testing.T) {
 	tool(t, "cpio", "cpio")
 	with := func(path string, xattrs map[string]string) tree.Entry {
 		e := tree.NewFile(path, 0o755, path)
@@ -353,12 +363,9 @@ func TestJoinKeepsXattrs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var b bytes.Buffer
-	if err := Join(&b, "", dirs); err != nil {
-		t.Fatal(err)
-	}
-	rest := bytes.TrimPrefix(b.Bytes(), []byte(read(t, dirs[0].Path, FileName)+read(t, dirs[1].Path, FileName)))
-	if len(rest) == b.Len() {
+	initrd := initrd(t, "", dirs)
+	rest := bytes.TrimPrefix(initrd, []byte(read(t, dirs[0].Path, FileName)+read(t, dirs[1].Path, FileName)))
+	if len(rest) == len(initrd) {
 		t.Fatal("the segments do not come first")
 	}
 	out := t.TempDir()
@@ -368,7 +375,7 @@ func TestJoinKeepsXattrs(t *testing.T) {
 	}
 }
 
-func TestJoinRefusesConflicts(t *testing.T) {
+func TestInitrdRefusesConflicts(t *testing.T) {
 	init := Dir{Name: "init[0]", Path: t.TempDir()}
 	kernel := Dir{Name: "kernel", Path: t.TempDir()}
 	for dir, entries := range map[string][]tree.Entry{
@@ -381,7 +388,7 @@ func TestJoinRefusesConflicts(t *testing.T) {
 	}
 	want := "lib/modules of kernel lies below lib, which is a symlink to usr/lib in init[0]: put it at usr/lib/modules"
 	for _, dirs := range [][]Dir{{init, kernel}, {kernel, init}} {
-		if err := Join(io.Discard, "", dirs); err == nil || err.Error() != want {
+		if _, err := Initrd("", dirs); err == nil || err.Error() != want {
 			t.Errorf("error %v\nwant  %s", err, want)
 		}
 	}
@@ -417,7 +424,7 @@ func FuzzNames(f *testing.F) {
 	})
 }
 
-// The database of an init image is kept for Join; that of others is not.
+// The database of an init image is kept for Initrd; that of others is not.
 func TestPackKeepsDatabase(t *testing.T) {
 	image := files(t, map[string]string{apkDatabase: "P:musl\n"})
 	for rules, want := range map[Rules]bool{RulesInit: true, RulesContainer: false, RulesVolume: false, RulesNone: false} {

@@ -8,12 +8,12 @@
 // between them (Linux, Documentation/driver-api/early-userspace/
 // buffer-format.rst). A cpio segment is one of them: one newc archive that ends in
 // its trailer, one compression frame, padded with NULs to a multiple of 4
-// bytes. Join puts segments after each other; a later segment overrides files
+// bytes. Initrd puts segments after each other; a later segment overrides files
 // and attributes of an earlier one and removes nothing.
 //
 // Entries are sorted, inodes numbered from 1 and times are 0, so a segment
 // depends on nothing but what it holds. Extended attributes, for which newc has no
-// place, are noted beside a cpio segment, for Join. Tar segments are not compressed
+// place, are noted beside a cpio segment, for Initrd. Tar segments are not compressed
 // and hold everything; Tree puts them together.
 package segment
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/gpt"
+	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
 func save(t testing.TB, data []byte) string {
@@ -104,15 +105,6 @@ func program(machine uint16) []byte {
 	return pe
 }
 
-type writerAt struct {
-	data   []byte
-	offset int64
-}
-
-func (w writerAt) WriteAt(p []byte, at int64) (int, error) {
-	return copy(w.data[w.offset+at:], p), nil
-}
-
 // gptDisk is a disk of 64 MiB with the partitions of a hybrid one.
 func gptDisk(t testing.TB, code []byte, files map[string][]byte) []byte {
 	t.Helper()
@@ -120,23 +112,30 @@ func gptDisk(t testing.TB, code []byte, files map[string][]byte) []byte {
 	data := make([]byte, sectors*512)
 	var list []fat.File
 	for name, content := range files {
-		list = append(list, fat.File{Path: name, Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
-			return io.NopCloser(bytes.NewReader(content)), nil
-		}})
+		list = append(list, fat.File{Path: name, Parts: []fat.Part{{Content: sparse.Bytes(content)}}})
 	}
 	volume, err := fat.New((espLast-espFirst+1)*512, list, fat.Options{Label: "ESP", Offset: espFirst})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := volume.Write(writerAt{data, espFirst * 512}); err != nil {
+	esp, err := volume.Image(0)
+	if err != nil {
 		t.Fatal(err)
 	}
-	table := gpt.Table{Sectors: sectors, BootCode: code, ID: gpt.Derive("disk", nil), Partitions: []gpt.Partition{
+	if _, err := esp.ReadAt(data[espFirst*512:(espLast+1)*512], 0); err != nil {
+		t.Fatal(err)
+	}
+	table, err := gpt.Table{Sectors: sectors, BootCode: code, ID: gpt.Derive("disk", nil), Partitions: []gpt.Partition{
 		{Type: gpt.TypeBIOSBoot, ID: gpt.Derive("bios", nil), First: 2048, Last: 4095, Name: "bios"},
 		{Type: gpt.TypeESP, ID: gpt.Derive("esp", nil), First: espFirst, Last: espLast, Name: "esp"},
-	}}
-	if err := table.Write(writerAt{data, 0}); err != nil {
+	}}.Image()
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, r := range table.Runs {
+		if _, err := r.Data.ReadAt(data[r.Offset:r.End()], 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return data
 }

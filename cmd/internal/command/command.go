@@ -35,8 +35,7 @@ func run(commands []Command, args []string) error {
 		}
 		names = append(names, c.Name)
 	}
-	last := len(names) - 1
-	return fmt.Errorf("the first argument must be %s or %s", strings.Join(names[:last], ", "), names[last])
+	return fmt.Errorf("the first argument must be one of: %s", strings.Join(names, ", "))
 }
 
 // Flags is a flag.FlagSet whose errors are returned, not printed.

@@ -1,10 +1,10 @@
 package segment
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -16,7 +16,7 @@ import (
 // Names of the files in a segment's directory.
 const (
 	FileName = "segment"
-	// NamesName lists what is in a cpio segment, for Join.
+	// NamesName lists what is in a cpio segment, for Initrd.
 	NamesName = "names"
 	// APKName holds the package database of an init image, to be merged.
 	APKName = "apk-installed"
@@ -36,8 +36,19 @@ func APKDatabase(entries []tree.Entry) (tree.Entry, bool) {
 	return tree.Entry{}, false
 }
 
-// Join writes to w the initramfs that cpio segments make, in their order. A
-// microcode archive goes first and uncompressed, as the kernel wants it (Linux,
+// Part is a part of an initramfs: the content of a file, or data.
+type Part struct {
+	File string // name
+	Data []byte
+}
+
+// PartAlignment is what parts of an initramfs start at multiples of, in bytes.
+const PartAlignment = alignment
+
+// Initrd gives the parts of the initramfs that cpio segments make, in their
+// order: the initramfs is these after each other, each at a multiple of
+// PartAlignment, with any number of NULs between them. A microcode archive goes
+// first and uncompressed, as the kernel wants it (Linux,
 // Documentation/arch/x86/microcode.rst); ucode is its file name, "" or a
 // missing file for none.
 //
@@ -48,63 +59,70 @@ func APKDatabase(entries []tree.Entry) (tree.Entry, bool) {
 // file XattrsList. They are those that files have when all segments lie over each
 // other.
 //
-// Join fails where tree.Merge does: the kernel would unpack one of the segments
+// Initrd fails where tree.Merge does: the kernel would unpack one of the segments
 // in part, without a word.
-func Join(w io.Writer, ucode string, segments []Dir) error {
+func Initrd(ucode string, segments []Dir) ([]Part, error) {
 	xattrs, err := mergeNames(segments)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var parts []Part
 	if ucode != "" {
-		err := appendFile(w, ucode)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("microcode: %w", err)
+		switch _, err := os.Stat(ucode); {
+		case err == nil:
+			parts = append(parts, Part{File: ucode})
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, fmt.Errorf("microcode: %w", err)
 		}
 	}
 	databases, err := findDatabases(segments)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, segment := range segments {
 		name := filepath.Join(segment.Path, FileName)
-		if err := appendFile(w, name); err != nil {
-			return err
-		}
+		parts = append(parts, Part{File: name})
 		if databases.mergedAfter(i) {
 			merged, err := databases.merge()
 			if err != nil {
-				return err
+				return nil, err
 			}
-			if err := writeLike(w, name, merged); err != nil {
-				return err
+			part, err := generated(name, merged)
+			if err != nil {
+				return nil, err
 			}
+			parts = append(parts, part)
 		}
 		if i == len(segments)-1 && len(xattrs) > 0 {
 			list, err := json.Marshal(xattrs) // sorts its keys
 			if err != nil {
-				return err
+				return nil, err
 			}
 			dir := tree.NewDir(path.Dir(XattrsList))
 			dir.Mode = 0o700
-			if err := writeLike(w, name, dir, tree.NewFile(XattrsList, 0o600, string(list))); err != nil {
-				return err
+			part, err := generated(name, dir, tree.NewFile(XattrsList, 0o600, string(list)))
+			if err != nil {
+				return nil, err
 			}
+			parts = append(parts, part)
 		}
 	}
-	return nil
+	return parts, nil
 }
 
 // XattrsList is a JSON object: path to name to value, in base64. Slipway's init
 // sets them and removes the directory before the root becomes read-only.
 const XattrsList = ".xattrs/list.json"
 
-// writeLike writes a segment that is compressed as the one in a file is.
-func writeLike(w io.Writer, name string, entries ...tree.Entry) error {
+// generated is a segment that is compressed as the one in a file is.
+func generated(name string, entries ...tree.Entry) (Part, error) {
 	compression, err := detect(name)
 	if err != nil {
-		return err
+		return Part{}, err
 	}
-	return Write(w, entries, compression)
+	var b bytes.Buffer
+	err = Write(&b, entries, compression)
+	return Part{Data: b.Bytes()}, err
 }
 
 // mergeNames makes sure that the segments can be unpacked over each other, and
@@ -170,19 +188,4 @@ func (d databases) merge() (tree.Entry, error) {
 		merged = append(append(merged, data...), "\n\n"...)
 	}
 	return tree.NewFile(apkDatabase, 0o644, string(merged)), nil
-}
-
-// appendFile copies a file, which the kernel needs aligned, to w.
-func appendFile(w io.Writer, name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	n, err := io.Copy(w, f)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(make([]byte, -n&(alignment-1)))
-	return err
 }
