@@ -30,9 +30,9 @@ test: images
 lint:
 	hack/lint
 
-## bench: benchmarks of the parts
-bench:
-	go test -run '^$$' -bench . -benchmem ./...
+## bench: time builds beside what no build can beat; BENCH='-run REGEXP -count N' measures a part, JSON=1 prints JSON
+bench: images
+	go run ./hack/bench $(BENCH)
 
 ## stack: buildkitd, registry and buildx builder on loopback
 stack:

@@ -1,0 +1,301 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// setup is a buildkitd of the benchmark's own, with the images of its machine.
+type setup struct {
+	*results
+	dir      string // for its files, absolute
+	registry string
+	builder  string // of docker buildx
+	slipway  string // the program
+	daemon   *exec.Cmd
+	images   images
+}
+
+func newBench(ctx context.Context, r *results) (*setup, error) {
+	dir, err := filepath.Abs(".stack/bench")
+	if err != nil {
+		return nil, err
+	}
+	b := &setup{results: r, dir: dir, slipway: filepath.Join(dir, "slipway"), builder: os.Getenv("BUILDX_BUILDER") + "-bench"}
+	b.registry, _, _ = strings.Cut(os.Getenv("REGISTRY"), "/")
+	if b.registry == "" {
+		return nil, fmt.Errorf("REGISTRY is not set: use make bench")
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "floor/files"), 0o755); err != nil {
+		return nil, err
+	}
+	const dockerfile = "FROM scratch\nCOPY files /\n"
+	if err := os.WriteFile(filepath.Join(dir, "floor/Dockerfile"), []byte(dockerfile), 0o644); err != nil {
+		return nil, err
+	}
+	if err := run(ctx, "go", "build", "-o", b.slipway, "./cmd/slipway"); err != nil {
+		return nil, err
+	}
+	if b.images, err = makeImages(ctx, b.registry); err != nil {
+		return nil, err
+	}
+	if err := b.fresh(ctx); err != nil {
+		return nil, err
+	}
+	_ = run(ctx, "docker", "buildx", "rm", b.builder)
+	return b, run(ctx, "docker", "buildx", "create", "--name", b.builder, "--driver", "remote", b.address())
+}
+
+func (b *setup) address() string { return "unix://" + filepath.Join(b.dir, "buildkitd.sock") }
+
+// close ends the daemon and removes what it has.
+func (b *setup) close() {
+	b.stop()
+	_ = run(context.Background(), "docker", "buildx", "rm", b.builder)
+	_ = os.RemoveAll(b.dir)
+}
+
+func (b *setup) stop() {
+	if b.daemon != nil {
+		_ = b.daemon.Process.Signal(os.Interrupt)
+		_ = b.daemon.Wait()
+	}
+}
+
+// fresh starts a buildkitd, set up as that of the stack, that has nothing in its cache.
+func (b *setup) fresh(ctx context.Context) error {
+	b.stop()
+	if err := os.RemoveAll(filepath.Join(b.dir, "buildkitd")); err != nil {
+		return err
+	}
+	stack := filepath.Dir(b.dir)
+	config, err := os.ReadFile(filepath.Join(stack, "buildkitd.config"))
+	if err != nil {
+		return fmt.Errorf("%w: is the stack up?", err)
+	}
+	config = bytes.ReplaceAll(config, []byte(stack+"/buildkitd"), []byte(b.dir+"/buildkitd"))
+	name := filepath.Join(b.dir, "buildkitd.config")
+	if err := os.WriteFile(name, config, 0o644); err != nil {
+		return err
+	}
+	log, err := os.Create(filepath.Join(b.dir, "buildkitd.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	b.daemon = exec.CommandContext(ctx, filepath.Join(stack, "bin/buildkitd"), "--config", name)
+	b.daemon.Stdout, b.daemon.Stderr = log, log
+	if err := b.daemon.Start(); err != nil {
+		return err
+	}
+	for range 200 {
+		if err = run(ctx, filepath.Join(stack, "bin/buildctl"), "--addr", b.address(), "debug", "workers"); err == nil {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return fmt.Errorf("buildkitd does not answer: %w", err)
+}
+
+// client is a way to build.
+type client struct {
+	name   string
+	build  func(b *setup, format, compression string) []string
+	export func(b *setup) []string // of the floor
+}
+
+var clients = []client{
+	{
+		name: "buildx",
+		build: func(b *setup, format, compression string) []string {
+			return []string{"docker", "buildx", "build", "--builder", b.builder, "--progress=quiet", "-f", b.file("machine.yml"), "--target", format,
+				"--build-arg", "COMPRESSION=" + compression, "-o", b.file("out"), b.file("context")}
+		},
+		export: func(b *setup) []string {
+			return []string{"docker", "buildx", "build", "--builder", b.builder, "--progress=quiet", "-o", b.file("floor/out"), b.file("floor")}
+		},
+	},
+	{
+		name: "slipway",
+		build: func(b *setup, format, compression string) []string {
+			return []string{b.slipway, "build", "--builder", b.address(), "--progress=quiet", "--format", format,
+				"--build-arg", "COMPRESSION=" + compression, "-o", b.file("out"), b.file("machine.yml"), b.file("context")}
+		},
+		export: func(b *setup) []string {
+			return []string{filepath.Join(filepath.Dir(b.dir), "bin/buildctl"), "--addr", b.address(), "build", "--progress=quiet",
+				"--frontend", "dockerfile.v0", "--local", "context=" + b.file("floor"), "--local", "dockerfile=" + b.file("floor"),
+				"--output", "type=local,dest=" + b.file("floor/out")}
+		},
+	},
+}
+
+var (
+	formats      = []string{"kernel+initrd", "raw"}
+	compressions = []string{"zstd", "gzip"}
+)
+
+// round measures each case of the machine once.
+func (b *setup) round(ctx context.Context) error {
+	for _, compression := range compressions {
+		if err := b.plain(ctx, compression); err != nil {
+			return err
+		}
+		for _, format := range formats {
+			for _, c := range clients {
+				if err := b.machine(ctx, c, format, compression); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// machine measures a machine's builds, from an empty cache on.
+func (b *setup) machine(ctx context.Context, c client, format, compression string) error {
+	name := func(what string) string { return strings.Join([]string{c.name, format, compression, what}, "/") }
+	if !b.wants(name("cold"), name("unchanged"), name("yaml"), name("service"), name("kernel"), name("export")) {
+		return nil
+	}
+	build := func() error { return run(ctx, c.build(b, format, compression)...) }
+	change := func(what string, change func() error) error {
+		if !b.wants(name(what)) {
+			return nil
+		}
+		if err := change(); err != nil {
+			return err
+		}
+		return b.time(name(what), build)
+	}
+
+	if err := b.images.tag(ctx, 0, 0); err != nil {
+		return err
+	}
+	if err := b.yaml(b.images.yaml); err != nil {
+		return err
+	}
+	if err := b.fresh(ctx); err != nil {
+		return err
+	}
+	if !b.wants(name("cold")) {
+		if err := build(); err != nil {
+			return err
+		}
+	}
+	if err := b.time(name("cold"), build); err != nil {
+		return err
+	}
+	if b.wants(name("export")) {
+		if err := b.exported(ctx, c); err != nil {
+			return err
+		}
+	}
+	if err := b.time(name("export"), func() error { return run(ctx, c.export(b)...) }); err != nil {
+		return err
+	}
+	if err := b.time(name("unchanged"), build); err != nil {
+		return err
+	}
+	if err := change("yaml", func() error {
+		return b.yaml(strings.Replace(b.images.yaml, "/var/config/ssh/authorized_keys:", "/var/config/ssh/keys:", 1))
+	}); err != nil {
+		return err
+	}
+	if err := change("service", func() error { return b.images.tag(ctx, 1, 0) }); err != nil {
+		return err
+	}
+	return change("kernel", func() error { return b.images.tag(ctx, 1, 1) })
+}
+
+// exported builds what the floor of an export sends: files of the same sizes as those of the machine.
+func (b *setup) exported(ctx context.Context, c client) error {
+	if err := os.RemoveAll(b.file("floor/files")); err != nil {
+		return err
+	}
+	if err := os.CopyFS(b.file("floor/files"), os.DirFS(b.file("out"))); err != nil {
+		return err
+	}
+	return run(ctx, c.export(b)...)
+}
+
+func (b *setup) file(name string) string { return filepath.Join(b.dir, name) }
+
+// yaml writes the machine and clears its output.
+func (b *setup) yaml(text string) error {
+	if err := os.RemoveAll(b.file("out")); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.file("context"), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(b.file("machine.yml"), []byte("# syntax=slipwaybuild/slipway:1\n# check=skip=all\n"+text), 0o644)
+}
+
+// sizes are the numbers of components of the machines that are measured.
+var sizes = []int{10, 50, 200, 500}
+
+// scale measures machines of many small components.
+func (b *setup) scale(ctx context.Context, count int) error {
+	for _, size := range sizes {
+		name := func(c client, what string) string { return fmt.Sprintf("%s/%d components/%s", c.name, size, what) }
+		var wanted bool
+		for _, c := range clients {
+			wanted = wanted || b.wants(name(c, "cold"), name(c, "unchanged"), name(c, "service"))
+		}
+		if !wanted {
+			continue
+		}
+		if err := b.images.tagSmall(ctx, b.registry, size, 0); err != nil {
+			return err
+		}
+		if err := b.yaml(smallYAML(size)); err != nil {
+			return err
+		}
+		if err := b.fresh(ctx); err != nil {
+			return err
+		}
+		version := 0
+		for i, c := range clients {
+			build := func() error { return run(ctx, c.build(b, "kernel+initrd", "zstd")...) }
+			what := "cold" // for the first client
+			if i > 0 || !b.wants(name(c, what)) {
+				if err := build(); err != nil {
+					return err
+				}
+			} else if err := b.time(name(c, what), build); err != nil {
+				return err
+			}
+			for range count {
+				if err := b.time(name(c, "unchanged"), build); err != nil {
+					return err
+				}
+				version++
+				if err := b.images.tagSmall(ctx, b.registry, 1, version); err != nil {
+					return err
+				}
+				if err := b.time(name(c, "service"), build); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// run runs a program. What it prints is part of the error.
+func run(ctx context.Context, args ...string) error {
+	out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
