@@ -271,7 +271,9 @@ func TestParentEncryption(t *testing.T) {
 	t.Parallel()
 	fake := awstest.Start(t, awstest.Knobs{})
 	const key = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-4333-8444-"
-	base := func(o ami.Options) string { return mustPublish(t, fake.URL(), write(t, content(1, 6)), o).Images[0].Snapshot }
+	base := func(o ami.Options) string {
+		return mustPublish(t, fake.URL(), write(t, content(1, 6)), o).Images[0].Snapshot
+	}
 	plain := base(ami.Options{Name: "plain"})
 	encrypted := base(ami.Options{Name: "encrypted", Encrypt: true})
 	keyed := base(ami.Options{Name: "keyed", KMSKey: key + "000000000001"})

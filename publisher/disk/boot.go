@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 )
 
 // Machine is a processor architecture, as EC2 calls it.
@@ -105,6 +106,7 @@ type partition struct {
 	first, end int64 // bytes
 	esp        bool
 	bios       bool // something for the boot code of the first sector
+	other      bool // neither EFI system partition nor made for boot code alone
 }
 
 func (d *Disk) bootMBR(table []byte, code bool) (Boot, error) {
@@ -117,7 +119,7 @@ func (d *Disk) bootMBR(table []byte, code bool) (Boot, error) {
 			return Boot{}, fmt.Errorf("%s is not a whole disk: its GUID partition table is missing; build it again", d.Name)
 		}
 		if size > 0 {
-			partitions = append(partitions, partition{first, first + size, entry[4] == typeESP, entry[0] == 0x80})
+			partitions = append(partitions, partition{first, first + size, entry[4] == typeESP, entry[0] == 0x80, entry[4] != typeESP})
 		}
 	}
 	return d.boot(partitions, code)
@@ -165,6 +167,7 @@ func (d *Disk) bootGPT(header []byte, code bool) (Boot, error) {
 			// attribute 2 is "legacy BIOS bootable"
 			bios: bytes.Equal(entry[:16], guidBIOSBoot) || entry[48]&4 != 0,
 		}
+		p.other = !p.esp && !bytes.Equal(entry[:16], guidBIOSBoot)
 		if p.first < 0 || p.end > d.Size || p.end <= p.first {
 			return broken(fmt.Sprintf("partition %d reaches behind the end of the disk", i+1))
 		}
@@ -184,11 +187,19 @@ func (d *Disk) boot(partitions []partition, code bool) (Boot, error) {
 		if !p.esp {
 			continue
 		}
-		machines, err := loaders(io.NewSectionReader(d, p.first, p.end-p.first))
+		esp, err := openFAT(io.NewSectionReader(d, p.first, p.end-p.first))
+		if err != nil {
+			boot.Warnings = append(boot.Warnings, fmt.Sprintf("the EFI system partition cannot be read: %v", err))
+			continue
+		}
+		machines, err := loaders(esp)
 		if err != nil {
 			boot.Warnings = append(boot.Warnings, fmt.Sprintf("the EFI system partition cannot be read: %v", err))
 		}
 		boot.UEFI = append(boot.UEFI, machines...)
+		if !slices.ContainsFunc(partitions, func(p partition) bool { return p.other }) {
+			boot.Warnings = append(boot.Warnings, missingDrivers(esp)...)
+		}
 	}
 	return boot, nil
 }
@@ -205,11 +216,7 @@ var loaderNames = []struct {
 }
 
 // loaders finds boot loaders on an EFI system partition.
-func loaders(r io.ReaderAt) ([]Machine, error) {
-	fs, err := openFAT(r)
-	if err != nil {
-		return nil, err
-	}
+func loaders(fs *fatReader) ([]Machine, error) {
 	dir, err := fs.lookup(fs.root, "EFI        ", true)
 	if err == nil {
 		dir, err = fs.lookup(dir, "BOOT       ", true)
@@ -230,7 +237,7 @@ func loaders(r io.ReaderAt) ([]Machine, error) {
 			return machines, err
 		}
 		head := make([]byte, sector)
-		if _, err := r.ReadAt(head, fs.offset(file)); err != nil {
+		if _, err := fs.r.ReadAt(head, fs.offset(file)); err != nil {
 			return machines, err
 		}
 		if pe := binary.LittleEndian.Uint32(head[60:]); string(head[:2]) != "MZ" || pe > sector-6 ||

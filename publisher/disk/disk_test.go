@@ -125,19 +125,25 @@ func gptDisk(t testing.TB, code []byte, files map[string][]byte) []byte {
 	if _, err := esp.ReadAt(data[espFirst*512:(espLast+1)*512], 0); err != nil {
 		t.Fatal(err)
 	}
-	table, err := gpt.Table{Sectors: sectors, BootCode: code, ID: gpt.Derive("disk", nil), Partitions: []gpt.Partition{
+	writeTable(t, data, gpt.Table{Sectors: sectors, BootCode: code, ID: gpt.Derive("disk", nil), Partitions: []gpt.Partition{
 		{Type: gpt.TypeBIOSBoot, ID: gpt.Derive("bios", nil), First: 2048, Last: 4095, Name: "bios"},
 		{Type: gpt.TypeESP, ID: gpt.Derive("esp", nil), First: espFirst, Last: espLast, Name: "esp"},
-	}}.Image()
+	}})
+	return data
+}
+
+// writeTable writes a partition table over a disk.
+func writeTable(t testing.TB, data []byte, table gpt.Table) {
+	t.Helper()
+	image, err := table.Image()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range table.Runs {
+	for _, r := range image.Runs {
 		if _, err := r.Data.ReadAt(data[r.Offset:r.End()], 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return data
 }
 
 func TestBoot(t *testing.T) {
@@ -236,8 +242,23 @@ func TestFATs(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer file.Close()
-			if found, err := loaders(file); err != nil || !slices.Equal(found, []Machine{ARM}) {
+			fs, err := openFAT(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found, err := loaders(fs); err != nil || !slices.Equal(found, []Machine{ARM}) {
 				t.Errorf("got %v, %v", found, err)
+			}
+			at, err := fs.file("/efi/boot/bootaa64.efi")
+			if err != nil {
+				t.Fatal(err)
+			}
+			content, err := fs.open(at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(content); err != nil || !bytes.Equal(got, program(0xaa64)) {
+				t.Errorf("read %d bytes, %v", len(got), err)
 			}
 		})
 	}
@@ -249,7 +270,13 @@ func FuzzLoaders(f *testing.F) {
 	f.Fuzz(func(t *testing.T, head []byte) {
 		data := bytes.Clone(esp[:4<<20])
 		copy(data, head)
-		_, _ = loaders(bytes.NewReader(data)) // must neither panic nor go on forever
+		fs, err := openFAT(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		// Neither may panic nor go on forever.
+		_, _ = loaders(fs)
+		_ = missingDrivers(fs)
 	})
 }
 

@@ -1,0 +1,288 @@
+package disk
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"debug/pe"
+	"encoding/binary"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/slipway-build/slipway/exporter/cpio"
+	"github.com/slipway-build/slipway/exporter/gpt"
+)
+
+const (
+	release = "6.1.0-7-cloud-amd64"
+	builtin = "lib/modules/" + release + "/modules.builtin"
+	ena     = "lib/modules/" + release + "/kernel/drivers/net/ethernet/amazon/ena/ena.ko"
+	nvme    = "lib/modules/" + release + "/kernel/drivers/nvme/host/nvme.ko"
+)
+
+// bzImage is the start of a kernel for x86_64.
+func bzImage(release string) []byte {
+	kernel := make([]byte, 0x1000)
+	copy(kernel[0x202:], "HdrS")
+	binary.LittleEndian.PutUint16(kernel[0x20e:], 0x800)
+	copy(kernel[0xa00:], release+" (builder@host) #1 SMP")
+	return kernel
+}
+
+type member struct{ path, content string }
+
+func archive(t testing.TB, members ...member) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := cpio.NewWriter(&out)
+	for i, m := range append([]member{{"lib/", ""}}, members...) {
+		h := cpio.Header{Name: m.path, Mode: cpio.TypeFile | 0o644, Size: int64(len(m.content)), Inode: uint32(i + 1), Links: 1}
+		if strings.HasSuffix(m.path, "/") {
+			h.Name, h.Mode = strings.TrimSuffix(m.path, "/"), cpio.TypeDir|0o755
+		}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, m.content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func gzipped(data []byte) []byte {
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	_, _ = w.Write(data)
+	_ = w.Close()
+	return out.Bytes()
+}
+
+func zstded(data []byte) []byte {
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		panic(err)
+	}
+	return w.EncodeAll(data, nil)
+}
+
+// unifiedKernel is a program with a kernel and an initramfs in its sections.
+func unifiedKernel(kernel, initrd []byte) []byte {
+	var out bytes.Buffer
+	out.Write(program(0x8664)[:0x84])
+	binary.Write(&out, binary.LittleEndian, pe.FileHeader{Machine: 0x8664, NumberOfSections: 2})
+	at := uint32(0x400)
+	for _, s := range []struct {
+		name string
+		data []byte
+	}{{".linux", kernel}, {".initrd", initrd}} {
+		h := pe.SectionHeader32{VirtualSize: uint32(len(s.data)), SizeOfRawData: uint32(len(s.data)), PointerToRawData: at}
+		copy(h.Name[:], s.name)
+		binary.Write(&out, binary.LittleEndian, h)
+		at += h.SizeOfRawData
+	}
+	out.Write(make([]byte, 0x400-out.Len()))
+	return slices.Concat(out.Bytes(), kernel, initrd)
+}
+
+// enaLess are the files of a machine whose kernel has NVMe built in, and no ENA.
+var enaLess = []member{{"init", "#!/bin/sh\n"}, {builtin, "kernel/fs/ext4/ext4.ko\nkernel/drivers/nvme/host/nvme.ko\n"}}
+
+func TestMissingDrivers(t *testing.T) {
+	padding := make([]byte, 1000)
+	none := archive(t, member{builtin, "kernel/fs/ext4/ext4.ko\n"})
+	broken := zstded(none)
+	for what, test := range map[string]struct {
+		kernel, initrd []byte
+		want           []string // in the warnings
+	}{
+		"all built in":     {bzImage(release), archive(t, member{builtin, "kernel/drivers/nvme/host/nvme.ko\nx/ena.ko\n"}), nil},
+		"modules":          {bzImage(release), archive(t, member{builtin, "x.ko\n"}, member{ena, "x"}, member{nvme + ".xz", "x"}), nil},
+		"no ENA":           {bzImage(release), archive(t, enaLess...), []string{"ENA"}},
+		"neither":          {bzImage(release), none, []string{"ENA", "NVMe"}},
+		"gzip":             {bzImage(release), gzipped(none), []string{"ENA", "NVMe"}},
+		"zstd":             {bzImage(release), zstded(none), []string{"ENA", "NVMe"}},
+		"segments":         {bzImage(release), slices.Concat(none, padding, zstded(archive(t, member{nvme, "x"})), padding, gzipped(archive(t)), zstded(archive(t, member{"etc/x", "x"})), padding), []string{"ENA"}},
+		"module far":       {bzImage(release), slices.Concat(zstded(none), zstded(none), padding, zstded(archive(t, member{ena, "x"}, member{nvme, "x"}))), nil},
+		"usr":              {bzImage(release), archive(t, member{"usr/" + builtin, "x.ko\n"}), []string{"ENA", "NVMe"}},
+		"no list":          {bzImage(release), archive(t, member{"init", "x"}), nil},
+		"another kernel's": {bzImage("6.2.0"), none, nil},
+		"unknown kernel":   {[]byte("x"), none, nil},
+		"truncated":        {bzImage(release), broken[:len(broken)-8], nil},
+		"text behind":      {bzImage(release), append(bytes.Clone(none), "text"...), nil},
+		"xz":               {bzImage(release), append(bytes.Clone(none), "\xfd7zXZ\x00"...), nil},
+		"empty":            {bzImage(release), nil, nil},
+	} {
+		for form, files := range map[string]map[string][]byte{
+			"entry": {
+				"EFI/BOOT/BOOTX64.EFI": program(0x8664), "kernel": test.kernel, "initrd.img": test.initrd,
+				"loader/entries/slipway.conf": []byte("title Slipway\nlinux /kernel\ninitrd /initrd.img\n"),
+			},
+			"unified": {"EFI/BOOT/BOOTX64.EFI": unifiedKernel(test.kernel, test.initrd)},
+		} {
+			t.Run(what+" "+form, func(t *testing.T) {
+				expectDrivers(t, gptDisk(t, nil, files), test.want)
+			})
+		}
+	}
+}
+
+func expectDrivers(t *testing.T, data []byte, want []string) {
+	t.Helper()
+	boot, err := open(t, save(t, data)).Boot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if boot.Mode(X86) != "uefi" {
+		t.Errorf("does not boot: %+v", boot)
+	}
+	warnings := slices.DeleteFunc(boot.Warnings, func(w string) bool { return !strings.Contains(w, "driver") })
+	if len(warnings) != len(want) {
+		t.Fatalf("got %q, want %q", warnings, want)
+	}
+	for i := range want {
+		if !strings.Contains(warnings[i], "has no driver for "+want[i]) || !strings.Contains(warnings[i], release) {
+			t.Errorf("got %q, want one about %s of %s", warnings[i], want[i], release)
+		}
+	}
+}
+
+// TestDriversElsewhere looks at disks where the drivers could be in another place.
+func TestDriversElsewhere(t *testing.T) {
+	files := map[string][]byte{
+		"EFI/BOOT/BOOTX64.EFI": program(0x8664), "kernel": bzImage(release), "initrd.img": archive(t, enaLess...),
+		"loader/entries/one.conf": []byte("linux /kernel\ninitrd /initrd.img\n"),
+	}
+	data := gptDisk(t, nil, files)
+	writeTable(t, data, gpt.Table{Sectors: uint64(len(data) / 512), ID: gpt.Derive("disk", nil), Partitions: []gpt.Partition{
+		{Type: gpt.Derive("a root filesystem", nil), ID: gpt.Derive("root", nil), First: 2048, Last: 4095, Name: "root"},
+		{Type: gpt.TypeESP, ID: gpt.Derive("esp", nil), First: 4096, Last: 64<<20/512 - 2049, Name: "esp"},
+	}})
+	expectDrivers(t, data, nil)
+
+	files["loader/entries/two.conf"] = []byte("linux /kernel\ninitrd /other.img\n")
+	expectDrivers(t, gptDisk(t, nil, files), nil)
+	delete(files, "loader/entries/two.conf")
+	files["loader/entries/one.conf"] = []byte("linux /kernel\ninitrd /a-name-that-is-long.img\n")
+	expectDrivers(t, gptDisk(t, nil, files), nil)
+}
+
+// TestInitrdsOfOthers reads what cpio, gzip and zstd write.
+func TestInitrdsOfOthers(t *testing.T) {
+	for _, tool := range []string{"cpio", "gzip", "zstd"} {
+		if _, err := exec.LookPath(tool); err != nil && os.Getenv("CI") == "" {
+			t.Skip(err)
+		}
+	}
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "root", filepath.Dir(builtin)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "root", builtin), []byte("kernel/drivers/nvme/host/nvme.ko\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "root", "zeros"), make([]byte, 3<<20), 0o644); err != nil { // a block of one repeated byte
+		t.Fatal(err)
+	}
+	for _, pack := range []string{"cat", "gzip -9", "zstd -1", "zstd -19 --check", "zstd -3 --no-check", "zstd --ultra -22 --long=24"} {
+		cmd := exec.Command("sh", "-c", "find . | cpio --quiet -o -H newc | "+pack)
+		cmd.Dir = filepath.Join(dir, "root")
+		initrd, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s: %v", pack, err)
+		}
+		initrd = slices.Concat(initrd, make([]byte, 5), initrd)
+		if has, err := modules([]io.Reader{bytes.NewReader(initrd)}, release); err != nil || has["ena"] || !has["nvme"] {
+			t.Errorf("%s: found %v, %v", pack, has, err)
+		}
+	}
+}
+
+// TestRealKernel looks into the kernel package of the stack, with its module for ENA and without.
+func TestRealKernel(t *testing.T) {
+	image, err := os.ReadFile("../../.stack/kernel/kernel")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("no kernel: make test gets it: %v", err)
+	}
+	version := kernelVersion(bytes.NewReader(image))
+	if version == "" {
+		t.Fatal("its version is not found")
+	}
+	for _, without := range []string{"", "/ena.ko"} {
+		file, err := os.Open("../../.stack/kernel/kernel.tar")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		var members []member
+		for r := tar.NewReader(file); ; {
+			h, err := r.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h.Typeflag == tar.TypeReg && (without == "" || !strings.HasSuffix(h.Name, without)) {
+				content, err := io.ReadAll(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				members = append(members, member{strings.TrimPrefix(h.Name, "./"), string(content)})
+			}
+		}
+		has, err := modules([]io.Reader{bytes.NewReader(archive(t, members...))}, version)
+		if err != nil || !has["nvme"] || has["ena"] != (without == "") {
+			t.Errorf("%s without %q: found %v, %v", version, without, has, err)
+		}
+	}
+}
+
+func TestKernelVersion(t *testing.T) {
+	arm := make([]byte, 3<<20)
+	copy(arm[0x38:], "ARM\x64")
+	copy(arm[1<<20-5:], "Linux version 6.6.13-linuxkit (root@host) (gcc)\n\x00")
+	for want, kernel := range map[string][]byte{
+		release:           bzImage(release),
+		"6.6.13-linuxkit": arm,
+		"":                bytes.Repeat([]byte("x"), 0x1000),
+	} {
+		if got := kernelVersion(bytes.NewReader(kernel)); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func FuzzInitrd(f *testing.F) {
+	plain := archive(f, enaLess...)
+	for _, seed := range [][]byte{plain, gzipped(plain), zstded(plain), slices.Concat(zstded(plain), make([]byte, 3), gzipped(plain), plain)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		total := 0
+		_ = walkInitrd(bytes.NewReader(data), func(path string, size int64, content io.Reader) bool {
+			if len(path) > maxName {
+				t.Error("a name that is too long")
+			}
+			n, _ := io.Copy(io.Discard, content)
+			if n > size {
+				t.Errorf("%d bytes of %d", n, size)
+			}
+			total++
+			return total < 1000
+		})
+	})
+}
