@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/moby/buildkit/client"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"golang.org/x/sync/errgroup"
 
@@ -30,10 +31,38 @@ func Build(ctx context.Context, c *client.Client, opt Options, display progressu
 	if so.Exports, err = outputs.exports(); err != nil {
 		return nil, err
 	}
+	if err := run(ctx, c, so, display, frontend.Build); err != nil {
+		return nil, err
+	}
+	return outputs.keep()
+}
+
+// Lock looks the images of a machine YAML up and returns its lock: what belongs
+// beside it, under the name that [frontend.LockName] gives.
+func Lock(ctx context.Context, c *client.Client, opt Options, display progressui.Display) ([]byte, error) {
+	so, err := opt.solve()
+	if err != nil {
+		return nil, err
+	}
+	so.FrontendAttrs["requestid"] = frontend.LockRequest
+	so.Internal = true
+	var lock []byte
+	err = run(ctx, c, so, display, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		res, err := frontend.Build(ctx, c)
+		if err == nil {
+			lock = res.Metadata["result.txt"]
+		}
+		return res, err
+	})
+	return lock, err
+}
+
+// run lets BuildKit work for a frontend and shows how.
+func run(ctx context.Context, c *client.Client, so client.SolveOpt, display progressui.Display, build gateway.BuildFunc) error {
 	status := make(chan *client.SolveStatus)
 	var eg errgroup.Group
 	eg.Go(func() error {
-		_, err := c.Build(ctx, so, "", frontend.Build, status)
+		_, err := c.Build(ctx, so, "", build, status)
 		return err
 	})
 	eg.Go(func() error {
@@ -41,8 +70,5 @@ func Build(ctx context.Context, c *client.Client, opt Options, display progressu
 		_, err := display.UpdateFrom(context.WithoutCancel(ctx), status)
 		return err
 	})
-	if err := eg.Wait(); err != nil {
-		return nil, err
-	}
-	return outputs.keep()
+	return eg.Wait()
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -45,6 +46,7 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 	if b.sources, err = readSources(ctx, c, bc); err != nil {
 		return nil, err
 	}
+	b.lock = sync.OnceValues(func() (*lock, error) { return readLock(ctx, c, b.yaml()) })
 	if b.lint, err = newLint(bc.LinterConfig, b.yaml().Data); err != nil {
 		return nil, err
 	}
@@ -82,6 +84,7 @@ type builder struct {
 	ui      *dockerui.Client
 	sources []*dockerui.Source // the machine YAML, then its overlays
 	lint    *lint
+	lock    func() (*lock, error) // nil if there is none
 }
 
 // yaml is the file that the user named.
@@ -177,6 +180,9 @@ func (b *builder) graph(ctx context.Context, plan *machine.Plan, images images, 
 
 // planned resolves the images and plans the machine.
 func (b *builder) planned(ctx context.Context, m *machine.Machine, p ocispecs.Platform) (*machine.Plan, images, error) {
+	if err := b.checkLock(m); err != nil {
+		return nil, nil, err
+	}
 	images, err := b.resolve(ctx, m.ImageRefs(), p)
 	if err != nil {
 		return nil, nil, err
@@ -228,7 +234,7 @@ func (b *builder) tools(ctx context.Context) (llb.State, error) {
 			return llb.State{}, fmt.Errorf("read the frontend's own image: %w", err)
 		}
 		if st != nil {
-			return *st, nil
+			return *st, b.checkFrontend(ctx, st)
 		}
 	}
 	ref := b.frontendRef()

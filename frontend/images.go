@@ -117,9 +117,17 @@ func (b *builder) locateImage(ctx context.Context, ref machine.ImageRef, p ocisp
 	scheme, value := b.namedContext(ref.Name, p)
 	switch {
 	case scheme == "":
-		return b.registryImage(ctx, ref, ref.Name, p)
+		named, err := b.pin(ref)
+		if err != nil {
+			return image{}, err
+		}
+		return b.registryImage(ctx, ref, named, p)
 	case scheme == "docker-image" && value != dockerui.EmptyImageName:
-		return b.registryImage(ctx, ref, value, p)
+		named, err := reference.ParseNormalizedNamed(value)
+		if err != nil {
+			return image{}, err
+		}
+		return b.registryImage(ctx, ref, named, p)
 	}
 
 	var out image
@@ -153,35 +161,45 @@ func (b *builder) locateImage(ctx context.Context, ref machine.ImageRef, p ocisp
 }
 
 // registryImage resolves an image of a registry, under the name that ref has in the YAML.
-func (b *builder) registryImage(ctx context.Context, ref machine.ImageRef, name string, p ocispecs.Platform) (image, error) {
+func (b *builder) registryImage(ctx context.Context, ref machine.ImageRef, named reference.Named, p ocispecs.Platform) (image, error) {
 	var out image
-	named, err := reference.ParseNormalizedNamed(name)
+	res, named, err := b.metadata(ctx, ref, named, sourceresolver.ResolveImageOpt{Platform: &p})
 	if err != nil {
 		return out, err
 	}
-	name = reference.TagNameOnly(named).String()
+	if err := json.Unmarshal(res.Config, &out.config); err != nil {
+		return out, fmt.Errorf("read its configuration: %w", err)
+	}
+	out.digest = res.Digest
+	title, err := reference.WithDigest(reference.TagNameOnly(named), out.digest)
+	if err != nil {
+		return out, err
+	}
+	pinned := reference.TrimNamed(named).String() + "@" + out.digest.String()
+	out.state = llb.Image(pinned, llb.Platform(p), llb.WithCustomName("["+ref.Section+"] "+title.String()))
+	out.store = registryStore(reference.TrimNamed(named))
+	return out, nil
+}
+
+// metadata asks the registry for an image. Its name comes back, which a source
+// policy may have changed.
+func (b *builder) metadata(ctx context.Context, ref machine.ImageRef, named reference.Named, opt sourceresolver.ResolveImageOpt) (*sourceresolver.ResolveImageResponse, reference.Named, error) {
+	opt.ResolveMode = b.ui.BuildOpts().Opts["image-resolve-mode"]
+	name := reference.TagNameOnly(named).String()
 	// Not ResolveImageConfig: it forgets the resolve mode of --pull.
 	res, err := b.client.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: "docker-image://" + name}, sourceresolver.Opt{
 		LogName:  "[" + ref.Section + "] load metadata for " + name,
-		ImageOpt: &sourceresolver.ResolveImageOpt{Platform: &p, ResolveMode: b.ui.BuildOpts().Opts["image-resolve-mode"]},
+		ImageOpt: &opt,
 	})
 	if err != nil {
-		return out, err
+		return nil, nil, err
 	}
-	if res.Image == nil {
-		return out, fmt.Errorf("a source policy turns it into %s, which is no image", res.Op.GetIdentifier())
+	id, ok := strings.CutPrefix(res.Op.GetIdentifier(), "docker-image://")
+	if !ok || res.Image == nil {
+		return nil, nil, fmt.Errorf("a source policy turns it into %s, which is no image", res.Op.GetIdentifier())
 	}
-	if err := json.Unmarshal(res.Image.Config, &out.config); err != nil {
-		return out, fmt.Errorf("read its configuration: %w", err)
-	}
-	out.digest = res.Image.Digest
-	pinned, err := reference.WithDigest(reference.TrimNamed(named), out.digest)
-	if err != nil {
-		return out, err
-	}
-	out.state = llb.Image(pinned.String(), llb.Platform(p), llb.WithCustomName("["+ref.Section+"] "+name+"@"+out.digest.String()))
-	out.store = registryStore(reference.TrimNamed(named))
-	return out, nil
+	named, err = reference.ParseNormalizedNamed(id)
+	return res.Image, named, err
 }
 
 // namedContext gives scheme and value of the named context that stands for an

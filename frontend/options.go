@@ -26,6 +26,7 @@ var arguments = []argument{
 	{"MAP", "true writes NAME.raw.map beside a disk, which tells data, zeros and what is free apart", "false"},
 	{"COMPRESSION", "of the initramfs: zstd, gzip or none, with :LEVEL if need be", "the best that the kernel unpacks"},
 	{"HOME", "your home folder, for sources of files that begin with ~", "none"},
+	{LockUpdate, "images that --call=machine.lock looks up again, by commas", "all"},
 	{"OVERLAYS", "machine YAMLs to merge into this one, relative to it, by commas", "none"},
 }
 

@@ -38,6 +38,10 @@ func ownRequests() []request {
 			Name: "frontend.machine.schema", Version: "1.0.0", Type: subrequests.TypeRPC, Metadata: metadata,
 			Description: "Print the JSON Schema of the machine YAML",
 		}, (*builder).schema},
+		{subrequests.Request{
+			Name: LockRequest, Version: "1.0.0", Type: subrequests.TypeRPC, Metadata: metadata,
+			Description: "Print every image with its digest, as the lock that lies beside the machine YAML",
+		}, (*builder).writeLock},
 	}
 }
 

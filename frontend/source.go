@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
 
@@ -19,7 +20,7 @@ import (
 // readSources reads the machine YAML and the overlays that the build argument
 // OVERLAYS names, relative to it, in the order in which they are merged.
 func readSources(ctx context.Context, c client.Client, bc *dockerui.Client) ([]*dockerui.Source, error) {
-	src, err := bc.ReadEntrypoint(ctx, "YAML")
+	src, err := readMachine(ctx, c, bc)
 	if err != nil {
 		return nil, err
 	}
@@ -37,6 +38,12 @@ func readSources(ctx context.Context, c client.Client, bc *dockerui.Client) ([]*
 		sources = append(sources, src)
 	}
 	return sources, nil
+}
+
+// readMachine reads the machine YAML. Its lock comes along, where there is one.
+func readMachine(ctx context.Context, c client.Client, bc *dockerui.Client) (*dockerui.Source, error) {
+	filename := cmp.Or(c.BuildOpts().Opts["filename"], dockerui.DefaultDockerfileName)
+	return bc.ReadEntrypoint(ctx, "YAML", llb.FollowPaths([]string{filename, filename + ".dockerignore", LockName(filename)}))
 }
 
 // entrypoint is a client whose user named another file.

@@ -52,7 +52,12 @@ type ImageRef struct {
 
 // ImageRefs gives each image whose config and files the machine needs once, in the order of first use: kernel, init,
 // volumes, onboot, onshutdown, services. Images of volumes with format oci are in [Plan.Layouts] only.
-func (m *Machine) ImageRefs() []ImageRef {
+func (m *Machine) ImageRefs() []ImageRef { return m.references(false) }
+
+// AllImageRefs gives the images of volumes with format oci as well.
+func (m *Machine) AllImageRefs() []ImageRef { return m.references(true) }
+
+func (m *Machine) references(layouts bool) []ImageRef {
 	var refs []ImageRef
 	seen := map[string]bool{}
 	add := func(r value[reference], section string) {
@@ -66,7 +71,7 @@ func (m *Machine) ImageRefs() []ImageRef {
 		add(r, initName(i))
 	}
 	for _, v := range m.Volumes.V {
-		if !v.V.layout() {
+		if layouts || !v.V.layout() {
 			add(v.V.Image, v.V.component())
 		}
 	}

@@ -4,6 +4,7 @@
 // Usage:
 //
 //	slipway build [flags] YAML [CONTEXT]
+//	slipway lock [flags] YAML [CONTEXT]
 //
 // The files it made go to standard output, progress and errors to standard
 // error. Exit codes: 0 done; 1 the build failed; 2 wrong flags; 130 interrupted.
@@ -21,11 +22,14 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/containerd/continuity"
 	"github.com/docker/go-units"
+	buildkit "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/progress/progressui"
 
 	"github.com/slipway-build/slipway/client"
+	"github.com/slipway-build/slipway/frontend"
 )
 
 func main() {
@@ -55,16 +59,18 @@ type usage struct{ error }
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return usage{errors.New("give a command: slipway build [flags] YAML; see slipway build --help")}
+		return usage{errors.New("give a command: slipway build or slipway lock; see slipway build --help")}
 	}
 	switch args[0] {
 	case "build":
 		return build(ctx, args[1:])
+	case "lock":
+		return lock(ctx, args[1:])
 	case "-h", "-help", "--help", "help":
-		fmt.Println("Usage:\n\n\tslipway build [flags] YAML [CONTEXT]")
+		fmt.Println("Usage:\n\n\tslipway build [flags] YAML [CONTEXT]\n\tslipway lock [flags] YAML [CONTEXT]")
 		return flag.ErrHelp
 	}
-	return usage{fmt.Errorf("unknown command %q; there is build", args[0])}
+	return usage{fmt.Errorf("unknown command %q; there are build and lock", args[0])}
 }
 
 // flags are those of every command.
@@ -127,6 +133,16 @@ func (f *flags) parse(args []string) error {
 	return nil
 }
 
+// dial connects to the builder and chooses the display.
+func (f *flags) dial(ctx context.Context) (*buildkit.Client, progressui.Display, error) {
+	display, err := progressui.NewDisplay(os.Stderr, progressui.DisplayMode(f.progress))
+	if err != nil {
+		return nil, display, usage{fmt.Errorf("--progress: %w", err)}
+	}
+	c, err := client.Dial(ctx, f.builder)
+	return c, display, err
+}
+
 // pair adds NAME=VALUE. Where the value is missing it is looked up, and one
 // that is not there is left out.
 func pair(to map[string]string, text string, lookup func(string) (string, bool)) error {
@@ -181,11 +197,7 @@ func build(ctx context.Context, args []string) error {
 	if len(f.Outputs) == 0 {
 		f.Outputs = []string{"."}
 	}
-	display, err := progressui.NewDisplay(os.Stderr, progressui.DisplayMode(f.progress))
-	if err != nil {
-		return usage{fmt.Errorf("--progress: %w", err)}
-	}
-	c, err := client.Dial(ctx, f.builder)
+	c, display, err := f.dial(ctx)
 	if err != nil {
 		return err
 	}
@@ -201,5 +213,31 @@ func build(ctx context.Context, args []string) error {
 			fmt.Fprintf(os.Stderr, "\nto make an AMI of it: slipway-publish aws --name %s %s\n", name, file.Path)
 		}
 	}
+	return nil
+}
+
+func lock(ctx context.Context, args []string) error {
+	f := newFlags("lock", "lock [flags] YAML [CONTEXT]")
+	f.Func("update", "look only these `images` up again, separated by commas; none with --update= (default: all)", func(names string) error {
+		f.BuildArgs[frontend.LockUpdate] = names
+		return nil
+	})
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	c, display, err := f.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	data, err := client.Lock(ctx, c, f.Options, display)
+	if err != nil {
+		return err
+	}
+	path := frontend.LockName(f.File)
+	if err := continuity.AtomicWriteFile(path, data, 0o644); err != nil {
+		return err
+	}
+	fmt.Println(path)
 	return nil
 }
