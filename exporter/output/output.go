@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // File makes the file name with what write puts into it. A file that fails
 // half way never stands under its name: it is written beside it and renamed
-// when complete. The file has mode 0644.
+// when complete. The file has mode 0644 and the time 0, so that every builder
+// makes the same image layer of it.
 func File(name string, write func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
@@ -29,6 +31,10 @@ func File(name string, write func(*os.File) error) (err error) {
 		return err
 	}
 	if err := f.Close(); err != nil {
+		return err
+	}
+	epoch := time.Unix(0, 0)
+	if err := os.Chtimes(f.Name(), epoch, epoch); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), name)

@@ -1,0 +1,311 @@
+package test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/slipway-build/slipway/test/buildkitd"
+	"github.com/slipway-build/slipway/test/vm"
+)
+
+var repro = flag.Bool("repro", false, "all of TestReproducible…: takes many minutes")
+
+// A world is a builder and a user of it. Two worlds differ in all that must not
+// matter for what is built.
+type world struct {
+	name   string
+	daemon *buildkitd.Daemon
+	dir    string   // the user's working folder
+	buildx []string // the command of docker buildx
+	env    []string
+	user   *syscall.Credential
+	umask  string
+	args   []string // of builds of machines
+}
+
+// ordinary is a world like the stack.
+func ordinary(t *testing.T) *world {
+	return &world{name: "ordinary", daemon: fresh(t, buildkitd.Config{}), dir: t.TempDir(), buildx: []string{"docker", "buildx"}, umask: "022"}
+}
+
+// strange is a world of another year, with another host name, one processor,
+// another time zone and language, where an unprivileged user works with a
+// narrow umask in another folder.
+func strange(t *testing.T) *world {
+	t.Helper()
+	root, err := vm.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(root, ".stack", "bin")
+	programs := t.TempDir()
+	anotherYear(t, programs, ".", "./cmd/slipway-packer", "./cmd/slipway-exporter")
+	config := buildkitd.Config{
+		Env:     []string{"TZ=Pacific/Chatham", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=1"},
+		Command: []string{"unshare", "--uts", "taskset", "--cpu-list", "0", "sh", "-c", `hostname strange && umask 077 && exec "$@"`, "sh"},
+	}
+	if *repro {
+		anotherYear(t, programs, "hack/tools", "github.com/moby/buildkit/cmd/buildkitd")
+		config.Binary = filepath.Join(programs, "buildkitd")
+	}
+	w := &world{
+		name: "strange", daemon: fresh(t, config), env: config.Env, umask: "077",
+		user: &syscall.Credential{Uid: 65534, Gid: 65534},
+	}
+	// The user reaches nothing of root's: neither the daemon's socket, nor where docker's plugins and these programs are.
+	home, tools := filepath.Join(w.daemon.Dir, "home"), filepath.Join(w.daemon.Dir, "tools")
+	w.dir, w.buildx = filepath.Join(home, "a folder", "of", "someone else"), []string{filepath.Join(tools, "buildx")}
+	w.env = append(w.env, "HOME="+home, "DOCKER_CONFIG="+home)
+	w.args = []string{"--build-context=slipway-tools=" + tools}
+	cmd := w.daemon.Build(t.Context(), "-o", tools, "-")
+	cmd.Stdin = strings.NewReader("FROM scratch\nCOPY --from=slipwaybuild/slipway:1 /loaders /loaders\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("get the boot loaders: %v\n%s", err, out)
+	}
+	for _, args := range [][]string{
+		{"mkdir", "-p", w.dir},
+		{"cp", filepath.Join(bin, "buildx"), filepath.Join(programs, "slipway-packer"), filepath.Join(programs, "slipway-exporter"), tools},
+		{"chmod", "-R", "a+rX", w.daemon.Dir + "/buildkitd.toml", tools},
+		{"chmod", "711", w.daemon.Dir},
+		{"chmod", "666", strings.TrimPrefix(w.daemon.Address, "unix://")},
+		{"chown", "-R", "65534", home, filepath.Join(w.daemon.Dir, "buildx")},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+	}
+	return w
+}
+
+// anotherYear compiles programs of a module for which it is 400 days later.
+func anotherYear(t *testing.T, out, module string, packages ...string) {
+	t.Helper()
+	source := filepath.Join(runtime.GOROOT(), "src", "time", "time.go")
+	data, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const now = "sec, nsec, mono := runtimeNow()\n"
+	if bytes.Count(data, []byte(now)) != 1 {
+		t.Fatalf("%s has not one %q: time.Now changed, change this test", source, now)
+	}
+	dir := t.TempDir()
+	shifted, overlay := filepath.Join(dir, "time.go"), filepath.Join(dir, "overlay.json")
+	text, err := json.Marshal(map[string]any{"Replace": map[string]string{source: shifted}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, map[string]string{
+		"time.go":      strings.Replace(string(data), now, now+"\tsec += 400*24*60*60 + 12345\n", 1),
+		"overlay.json": string(text),
+	})
+	cmd := exec.Command("go", append([]string{"build", "-overlay", overlay, "-trimpath", "-buildvcs=false", "-o", out + "/"}, packages...)...)
+	cmd.Dir = filepath.Join("..", module)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// as makes a command the user's.
+func (w *world) as(c *exec.Cmd) *exec.Cmd {
+	out := exec.Command("sh", append([]string{"-c", "umask " + w.umask + ` && exec "$@"`, "sh"}, c.Args...)...)
+	out.Dir, out.Stdin = w.dir, c.Stdin
+	out.Env = append(slices.Clone(c.Env), w.env...)
+	if w.user != nil {
+		out.SysProcAttr = &syscall.SysProcAttr{Credential: w.user}
+	}
+	return out
+}
+
+// write makes a file of the user's.
+func (w *world) write(t *testing.T, name, text string) {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", `mkdir -p "$(dirname "$0")" && cat >"$0"`, name)
+	cmd.Stdin = strings.NewReader(text)
+	if out, err := w.as(cmd).CombinedOutput(); err != nil {
+		t.Fatalf("write %s: %v\n%s", name, err, out)
+	}
+}
+
+// build runs docker buildx build, or bake, and gives what it prints.
+func (w *world) build(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	cmd.Args = append(slices.Clone(w.buildx), cmd.Args[2:]...)
+	cmd = w.as(cmd)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("in the %s world: %q: %v\n%s", w.name, cmd.Args, err, stderr.String())
+	}
+	return stdout.String()
+}
+
+// machine builds machine.yml.
+func (w *world) machine(t *testing.T, args ...string) string {
+	t.Helper()
+	args = slices.Concat(w.args, args, []string{"--progress=plain", "-f", "machine.yml", "."})
+	return w.build(t, w.daemon.Build(t.Context(), args...))
+}
+
+// digests gives the SHA-256 of every file below a folder of the user's.
+func (w *world) digests(t *testing.T, folder string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	root := filepath.Join(w.dir, folder)
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		sum := sha256.New()
+		if _, err := io.Copy(sum, f); err != nil {
+			return err
+		}
+		name, err = filepath.Rel(root, name)
+		out[name] = hex.EncodeToString(sum.Sum(nil))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+const reproducedMachine = cachedMachine + `  - path: etc/app.conf
+    source: app.conf
+  - path: etc/link
+    symlink: app.conf
+  - path: var/data
+    directory: true
+    mode: "0750"
+`
+
+// Every format of a machine has the same bytes wherever it is built.
+func TestReproducible(t *testing.T) {
+	vm.RequireStack(t)
+	a, b := ordinary(t), strange(t)
+	for _, w := range []*world{a, b} {
+		w.write(t, "machine.yml", "# syntax=slipwaybuild/slipway:1\n"+reproducedMachine)
+		w.write(t, "app.conf", "value\n")
+	}
+	var list struct{ Targets []struct{ Name string } }
+	if err := json.Unmarshal([]byte(a.machine(t, "--call=targets,format=json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Targets) == 0 {
+		t.Fatal("no formats")
+	}
+	// The images come in another order: the last of the YAML first, one by one.
+	lines := strings.Split(cachedMachine, "\n")
+	for _, line := range slices.Backward(lines) {
+		if _, image, ok := strings.Cut(line, "image: "); ok {
+			b.write(t, "one.yml", "# syntax=slipwaybuild/slipway:1\ninit: ["+image+"]\n")
+			b.build(t, b.daemon.Build(t.Context(), "--progress=plain", "--target=tar", "-o", "one", "-f", "one.yml", "."))
+		}
+	}
+	const epoch = 1700000000
+	for _, f := range list.Targets {
+		t.Run(f.Name, func(t *testing.T) {
+			for _, w := range []*world{a, b} {
+				w.machine(t, "--target="+f.Name, "-o", "out/"+f.Name)
+				w.machine(t, "--target="+f.Name, "-o", "epoch/"+f.Name, fmt.Sprintf("--build-arg=SOURCE_DATE_EPOCH=%d", epoch))
+			}
+			for _, folder := range []string{"out", "epoch"} {
+				sameTrees(t, a, b, filepath.Join(folder, f.Name))
+			}
+			files, err := filepath.Glob(filepath.Join(a.dir, "epoch", f.Name, "*"))
+			if err != nil || len(files) == 0 {
+				t.Fatal("no files", err)
+			}
+			for _, name := range files {
+				info, err := os.Stat(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := info.ModTime().Unix(); got != epoch {
+					t.Errorf("%s has the time %s, not SOURCE_DATE_EPOCH", filepath.Base(name), info.ModTime().UTC())
+				}
+			}
+		})
+	}
+	// As an image, and as what both write to caches, so that a shared registry has it once.
+	t.Run("blobs", func(t *testing.T) {
+		for _, w := range []*world{a, b} {
+			w.machine(t, "--provenance=false", "-o", "type=oci,tar=false,dest=image", "--cache-to=type=local,mode=max,dest=cache")
+		}
+		sameTrees(t, a, b, "image/blobs")
+		ours, theirs := a.digests(t, "cache/blobs"), b.digests(t, "cache/blobs")
+		same := 0
+		for name := range ours {
+			if _, ok := theirs[name]; ok {
+				same++
+			}
+		}
+		// All but the manifest and the configuration, which has times.
+		if len(ours) != len(theirs) || same != len(ours)-2 {
+			t.Errorf("%d and %d blobs in the caches, of which %d are the same: all but two should be", len(ours), len(theirs), same)
+		}
+	})
+}
+
+// sameTrees compares the files that two worlds made, and tells where they differ.
+func sameTrees(t *testing.T, a, b *world, folder string) {
+	t.Helper()
+	ours, theirs := a.digests(t, folder), b.digests(t, folder)
+	names := slices.Sorted(maps.Keys(ours))
+	if others := slices.Sorted(maps.Keys(theirs)); len(names) == 0 || !slices.Equal(names, others) {
+		t.Errorf("%s: the files are %q here and %q there", folder, names, others)
+		return
+	}
+	for _, name := range names {
+		if ours[name] == theirs[name] {
+			t.Logf("%s %s", ours[name], filepath.Join(folder, name))
+			continue
+		}
+		t.Errorf("%s is not reproducible:\n%s", filepath.Join(folder, name),
+			difference(filepath.Join(a.dir, folder, name), filepath.Join(b.dir, folder, name)))
+	}
+}
+
+// difference shows the first bytes in which two files differ, and for tar
+// archives the lines of their listings.
+func difference(a, b string) string {
+	var out strings.Builder
+	out.WriteString(shell(`cmp "$1" "$2"; cmp -l "$1" "$2" 2>/dev/null | wc -l`, a, b) + "bytes differ\n")
+	out.WriteString(shell(`at=$(cmp -l "$1" "$2" 2>/dev/null | awk 'NR == 1 {print int(($1 - 1) / 16) * 16; exit}')
+		for f; do od -A d -t x1z -N 64 -j "${at:-0}" "$f"; done`, a, b))
+	if strings.HasSuffix(a, ".tar") {
+		out.WriteString(shell(`diff <(tar --full-time --numeric-owner -tvf "$1") <(tar --full-time --numeric-owner -tvf "$2") | head -n 20`, a, b))
+	}
+	return out.String()
+}
+
+func shell(script string, args ...string) string {
+	out, err := exec.Command("bash", append([]string{"-c", script, "bash"}, args...)...).CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return err.Error() + "\n"
+	}
+	return string(out)
+}
