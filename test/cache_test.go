@@ -294,13 +294,13 @@ services:
 	db := machineYAML(t, shared+"  - name: agent\n    image: "+agent+"\n")
 	cache := func(name string) string { return "type=registry,ref=" + f.caches.Address + "/cache/" + name }
 
-	if ran := builds(t, a, web, "--cache-to=mode=max,compression=zstd,"+cache("web"), "-o", "out"); len(ran) != 14 {
-		t.Fatalf("the first machine ran %q, want ten components, two generated segments, join and write", ran)
+	if ran := builds(t, a, web, "--cache-to=mode=max,compression=zstd,"+cache("web"), "-o", "out"); len(ran) != 13 {
+		t.Fatalf("the first machine ran %q, want ten components, two generated segments and write", ran)
 	}
 	f.reset()
 	sameVertices(t, "a machine that shares nine of ten components",
 		builds(t, b, db, "--cache-from="+cache("web"), "--cache-to=mode=max,compression=zstd,"+cache("db"), "-o", "out"),
-		[]string{"[configuration] pack", "[directories] pack", "[initrd] join", "[kernel+initrd] write", "[services.agent] pack"})
+		[]string{"[configuration] pack", "[directories] pack", "[kernel+initrd] write", "[services.agent] pack"})
 	pulled, _ := crossed(f.packages)
 	if want := map[string]int{"slipwaybuild/slipway": frontendBlobs}; !maps.Equal(pulled, want) {
 		t.Errorf("it pulled %v, want %v", pulled, want)
