@@ -11,6 +11,7 @@ COPY go.mod go.sum ./
 COPY cmd cmd
 COPY exporter exporter
 COPY frontend frontend
+COPY guest/policy guest/policy
 COPY llb llb
 COPY machine machine
 # Without any stamp: the bytes of the packer are part of every segment's key.

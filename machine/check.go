@@ -18,7 +18,7 @@ func (m *Machine) check(r *report) {
 	m.checkNames(r)
 	for _, s := range m.sections() {
 		for _, c := range s.containers {
-			k := checker{m, r, s.title(c.V), Range{}}
+			k := checker{m, r, s.name, s.title(c.V), Range{}}
 			k.capabilityLists(&c.V)
 			k.container(&c.V)
 		}
@@ -58,8 +58,9 @@ func unique(r *report, seen map[string]Range, noun, name string, at Range) {
 type checker struct {
 	*Machine
 	*report
-	where string
-	fixed Range // place of all mistakes, if written: values of a label have none of their own
+	section string // of the container
+	where   string
+	fixed   Range // place of all mistakes, if written: values of a label have none of their own
 }
 
 func (k checker) wrong(at Range, format string, args ...any) {
@@ -91,4 +92,5 @@ func (k checker) container(c *container) {
 	for _, g := range c.AdditionalGIDs.V {
 		k.id("additionalGids", g)
 	}
+	k.annotations(c.Annotations)
 }

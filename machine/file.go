@@ -103,7 +103,7 @@ func (m *Machine) checkFiles(r *report) {
 	kinds := map[string]string{}
 	for _, f := range m.Files.V {
 		where := "file " + quote(f.V.Path.V.text)
-		k := checker{m, r, where, Range{}}
+		k := checker{m, r, "", where, Range{}}
 		k.id("uid", f.V.UID)
 		k.id("gid", f.V.GID)
 		if !f.Wrong {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipway-build/slipway/guest/policy"
 )
 
 // Image is a resolved image.
@@ -95,6 +97,7 @@ type planner struct {
 	images map[string]Image
 	labels map[string]*container // by image, nil if it cannot be read
 	trees  map[string]string     // image to the directory that holds its tree for containers
+	after  map[string][]string   // service to those that it waits for
 	plan   Plan
 }
 
@@ -112,6 +115,7 @@ func (m *Machine) Plan(images map[string]Image) (*Plan, error) {
 		images:  images,
 		labels:  map[string]*container{},
 		trees:   map[string]string{},
+		after:   map[string][]string{},
 	}
 	p.kernel()
 	p.init()
@@ -184,9 +188,12 @@ func (p *planner) volumes() {
 
 // container plans a container and its bundle.
 func (p *planner) container(s section, index int, c container) {
-	all, ok := p.labelled(c, s.title(c))
+	all, ok := p.labelled(s, c)
 	if !ok {
 		return
+	}
+	if s.name == policy.Services {
+		p.order(&all)
 	}
 	image := p.images[c.Image.V.name].Config
 	p.warnContainer(s, c, all, image)
@@ -212,18 +219,18 @@ func (p *planner) container(s section, index int, c container) {
 }
 
 // labelled gives the container with what the label of its image says.
-func (p *planner) labelled(c container, where string) (container, bool) {
+func (p *planner) labelled(section section, c container) (container, bool) {
 	image := c.Image.V.name
 	text := p.images[image].Config.Labels[Label]
 	if text == "" {
 		return c.over(container{}), true
 	}
-	where = fmt.Sprintf("label %s of image %s for %s", Label, c.Image.V.text, where)
+	where := fmt.Sprintf("label %s of image %s for %s", Label, c.Image.V.text, section.title(c))
 	label, ok := p.labels[image]
 	if !ok {
 		before := len(p.found)
 		read := readLabel(p.report, text, where, c.Image.At)
-		checker{p.Machine, p.report, where, c.Image.At}.capabilityLists(&read)
+		checker{p.Machine, p.report, section.name, where, c.Image.At}.capabilityLists(&read)
 		if len(p.found) == before {
 			label = &read
 		}
@@ -234,7 +241,7 @@ func (p *planner) labelled(c container, where string) (container, bool) {
 	}
 	before := len(p.found)
 	all := c.over(*label)
-	checker{p.Machine, p.report, where, c.Image.At}.container(&all)
+	checker{p.Machine, p.report, section.name, where, c.Image.At}.container(&all)
 	return all, len(p.found) == before
 }
 
