@@ -15,6 +15,8 @@ type Bundle struct {
 	Dir     string // absolute
 	Name    string // name of the directory: "000-sysctl", "sshd"
 	Runtime Runtime
+
+	prepared bool
 }
 
 // Runtime is the content of runtime.json, the "runtime" section of LinuxKit's machine YAML.
@@ -98,8 +100,36 @@ func (b *Bundle) Spec() ([]byte, error) {
 	return json.Marshal(spec)
 }
 
-// Prepare does, in this order, the mounts, directories and cgroups of runtime.json, before the container is created.
+// Annotations gives those of config.json.
+func (b *Bundle) Annotations() (map[string]string, error) {
+	file := filepath.Join(b.Dir, "config.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var spec struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return spec.Annotations, nil
+}
+
+// Prepare does, in this order, the mounts, directories and cgroups of runtime.json, before the container is created. It does so once: a
+// container that is started again finds what it has written.
 func (b *Bundle) Prepare() error {
+	if b.prepared {
+		return nil
+	}
+	if err := b.prepare(); err != nil {
+		return errors.Join(err, b.Release())
+	}
+	b.prepared = true
+	return nil
+}
+
+func (b *Bundle) prepare() error {
 	for _, m := range b.Runtime.Mounts {
 		m.Destination = b.abs(m.Destination, b.root())
 		if err := m.Do(); err != nil {
@@ -119,8 +149,17 @@ func (b *Bundle) Prepare() error {
 	return nil
 }
 
+// Attaches tells whether [Bundle.Attach] has anything to do.
+func (b *Bundle) Attaches() bool { return len(b.Runtime.Interfaces)+len(b.Runtime.BindNS) > 0 }
+
 // Attach does what needs the created container, whose first process is pid: its interfaces, and the mounts that keep its namespaces.
+// Those of a container that ran before are let go.
 func (b *Bundle) Attach(pid int) error {
+	for _, path := range b.Runtime.BindNS {
+		if path != "" {
+			letNamespaceGo(path)
+		}
+	}
 	for _, i := range b.Runtime.Interfaces {
 		if err := i.give(pid); err != nil {
 			return fmt.Errorf("network interface %s: %w", i.Name, err)
@@ -138,7 +177,10 @@ func (b *Bundle) Attach(pid int) error {
 }
 
 // Release undoes the mounts of Prepare that lie inside the bundle: the root filesystem and what was written to it. Others are for the machine and stay.
-func (b *Bundle) Release() error { return UnmountBelow(b.Dir) }
+func (b *Bundle) Release() error {
+	b.prepared = false
+	return UnmountBelow(b.Dir)
+}
 
 // root is where every LinuxKit bundle has its root filesystem.
 func (b *Bundle) root() string { return filepath.Join(b.Dir, "rootfs") }

@@ -54,7 +54,7 @@ func TestOpen(t *testing.T) {
 		BindNS:     map[string]string{"cgroup": "", "net": "/run/ns/net"},
 		Namespace:  "system",
 	}}
-	if diff := cmp.Diff(want, b); diff != "" {
+	if diff := cmp.Diff(want, b, cmp.AllowUnexported(Bundle{})); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 }
@@ -65,7 +65,7 @@ func TestOpenWithout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(&Bundle{Dir: dir, Name: "000-setup"}, b); diff != "" {
+	if diff := cmp.Diff(&Bundle{Dir: dir, Name: "000-setup"}, b, cmp.AllowUnexported(Bundle{})); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 }

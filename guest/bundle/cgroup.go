@@ -8,11 +8,25 @@ import (
 	"strings"
 )
 
-// CgroupRoot is where the unified hierarchy of cgroups (version 2) is mounted.
+// CgroupRoot is where the unified hierarchy of cgroups (version 2) is mounted, or a directory with a hierarchy for each controller (version 1).
 const CgroupRoot = "/sys/fs/cgroup"
 
-// MakeCgroup makes a cgroup and those above it, each with all controllers enabled for its children.
+// Unified tells whether the cgroups of the machine are those of version 2.
+func Unified() bool {
+	_, err := os.Stat(filepath.Join(CgroupRoot, "cgroup.controllers"))
+	return err == nil
+}
+
+// MakeCgroup makes a cgroup and those above it, each with all controllers enabled for its children. In version 1 it is made under every controller.
 func MakeCgroup(name string) error {
+	if !Unified() {
+		controllers, err := os.ReadDir(CgroupRoot)
+		errs := []error{err}
+		for _, controller := range controllers {
+			errs = append(errs, os.MkdirAll(filepath.Join(CgroupRoot, controller.Name(), filepath.Clean("/"+name)), 0o755))
+		}
+		return errors.Join(errs...)
+	}
 	dir := CgroupRoot
 	for part := range strings.SplitSeq(strings.Trim(filepath.Clean("/"+name), "/"), "/") {
 		if err := EnableControllers(dir); err != nil {

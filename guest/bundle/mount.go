@@ -154,6 +154,14 @@ func keepNamespace(source, path string) error {
 	return nil
 }
 
+// letNamespaceGo takes away what keepNamespace did, if it did.
+func letNamespaceGo(path string) {
+	var fs unix.Statfs_t
+	if unix.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC {
+		unix.Unmount(path, unix.MNT_DETACH)
+	}
+}
+
 // MountPoint is one line of a mountinfo file, see proc_pid_mountinfo(5).
 type MountPoint struct {
 	Path, Type, Source string

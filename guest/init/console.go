@@ -38,9 +38,15 @@ func (c *console) write(text string) {
 	}
 }
 
-// also copies what is said from now on to a file, for those who cannot see the console.
+// Write shows text of a program as it comes.
+func (c *console) Write(text []byte) (int, error) {
+	c.write(string(text))
+	return len(text), nil
+}
+
+// also copies what is said from now on to a log, for those who cannot see the console.
 func (c *console) also(path string) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	f, err := openLogFile(path)
 	if err != nil {
 		c.say("log: %v", err)
 		return
@@ -86,10 +92,5 @@ func tail(path string, lines int) []byte {
 	if err != nil {
 		return nil
 	}
-	text = bytes.TrimRight(text, "\n")
-	start := len(text)
-	for ; lines > 0 && start >= 0; lines-- {
-		start = bytes.LastIndexByte(text[:start], '\n')
-	}
-	return text[start+1:]
+	return lastLines(text, lines)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,19 +32,32 @@ func modules(args []cmdline.Arg) (*kmod.Loader, error) {
 	return kmod.NewLoader(index, args), nil
 }
 
-// loadDrivers loads the drivers of the devices that are there. A driver of a bus makes new devices appear, so it looks again until it sees no new one.
+// loadDrivers loads the drivers of the devices that are there, several at a time: some wait for their device. A driver of a bus makes new devices appear, so it looks again until it sees no new one.
 func loadDrivers(loader *kmod.Loader) error {
+	const atOnce = 4
 	var errs []error
+	var mu sync.Mutex
 	seen := map[string]bool{}
 	for more := true; more; {
 		more = false
+		var all sync.WaitGroup
+		room := make(chan struct{}, atOnce)
 		for _, modalias := range modaliases() {
 			if seen[modalias] {
 				continue
 			}
 			seen[modalias], more = true, true
-			errs = append(errs, loader.LoadFor(modalias))
+			room <- struct{}{}
+			all.Go(func() {
+				if err := loader.LoadFor(modalias); err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					errs = append(errs, err)
+				}
+				<-room
+			})
 		}
+		all.Wait()
 	}
 	if _, err := os.Stat("/sys/firmware/efi/efivars"); err == nil {
 		errs = append(errs, loader.Load("efivarfs")) // no device asks for it

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,11 +28,11 @@ func TestTail(t *testing.T) {
 		want  string
 	}{
 		{"", 2, ""},
-		{"a\n", 2, "a"},
-		{"a\nb\n", 2, "a\nb"},
-		{"a\nb\nc\n", 2, "b\nc"},
-		{"a\nb\nc", 1, "c"},
-		{"a\n\nb\n\n", 2, "\nb"},
+		{"a\n", 2, "a\n"},
+		{"a\nb\n", 2, "a\nb\n"},
+		{"a\nb\nc\n", 2, "b\nc\n"},
+		{"a\nb\nc", 1, "c\n"},
+		{"a\n\nb\n\n", 2, "\nb\n"},
 	} {
 		if err := os.WriteFile(path, []byte(test.text), 0o644); err != nil {
 			t.Fatal(err)
@@ -169,7 +168,7 @@ func TestFamilyOutput(t *testing.T) {
 }
 
 func testMachine(out io.Writer) *machine {
-	return &machine{out: &console{out: []io.Writer{out}}, family: theFamily()}
+	return &machine{out: &console{out: []io.Writer{out}}, times: &timeline{}, family: theFamily()}
 }
 
 // Hooks run among init's own steps, in the order of the names; links and files that are not executable do not.
@@ -261,50 +260,10 @@ func TestIsDeaf(t *testing.T) {
 	}
 }
 
-// One service that ends when asked, one that must be killed, one that has ended by itself, one that nothing ends.
-func TestStopServices(t *testing.T) {
-	var said bytes.Buffer
-	m := testMachine(&said)
-	signals := map[string][]syscall.Signal{}
-	add := func(name string, ends syscall.Signal) *service {
-		s := &service{name: name, done: make(chan struct{})}
-		s.signal = func(signal syscall.Signal) error {
-			signals[name] = append(signals[name], signal)
-			if signal == ends {
-				close(s.done)
-			}
-			return nil
-		}
-		m.services = append(m.services, s)
-		return s
-	}
-	synctest.Test(t, func(t *testing.T) {
-		add("stubborn", syscall.SIGKILL)
-		add("immortal", 0)
-		add("polite", syscall.SIGTERM)
-		close(add("gone", 0).done)
-		begin := time.Now()
-		m.stopServices(10 * time.Second)
-		if took := time.Since(begin); took != 12*time.Second {
-			t.Errorf("took %v, want 10 s for SIGTERM and 2 s for SIGKILL", took)
-		}
-	})
-	want := map[string][]syscall.Signal{
-		"stubborn": {syscall.SIGTERM, syscall.SIGKILL},
-		"immortal": {syscall.SIGTERM, syscall.SIGKILL},
-		"polite":   {syscall.SIGTERM},
-	}
-	if diff := cmp.Diff(want, signals); diff != "" {
+// The lines are those of a machine with Debian's kernel.
+func TestCgroupControllers(t *testing.T) {
+	const text = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\ncpu\t0\t1\t1\nmemory\t0\t1\t0\n"
+	if diff := cmp.Diff([]string{"cpuset", "cpu"}, cgroupControllers(text)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
-	}
-	for line, want := range map[string]bool{
-		"service stubborn: still running 10s after SIGTERM": true,
-		"service stubborn: still running 2s after SIGKILL":  false,
-		"service immortal: still running 2s after SIGKILL":  true,
-		"service polite: still running":                     false,
-	} {
-		if strings.Contains(said.String(), line) != want {
-			t.Errorf("%q said: %v, want %v; all:\n%s", line, !want, want, said.String())
-		}
 	}
 }

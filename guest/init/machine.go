@@ -16,26 +16,29 @@ import (
 
 // machine is what runs.
 type machine struct {
-	out    *console
-	family *family
-	args   []cmdline.Arg // of the kernel
-	runc   *runc
+	out      *console
+	times    *timeline
+	family   *family
+	requests chan powerState
+	args     []cmdline.Arg // of the kernel
+	runc     *runc
 
-	containerd *containerd // nil if there is none
-	mu         sync.Mutex
-	services   []*service
+	containerd      *daemon // nil if there is none
+	containerdPlace string  // where it was started
+	mu              sync.Mutex
+	services        []*service
 }
 
 // runMachine is process 1: it starts the machine, waits until somebody asks it to stop, and stops it.
 func runMachine() {
 	requests := make(chan powerState, 1)
 	listenForPower(requests)
-	m := &machine{out: &console{out: []io.Writer{os.Stdout}}, family: newFamily()}
+	m := &machine{out: &console{out: []io.Writer{os.Stdout}}, times: &timeline{}, family: newFamily(), requests: requests}
 	ctx, stop := context.WithCancel(context.Background())
 	started := make(chan struct{})
 	go func() {
 		defer close(started)
-		m.start(ctx, requests)
+		m.start(ctx)
 	}()
 	state := <-requests
 	m.out.say("%s", state.name)
@@ -55,12 +58,14 @@ func runMachine() {
 }
 
 // start brings the machine up. What fails is told, and does not keep the rest from being tried: a machine that is half there can be looked into.
-func (m *machine) start(ctx context.Context, requests chan<- powerState) {
+func (m *machine) start(ctx context.Context) {
 	told := func(err error) {
 		if err != nil {
 			m.out.say("%v", err)
 		}
 	}
+	m.times.add("kernel", 0, sinceBoot())
+	over := m.times.begin("filesystems")
 	unix.Umask(0o022)
 	rootErr := setRoot()
 	kernelErr := mountKernel()
@@ -71,25 +76,36 @@ func (m *machine) start(ctx context.Context, requests chan<- powerState) {
 	told(restoreXattrs("/.xattrs"))
 	told(mountWritable())
 	m.out.also("/var/log/init.log")
+	over(false)
 	var err error
 	m.args, err = cmdline.Read()
 	told(err)
 	m.runc = &runc{family: m.family, path: findProgram("runc"), debug: m.flag("linuxkit.runc_debug")}
-	m.startDrivers(told)
-	told(mountControl())
+	m.times.measure("drivers", func() { m.startDrivers(told) })
+	told(mountControl(!m.cgroupsV1()))
 	told(setClock())
 	told(raiseLimits())
 	told(raiseLoopback())
 	told(setHostname())
 	told(makeResolvConf())
-	told(watchPowerButton(requests))
+	told(watchPowerButton(m.requests))
+	told(m.listenForControl())
+	// The daemon takes longer to start than most onboot containers. It must not keep them waiting, nor they it.
+	if hasContainerd() {
+		if stream, err := m.openStream("containerd"); err != nil {
+			told(err)
+		} else {
+			m.launchContainerd(stream)
+		}
+	}
 	m.runStages(ctx, m.stages("/etc/init.d",
 		stage{"005-volumes", func(context.Context) error { return mountVolumes() }},
 		stage{"010-onboot", func(ctx context.Context) error { return m.runAll(ctx, "onboot") }},
 		stage{"020-containerd", m.startServices},
 	))
 	if ctx.Err() == nil {
-		m.out.say("machine is up, services started: %d", len(m.services))
+		m.out.say("machine is up, services started: %d", m.started())
+		m.out.quote([]byte(m.times.text()))
 	}
 }
 
@@ -117,11 +133,9 @@ func (m *machine) stop() {
 	m.runStages(ctx, m.stages("/etc/shutdown.d",
 		stage{"010-onshutdown", func(ctx context.Context) error { return m.runAll(ctx, "onshutdown") }},
 	))
-	m.stopServices(10 * time.Second)
+	m.stopServices()
 	if m.containerd != nil {
-		if err := m.containerd.stop(); err != nil {
-			m.out.say("containerd: %v", err)
-		}
+		m.containerd.stop()
 	}
 	killAll(2 * time.Second)
 	unix.Sync()
@@ -152,6 +166,20 @@ func othersRun() bool {
 		}
 	}
 	return false
+}
+
+// cgroupsV1 tells whether LinuxKit's argument asks for the old version of cgroups.
+func (m *machine) cgroupsV1() bool {
+	value, _ := cmdline.Lookup(m.args, "linuxkit.unified_cgroup_hierarchy")
+	return value == "0"
+}
+
+// openStream makes the log of a name. With linuxkit.runc_console=1 it is the console.
+func (m *machine) openStream(name string) (*stream, error) {
+	if m.flag("linuxkit.runc_console") {
+		return openStream(name, m.out)
+	}
+	return openStream(name, nil)
 }
 
 // flag tells whether the kernel's command line has NAME=1.

@@ -93,13 +93,8 @@ func mountWritable() error {
 
 // mountControl mounts the cgroups and those interfaces of the kernel that it has, then makes all mounts shared, so that
 // containers can pass mounts on to each other.
-func mountControl() error {
-	var errs []error
-	if err := mountAll([]mount{{"cgroup2", bundle.CgroupRoot, noExec | unix.MS_RELATIME, ""}}); err != nil {
-		errs = append(errs, err)
-	} else {
-		errs = append(errs, bundle.EnableControllers(bundle.CgroupRoot))
-	}
+func mountControl(unified bool) error {
+	errs := []error{mountCgroups(unified)}
 	known, err := os.ReadFile("/proc/filesystems")
 	errs = append(errs, err)
 	for _, m := range []mount{
@@ -120,6 +115,38 @@ func mountControl() error {
 	}
 	errs = append(errs, unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""))
 	return errors.Join(errs...)
+}
+
+// mountCgroups mounts the one hierarchy of version 2, or those of version 1, one for each controller.
+func mountCgroups(unified bool) error {
+	if unified {
+		if err := mountAll([]mount{{"cgroup2", bundle.CgroupRoot, noExec | unix.MS_RELATIME, ""}}); err != nil {
+			return err
+		}
+		return bundle.EnableControllers(bundle.CgroupRoot)
+	}
+	text, err := os.ReadFile("/proc/cgroups")
+	errs := []error{err, mountAll([]mount{{"tmpfs", bundle.CgroupRoot, noExec | unix.MS_RELATIME, "mode=755,size=10m"}})}
+	for _, controller := range cgroupControllers(string(text)) {
+		errs = append(errs, mountAll([]mount{{"cgroup", filepath.Join(bundle.CgroupRoot, controller), noExec | unix.MS_RELATIME, controller}}))
+	}
+	// Else nothing could run in a new cgroup before somebody gives it processors.
+	clone := filepath.Join(bundle.CgroupRoot, "cpuset/cgroup.clone_children")
+	if _, err := os.Stat(clone); err == nil {
+		errs = append(errs, os.WriteFile(clone, []byte("1"), 0))
+	}
+	return errors.Join(errs...)
+}
+
+// cgroupControllers gives the controllers that are enabled out of the text of /proc/cgroups, cgroups(7).
+func cgroupControllers(text string) []string {
+	var names []string
+	for line := range strings.Lines(text) {
+		if fields := strings.Fields(line); len(fields) == 4 && fields[3] == "1" {
+			names = append(names, fields[0])
+		}
+	}
+	return names
 }
 
 // hasFilesystem looks into the text of /proc/filesystems. To mount any other type would only make the kernel look for a module.

@@ -9,10 +9,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
-	"time"
 
 	"github.com/slipway-build/slipway/guest/bundle"
 )
+
+var errNoRunc = errors.New("no runc in this machine: add an init image that has it")
 
 // runc runs containers without containerd: those of onboot and onshutdown, and the services of a machine that has no containerd.
 type runc struct {
@@ -28,28 +29,24 @@ func (r *runc) command(stderr *os.File, args ...string) command {
 	return command{path: r.path, args: args, stderr: stderr}
 }
 
-// start prepares a bundle and starts its container. The container and runc itself write to the files given. Whatever comes back, remove cleans up.
-func (r *runc) start(b *bundle.Bundle, stdout, stderr *os.File) (*process, error) {
+// create prepares a bundle and starts its container, which runs without runc from then on. The container and runc itself write to the files given.
+// Whatever comes back, delete cleans up.
+func (r *runc) create(b *bundle.Bundle, stdout, stderr *os.File) (*process, error) {
 	if r.path == "" {
-		return nil, errors.New("no runc in this machine: add an init image that has it")
+		return nil, errNoRunc
 	}
 	if err := b.Prepare(); err != nil {
 		return nil, err
 	}
-	pidFile := filepath.Join("/run", b.Name+".pid")
-	defer os.Remove(pidFile)
-	create := r.command(stderr, "create", "--bundle", b.Dir, "--pid-file", pidFile, b.Name)
+	defer os.Remove(pidFile(b))
+	create := r.command(stderr, "create", "--bundle", b.Dir, "--pid-file", pidFile(b), b.Name)
 	create.stdout = stdout
 	if err := r.family.run(create); err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(pidFile)
-	if err != nil {
-		return nil, err
-	}
-	pid, err := strconv.Atoi(string(bytes.TrimSpace(text)))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", pidFile, err)
+	pid := readPID(b)
+	if pid == 0 {
+		return nil, fmt.Errorf("%s: no process id from runc", pidFile(b))
 	}
 	// The container waits for "runc start", so it is still there.
 	p, err := r.family.adopt(pid)
@@ -62,109 +59,65 @@ func (r *runc) start(b *bundle.Bundle, stdout, stderr *os.File) (*process, error
 	return p, r.family.run(r.command(stderr, "start", b.Name))
 }
 
-// remove kills what is left of the container and takes its mounts away.
-func (r *runc) remove(b *bundle.Bundle, stderr *os.File) error {
-	return errors.Join(r.family.run(r.command(stderr, "delete", "--force", b.Name)), b.Release())
-}
-
-// runAll runs the containers in /containers/KIND to their end, in the order of their names.
-func (m *machine) runAll(ctx context.Context, kind string) error {
-	dirs, err := bundle.List(filepath.Join("/containers", kind))
-	for _, dir := range dirs {
-		if ctx.Err() != nil {
-			break
-		}
-		m.runToEnd(ctx, kind, dir)
+// run prepares a bundle and starts its container under a runc that ends as the container does, and cleans up then. That takes two programs
+// less than create. The id of the container's first process is in its pidFile.
+func (r *runc) run(b *bundle.Bundle, stdout, stderr *os.File) (*process, error) {
+	if r.path == "" {
+		return nil, errNoRunc
 	}
-	return err
-}
-
-// runToEnd runs one container and tells how it ended.
-func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
-	name := kind + " " + filepath.Base(dir)
-	begin := time.Now()
-	logs, err := m.openLogs(filepath.Join("/run/log", kind), kind+"."+filepath.Base(dir))
-	if err != nil {
-		m.out.say("%s: %v", name, err)
-		return
-	}
-	defer logs.close()
-	b, err := bundle.Open(dir)
-	if err != nil {
-		m.out.say("%s: failed: %v", name, err)
-		return
-	}
-	p, err := m.runc.start(b, logs.stdout, logs.stderr)
-	if err == nil {
-		err = m.waitFor(ctx, name, p)
-	}
-	if err != nil {
-		m.out.say("%s: failed: %v", name, err)
-		logs.quote(m.out)
-	}
-	if err := m.runc.remove(b, logs.stderr); err != nil {
-		m.out.say("%s: clean up: %v", name, err)
-	}
-	if err == nil {
-		m.out.say("%s: done in %.2f s, exit 0", name, time.Since(begin).Seconds())
-	}
-}
-
-// waitFor waits for the end of a container, and ends it itself when ctx ends. It is an error if the container fails.
-func (m *machine) waitFor(ctx context.Context, name string, p *process) error {
-	begin := time.Now()
-	patience := time.NewTicker(30 * time.Second)
-	defer patience.Stop()
-	for {
-		select {
-		case <-p.done:
-			if p.status != 0 {
-				return errors.New(describe(p.status))
-			}
-			return nil
-		case <-patience.C:
-			m.out.say("%s: still running after %.0f s", name, time.Since(begin).Seconds())
-		case <-ctx.Done():
-			syscall.Kill(p.pid, syscall.SIGTERM)
-			select {
-			case <-p.done:
-			case <-time.After(5 * time.Second): // remove kills it
-			}
-			return errors.New("stopped, because the machine stops")
-		}
-	}
-}
-
-// logs are the two files to which a container writes.
-type logs struct{ stdout, stderr *os.File }
-
-// openLogs opens the files DIR/NAME.out.log and DIR/NAME.log, or the console if linuxkit.runc_console=1 asks for it.
-func (m *machine) openLogs(dir, name string) (*logs, error) {
-	if m.flag("linuxkit.runc_console") {
-		console, err := os.OpenFile("/dev/console", os.O_WRONLY|syscall.O_NOCTTY, 0)
-		return &logs{console, console}, err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := b.Prepare(); err != nil {
 		return nil, err
 	}
-	stdout, err1 := openLog(filepath.Join(dir, name+".out.log"))
-	stderr, err2 := openLog(filepath.Join(dir, name+".log"))
-	return &logs{stdout, stderr}, errors.Join(err1, err2)
+	c := r.command(stderr, "run", "--bundle", b.Dir, "--pid-file", pidFile(b), b.Name)
+	c.stdout = stdout
+	return r.family.start(c)
 }
 
-func openLog(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-}
+func pidFile(b *bundle.Bundle) string { return filepath.Join("/run", b.Name+".pid") }
 
-// quote shows the end of the logs on the console, unless they went there.
-func (l *logs) quote(out *console) {
-	if l.stdout != l.stderr {
-		out.quote(tail(l.stdout.Name(), 10))
-		out.quote(tail(l.stderr.Name(), 10))
+// readPID reads the id of a container's first process. It is 0 if there is none yet.
+func readPID(b *bundle.Bundle) int {
+	text, err := os.ReadFile(pidFile(b))
+	if err != nil {
+		return 0
 	}
+	pid, err := strconv.Atoi(string(bytes.TrimSpace(text)))
+	if err != nil {
+		return 0
+	}
+	return pid
 }
 
-func (l *logs) close() {
-	l.stdout.Close()
-	l.stderr.Close()
+// delete kills what is left of the container.
+func (r *runc) delete(b *bundle.Bundle, stderr *os.File) error {
+	return r.family.run(r.command(stderr, "delete", "--force", b.Name))
 }
+
+// start starts the container of a service.
+func (r *runc) start(_ context.Context, b *bundle.Bundle, out *stream) (*task, error) {
+	output, err := out.writer()
+	if err != nil {
+		return nil, err
+	}
+	defer output.Close()
+	p, err := r.create(b, output, output)
+	if err != nil {
+		return nil, err
+	}
+	t := &task{pid: p.pid, done: make(chan struct{})}
+	t.signal = func(signal syscall.Signal) error {
+		if err := syscall.Kill(p.pid, signal); err != syscall.ESRCH {
+			return err
+		}
+		return nil // it has just ended
+	}
+	go func() {
+		<-p.done
+		t.end, t.failed = "ended, "+describe(p.status), p.status != 0
+		close(t.done)
+	}()
+	return t, nil
+}
+
+// remove takes the container of a service away.
+func (r *runc) remove(b *bundle.Bundle) { r.delete(b, nil) }

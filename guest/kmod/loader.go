@@ -24,8 +24,14 @@ type Loader struct {
 	blacklist map[string]bool
 	insert    func(path, params string) error
 
-	mu   sync.Mutex
-	done map[string]error
+	mu       sync.Mutex
+	attempts map[string]*attempt
+}
+
+// attempt is the loading of one module, which is tried once.
+type attempt struct {
+	done chan struct{}
+	err  error // to be read after done
 }
 
 // NewLoader makes a loader. The kernel's command line gives parameters of modules (MODULE.NAME=VALUE) and modules
@@ -36,7 +42,7 @@ func NewLoader(index *Index, args []cmdline.Arg) *Loader {
 		params:    map[string]string{},
 		blacklist: map[string]bool{},
 		insert:    insert,
-		done:      map[string]error{},
+		attempts:  map[string]*attempt{},
 	}
 	for _, arg := range args {
 		name, param, ok := strings.Cut(arg.Key, ".")
@@ -83,24 +89,39 @@ func (l *Loader) LoadFor(modalias string) error {
 	return nil
 }
 
+// try loads one module, or waits for whoever does, or did.
+func (l *Loader) try(name string) error {
+	l.mu.Lock()
+	a, ok := l.attempts[name]
+	if !ok {
+		a = &attempt{done: make(chan struct{})}
+		l.attempts[name] = a
+	}
+	l.mu.Unlock()
+	if ok {
+		<-a.done
+		return a.err
+	}
+	a.err = l.insert(filepath.Join(l.index.dir, l.index.modules[name].file), l.params[name])
+	close(a.done)
+	return a.err
+}
+
 // load reports what went wrong on the way to a module only if that module itself could not be loaded.
 func (l *Loader) load(modules []string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	var errs []error
 	for _, name := range modules {
-		var failed error
+		var failed, own error
 		for _, step := range l.index.order(name) {
-			err, tried := l.done[step]
-			if !tried {
-				err = l.insert(filepath.Join(l.index.dir, l.index.modules[step].file), l.params[step])
-				l.done[step] = err
+			err := l.try(step)
+			if step == name {
+				own = err
 			}
 			if err != nil && (failed == nil || step == name) {
 				failed = fmt.Errorf("load kernel module %s: %w", step, err)
 			}
 		}
-		if l.done[name] != nil {
+		if own != nil {
 			errs = append(errs, failed)
 		}
 	}

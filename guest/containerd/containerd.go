@@ -1,0 +1,148 @@
+// Package containerd is a client of containerd's API, for what an init needs of it: containers, and the tasks that run in them. The messages
+// are those of api/services/containers/v1 and api/services/tasks/v1 in containerd's sources.
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Client calls the daemon that listens at Socket. Its methods may be called from several goroutines; each takes as long as the daemon does, or
+// until the end of its context.
+type Client struct{ Socket string }
+
+// Error is what the daemon answers when it refuses a call.
+type Error struct {
+	Code    int // of gRPC
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Is makes errors.Is compare codes.
+func (e *Error) Is(target error) bool {
+	other, ok := target.(*Error)
+	return ok && other.Code == e.Code
+}
+
+// Errors to compare with.
+var (
+	ErrNotFound      = &Error{5, "not found"}
+	ErrAlreadyExists = &Error{6, "already exists"}
+	ErrUnavailable   = errors.New("containerd cannot be reached") // the call may have been carried out or not
+)
+
+const (
+	runtime  = "io.containerd.runc.v2"
+	specType = "types.containerd.io/opencontainers/runtime-spec/1/Spec" // containerd's name for config.json
+)
+
+func (c *Client) call(ctx context.Context, namespace, method string, request []byte) ([]byte, error) {
+	return call(ctx, c.Socket, "/containerd.services."+method, request, "containerd-namespace", namespace)
+}
+
+// CreateContainer makes a container with a config.json whose root filesystem is an absolute path.
+func (c *Client) CreateContainer(ctx context.Context, namespace, id string, spec []byte) error {
+	container := join(
+		text(1, id),
+		message(4, text(1, runtime)),
+		message(5, text(1, specType), text(2, string(spec))),
+	)
+	_, err := c.call(ctx, namespace, "containers.v1.Containers/Create", message(1, container))
+	return err
+}
+
+// DeleteContainer forgets a container that has no task.
+func (c *Client) DeleteContainer(ctx context.Context, namespace, id string) error {
+	_, err := c.call(ctx, namespace, "containers.v1.Containers/Delete", text(1, id))
+	return err
+}
+
+// CreateTask makes the process of a container, which does not run yet, and gives its id. The paths are of FIFOs or files to which its output
+// is appended.
+func (c *Client) CreateTask(ctx context.Context, namespace, id, stdout, stderr string) (pid int, err error) {
+	answer, err := c.call(ctx, namespace, "tasks.v1.Tasks/Create", join(text(1, id), text(5, stdout), text(6, stderr)))
+	if err != nil {
+		return 0, err
+	}
+	n, err := number(answer, 2)
+	return int(n), err
+}
+
+// StartTask lets the process run.
+func (c *Client) StartTask(ctx context.Context, namespace, id string) error {
+	_, err := c.call(ctx, namespace, "tasks.v1.Tasks/Start", text(1, id))
+	return err
+}
+
+// KillTask sends a signal to the first process, or to all of the container.
+func (c *Client) KillTask(ctx context.Context, namespace, id string, signal syscall.Signal, all bool) error {
+	request := join(text(1, id), varint(3, uint64(signal)))
+	if all {
+		request = append(request, varint(4, 1)...)
+	}
+	_, err := c.call(ctx, namespace, "tasks.v1.Tasks/Kill", request)
+	return err
+}
+
+// WaitTask waits for the end of the process and gives its exit status, which is 128 and the number of the signal that killed it if one did.
+func (c *Client) WaitTask(ctx context.Context, namespace, id string) (status int, err error) {
+	answer, err := c.call(ctx, namespace, "tasks.v1.Tasks/Wait", text(1, id))
+	if err != nil {
+		return 0, err
+	}
+	n, err := number(answer, 1)
+	return int(n), err
+}
+
+// DeleteTask takes away a process that has ended.
+func (c *Client) DeleteTask(ctx context.Context, namespace, id string) error {
+	_, err := c.call(ctx, namespace, "tasks.v1.Tasks/Delete", text(1, id))
+	return err
+}
+
+// What follows builds and reads messages (https://protobuf.dev/programming-guides/encoding/).
+
+func text(field protowire.Number, s string) []byte {
+	return protowire.AppendString(protowire.AppendTag(nil, field, protowire.BytesType), s)
+}
+
+func varint(field protowire.Number, n uint64) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(nil, field, protowire.VarintType), n)
+}
+
+func message(field protowire.Number, fields ...[]byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, field, protowire.BytesType), join(fields...))
+}
+
+func join(fields ...[]byte) []byte {
+	var all []byte
+	for _, f := range fields {
+		all = append(all, f...)
+	}
+	return all
+}
+
+// number gives the number in a field of a message, 0 if it is not there.
+func number(m []byte, field protowire.Number) (n uint64, err error) {
+	for len(m) > 0 {
+		num, kind, size := protowire.ConsumeTag(m)
+		if size < 0 {
+			return 0, fmt.Errorf("containerd's answer: %w", protowire.ParseError(size))
+		}
+		m = m[size:]
+		if num == field && kind == protowire.VarintType {
+			if n, size = protowire.ConsumeVarint(m); size < 0 {
+				return 0, fmt.Errorf("containerd's answer: %w", protowire.ParseError(size))
+			}
+		} else if size = protowire.ConsumeFieldValue(num, kind, m); size < 0 {
+			return 0, fmt.Errorf("containerd's answer: %w", protowire.ParseError(size))
+		}
+		m = m[size:]
+	}
+	return n, nil
+}

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/slipway-build/slipway/guest/bundle"
+	"github.com/slipway-build/slipway/guest/policy"
+)
+
+// controlSocket is where process 1 takes orders from the program "service": one JSON request, one JSON answer, then the end.
+const controlSocket = "/run/init/control.sock"
+
+type request struct {
+	Args []string `json:"args"`
+}
+
+type answer struct {
+	Text  string `json:"text"`
+	Error string `json:"error,omitempty"`
+}
+
+// listenForControl lets root, and nobody else, give orders.
+func (m *machine) listenForControl() error {
+	if err := os.MkdirAll(filepath.Dir(controlSocket), 0o700); err != nil {
+		return err
+	}
+	listener, err := net.Listen("unix", controlSocket)
+	if err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
+	if err := os.Chmod(controlSocket, 0o600); err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				m.out.say("control: %v", err)
+				return
+			}
+			go m.serveControl(conn)
+		}
+	}()
+	return nil
+}
+
+func (m *machine) serveControl(conn net.Conn) {
+	defer conn.Close()
+	var r request
+	if err := json.NewDecoder(conn).Decode(&r); err != nil {
+		return
+	}
+	var a answer
+	text, err := m.control(r.Args)
+	a.Text = text
+	if err != nil {
+		a.Error = err.Error()
+	}
+	json.NewEncoder(conn).Encode(a) // who does not wait for the answer does not need it
+}
+
+// control does what the program service is told to. What concerns only logs it does itself.
+func (m *machine) control(args []string) (string, error) {
+	if len(args) == 0 {
+		return "", errors.New("nothing to do")
+	}
+	switch command, names := args[0], args[1:]; command {
+	case "list":
+		return m.list(), nil
+	case "timeline":
+		if len(names) == 1 && names[0] == "--svg" {
+			return m.times.svg(), nil
+		}
+		return m.times.text(), nil
+	case "status", "start", "stop", "restart":
+		var text strings.Builder
+		for _, name := range names {
+			s := m.findService(name)
+			if s == nil {
+				return text.String(), fmt.Errorf("no service %s; there are %s", name, strings.Join(m.serviceNames(), ", "))
+			}
+			switch command {
+			case "status":
+				text.WriteString(s.status())
+				continue
+			case "stop", "restart":
+				s.turnOff()
+			}
+			if command != "stop" {
+				if err := s.turnOn(); err != nil {
+					return text.String(), err
+				}
+			}
+			fmt.Fprintln(&text, s.line())
+		}
+		return text.String(), nil
+	default:
+		return "", fmt.Errorf("%s: unknown command", command)
+	}
+}
+
+// turnOff stops the service and waits until that is done.
+func (s *service) turnOff() {
+	s.update(func() { s.wanted = false })
+	s.await(s.resting, nil)
+}
+
+// turnOn starts a service that does not run, and waits for the outcome.
+func (s *service) turnOn() error {
+	before, tries, rests := 0, 0, false
+	s.update(func() { before, tries, rests, s.wanted = s.starts, s.tries, s.resting(), !s.closing })
+	if !rests || !s.wanted {
+		return nil
+	}
+	s.await(func() bool { return s.tries > tries && (s.starts > before || s.state == pausing || s.resting()) }, nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.starts == before {
+		return fmt.Errorf("service %s: %s", s.name, s.end)
+	}
+	return nil
+}
+
+func (m *machine) serviceNames() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	for _, s := range m.services {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// list is a table of all services.
+func (m *machine) list() string {
+	m.mu.Lock()
+	services := slices.Clone(m.services)
+	m.mu.Unlock()
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tSTATE\tSINCE\tPID\tSTARTS\tRESTART\tLAST END")
+	now := sinceBoot()
+	for _, s := range services {
+		s.mu.Lock()
+		pid, end := "-", s.end
+		if s.pid > 0 {
+			pid = fmt.Sprint(s.pid)
+		}
+		if end == "" {
+			end = "-"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%.0fs\t%s\t%d\t%s\t%s\n", s.name, s.state, (now - s.since).Seconds(), pid, s.starts, s.restart(), end)
+		s.mu.Unlock()
+	}
+	w.Flush()
+	return b.String()
+}
+
+func (s *service) restart() policy.Restart {
+	if s.policy.Restart == "" {
+		return policy.Never
+	}
+	return s.policy.Restart
+}
+
+// line is what the service does, in a few words.
+func (s *service) line() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pid > 0 {
+		return fmt.Sprintf("%s: %s, pid %d", s.name, s.state, s.pid)
+	}
+	return fmt.Sprintf("%s: %s", s.name, s.state)
+}
+
+// status is all that is known of the service.
+func (s *service) status() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var b strings.Builder
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-9s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("service", "%s", s.name)
+	row("state", "%s for %.0f s", s.state, (sinceBoot() - s.since).Seconds())
+	if s.pid > 0 {
+		row("pid", "%d", s.pid)
+		if events := memoryEvents(s.pid); events != "" {
+			dir := filepath.Dir(events)
+			row("cgroup", "%s", strings.TrimPrefix(dir, bundle.CgroupRoot))
+			if used, err := os.ReadFile(filepath.Join(dir, "memory.current")); err == nil {
+				row("memory", "%s bytes", strings.TrimSpace(string(used)))
+			}
+		}
+	}
+	row("starts", "%d", s.starts)
+	if s.end != "" {
+		row("last end", "%s", s.end)
+	}
+	row("restart", "%s", s.restart())
+	if len(s.policy.After) > 0 {
+		row("after", "%s", strings.Join(s.policy.After, ", "))
+	}
+	row("log", "%s", s.stream.path())
+	return b.String()
+}

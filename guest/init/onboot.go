@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/slipway-build/slipway/guest/bundle"
+	"github.com/slipway-build/slipway/guest/policy"
+)
+
+// runAll runs the containers in /containers/KIND to their end, in the order of their names.
+func (m *machine) runAll(ctx context.Context, kind string) error {
+	dirs, err := bundle.List(filepath.Join("/containers", kind))
+	for _, dir := range dirs {
+		if ctx.Err() != nil {
+			break
+		}
+		m.runToEnd(ctx, kind, dir)
+	}
+	return err
+}
+
+// runToEnd runs one container and tells how it ended. If it fails, its policy may end the machine.
+func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
+	name := kind + " " + filepath.Base(dir)
+	b, err := bundle.Open(dir)
+	if err != nil {
+		m.out.say("%s: failed: %v", name, err)
+		return
+	}
+	order := m.policy(b, kind)
+	logs, err := m.openLogs(filepath.Join("/run/log", kind), kind+"."+b.Name)
+	if err != nil {
+		m.out.say("%s: %v", name, err)
+		return
+	}
+	defer logs.close()
+	begin := sinceBoot()
+	over := m.times.begin(name)
+	err = m.runBundle(ctx, name, b, order.Timeout, logs)
+	over(err != nil)
+	if releaseErr := b.Release(); releaseErr != nil {
+		m.out.say("%s: clean up: %v", name, releaseErr)
+	}
+	if err == nil {
+		m.out.say("%s: done in %.2f s, exit 0", name, (sinceBoot() - begin).Seconds())
+		return
+	}
+	m.out.say("%s: failed: %v", name, err)
+	logs.quote(m.out)
+	if ctx.Err() != nil {
+		return
+	}
+	switch order.Failure {
+	case policy.Halt:
+		m.out.say("%s: the machine cannot do without it", name)
+		ask(m.requests, halt)
+		<-ctx.Done()
+	case policy.Reboot:
+		m.out.say("%s: the machine cannot do without it", name)
+		ask(m.requests, reboot)
+		<-ctx.Done()
+	}
+}
+
+// runBundle runs a container to its end, but no longer than the timeout if there is one.
+func (m *machine) runBundle(ctx context.Context, name string, b *bundle.Bundle, timeout time.Duration, logs *logs) error {
+	run := m.runc.run
+	if b.Attaches() { // between creation and start
+		run = m.runc.create
+	}
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("stopped, because it takes longer than %v", timeout))
+		defer cancel()
+	}
+	defer os.Remove(pidFile(b))
+	p, err := run(b, logs.stdout, logs.stderr)
+	if err == nil {
+		err = m.waitFor(ctx, name, b, p)
+	}
+	if err != nil || b.Attaches() {
+		return errors.Join(err, m.runc.delete(b, logs.stderr))
+	}
+	return nil
+}
+
+// waitFor waits for the end of a container, and ends it itself when ctx ends. It is an error if the container fails.
+func (m *machine) waitFor(ctx context.Context, name string, b *bundle.Bundle, p *process) error {
+	begin := time.Now()
+	patience := time.NewTicker(30 * time.Second)
+	defer patience.Stop()
+	for {
+		select {
+		case <-p.done:
+			if p.status != 0 {
+				return errors.New(describe(p.status))
+			}
+			return nil
+		case <-patience.C:
+			m.out.say("%s: still running after %.0f s", name, time.Since(begin).Seconds())
+		case <-ctx.Done():
+			pid, signal := p.pid, syscall.SIGTERM
+			if b.Attaches() {
+				// p is the container itself
+			} else if pid = readPID(b); pid == 0 {
+				pid = p.pid
+			}
+			if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil && isDeaf(status, signal) {
+				signal = syscall.SIGKILL
+			}
+			syscall.Kill(pid, signal)
+			select {
+			case <-p.done:
+			case <-time.After(5 * time.Second): // delete kills it
+			}
+			if err := context.Cause(ctx); err != context.Canceled {
+				return err
+			}
+			return errors.New("stopped, because the machine stops")
+		}
+	}
+}
+
+// logs are the two files to which a container writes.
+type logs struct{ stdout, stderr *os.File }
+
+// openLogs opens the files DIR/NAME.out.log and DIR/NAME.log, or the console if linuxkit.runc_console=1 asks for it.
+func (m *machine) openLogs(dir, name string) (*logs, error) {
+	if m.flag("linuxkit.runc_console") {
+		console, err := os.OpenFile("/dev/console", os.O_WRONLY|syscall.O_NOCTTY, 0)
+		return &logs{console, console}, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	stdout, err1 := openLog(filepath.Join(dir, name+".out.log"))
+	stderr, err2 := openLog(filepath.Join(dir, name+".log"))
+	return &logs{stdout, stderr}, errors.Join(err1, err2)
+}
+
+func openLog(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+}
+
+// quote shows the end of the logs on the console, unless they went there.
+func (l *logs) quote(out *console) {
+	if l.stdout != l.stderr {
+		out.quote(tail(l.stdout.Name(), 10))
+		out.quote(tail(l.stderr.Name(), 10))
+	}
+}
+
+func (l *logs) close() {
+	l.stdout.Close()
+	l.stderr.Close()
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const serviceUsage = `usage: service list
+       service status|start|stop|restart NAME…
+       service logs [-f] [-n LINES] NAME     a service, containerd or init
+       service timeline [--svg]`
+
+// serviceCommand is the program service: it asks process 1, and reads the logs itself.
+func serviceCommand(args []string, out io.Writer) error {
+	if len(args) == 0 {
+		return errors.New(serviceUsage)
+	}
+	switch rest := args[1:]; args[0] {
+	case "logs":
+		return showLogs(rest, out)
+	case "list":
+		if len(rest) > 0 {
+			return errors.New(serviceUsage)
+		}
+	case "timeline":
+		if len(rest) > 1 || len(rest) == 1 && rest[0] != "--svg" {
+			return errors.New(serviceUsage)
+		}
+	case "status", "start", "stop", "restart":
+		if len(rest) == 0 {
+			return errors.New(serviceUsage)
+		}
+	default:
+		return errors.New(serviceUsage)
+	}
+	conn, err := net.Dial("unix", controlSocket)
+	if err != nil {
+		return fmt.Errorf("%w (service asks process 1 of a machine, in its own mount namespace)", err)
+	}
+	defer conn.Close()
+	if err := json.NewEncoder(conn).Encode(request{args}); err != nil {
+		return err
+	}
+	var a answer
+	if err := json.NewDecoder(conn).Decode(&a); err != nil {
+		return fmt.Errorf("answer of process 1: %w", err)
+	}
+	fmt.Fprint(out, a.Text)
+	if a.Error != "" {
+		return errors.New(a.Error)
+	}
+	return nil
+}
+
+// showLogs shows a log with its older files, or its last lines, and with -f what is added to it from then on.
+func showLogs(args []string, out io.Writer) error {
+	follow, lines, name := false, -1, ""
+	for i := 0; i < len(args); i++ {
+		switch {
+		case args[i] == "-f":
+			follow = true
+		case args[i] == "-n" && i+1 < len(args):
+			n, err := strconv.Atoi(args[i+1])
+			if err != nil || n < 0 {
+				return errors.New(serviceUsage)
+			}
+			lines = n
+			i++
+		case name == "" && !strings.HasPrefix(args[i], "-"):
+			name = args[i]
+		default:
+			return errors.New(serviceUsage)
+		}
+	}
+	if name == "" || strings.Contains(name, "/") {
+		return errors.New(serviceUsage)
+	}
+	path := filepath.Join(logDir, name+".log")
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	var text []byte
+	for i := logKeep; i > 0; i-- {
+		older, err := os.ReadFile(path + "." + strconv.Itoa(i))
+		if err != nil && !os.IsNotExist(err) {
+			return err
+		}
+		text = append(text, older...)
+	}
+	newest, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	text = append(text, newest...)
+	if lines >= 0 {
+		text = lastLines(text, lines)
+	}
+	if _, err := out.Write(text); err != nil {
+		return err
+	}
+	for follow {
+		if _, err := io.Copy(out, f); err != nil {
+			return err
+		}
+		if next, err := os.Open(path); err == nil && !sameFile(f, next) { // a new file has been begun
+			if _, err := io.Copy(out, f); err != nil { // what came to the old one meanwhile
+				return err
+			}
+			f.Close()
+			f = next
+			continue
+		} else if err == nil {
+			next.Close()
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	return f.Close()
+}
+
+func sameFile(a, b *os.File) bool {
+	one, err1 := a.Stat()
+	other, err2 := b.Stat()
+	return err1 == nil && err2 == nil && os.SameFile(one, other)
+}
+
+// lastLines gives the last lines of a text.
+func lastLines(text []byte, lines int) []byte {
+	text = bytes.TrimRight(text, "\n")
+	if lines == 0 || len(text) == 0 {
+		return nil
+	}
+	start := len(text)
+	for ; lines > 0 && start >= 0; lines-- {
+		start = bytes.LastIndexByte(text[:start], '\n')
+	}
+	return append(text[start+1:], '\n')
+}

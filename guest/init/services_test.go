@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slipway-build/slipway/guest/bundle"
+	"github.com/slipway-build/slipway/guest/policy"
+)
+
+// play is an engine whose containers do as a test says. Its times are those of a synctest bubble.
+type play struct {
+	*machine
+	begin time.Time
+
+	mu      sync.Mutex
+	acts    map[string][]act // by name; the last one is played again and again
+	trace   []string
+	removed int
+}
+
+// act is one run of a container.
+type act struct {
+	err   error          // it cannot be started
+	takes time.Duration  // to start
+	ends  time.Duration  // by itself after that, 0: never
+	fails bool           // then
+	obeys syscall.Signal // it ends by this one
+}
+
+func newPlay(out io.Writer) *play {
+	return &play{machine: testMachine(out), begin: time.Now(), acts: map[string][]act{}}
+}
+
+func (p *play) note(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trace = append(p.trace, time.Since(p.begin).String()+" "+what)
+}
+
+func (p *play) start(_ context.Context, b *bundle.Bundle, _ *stream) (*task, error) {
+	p.mu.Lock()
+	next := p.acts[b.Name][0]
+	if len(p.acts[b.Name]) > 1 {
+		p.acts[b.Name] = p.acts[b.Name][1:]
+	}
+	p.mu.Unlock()
+	p.note("start " + b.Name)
+	time.Sleep(next.takes)
+	if next.err != nil {
+		return nil, next.err
+	}
+	t := &task{pid: 1 << 22, done: make(chan struct{})} // above the largest process id
+	end := sync.OnceFunc(func() {
+		t.end, t.failed = "ended", next.fails
+		close(t.done)
+	})
+	t.signal = func(signal syscall.Signal) error {
+		p.note(signal.String() + " " + b.Name)
+		if signal == next.obeys {
+			end()
+		}
+		return nil
+	}
+	if next.ends > 0 {
+		time.AfterFunc(next.ends, end)
+	}
+	return t, nil
+}
+
+func (p *play) remove(*bundle.Bundle) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.removed++
+}
+
+// add makes a service and supervises it.
+func (p *play) add(name string, order policy.Policy, needs []*service, acts ...act) *service {
+	s := newService(name)
+	s.bundle, s.policy, s.needs, s.out, s.times, s.stream = &bundle.Bundle{Name: name}, order, needs, p.out, p.times, &stream{}
+	s.engine = func(context.Context) (engine, error) { return p, nil }
+	p.acts[name] = acts
+	p.services = append(p.services, s)
+	go s.supervise()
+	return s
+}
+
+func (p *play) want(t *testing.T, lines ...string) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if diff := cmp.Diff(lines, p.trace); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlay(io.Discard)
+		s := p.add("web", policy.Policy{Restart: policy.OnFailure}, nil,
+			act{err: errors.New("no such file")},
+			act{ends: time.Second, fails: true},
+			act{ends: time.Second, fails: true},
+			act{ends: 2 * time.Minute, fails: true}, // long enough for the pauses to begin anew
+			act{ends: time.Second},                  // well
+		)
+		time.Sleep(time.Hour)
+		p.want(t, "0s start web",
+			"1s start web",    // pause of 1 s
+			"4s start web",    // 1 s of running, pause of 2 s
+			"9s start web",    // 1 s, 4 s
+			"2m10s start web", // 2 min, 1 s
+		)
+		if s.state != ended || s.starts != 4 || p.removed != 5 {
+			t.Errorf("%s, %d starts, %d removed", s.state, s.starts, p.removed)
+		}
+		if err := s.turnOn(); err != nil || s.state != running {
+			t.Errorf("start what has ended: %v, %s", err, s.state)
+		}
+		p.stopServices()
+	})
+}
+
+// Nothing is started again where nobody asks for it, and pauses have a limit.
+func TestRestartPolicy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlay(io.Discard)
+		once := p.add("once", policy.Policy{}, nil, act{ends: time.Second, fails: true})
+		always := p.add("always", policy.Policy{Restart: policy.Always}, nil, act{ends: time.Second})
+		time.Sleep(time.Hour)
+		if once.starts != 1 || once.state != failed {
+			t.Errorf("%d starts, %s", once.starts, once.state)
+		}
+		if want := 6 + 3600/61; always.starts < want-2 || always.starts > want+2 { // pauses of 1 to 32 s, then of a minute
+			t.Errorf("%d starts in an hour, want about %d", always.starts, want)
+		}
+		p.stopServices()
+	})
+}
+
+// A service that needs another starts after it and stops before it.
+func TestOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		p := newPlay(&said)
+		polite := act{obeys: syscall.SIGTERM}
+		database := p.add("database", policy.Policy{Restart: policy.OnFailure}, nil, act{err: errors.New("busy")}, act{takes: time.Second, obeys: syscall.SIGTERM})
+		broken := p.add("broken", policy.Policy{}, nil, act{err: errors.New("no such file")})
+		web := p.add("web", policy.Policy{}, []*service{database}, polite)
+		lost := p.add("lost", policy.Policy{}, []*service{broken}, polite)
+		time.Sleep(time.Minute)
+		if lost.state != failed || web.state != running {
+			t.Errorf("lost: %s, web: %s", lost.state, web.state)
+		}
+		p.mu.Lock()
+		begin := p.trace[2:]
+		p.mu.Unlock()
+		if diff := cmp.Diff([]string{"1s start database", "2s start web"}, begin); diff != "" {
+			t.Errorf("-want +got\n%s", diff)
+		}
+		p.stopServices()
+		p.mu.Lock()
+		end := p.trace[4:]
+		p.mu.Unlock()
+		if diff := cmp.Diff([]string{"1m0s terminated web", "1m0s terminated database"}, end); diff != "" {
+			t.Errorf("-want +got\n%s", diff)
+		}
+		if want := "service lost: failed: needs service broken, which has not been started"; !strings.Contains(said.String(), want) {
+			t.Errorf("%q is not said:\n%s", want, said.String())
+		}
+	})
+}
+
+// One service that ends when asked, one that must be killed, one that has ended by itself, one that nothing ends.
+func TestStopServices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		p := newPlay(&said)
+		p.add("stubborn", policy.Policy{Timeout: 3 * time.Second}, nil, act{obeys: syscall.SIGKILL})
+		p.add("immortal", policy.Policy{}, nil, act{})
+		p.add("polite", policy.Policy{}, nil, act{obeys: syscall.SIGTERM})
+		p.add("gone", policy.Policy{}, nil, act{ends: time.Second})
+		time.Sleep(time.Minute)
+		begin := time.Now()
+		p.stopServices()
+		if took := time.Since(begin); took != 12*time.Second {
+			t.Errorf("took %v, want 10 s for SIGTERM and 2 s for SIGKILL", took)
+		}
+		for line, want := range map[string]bool{
+			"service stubborn: still running 3s after SIGTERM":  true,
+			"service stubborn: still running 2s after SIGKILL":  false,
+			"service immortal: still running 10s after SIGTERM": true,
+			"service immortal: still running 2s after SIGKILL":  true,
+			"service polite: still running":                     false,
+		} {
+			if strings.Contains(said.String(), line) != want {
+				t.Errorf("%q said: %v, want %v; all:\n%s", line, !want, want, said.String())
+			}
+		}
+	})
+}
+
+// What the program service tells and does.
+func TestControl(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlay(io.Discard)
+		p.add("web", policy.Policy{Restart: policy.Always, After: []string{"x"}}, nil, act{obeys: syscall.SIGTERM})
+		p.add("bad", policy.Policy{}, nil, act{err: errors.New("no such file")})
+		time.Sleep(time.Second)
+		for _, c := range []struct{ command, want, err string }{
+			{"list", "web   running", ""},
+			{"list", "bad   failed", ""},
+			{"status web", "restart   always\nafter     x\n", ""},
+			{"stop web", "web: stopped", ""},
+			{"start web", "web: running, pid", ""},
+			{"restart web", "web: running, pid", ""},
+			{"start bad", "", "service bad: failed: no such file"},
+			{"status wbe", "", "no service wbe; there are web, bad"},
+			{"timeline", "service web", ""},
+			{"timeline --svg", "<svg xmlns", ""},
+			{"dance", "", "dance: unknown command"},
+		} {
+			text, err := p.control(strings.Fields(c.command))
+			if !strings.Contains(text, c.want) || (err != nil || c.err != "") && (err == nil || err.Error() != c.err) {
+				t.Errorf("service %s: %q, %v", c.command, text, err)
+			}
+		}
+		p.want(t, "0s start web", "0s start bad", "1s terminated web", "1s start web", "1s terminated web", "1s start web", "1s start bad")
+		p.stopServices()
+	})
+}
