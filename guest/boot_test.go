@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,36 +18,13 @@ import (
 
 // TestBoot builds the machine of testdata/machine.yml, which reports on itself to its console and powers itself off.
 func TestBoot(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots a machine")
-	}
-	dir := build(t, "testdata/machine.yml")
-	logs := filepath.Join(cmp.Or(os.Getenv("SLIPWAY_ARTIFACTS"), "../out/test"), t.Name())
-	machine, err := vm.Start(t.Context(), vm.Config{
-		Kernel:  filepath.Join(dir, "machine-kernel"),
-		Initrd:  filepath.Join(dir, "machine-initrd.img"),
-		Cmdline: "console=ttyS0 panic=-1",
-		LogDir:  logs,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(machine.Kill)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	if err := machine.Wait(ctx); err != nil {
-		t.Fatalf("%v\n%s", err, machine.ConsoleTail(60))
-	}
-	console, err := os.ReadFile(filepath.Join(logs, "console.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	console = bytes.ReplaceAll(console, []byte("\r"), nil)
-	for _, line := range []string{
+	m := boot(t, build(t, "machine.yml"), "")
+	m.wait(t)
+	m.says(t,
 		`onboot 000-readonly: done in [\d.]+ s, exit 0`,
 		`onboot 001-writable: done in [\d.]+ s, exit 0`,
 		`onboot 002-fails: failed: exit 3\n +\| out of ideas`,
-		`onboot 003-missing: failed: .*runc: exit 1\n +\| .*/nonesuch: no such file.*`,
+		`onboot 003-missing: failed: exit 1\n +\| .*/nonesuch: no such file.*`,
 		`onboot 004-network: done in [\d.]+ s, exit 0`,
 		`onboot 005-volume: done in [\d.]+ s, exit 0`,
 		`containerd: ready in [\d.]+ s`,
@@ -73,22 +51,165 @@ func TestBoot(t *testing.T) {
 		`poweroff`,
 		`onshutdown 000-bye: done in [\d.]+ s, exit 0`,
 		`poweroff now`,
-	} {
+	)
+}
+
+// TestPolicy boots a machine in which everything goes wrong that an annotation is for, and more.
+func TestPolicy(t *testing.T) {
+	m := boot(t, build(t, "policy.yml"), "")
+	m.wait(t)
+	m.says(t,
+		`onboot 000-hangs: failed: stopped, because it takes longer than 4s\n +\| waiting for ever`,
+		`service crash: ended, exit 3, starts again in 1s`,
+		`service crash: ended, exit 3, starts again in 2s`,
+		`service hog: ended, killed by SIGKILL, out of memory, see /var/log/hog\.log`,
+		`REPORT crash: (\d+) (\d+) `,
+		`REPORT fill: .*No space left on device.* room `,
+		`REPORT hog: service hog state failed .*`,
+		`REPORT tasks: a-web report`,
+		`containerd: killed by SIGKILL, starts again in 1s, see /var/log/containerd\.log`,
+		`REPORT survives: running tick `,
+		`REPORT back: another`,
+		`REPORT stop: a-web: stopped a-web: running a-web: running 1`,
+		`REPORT timeline: 1 1`,
+		`REPORT wrong: service: no service nonesuch; there are a-web, crash, database, fill, hog, report service: usage: service list`,
+		`REPORT setuid:`,
+		`REPORT private: prw------- srw------- total [\d]+`,
+		`poweroff now`,
+	)
+	// What needs another starts after it and stops before it.
+	m.inOrder(t, "service database: started", "service a-web: started", "poweroff", "service a-web: stopped", "service database: stopped")
+}
+
+// TestWithoutContainerd boots a machine that has only runc, with cgroups of version 1, and stops it from outside.
+func TestWithoutContainerd(t *testing.T) {
+	dir := build(t, "runc.yml")
+	t.Run("keys", func(t *testing.T) {
+		m := boot(t, dir, "linuxkit.unified_cgroup_hierarchy=0")
+		up := `(?s)machine is up`
+		m.await(t, up)
+		m.press(t, "sendkey ctrl-alt-delete")
+		m.await(t, up+".*Linux version.*"+up[4:])
+		m.await(t, `(?s)Linux version.*Linux version.*service crash: ended, exit 3, starts again in 2s`)
+		m.press(t, "system_powerdown")
+		m.wait(t)
+		m.says(t,
+			`containerd: not in this machine: services run under runc alone`,
+			`cgroups: .*memory:/web .*`,
+			`reboot`,
+			`poweroff`,
+		)
+		m.inOrder(t, "reboot now", "Linux version", "service web: stopped: ended, exit 0", "poweroff now")
+	})
+	t.Run("halt", func(t *testing.T) {
+		m := boot(t, dir, "test.fail")
+		m.await(t, `reboot: System halted`)
+		m.says(t,
+			`onboot 000-vital: failed: exit 1`,
+			`onboot 000-vital: the machine cannot do without it`,
+			`halt now`,
+		)
+	})
+}
+
+// guest is a machine that has been started and its log.
+type guest struct {
+	*vm.Machine
+	log string
+}
+
+// boot starts what build has made.
+func boot(t *testing.T, dir, args string) *guest {
+	t.Helper()
+	logs := filepath.Join(cmp.Or(os.Getenv("SLIPWAY_ARTIFACTS"), "../out/test"), t.Name())
+	machine, err := vm.Start(t.Context(), vm.Config{
+		Kernel:  filepath.Join(dir, "machine-kernel"),
+		Initrd:  filepath.Join(dir, "machine-initrd.img"),
+		Cmdline: strings.TrimSpace("console=ttyS0 panic=-1 " + args),
+		LogDir:  logs,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		machine.Kill()
+		if t.Failed() {
+			t.Logf("the end of %s/console.log:\n%s", logs, machine.ConsoleTail(60))
+		}
+	})
+	return &guest{machine, filepath.Join(logs, "console.log")}
+}
+
+// wait waits until the machine has powered itself off.
+func (g *guest) wait(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if err := g.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// await waits for what the console says.
+func (g *guest) await(t *testing.T, pattern string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	if _, err := g.WaitConsole(ctx, regexp.MustCompile(pattern)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (g *guest) press(t *testing.T, command string) {
+	t.Helper()
+	if err := g.Monitor(t.Context(), command); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (g *guest) console(t *testing.T) []byte {
+	t.Helper()
+	text, err := os.ReadFile(g.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.ReplaceAll(text, []byte("\r"), nil)
+}
+
+// says looks for lines on the console.
+func (g *guest) says(t *testing.T, lines ...string) {
+	t.Helper()
+	console := g.console(t)
+	for _, line := range lines {
 		if !regexp.MustCompile(`(?m)^(\[ *\d+\.\d\d\] )?` + line + ` *$`).Match(console) {
 			t.Errorf("the console does not say %q", line)
 		}
 	}
-	if t.Failed() {
-		t.Logf("the end of %s/console.log:\n%s", logs, machine.ConsoleTail(60))
+}
+
+// inOrder looks for texts on the console, each behind the one before.
+func (g *guest) inOrder(t *testing.T, texts ...string) {
+	t.Helper()
+	rest := g.console(t)
+	for i, text := range texts {
+		_, after, ok := bytes.Cut(rest, []byte(text))
+		if !ok {
+			t.Errorf("the console does not say %q after %q", text, texts[:i])
+			return
+		}
+		rest = after
 	}
 }
 
-// build makes kernel and initramfs of a machine with docker buildx, which takes packages and frontend from the local stack.
+// build makes kernel and initramfs of a machine in testdata with docker buildx, which takes packages and frontend from the local stack.
 func build(t *testing.T, file string) (dir string) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("boots a machine")
+	}
 	vm.RequireStack(t)
 	dir = t.TempDir()
-	buildx := exec.Command("docker", "buildx", "build", "--builder", cmp.Or(os.Getenv("BUILDX_BUILDER"), "slipway"), "-f", file, "--target", "kernel+initrd", "-o", dir, "testdata")
+	buildx := exec.Command("docker", "buildx", "build", "--builder", cmp.Or(os.Getenv("BUILDX_BUILDER"), "slipway"), "-f", "testdata/"+file, "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", dir, "testdata")
 	if out, err := buildx.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", file, err, out)
 	}

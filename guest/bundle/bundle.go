@@ -150,7 +150,14 @@ func (b *Bundle) prepare() error {
 }
 
 // Attaches tells whether [Bundle.Attach] has anything to do.
-func (b *Bundle) Attaches() bool { return len(b.Runtime.Interfaces)+len(b.Runtime.BindNS) > 0 }
+func (b *Bundle) Attaches() bool {
+	for _, path := range b.Runtime.BindNS {
+		if path != "" {
+			return true
+		}
+	}
+	return len(b.Runtime.Interfaces) > 0
+}
 
 // Attach does what needs the created container, whose first process is pid: its interfaces, and the mounts that keep its namespaces.
 // Those of a container that ran before are let go.

@@ -239,10 +239,8 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream) (
 	}
 	space := namespace(b)
 	err = d.client.CreateContainer(ctx, space, b.Name, spec)
-	if errors.Is(err, containerd.ErrAlreadyExists) { // its state is on a disk and remembers the last start of the machine
-		if err := d.client.DeleteContainer(ctx, space, b.Name); err != nil {
-			return nil, fmt.Errorf("delete the container of the last start: %w", err)
-		}
+	if errors.Is(err, containerd.ErrAlreadyExists) { // from a daemon that was killed, or kept on a disk since the last start of the machine
+		d.remove(b)
 		err = d.client.CreateContainer(ctx, space, b.Name, spec)
 	}
 	if err != nil {
@@ -308,7 +306,7 @@ func (d *daemon) remove(b *bundle.Bundle) {
 	space := namespace(b)
 	d.client.KillTask(ctx, space, b.Name, syscall.SIGKILL, true) // each of these may have nothing to do
 	d.client.DeleteTask(ctx, space, b.Name)
-	if err := d.client.DeleteContainer(ctx, space, b.Name); err != nil && !errors.Is(err, containerd.ErrNotFound) {
+	if err := d.client.DeleteContainer(ctx, space, b.Name); err != nil && !errors.Is(err, containerd.ErrNotFound) && !errors.Is(err, containerd.ErrUnavailable) {
 		d.m.out.say("service %s: clean up: %v", b.Name, err)
 	}
 }

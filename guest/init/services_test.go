@@ -215,6 +215,7 @@ func TestControl(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlay(io.Discard)
 		p.add("web", policy.Policy{Restart: policy.Always, After: []string{"x"}}, nil, act{obeys: syscall.SIGTERM})
+		synctest.Wait()
 		p.add("bad", policy.Policy{}, nil, act{err: errors.New("no such file")})
 		time.Sleep(time.Second)
 		for _, c := range []struct{ command, want, err string }{

@@ -5,6 +5,7 @@
 package vm
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,8 @@ type Config struct {
 	CPUs   int // default 1: with more, QEMU 7.2 can hang where the kernel patches code that another CPU runs
 	Memory int // MiB, default 1024
 
-	Metadata *Metadata // nil: nothing answers at 169.254.169.254
+	Metadata  *Metadata // nil: nothing answers at 169.254.169.254
+	NoNetwork bool      // no network card at all
 
 	LogDir      string    // gets console.log, qemu.log, metadata.log; made if it is missing
 	Console     io.Writer // gets the serial console as well, as it comes; may be nil
@@ -61,6 +63,7 @@ type Machine struct {
 	SSHPort int // on 127.0.0.1, leads to the guest's port 22
 
 	logDir  string
+	control string // folder of the monitor's socket
 	console *console
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when QEMU and the metadata service have ended
@@ -110,7 +113,13 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 		}
 	}
 
-	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", config.args(m.SSHPort, metadata.port)...)
+	// Not in logDir: the path of a socket has at most 107 bytes.
+	if m.control, err = os.MkdirTemp("", "vm"); err != nil {
+		log.Close()
+		return fmt.Errorf("make a folder for the monitor: %w", err)
+	}
+	args := append(config.args(m.SSHPort, metadata.port), "-monitor", "unix:"+m.monitor()+",server=on,wait=off")
+	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
 	m.console = newConsole(log, config.Console)
 	qemu.Stdout, qemu.Stderr = m.console, stderr
 	if config.Interactive {
@@ -122,6 +131,7 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 	ended, err := spawn(qemu)
 	if err != nil {
 		log.Close()
+		os.RemoveAll(m.control)
 		m.cancel()
 		metadata.wait()
 		return fmt.Errorf("start QEMU: %w", err)
@@ -137,6 +147,7 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 		m.cancel()
 		metadata.wait()
 		log.Close()
+		os.RemoveAll(m.control)
 		close(m.done)
 	}()
 	return nil
@@ -154,6 +165,40 @@ func (m *Machine) Wait(ctx context.Context) error {
 		return m.failure("the machine did not power off", context.Cause(ctx))
 	}
 }
+
+// Monitor gives QEMU's monitor a command: "system_powerdown" presses the power button, "sendkey ctrl-alt-delete" these keys.
+func (m *Machine) Monitor(ctx context.Context, command string) error {
+	ctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", m.monitor())
+	if err != nil {
+		return fmt.Errorf("monitor: %w", err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	const prompt = "(qemu) "
+	answers := bufio.NewReader(conn)
+	read := func() (text string, err error) {
+		for !strings.HasSuffix(text, prompt) {
+			c, err := answers.ReadByte()
+			if err != nil {
+				return text, fmt.Errorf("monitor: %w", err)
+			}
+			text += string(c)
+		}
+		return text, nil
+	}
+	if _, err := read(); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(conn, command); err != nil {
+		return fmt.Errorf("monitor: %w", err)
+	}
+	_, err = read()
+	return err
+}
+
+func (m *Machine) monitor() string { return filepath.Join(m.control, "monitor") }
 
 // Kill cuts the power and waits until QEMU is gone. After the machine's end it does nothing.
 func (m *Machine) Kill() {
@@ -255,9 +300,11 @@ func (c *Config) args(sshPort, metadataPort int) []string {
 		"-machine", "q35,graphics=off", "-accel", "tcg", "-display", "none",
 		"-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
 		"-serial", serial,
-		"-netdev", netdev,
-		"-device", "virtio-net-pci,netdev=net,romfile=", // no ROM: never boots from the network
 		"-device", "virtio-rng-pci",
+	}
+	if !c.NoNetwork {
+		args = append(args, "-netdev", netdev,
+			"-device", "virtio-net-pci,netdev=net,romfile=") // no ROM: never boots from the network
 	}
 	if c.Firmware == UEFI {
 		args = append(args,
