@@ -1,9 +1,11 @@
 # The frontend image: what a machine YAML names in its "# syntax=" line.
 
 FROM debian:bookworm-slim AS loaders
-RUN apt-get update && apt-get install -y --no-install-recommends grub-common grub-pc-bin systemd-boot-efi
+RUN dpkg --add-architecture arm64 && apt-get update && \
+    apt-get install -y --no-install-recommends grub-common grub-pc-bin systemd-boot-efi && \
+    apt-get download systemd-boot-efi:arm64 && dpkg -x systemd-boot-efi_*_arm64.deb /arm64
 COPY exporter/disk/loaders.sh /
-RUN /loaders.sh /loaders
+RUN /loaders.sh /loaders /arm64
 
 FROM golang:1.26-bookworm AS build
 WORKDIR /src

@@ -2,6 +2,8 @@
 // packages below it write them.
 package exporter
 
+import "fmt"
+
 // Format is one kind of output. The table is the only place that lists them:
 // the frontend's targets, its documentation and the exporter read it.
 type Format struct {
@@ -12,6 +14,19 @@ type Format struct {
 	Map         bool     // has a map, NAME.raw.map, if the user wants it
 	Loaders     bool     // needs the boot loaders
 	Tree        bool     // is made of the tree (tar segments), not of the initramfs
+	BIOS        bool     // boots under BIOS alone, which amd64 has
+}
+
+// Check returns an error if there is no such format for machines of an
+// architecture, as GOARCH spells it.
+func (f Format) Check(architecture string) error {
+	switch {
+	case f.BIOS && architecture != "amd64":
+		return fmt.Errorf("%s is for machines with a BIOS, which %s has not: use a format for UEFI, such as raw or raw-efi", f.Name, architecture)
+	case f.Loaders && architecture != "amd64" && architecture != "arm64":
+		return fmt.Errorf("%s needs a boot loader, and there is none for %s: use kernel+initrd", f.Name, architecture)
+	}
+	return nil
 }
 
 // Formats lists every output format, the default first.
@@ -22,11 +37,97 @@ var Formats = []Format{
 		Files:       []string{"NAME-kernel", "NAME-initrd.img", "NAME-cmdline"},
 	},
 	{
+		Name:        "tar-kernel-initrd",
+		Description: "kernel, initramfs, kernel command line and microcode in a tar archive",
+		Files:       []string{"NAME-initrd.tar"},
+	},
+	{
 		Name:        "raw",
 		Description: "GPT disk that boots under BIOS and UEFI",
 		Files:       []string{"NAME.raw"},
 		Disk:        true,
 		Map:         true,
+		Loaders:     true,
+	},
+	{
+		Name:        "raw-bios",
+		Description: "GPT disk that boots under BIOS",
+		Files:       []string{"NAME-bios.img"},
+		Disk:        true,
+		Map:         true,
+		Loaders:     true,
+		BIOS:        true,
+	},
+	{
+		Name:        "raw-efi",
+		Description: "GPT disk with a unified kernel image, which UEFI boots",
+		Files:       []string{"NAME-efi.img"},
+		Disk:        true,
+		Map:         true,
+		Loaders:     true,
+	},
+	{
+		Name:        "aws",
+		Description: "raw, for EC2",
+		Files:       []string{"NAME.raw"},
+		Disk:        true,
+		Map:         true,
+		Loaders:     true,
+	},
+	{
+		Name:        "gcp",
+		Description: "raw as disk.raw in a compressed tar archive, for Google Compute Engine",
+		Files:       []string{"NAME.img.tar.gz"},
+		Disk:        true,
+		Loaders:     true,
+	},
+	{
+		Name:        "qcow2",
+		Description: "raw, for QEMU",
+		Files:       []string{"NAME.qcow2"},
+		Disk:        true,
+		Loaders:     true,
+	},
+	{
+		Name:        "qcow2-bios",
+		Description: "raw-bios, for QEMU",
+		Files:       []string{"NAME.qcow2"},
+		Disk:        true,
+		Loaders:     true,
+		BIOS:        true,
+	},
+	{
+		Name:        "qcow2-efi",
+		Description: "raw-efi, for QEMU",
+		Files:       []string{"NAME-efi.qcow2"},
+		Disk:        true,
+		Loaders:     true,
+	},
+	{
+		Name:        "vhd",
+		Description: "raw as a fixed VHD, for Azure",
+		Files:       []string{"NAME.vhd"},
+		Disk:        true,
+		Loaders:     true,
+	},
+	{
+		Name:        "dynamic-vhd",
+		Description: "raw as a dynamic VHD, for Hyper-V",
+		Files:       []string{"NAME.vhd"},
+		Disk:        true,
+		Loaders:     true,
+	},
+	{
+		Name:        "vmdk",
+		Description: "raw as a stream-optimized VMDK, for VMware",
+		Files:       []string{"NAME.vmdk"},
+		Disk:        true,
+		Loaders:     true,
+	},
+	{
+		Name:        "uki",
+		Description: "unified kernel image: a program for UEFI with all that it boots",
+		Files:       []string{"NAME.efi"},
 		Loaders:     true,
 	},
 	{

@@ -131,6 +131,11 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 
 // graph gathers what the graph of a plan is made of.
 func (b *builder) graph(ctx context.Context, plan *machine.Plan, images images, opt options, tools llb.State, platform ocispecs.Platform) (in graph.Input, choices graph.Options, err error) {
+	for _, f := range opt.formats {
+		if err := f.Check(platform.Architecture); err != nil {
+			return in, choices, fmt.Errorf("--target: %w", err)
+		}
+	}
 	layouts, err := b.layouts(ctx, plan.Layouts, platform)
 	if err != nil {
 		return in, choices, err
@@ -148,6 +153,7 @@ func (b *builder) graph(ctx context.Context, plan *machine.Plan, images images, 
 	if compression == "" {
 		compression = images.compression(plan.Kernel)
 	}
+	caps := b.ui.BuildOpts().LLBCaps
 	label := ""
 	if b.ui.MultiPlatformRequested {
 		label = platforms.FormatAll(platform) + " "
@@ -162,17 +168,16 @@ func (b *builder) graph(ctx context.Context, plan *machine.Plan, images images, 
 		Builder:     b.ui.BuildPlatforms[0],
 		Location:    b.location,
 		IgnoreCache: b.ui.IsNoCache,
+		Merge:       caps.Supports(pb.CapMergeOp) == nil,
 		Label:       label,
 	}
 	choices = graph.Options{
-		Format:       opt.format.Name,
+		Formats:      opt.formats,
 		Name:         opt.name,
 		Size:         opt.size,
 		Map:          opt.diskMap,
 		Compression:  compression,
 		Architecture: platform.Architecture,
-		Loaders:      opt.format.Loaders,
-		Tree:         opt.format.Tree,
 		Epoch:        opt.epoch,
 	}
 	return in, choices, nil

@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -36,7 +37,7 @@ var foreign = []string{
 }
 
 type options struct {
-	format      exporter.Format
+	formats     []exporter.Format
 	name        string
 	size        int64 // bytes, 0 for the smallest that fits
 	diskMap     bool  // written beside a disk
@@ -48,22 +49,13 @@ type options struct {
 // parseOptions reads what the user chose by --target and --build-arg.
 func parseOptions(target string, args map[string]string, filename string) (options, error) {
 	o := options{
-		format:      exporter.Formats[0],
 		name:        args["NAME"],
 		compression: args["COMPRESSION"],
 		warnings:    unknownArguments(args),
 	}
-	if target != "" {
-		i := slices.IndexFunc(exporter.Formats, func(f exporter.Format) bool { return f.Name == target })
-		if i < 0 {
-			var names []string
-			for _, f := range exporter.Formats {
-				names = append(names, f.Name)
-			}
-			return o, fmt.Errorf("--target: unknown format %q%s (formats: %s)",
-				target, machine.Suggest(target, names), strings.Join(names, ", "))
-		}
-		o.format = exporter.Formats[i]
+	var err error
+	if o.formats, err = parseTarget(target); err != nil {
+		return o, err
 	}
 	if o.name == "" {
 		base := path.Base(filename)
@@ -72,23 +64,23 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 	if o.name == "." || o.name == ".." || strings.ContainsAny(o.name, "/\x00") {
 		return o, fmt.Errorf("--build-arg NAME=%s: not a file name; give a name without slashes", o.name)
 	}
-	var err error
+	has := func(attribute func(exporter.Format) bool) bool { return slices.ContainsFunc(o.formats, attribute) }
 	if s := args["SIZE"]; s != "" {
 		if o.size, err = parseSize(s); err != nil {
 			return o, err
 		}
-		if !o.format.Disk {
+		if !has(func(f exporter.Format) bool { return f.Disk }) {
 			o.size = 0
-			o.warnings = append(o.warnings, fmt.Sprintf("build argument SIZE has no effect: format %s is no disk", o.format.Name))
+			o.warnings = append(o.warnings, "build argument SIZE has no effect: no disk is made")
 		}
 	}
 	if s := args["MAP"]; s != "" {
 		if o.diskMap, err = strconv.ParseBool(s); err != nil {
 			return o, fmt.Errorf("--build-arg MAP=%s: neither true nor false", s)
 		}
-		if o.diskMap && !o.format.Map {
+		if o.diskMap && !has(func(f exporter.Format) bool { return f.Map }) {
 			o.diskMap = false
-			o.warnings = append(o.warnings, fmt.Sprintf("build argument MAP has no effect: format %s has no map", o.format.Name))
+			o.warnings = append(o.warnings, "build argument MAP has no effect: only raw disks have a map")
 		}
 	}
 	if o.compression != "" {
@@ -104,6 +96,37 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 		o.epoch = &n
 	}
 	return o, nil
+}
+
+// parseTarget reads the names of formats, separated by commas: the default if
+// there is none.
+func parseTarget(target string) ([]exporter.Format, error) {
+	if target == "" {
+		return exporter.Formats[:1], nil
+	}
+	var names []string
+	for _, f := range exporter.Formats {
+		names = append(names, f.Name)
+	}
+	var formats []exporter.Format
+	owners := map[string]string{} // of files
+	for name := range strings.SplitSeq(target, ",") {
+		i := slices.Index(names, name)
+		if name == "rpi3" {
+			return nil, errors.New("--target: rpi3 is not supported: the firmware of a Raspberry Pi 3 boots neither by BIOS nor by UEFI; use kernel+initrd")
+		}
+		if i < 0 {
+			return nil, fmt.Errorf("--target: unknown format %q%s (formats: %s)", name, machine.Suggest(name, names), strings.Join(names, ", "))
+		}
+		for _, file := range exporter.Formats[i].Files {
+			if other, ok := owners[file]; ok {
+				return nil, fmt.Errorf("--target: %s and %s both write %s: make one of them", other, name, file)
+			}
+			owners[file] = name
+		}
+		formats = append(formats, exporter.Formats[i])
+	}
+	return formats, nil
 }
 
 // parseSize reads a number of bytes with an optional binary unit.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerui"
@@ -106,7 +107,11 @@ func (b *builder) outline(context.Context) (*outline.Outline, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &outline.Outline{Name: opt.format.Name, Description: opt.format.Description, Sources: [][]byte{b.yaml().Data}}
+	var names, descriptions []string
+	for _, f := range opt.formats {
+		names, descriptions = append(names, f.Name), append(descriptions, f.Description)
+	}
+	out := &outline.Outline{Name: strings.Join(names, ","), Description: strings.Join(descriptions, "; "), Sources: [][]byte{b.yaml().Data}}
 	for _, a := range arguments {
 		value := b.ui.BuildArgs[a.name]
 		if a.name == "NAME" {

@@ -19,6 +19,7 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -51,6 +52,8 @@ type Input struct {
 	Location func(machine.Range) llb.ConstraintsOpt
 	// IgnoreCache tells whether a component is to be made anew.
 	IgnoreCache func(component string) bool
+	// Merge tells whether the builder can put states over each other without a copy.
+	Merge bool
 	// Label precedes every vertex name, e.g. with the platform.
 	Label string
 }
@@ -75,25 +78,49 @@ type Blob struct {
 
 // Options are the user's choices for one output.
 type Options struct {
-	Format       string // of the exporter's table
+	Formats      []exporter.Format
 	Name         string // prefix of the output files
 	Size         int64  // of a disk, in bytes; 0 for the smallest that fits
 	Map          bool   // write the map of a disk beside it
 	Compression  string // of the segments: an algorithm, or algorithm:level
 	Architecture string // of the machine, in Go's spelling
-	Loaders      bool   // the format needs boot loaders
-	Tree         bool   // the format is made of the files, not of the initrd
 	Epoch        *int64 // SOURCE_DATE_EPOCH, in seconds; nil for the exporter's own constant
 }
 
-// Machine returns the state whose root folder holds the output files.
+// Machine returns the state whose root folder holds the output files of all
+// formats.
 func Machine(in Input, opt Options) (llb.State, error) {
-	g := graph{Input: in, Options: opt}
-	boot, segments, err := g.segments()
-	if err != nil {
-		return llb.State{}, err
+	type parts struct {
+		graph
+		boot     llb.State
+		segments []segment
 	}
-	return g.write(boot, segments), nil
+	made := map[bool]*parts{} // by whether the formats are made of the tree
+	var written []llb.State
+	for _, f := range opt.Formats {
+		p := made[f.Tree]
+		if p == nil {
+			p = &parts{graph: graph{Input: in, Options: opt, tree: f.Tree}}
+			var err error
+			if p.boot, p.segments, err = p.graph.segments(); err != nil {
+				return llb.State{}, err
+			}
+			made[f.Tree] = p
+		}
+		written = append(written, p.write(f, p.boot, p.segments))
+	}
+	if len(written) == 1 {
+		return written[0], nil
+	}
+	name := llb.WithCustomName("[" + in.Label + "internal] gather the formats")
+	if in.Merge {
+		return llb.Merge(written, name), nil
+	}
+	all := llb.Scratch().Platform(in.Builder)
+	for _, w := range written {
+		all = all.File(llb.Copy(w, "/", "/", &llb.CopyInfo{CopyDirContentsOnly: true}), name)
+	}
+	return all, nil
 }
 
 // Segments returns the states whose file [SegmentName] is a component's part
@@ -169,6 +196,7 @@ func (g *graph) segments() (boot llb.State, segments []segment, err error) {
 type graph struct {
 	Input
 	Options
+	tree    bool // segments are for formats that are made of the tree
 	private bool // there are secrets, of which exported caches must be free
 }
 
@@ -246,7 +274,7 @@ func (g *graph) layout(l machine.Layout, image Layout) llb.State {
 // encoding says how segments are written: compressed for an initrd, else as
 // archives that the writer of a format can look into.
 func (g *graph) encoding() []string {
-	if g.Tree {
+	if g.tree {
 		return []string{"--archive", "tar"}
 	}
 	return []string{"--compression", g.Compression}
@@ -306,12 +334,12 @@ type segment struct {
 }
 
 // write makes a format. Its key has all segments, in order.
-func (g *graph) write(boot llb.State, segments []segment) llb.State {
+func (g *graph) write(f exporter.Format, boot llb.State, segments []segment) llb.State {
 	v := vertex{
-		component: g.Format,
+		component: f.Name,
 		name:      "write " + g.Name,
 		tool:      exporterPath,
-		args:      []string{"write", "--format", g.Format, "--name", g.Name, "--arch", g.Architecture, "--cmdline", "/cmdline/cmdline"},
+		args:      []string{"write", "--format", f.Name, "--name", g.Name, "--arch", g.Architecture, "--cmdline", "/cmdline/cmdline"},
 		mounts:    []mount{{at: "/cmdline", state: g.file("cmdline", []byte(g.Plan.Cmdline))}},
 	}
 	if k := g.Plan.Kernel; k != nil {
@@ -324,13 +352,13 @@ func (g *graph) write(boot llb.State, segments []segment) llb.State {
 	if g.Epoch != nil {
 		v.args = append(v.args, "--epoch", strconv.FormatInt(*g.Epoch, 10))
 	}
-	if g.Size > 0 {
+	if f.Disk && g.Size > 0 {
 		v.args = append(v.args, "--size", strconv.FormatInt(g.Size, 10))
 	}
-	if g.Map {
+	if f.Map && g.Map {
 		v.args = append(v.args, "--map")
 	}
-	if g.Loaders {
+	if f.Loaders {
 		v.args = append(v.args, "--loaders", loadersPath)
 		v.mounts = append(v.mounts, mount{at: loadersPath, state: g.Tools, path: loadersPath})
 	}

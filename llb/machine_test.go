@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -44,6 +46,7 @@ func input() Input {
 		Builder:     ocispecs.Platform{OS: "linux", Architecture: "amd64"},
 		Location:    func(machine.Range) llb.ConstraintsOpt { return llb.WithDescription(nil) },
 		IgnoreCache: func(string) bool { return false },
+		Merge:       true,
 	}
 }
 
@@ -51,20 +54,32 @@ func blob(digit string) llb.State {
 	return llb.ImageBlob("docker.io/test/sshd@sha256:" + strings.Repeat(digit, 64))
 }
 
+// formats are those of a list of names.
+func formats(t *testing.T, names string) []exporter.Format {
+	t.Helper()
+	var out []exporter.Format
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(exporter.Formats, func(f exporter.Format) bool { return f.Name == name })
+		if i < 0 {
+			t.Fatalf("no format %s", name)
+		}
+		out = append(out, exporter.Formats[i])
+	}
+	return out
+}
+
 // The keys of a machine's vertices are what its cache rests on: a change of
 // the golden text is a cold build for every user.
 func TestMachineGolden(t *testing.T) {
-	for _, opt := range []Options{
-		{Format: "kernel+initrd", Name: "aws", Compression: "zstd", Architecture: "amd64"},
-		{Format: "raw", Name: "aws", Compression: "zstd", Architecture: "amd64", Size: 100 << 20, Loaders: true},
-	} {
-		t.Run(opt.Format, func(t *testing.T) {
+	for _, names := range []string{"kernel+initrd", "raw", "raw,qcow2,tar"} {
+		opt := Options{Formats: formats(t, names), Name: "aws", Compression: "zstd", Architecture: "amd64", Size: 100 << 20}
+		t.Run(names, func(t *testing.T) {
 			st, err := Machine(input(), opt)
 			if err != nil {
 				t.Fatal(err)
 			}
 			got := describe(t, st)
-			golden := "testdata/" + opt.Format + ".txt"
+			golden := "testdata/" + names + ".txt"
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -109,7 +124,7 @@ func TestPackKeyIsIndependent(t *testing.T) {
 
 func digests(t *testing.T, in Input) map[string]digest.Digest {
 	t.Helper()
-	st, err := Machine(in, Options{Format: "raw", Name: "aws", Compression: "zstd", Architecture: "amd64"})
+	st, err := Machine(in, Options{Formats: formats(t, "raw"), Name: "aws", Compression: "zstd", Architecture: "amd64"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,6 +200,11 @@ func describe(t *testing.T, st llb.State) string {
 				if m.SecretOpt != nil {
 					fmt.Fprintf(&b, "  secret %s\n", m.SecretOpt.ID)
 				}
+			}
+		}
+		if m := op.GetMerge(); m != nil {
+			for _, i := range m.Inputs {
+				fmt.Fprintf(&b, "  merge %s\n", names[op.Inputs[i.Input].Digest])
 			}
 		}
 		if f := op.GetFile(); f != nil {

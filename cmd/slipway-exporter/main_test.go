@@ -76,6 +76,7 @@ func workDir(t *testing.T) string {
 		"loaders/boot.img":            string(boot),
 		"loaders/core.img":            string(core),
 		"loaders/systemd-bootx64.efi": "MZ",
+		"loaders/linuxx64.efi.stub":   "MZ",
 	} {
 		name = filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
@@ -261,9 +262,9 @@ func TestErrors(t *testing.T) {
 		"write --format tar --name m --out out o1":                  "tar: open o1/segment: no such file or directory",
 		write + "raw":              "no segments are given",
 		write + "kernel+initrd o1": "kernel+initrd: open o1/names: no such file or directory",
-		write + "iso":              `unknown format "iso"; the formats are kernel+initrd, raw, tar`,
-		write + "raw o1":           "raw: a disk needs a kernel: set kernel.image in the machine",
-		write + "raw --kernel kernel/kernel --arch arm64 o1":                     "raw: there is no disk for arm64 yet: use kernel+initrd",
+		write + "iso":              `unknown format "iso"; the formats are kernel+initrd, `,
+		write + "raw o1":           "raw: it needs a kernel: set kernel.image in the machine",
+		write + "raw --kernel kernel/kernel --arch arm64 o1":                     "raw: boot loaders: open ",
 		write + "raw --kernel kernel/kernel --loaders none o1":                   "raw: boot loaders: open none/",
 		write + "raw --kernel kernel/kernel --loaders loaders --size 1048576 o3": "raw: SIZE 1M is too small by 35M: kernel, initrd and boot loaders need 36M",
 		write + "raw --name ../m o1":                                             `name "../m" cannot be the start of a file name`,

@@ -72,11 +72,11 @@ func TestBoot(t *testing.T) {
 	if out, err := exec.Command("./loaders.sh", loaders).CombinedOutput(); err != nil {
 		t.Fatalf("loaders.sh: %v\n%s", err, out)
 	}
-	l, err := ReadLoaders(loaders)
+	l, err := ReadLoaders(loaders, "amd64")
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := New(Contents{Kernel: imageOf(t, kernel), Initrd: parts, Cmdline: nasty}, l, 0, time.Unix(0, 0))
+	d, err := New(Hybrid, Contents{Kernel: imageOf(t, kernel), Initrd: parts, Cmdline: nasty}, l, 0, time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,8 +19,9 @@ const (
 	systemdBootPrefix = `initrd=\` + initrdPath + " "
 )
 
-// checkCmdline refuses what no boot loader can pass on.
-func checkCmdline(cmdline string) error {
+// checkCmdline refuses what a boot loader that puts a prefix before it cannot
+// pass on.
+func checkCmdline(cmdline, prefix string) error {
 	if !utf8.ValidString(cmdline) {
 		return errors.New("kernel command line: it is not valid UTF-8, which UEFI needs")
 	}
@@ -29,10 +30,9 @@ func checkCmdline(cmdline string) error {
 			return fmt.Errorf("kernel command line: it contains the control character %q: remove it", r)
 		}
 	}
-	prefix := max(len(grubPrefix), len(systemdBootPrefix))
-	if over := prefix + len(cmdline) - cmdlineMax; over > 0 {
+	if over := len(prefix) + len(cmdline) - cmdlineMax; over > 0 {
 		return fmt.Errorf("kernel command line: it is %d bytes too long: Linux takes %d, of which the boot loader needs %d",
-			over, cmdlineMax, prefix)
+			over, cmdlineMax, len(prefix))
 	}
 	return nil
 }

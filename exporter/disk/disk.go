@@ -18,6 +18,11 @@
 // finds systemd-boot by its name (UEFI 2.10, 3.5.1.1), which reads its entries
 // as the Boot Loader Specification of the UAPI group describes.
 //
+// A disk for BIOS alone has the same without systemd-boot and its
+// configuration. A disk for UEFI alone has no GRUB, and the EFI system partition
+// from sector 2048 on; with a UKI, that holds nothing but EFI/BOOT/BOOTX64.EFI,
+// the UKI itself.
+//
 // Kernel and segments of the initrd stand in slots at multiples of 512 KiB, with
 // some room to grow: between two versions of a machine, only those blocks of EBS
 // differ whose component has changed, and a few that hold tables and ids.
@@ -25,6 +30,7 @@ package disk
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -32,20 +38,22 @@ import (
 	"math/bits"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/exporter/uki"
 )
 
 const (
 	mebibyte  = 1 << 20
 	alignment = mebibyte / gpt.SectorSize // of partitions, in sectors
 
-	biosFirst = alignment
-	espFirst  = biosFirst + alignment
+	biosFirst   = alignment
+	biosSectors = alignment
 )
 
 // Files on the EFI system partition.
@@ -61,11 +69,27 @@ type Contents struct {
 	Cmdline string
 }
 
-// Loaders are the boot loaders, as loaders.sh collects them.
+// Boot is the way in which a disk boots.
+type Boot string
+
+// Ways to boot.
+const (
+	Hybrid Boot = "BIOS or UEFI" // by GRUB or systemd-boot
+	BIOS   Boot = "BIOS"         // by GRUB
+	UEFI   Boot = "UEFI"         // by systemd-boot
+	UKI    Boot = "UKI"          // by UEFI, without a boot loader
+)
+
+// Loaders are the boot loaders for one architecture, as loaders.sh collects
+// them.
 type Loaders struct {
-	GRUBBoot    []byte // one sector
+	GRUBBoot    []byte // one sector; only for amd64, as the next
 	GRUBCore    []byte
-	SystemdBoot []byte // for x86_64
+	SystemdBoot []byte
+	Stub        []byte // of UKIs
+
+	// Program is the name under which UEFI looks for what it starts.
+	Program string
 }
 
 // Where the loaders' images hold what is read or patched here, in bytes.
@@ -75,14 +99,29 @@ const (
 	coreBlockLength  = 0x1fc // and the number of sectors, 2 bytes
 )
 
-// ReadLoaders reads the directory that loaders.sh makes.
-func ReadLoaders(dir string) (Loaders, error) {
-	var l Loaders
-	for name, data := range map[string]*[]byte{"boot.img": &l.GRUBBoot, "core.img": &l.GRUBCore, "systemd-bootx64.efi": &l.SystemdBoot} {
+// suffixes of programs for UEFI (UEFI 2.10, 3.5.1.1), by architecture.
+var suffixes = map[string]string{"amd64": "x64", "arm64": "aa64"}
+
+// ReadLoaders reads those for an architecture, as GOARCH spells it, from the
+// directory that loaders.sh makes.
+func ReadLoaders(dir, architecture string) (Loaders, error) {
+	suffix, ok := suffixes[architecture]
+	if !ok {
+		return Loaders{}, fmt.Errorf("there is no boot loader for %s: use kernel+initrd", architecture)
+	}
+	l := Loaders{Program: "BOOT" + strings.ToUpper(suffix) + ".EFI"}
+	files := map[string]*[]byte{"systemd-boot" + suffix + ".efi": &l.SystemdBoot, "linux" + suffix + ".efi.stub": &l.Stub}
+	if architecture == "amd64" {
+		files["boot.img"], files["core.img"] = &l.GRUBBoot, &l.GRUBCore
+	}
+	for name, data := range files {
 		var err error
 		if *data, err = os.ReadFile(filepath.Join(dir, name)); err != nil {
 			return Loaders{}, fmt.Errorf("boot loaders: %w", err)
 		}
+	}
+	if architecture != "amd64" {
+		return l, nil
 	}
 	if len(l.GRUBBoot) != gpt.SectorSize || !strings.HasSuffix(string(l.GRUBBoot), "\x55\xaa") {
 		return Loaders{}, fmt.Errorf("boot loaders: boot.img in %s is no boot sector of GRUB", dir)
@@ -91,7 +130,7 @@ func ReadLoaders(dir string) (Loaders, error) {
 		int64(binary.LittleEndian.Uint16(l.GRUBCore[coreBlockLength:])) != sectors(int64(len(l.GRUBCore)))-1 {
 		return Loaders{}, fmt.Errorf("boot loaders: core.img in %s is no core image of GRUB for a BIOS", dir)
 	}
-	if len(l.GRUBCore) > (espFirst-biosFirst)*gpt.SectorSize {
+	if len(l.GRUBCore) > biosSectors*gpt.SectorSize {
 		return Loaders{}, fmt.Errorf("boot loaders: core.img in %s is larger than the BIOS boot partition", dir)
 	}
 	return l, nil
@@ -100,10 +139,12 @@ func ReadLoaders(dir string) (Loaders, error) {
 // Disk is a disk laid out for writing.
 type Disk struct {
 	sparse.Image
-	// BIOSCmdline is the kernel command line that the machine gets under BIOS.
-	// Its parameters are those of the contents, but the quotes may stand
-	// elsewhere. Under UEFI the command line is exact. Both loaders put a word
-	// of their own before it.
+	// ID tells the contents of disks apart.
+	ID [sha256.Size]byte
+	// BIOSCmdline is the kernel command line that the machine gets under BIOS, if
+	// the disk boots so. Its parameters are those of the contents, but the
+	// quotes may stand elsewhere. Under UEFI the command line is exact. Boot
+	// loaders put a word of their own before it.
 	BIOSCmdline string
 }
 
@@ -111,40 +152,37 @@ type Disk struct {
 // size is 0. The time stands on all files.
 //
 // All ids derive from the contents, which are read for that.
-func New(c Contents, l Loaders, size int64, t time.Time) (Disk, error) {
+func New(boot Boot, c Contents, l Loaders, size int64, t time.Time) (Disk, error) {
 	if size%gpt.SectorSize != 0 || size < 0 {
 		return Disk{}, fmt.Errorf("the size of a disk is a multiple of %d bytes, not %d", gpt.SectorSize, size)
 	}
-	if err := checkCmdline(c.Cmdline); err != nil {
-		return Disk{}, err
+	r := layout{boot: boot, loaders: l, time: t, espFirst: alignment}
+	if r.bios() {
+		r.espFirst = biosFirst + biosSectors
 	}
-	words, err := grubWords(c.Cmdline)
+	cmdline, err := r.contents(c)
 	if err != nil {
 		return Disk{}, err
 	}
-	r := layout{loaders: l, time: t, files: func(fit fit) []fat.File {
-		return []fat.File{ // small ones first
-			file("EFI/BOOT/BOOTX64.EFI", l.SystemdBoot),
-			file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
-			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline)),
-			file("grub/grub.cfg", grubConfig(words)),
-			{Path: kernelPath, Parts: fit(c.Kernel)},
-			{Path: initrdPath, Parts: fit(c.Initrd...)},
-		}
-	}}
 	if err := r.fit(size); err != nil {
 		return Disk{}, err
 	}
-	image, err := r.image()
-	return Disk{Image: image, BIOSCmdline: grubResult(words)}, err
+	id, err := contentID(r.placed)
+	if err != nil {
+		return Disk{}, err
+	}
+	image, err := r.image(id)
+	return Disk{Image: image, ID: id, BIOSCmdline: cmdline}, err
 }
 
 // layout is a disk in the making.
 type layout struct {
-	loaders Loaders
-	time    time.Time
+	boot     Boot
+	loaders  Loaders
+	time     time.Time
+	espFirst int64 // sector
 	// files gives the files of the EFI system partition.
-	files func(fit) []fat.File
+	files func(Fit) ([]fat.File, error)
 
 	placed  []fat.File // by fit
 	size    int64      // bytes
@@ -152,26 +190,134 @@ type layout struct {
 	esp     *fat.Volume
 }
 
-// fit makes parts of a file out of images.
-type fit func(...sparse.Image) []fat.Part
+func (r *layout) bios() bool { return r.boot == Hybrid || r.boot == BIOS }
 
-// roomy gives each image a slot that it can grow in.
-func roomy(images ...sparse.Image) []fat.Part {
-	parts := packed(images...)
-	for i := range parts {
-		parts[i].Slot = slot(parts[i].Content.Size)
+// contents says which files there are. It returns the command line under BIOS.
+func (r *layout) contents(c Contents) (biosCmdline string, err error) {
+	program := "EFI/BOOT/" + r.loaders.Program
+	if r.boot == UKI {
+		if err := checkCmdline(c.Cmdline, ""); err != nil {
+			return "", err
+		}
+		r.files = func(fit Fit) ([]fat.File, error) {
+			image, err := NewUKI(c, r.loaders.Stub, fit)
+			// The slot is for the alignment alone: nothing follows.
+			return []fat.File{{Path: program, Parts: []fat.Part{{Content: image, Slot: image.Size}}}}, err
+		}
+		return "", nil
 	}
-	return parts
+	var small []fat.File
+	if r.boot == Hybrid || r.boot == UEFI {
+		if err := checkCmdline(c.Cmdline, systemdBootPrefix); err != nil {
+			return "", err
+		}
+		small = append(small,
+			file(program, r.loaders.SystemdBoot),
+			file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
+			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline)))
+	}
+	if r.bios() {
+		if err := checkCmdline(c.Cmdline, grubPrefix); err != nil {
+			return "", err
+		}
+		if err := checkBIOS(c); err != nil {
+			return "", err
+		}
+		words, err := grubWords(c.Cmdline)
+		if err != nil {
+			return "", err
+		}
+		small = append(small, file("grub/grub.cfg", grubConfig(words)))
+		biosCmdline = grubResult(words)
+	}
+	r.files = func(fit Fit) ([]fat.File, error) {
+		return append(slices.Clone(small), fat.File{Path: kernelPath, Parts: fit.parts(c.Kernel)}, fat.File{Path: initrdPath, Parts: fit.parts(c.Initrd...)}), nil
+	}
+	return biosCmdline, nil
 }
 
-// packed leaves as little room as possible between images.
-func packed(images ...sparse.Image) []fat.Part {
-	var parts []fat.Part
-	for _, i := range images {
-		parts = append(parts, fat.Part{Content: i.Pad(fat.PartAlignment)})
+// checkBIOS refuses an initrd that GRUB cannot put where the kernel finds it:
+// between the end of the kernel and what the kernel's header says (Linux,
+// Documentation/arch/x86/boot.rst; GRUB 2.06, grub-core/loader/i386/linux.c).
+func checkBIOS(c Contents) error {
+	header := make([]byte, 0x264)
+	if c.Kernel.Size < int64(len(header)) {
+		return nil
 	}
-	if last := len(images) - 1; last >= 0 {
-		parts[last].Content = images[last]
+	if _, err := c.Kernel.ReadAt(header, 0); err != nil {
+		return err
+	}
+	le := binary.LittleEndian
+	const firstWithInitSize = 0x20a
+	if string(header[0x202:0x206]) != "HdrS" || le.Uint16(header[0x206:]) < firstWithInitSize {
+		return nil
+	}
+	high, kernelEnd := int64(le.Uint32(header[0x22c:])), int64(le.Uint64(header[0x258:]))+int64(le.Uint32(header[0x260:]))
+	const reserved = 64 << 10 // by GRUB, below the limit
+	room := high - reserved - kernelEnd
+	if size := sparse.Concat(c.Initrd...).Size; size > room {
+		return fmt.Errorf("the initrd has %d bytes, but under BIOS the kernel takes one of up to %d bytes: use a format for UEFI", size, room)
+	}
+	return nil
+}
+
+// NewUKI makes a unified kernel image. Its stub is of systemd.
+func NewUKI(c Contents, stub []byte, fit Fit) (sparse.Image, error) {
+	if err := checkCmdline(c.Cmdline, ""); err != nil {
+		return sparse.Image{}, err
+	}
+	// Without a command line of its own, the stub would take what the
+	// firmware has for it.
+	cmdline := cmp.Or(c.Cmdline, " ")
+	sections := []uki.Section{
+		{Name: ".osrel", Content: sparse.Bytes([]byte("ID=slipway\nNAME=Slipway\nPRETTY_NAME=Slipway\n"))},
+		{Name: ".cmdline", Content: sparse.Bytes([]byte(cmdline))},
+	}
+	release, err := uki.Release(c.Kernel)
+	if err != nil {
+		return sparse.Image{}, err
+	}
+	if release != "" {
+		sections = append(sections, uki.Section{Name: ".uname", Content: sparse.Bytes([]byte(release))})
+	}
+	linux, initrd := uki.Section{Name: ".linux", Content: c.Kernel}, uki.Section{Name: ".initrd", Content: sparse.Concat(c.Initrd...)}
+	if fit == Roomy {
+		// Between segments the kernel skips zeros.
+		linux.Align, initrd.Align = fat.SlotAlignment, fat.SlotAlignment
+		var parts []sparse.Image
+		for _, p := range c.Initrd {
+			p.Size = slot(p.Size)
+			parts = append(parts, p)
+		}
+		initrd.Content = sparse.Concat(parts...)
+	}
+	if last := len(initrd.Content.Runs) - 1; last >= 0 {
+		initrd.Content.Size = sparse.RoundUp(initrd.Content.Runs[last].End(), 4)
+	}
+	return uki.New(stub, append(sections, linux, initrd))
+}
+
+// Fit says how close components stand to each other.
+type Fit string
+
+// Roomy gives each a slot that it can grow in, Packed as little room as possible.
+const (
+	Roomy  Fit = "roomy"
+	Packed Fit = "packed"
+)
+
+// parts makes parts of a file out of images.
+func (f Fit) parts(images ...sparse.Image) []fat.Part {
+	var parts []fat.Part
+	for n, i := range images {
+		p := fat.Part{Content: i}
+		if n < len(images)-1 {
+			p.Content = i.Pad(fat.PartAlignment)
+		}
+		if f == Roomy {
+			p.Slot = slot(i.Size)
+		}
+		parts = append(parts, p)
 	}
 	return parts
 }
@@ -187,19 +333,24 @@ func slot(size int64) int64 {
 // fit gives the disk a size and divides it. Where components cannot have room to
 // grow on a disk of the size that the user wants, they have none.
 func (r *layout) fit(size int64) error {
+	best := Roomy
 	if size > 0 {
-		for _, f := range []fit{roomy, packed} {
-			if err := r.divide(size, r.files(f)); !errors.Is(err, fat.ErrTooSmall) {
+		best = Packed
+		for _, f := range []Fit{Roomy, Packed} {
+			files, err := r.files(f)
+			if err != nil {
+				return err
+			}
+			if err := r.divide(size, files); !errors.Is(err, fat.ErrTooSmall) {
 				return err
 			}
 		}
 	}
-	fit := roomy
-	if size > 0 {
-		fit = packed
+	files, err := r.files(best)
+	if err != nil {
+		return err
 	}
-	files := r.files(fit)
-	smallest := int64(espFirst * gpt.SectorSize)
+	smallest := r.espFirst * gpt.SectorSize
 	for _, f := range files {
 		smallest += f.Size() / mebibyte * mebibyte
 	}
@@ -229,11 +380,14 @@ func inMebibytes(size int64) string {
 // divide gives the disk a size and the files their places.
 func (r *layout) divide(size int64, files []fat.File) error {
 	espEnd := (size/gpt.SectorSize - gpt.BackupSectors) / alignment * alignment
-	espSectors := espEnd - espFirst
+	espSectors := espEnd - r.espFirst
 	if espSectors <= 0 {
 		return fat.ErrTooSmall
 	}
-	esp, err := fat.New(espSectors*gpt.SectorSize, files, fat.Options{Label: "SLIPWAY", Time: r.time, Offset: espFirst})
+	if last := int64(fat.MaxSize / mebibyte); espSectors*gpt.SectorSize > fat.MaxSize {
+		return fmt.Errorf("SIZE %s is too large: the file system, FAT32, has %dM at most", inMebibytes(size), last)
+	}
+	esp, err := fat.New(espSectors*gpt.SectorSize, files, fat.Options{Label: "SLIPWAY", Time: r.time, Offset: uint32(r.espFirst)})
 	if err != nil {
 		return fmt.Errorf("EFI system partition: %w", err)
 	}
@@ -246,45 +400,45 @@ func file(path string, content []byte) fat.File {
 }
 
 // image puts loaders, table and files together.
-func (r *layout) image() (sparse.Image, error) {
-	id, err := contentID(r.placed)
-	if err != nil {
-		return sparse.Image{}, err
-	}
+func (r *layout) image(id [sha256.Size]byte) (sparse.Image, error) {
 	esp, err := r.esp.Image(binary.LittleEndian.Uint32(id[:]))
 	if err != nil {
 		return sparse.Image{}, err
 	}
-	boot := bytes.Clone(r.loaders.GRUBBoot)
-	binary.LittleEndian.PutUint64(boot[bootKernelSector:], biosFirst)
-	core := bytes.Clone(r.loaders.GRUBCore)
-	binary.LittleEndian.PutUint64(core[coreFirstBlock:], biosFirst+1)
-	table, err := gpt.Table{
-		ID:       gpt.Derive("disk", id[:]),
-		Sectors:  uint64(r.size / gpt.SectorSize),
-		BootCode: boot[:gpt.BootCodeSize],
-		Partitions: []gpt.Partition{
-			{Type: gpt.TypeBIOSBoot, ID: gpt.Derive("BIOS boot", id[:]), First: biosFirst, Last: espFirst - 1, Name: "BIOS boot"},
-			{Type: gpt.TypeESP, ID: gpt.Derive("EFI system", id[:]), First: espFirst, Last: uint64(r.espLast), Name: "EFI system"},
-		},
-	}.Image()
+	table := gpt.Table{ID: gpt.Derive("disk", id[:]), Sectors: uint64(r.size / gpt.SectorSize)}
+	var runs []sparse.Run
+	start := int64(gpt.FirstUsable) // of what is free
+	var free []sparse.Range
+	between := func(from, to int64) {
+		free = append(free, sparse.Range{Offset: from * gpt.SectorSize, Size: (to - from) * gpt.SectorSize})
+	}
+	if r.bios() {
+		boot := bytes.Clone(r.loaders.GRUBBoot)
+		binary.LittleEndian.PutUint64(boot[bootKernelSector:], biosFirst)
+		table.BootCode = boot[:gpt.BootCodeSize]
+		core := bytes.Clone(r.loaders.GRUBCore)
+		binary.LittleEndian.PutUint64(core[coreFirstBlock:], biosFirst+1)
+		runs = append(runs, sparse.Bytes(core).At(biosFirst*gpt.SectorSize)...)
+		between(start, biosFirst)
+		start = biosFirst + sectors(int64(len(core)))
+		table.Partitions = append(table.Partitions, gpt.Partition{Type: gpt.TypeBIOSBoot, ID: gpt.Derive("BIOS boot", id[:]),
+			First: biosFirst, Last: biosFirst + biosSectors - 1, Name: "BIOS boot"})
+	}
+	system := gpt.Partition{Type: gpt.TypeESP, ID: gpt.Derive("EFI system", id[:]), First: uint64(r.espFirst), Last: uint64(r.espLast), Name: "EFI system"}
+	if r.boot == BIOS {
+		system.Type, system.Name = gpt.TypeData, "boot"
+	}
+	table.Partitions = append(table.Partitions, system)
+	tables, err := table.Image()
 	if err != nil {
 		return sparse.Image{}, err
 	}
-
-	const espStart = espFirst * gpt.SectorSize
-	runs := append(table.Runs, sparse.Bytes(core).At(biosFirst*gpt.SectorSize)...)
-	runs = append(runs, esp.At(espStart)...)
-	between := func(from, to int64) sparse.Range { return sparse.Range{Offset: from, Size: to - from} }
-	free := []sparse.Range{
-		between(gpt.FirstUsable*gpt.SectorSize, biosFirst*gpt.SectorSize),
-		between(biosFirst*gpt.SectorSize+sparse.RoundUp(int64(len(core)), gpt.SectorSize), espStart),
-		between((r.espLast+1)*gpt.SectorSize, r.size-gpt.BackupSectors*gpt.SectorSize),
-	}
+	between(start, r.espFirst)
 	for _, f := range esp.Free {
-		free = append(free, sparse.Range{Offset: espStart + f.Offset, Size: f.Size})
+		free = append(free, sparse.Range{Offset: r.espFirst*gpt.SectorSize + f.Offset, Size: f.Size})
 	}
-	return sparse.New(r.size, runs, free)
+	between(r.espLast+1, r.size/gpt.SectorSize-gpt.BackupSectors)
+	return sparse.New(r.size, slices.Concat(runs, tables.Runs, esp.At(r.espFirst*gpt.SectorSize)), free)
 }
 
 // contentID tells the contents of a disk apart: it is the SHA-256 of the paths

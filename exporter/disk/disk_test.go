@@ -40,6 +40,7 @@ func testLoaders() Loaders {
 		GRUBBoot:    append(bytes.Repeat([]byte{0xb0}, 510), 0x55, 0xaa),
 		GRUBCore:    bytes.Repeat([]byte{0xc0}, 10_000),
 		SystemdBoot: []byte("MZ systemd-boot"),
+		Program:     "BOOTX64.EFI",
 	}
 	binary.LittleEndian.PutUint16(l.GRUBCore[coreBlockLength:], 19)
 	return l
@@ -51,7 +52,7 @@ func contents() Contents {
 
 func testRaw(t testing.TB, c Contents, size int64) string {
 	t.Helper()
-	d, err := New(c, testLoaders(), size, time.Unix(0, 0))
+	d, err := New(Hybrid, c, testLoaders(), size, time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,11 +152,11 @@ func TestSize(t *testing.T) {
 		"far too small":  {contents(), 512, 0, "SIZE 512 bytes is too small by 37748224 bytes: kernel, initrd and boot loaders need 36M"},
 		"no sectors":     {contents(), 1000, 0, "the size of a disk is a multiple of 512 bytes, not 1000"},
 		"negative":       {contents(), -512, 0, "the size of a disk is a multiple of 512 bytes, not -512"},
-		"huge":           {contents(), 1 << 42, 0, "EFI system partition: a FAT32 volume has a multiple of 512 bytes, up to 2 TiB"},
+		"huge":           {contents(), 1 << 42, 0, "SIZE 4194304M is too large: the file system, FAT32, has 2097151M at most"},
 		"4 GiB":          {Contents{Kernel: text("k"), Initrd: []sparse.Image{{Size: 1 << 32}}}, 0, 0, "initrd.img has 4294967296 bytes, but a file on FAT32 must be smaller than 4 GiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, err := New(test.contents, testLoaders(), test.size, time.Unix(0, 0))
+			d, err := New(Hybrid, test.contents, testLoaders(), test.size, time.Unix(0, 0))
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Errorf("error %v\nwant %s", err, test.err)
@@ -266,7 +267,7 @@ func TestBlocksAreStable(t *testing.T) {
 // What the map calls free is no part of a partition's files, and what it calls
 // zero is.
 func TestMap(t *testing.T) {
-	d, err := New(contents(), testLoaders(), 0, time.Unix(0, 0))
+	d, err := New(Hybrid, contents(), testLoaders(), 0, time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +366,7 @@ func TestReadLoaders(t *testing.T) {
 		"short core":  {func(m map[string][]byte) { m["core.img"] = nil }, "is no core image of GRUB"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			files := map[string][]byte{"boot.img": good.GRUBBoot, "core.img": good.GRUBCore, "systemd-bootx64.efi": good.SystemdBoot}
+			files := map[string][]byte{"boot.img": good.GRUBBoot, "core.img": good.GRUBCore, "systemd-bootx64.efi": good.SystemdBoot, "linuxx64.efi.stub": []byte("MZ stub")}
 			test.change(files)
 			dir := t.TempDir()
 			for name, data := range files {
@@ -373,7 +374,7 @@ func TestReadLoaders(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_, err := ReadLoaders(dir)
+			_, err := ReadLoaders(dir, "amd64")
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("error %v, want %q", err, test.want)
 			}
@@ -390,7 +391,7 @@ func BenchmarkRaw(b *testing.B) {
 	out := filepath.Join(b.TempDir(), "test.raw")
 	b.SetBytes(256 * mebibyte)
 	for b.Loop() {
-		d, err := New(c, testLoaders(), 0, time.Unix(0, 0))
+		d, err := New(Hybrid, c, testLoaders(), 0, time.Unix(0, 0))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Collects the boot loaders of raw disks from Debian's packages into a directory.
+# Collects the boot loaders of disks from Debian's packages into a directory.
 # The disk writer needs no tool then: it only tells GRUB where its core image is.
 #
-# usage: loaders.sh DIRECTORY
-# needs: grub-common, grub-pc-bin, systemd-boot-efi
+# usage: loaders.sh DIRECTORY [ROOT]
+# needs: grub-common, grub-pc-bin, systemd-boot-efi; in ROOT, systemd-boot-efi of
+# another architecture
 set -eu
 
-out=$1
+out=$1 other=${2-}
 grub=/usr/lib/grub/i386-pc
 mkdir -p "$out"
 
@@ -21,7 +22,9 @@ printf '\220\220' | dd of="$out/boot.img" bs=1 seek=102 conv=notrunc status=none
 grub-mkimage -O i386-pc -d "$grub" -p '(,gpt2)/grub' -o "$out/core.img" \
 	biosdisk part_gpt fat normal linux
 
-cp /usr/lib/systemd/boot/efi/systemd-bootx64.efi "$out/systemd-bootx64.efi"
+for root in / $other; do
+	cp "$root"/usr/lib/systemd/boot/efi/systemd-boot*.efi "$root"/usr/lib/systemd/boot/efi/linux*.efi.stub "$out"
+done
 
 # What is in here, and under which licence. The sources are Debian's, by version.
 dpkg-query -W -f '${source:Package} ${source:Version} (${Package})\n' \

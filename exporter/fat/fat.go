@@ -53,6 +53,8 @@ const (
 	endOfChain   = 0x0fffffff
 	mediaType    = 0xf8 // fixed disk
 
+	// MaxSize is the size of the largest volume in bytes.
+	MaxSize = math.MaxUint32 * sectorSize
 	// MaxFileSize is the longest file in bytes.
 	MaxFileSize = math.MaxUint32
 )
@@ -116,7 +118,7 @@ var ErrTooSmall = errors.New("too small")
 // errors if size is no multiple of 512 or over 2 TiB, and for names and sizes of
 // files that FAT32 cannot hold, or parts that are not aligned.
 func New(size int64, files []File, options Options) (*Volume, error) {
-	if size%sectorSize != 0 || size/sectorSize > math.MaxUint32 {
+	if size%sectorSize != 0 || size > MaxSize {
 		return nil, fmt.Errorf("a FAT32 volume has a multiple of %d bytes, up to 2 TiB, not %d", sectorSize, size)
 	}
 	v := &Volume{options: options, sectors: uint32(size / sectorSize)}

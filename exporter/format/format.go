@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/output"
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
@@ -37,12 +38,26 @@ type Machine struct {
 	Time    time.Time // for formats that store times
 }
 
-// writers has a function for each of exporter.Formats. It returns the files it
-// wrote.
-var writers = map[string]func(m Machine, out string, warn func(string)) ([]string, error){
-	"kernel+initrd": kernelInitrd,
-	"raw":           raw,
-	"tar":           tarball,
+// writer writes a format. It returns the files it wrote.
+type writer func(m Machine, out string, warn func(string)) ([]string, error)
+
+// writers has one for each of exporter.Formats.
+var writers = map[string]writer{
+	"kernel+initrd":     kernelInitrd,
+	"tar-kernel-initrd": tarKernelInitrd,
+	"raw":               onDisk(disk.Hybrid, raw, ".raw"),
+	"raw-bios":          onDisk(disk.BIOS, raw, "-bios.img"),
+	"raw-efi":           onDisk(disk.UKI, raw, "-efi.img"),
+	"aws":               onDisk(disk.Hybrid, raw, ".raw"),
+	"gcp":               gcp,
+	"qcow2":             onDisk(disk.Hybrid, asQcow2, ".qcow2"),
+	"qcow2-bios":        onDisk(disk.BIOS, asQcow2, ".qcow2"),
+	"qcow2-efi":         onDisk(disk.UKI, asQcow2, "-efi.qcow2"),
+	"vhd":               onDisk(disk.Hybrid, fixedVHD, ".vhd"),
+	"dynamic-vhd":       onDisk(disk.Hybrid, dynamicVHD, ".vhd"),
+	"vmdk":              onDisk(disk.Hybrid, asVMDK, ".vmdk"),
+	"uki":               bareUKI,
+	"tar":               tarball,
 }
 
 // Names lists all formats, the default first.
@@ -57,8 +72,12 @@ func Names() []string {
 // Write writes a format into the directory out and returns the names of its
 // files. If it fails, none of these is incomplete.
 func Write(format string, m Machine, out string, warn func(string)) ([]string, error) {
-	if !slices.Contains(Names(), format) {
+	i := slices.Index(Names(), format)
+	if i < 0 {
 		return nil, fmt.Errorf("unknown format %q; the formats are %s", format, strings.Join(Names(), ", "))
+	}
+	if err := exporter.Formats[i].Check(m.Architecture); err != nil {
+		return nil, err
 	}
 	if len(m.Segments) == 0 {
 		return nil, errors.New("no segments are given")
@@ -78,9 +97,9 @@ func writeImage(name string, image sparse.Image) error {
 	return output.File(name, image.WriteFile)
 }
 
-// initrd opens the parts of the initramfs.
-func (m Machine) initrd(opened *sparse.Files) ([]sparse.Image, error) {
-	parts, err := segment.Initrd(m.Ucode, m.Segments)
+// initrd opens the parts of the initramfs, the microcode first if there is any.
+func (m Machine) initrd(ucode string, opened *sparse.Files) ([]sparse.Image, error) {
+	parts, err := segment.Initrd(ucode, m.Segments)
 	if err != nil {
 		return nil, err
 	}

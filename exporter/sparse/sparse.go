@@ -188,6 +188,16 @@ func readFull(r io.ReaderAt, p []byte, off int64) error {
 	return err
 }
 
+// NextData gives the first offset from off on that is in a run; false if there
+// is none.
+func (i Image) NextData(off int64) (int64, bool) {
+	n := sort.Search(len(i.Runs), func(k int) bool { return i.Runs[k].End() > off })
+	if n == len(i.Runs) {
+		return 0, false
+	}
+	return max(off, i.Runs[n].Offset), true
+}
+
 // Reader reads the image from its start.
 func (i Image) Reader() io.Reader { return io.NewSectionReader(i, 0, i.Size) }
 

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -41,6 +42,7 @@ func render(dir string) (map[string][]byte, error) {
 	for page, parts := range map[string]map[string]string{
 		"machine.md": keyLists(),
 		"lint.md":    {"rules": ruleList()},
+		"formats.md": {"formats": formatTable()},
 	} {
 		file := filepath.Join(dir, page)
 		text, err := os.ReadFile(file)
@@ -52,6 +54,26 @@ func render(dir string) (map[string][]byte, error) {
 		}
 	}
 	return pages, nil
+}
+
+// formatTable lists the output formats.
+func formatTable() string {
+	var b strings.Builder
+	b.WriteString("| `--target` | what | files | architectures |\n|---|---|---|---|\n")
+	for i, f := range exporter.Formats {
+		var architectures []string
+		for _, a := range []string{"amd64", "arm64"} {
+			if f.Check(a) == nil {
+				architectures = append(architectures, a)
+			}
+		}
+		description := f.Description
+		if i == 0 {
+			description += " (default)"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | `%s` | %s |\n", f.Name, description, strings.Join(f.Files, "`, `"), strings.Join(architectures, ", "))
+	}
+	return b.String()
 }
 
 const (

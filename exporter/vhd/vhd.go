@@ -1,0 +1,159 @@
+// Package vhd puts disks into Microsoft's virtual hard disk format.
+//
+// Format: Microsoft, Virtual Hard Disk Image Format Specification 1.0 (2006).
+// Numbers are big-endian. A fixed disk is followed by a footer of 512 bytes.
+// A dynamic one is, in sectors of 512 bytes:
+//
+//	0    copy of the footer
+//	1    header of 1024 bytes
+//	3 …  block allocation table: the first sector of each block
+//	…    the blocks of 2 MiB that have data, in the disk's order, each after a
+//	     bitmap of one sector that says which of its sectors are used: all
+//	end  footer
+package vhd
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/slipway-build/slipway/exporter/sparse"
+)
+
+const (
+	sectorSize = 512
+	blockSize  = 2 << 20
+	bitmapSize = blockSize / sectorSize / 8
+	headerSize = 1024
+
+	typeFixed   = 2
+	typeDynamic = 3
+
+	// maxSize of a disk: 2040 GiB, as Azure and Hyper-V have it.
+	maxSize = 2040 << 30
+
+	// alignment is what Azure wants of the size of a disk in bytes.
+	alignment = 1 << 20
+)
+
+// none stands for an offset that there is not.
+const none = math.MaxUint64
+
+// Fixed puts a disk into a fixed VHD with an id and a time of creation. It fails
+// unless the disk has a multiple of 1 MiB, which Azure demands, up to 2040 GiB.
+func Fixed(disk sparse.Image, id [16]byte, created time.Time) (sparse.Image, error) {
+	if err := check(disk.Size); err != nil {
+		return sparse.Image{}, err
+	}
+	footer := footer(disk.Size, typeFixed, none, id, created)
+	return sparse.New(disk.Size+sectorSize, append(disk.At(0), sparse.Bytes(footer).At(disk.Size)...), nil)
+}
+
+// Dynamic puts a disk into a dynamic VHD, which has no room for what is zero on
+// the disk. It fails as Fixed does.
+func Dynamic(disk sparse.Image, id [16]byte, created time.Time) (sparse.Image, error) {
+	if err := check(disk.Size); err != nil {
+		return sparse.Image{}, err
+	}
+	blocks := (disk.Size + blockSize - 1) / blockSize
+	table := bytes.Repeat([]byte{0xff}, int(sparse.RoundUp(4*blocks, sectorSize)))
+	footer := footer(disk.Size, typeDynamic, sectorSize, id, created)
+	header := make([]byte, headerSize)
+	copy(header, "cxsparse")
+	be := binary.BigEndian
+	be.PutUint64(header[8:], none)
+	be.PutUint64(header[16:], sectorSize+headerSize) // the table
+	be.PutUint32(header[24:], 0x00010000)
+	be.PutUint32(header[28:], uint32(blocks))
+	be.PutUint32(header[32:], blockSize)
+	be.PutUint32(header[36:], checksum(header))
+
+	bitmap := sparse.Bytes(bytes.Repeat([]byte{0xff}, bitmapSize))
+	var runs []sparse.Run
+	next := int64(sectorSize + headerSize + len(table))
+	last := int64(-1)
+	for _, r := range disk.Runs {
+		for done := int64(0); done < r.Size; {
+			block, within := (r.Offset+done)/blockSize, (r.Offset+done)%blockSize
+			if block != last {
+				be.PutUint32(table[4*block:], uint32(next/sectorSize))
+				runs = append(runs, bitmap.At(next)...)
+				next += bitmapSize + blockSize
+				last = block
+			}
+			n := min(r.Size-done, blockSize-within)
+			runs = append(runs, sparse.Run{Offset: next - blockSize + within, Size: n, Data: io.NewSectionReader(r.Data, done, n)})
+			done += n
+		}
+	}
+	for at, part := range map[int64][]byte{0: footer, sectorSize: header, sectorSize + headerSize: table, next: footer} {
+		runs = append(runs, sparse.Bytes(part).At(at)...)
+	}
+	return sparse.New(next+sectorSize, runs, nil)
+}
+
+func check(size int64) error {
+	switch {
+	case size <= 0 || size%alignment != 0:
+		return fmt.Errorf("SIZE: a VHD has a whole number of MiB, as Azure demands, not %d bytes", size)
+	case size > maxSize:
+		return errors.New("SIZE: a VHD has 2040G at most")
+	}
+	return nil
+}
+
+func footer(size int64, kind uint32, dataOffset uint64, id [16]byte, created time.Time) []byte {
+	b := make([]byte, sectorSize)
+	copy(b, "conectix")
+	be := binary.BigEndian
+	be.PutUint32(b[8:], 2) // reserved, always set
+	be.PutUint32(b[12:], 0x00010000)
+	be.PutUint64(b[16:], dataOffset)
+	epoch := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	be.PutUint32(b[24:], uint32(min(max(0, created.Unix()-epoch.Unix()), math.MaxUint32)))
+	// As Windows: readers take the size of others' disks from the geometry,
+	// which cannot tell all sizes.
+	copy(b[28:], "win ")
+	be.PutUint32(b[32:], 0x000a0000)
+	copy(b[36:], "Wi2k")
+	be.PutUint64(b[40:], uint64(size))
+	be.PutUint64(b[48:], uint64(size))
+	cylinders, heads, sectors := geometry(size / sectorSize)
+	be.PutUint16(b[56:], uint16(cylinders))
+	b[58], b[59] = byte(heads), byte(sectors)
+	be.PutUint32(b[60:], kind)
+	copy(b[68:], id[:])
+	be.PutUint32(b[64:], checksum(b))
+	return b
+}
+
+// geometry is what old BIOSes take a disk for (appendix of the specification).
+func geometry(total int64) (cylinders, heads, sectors int64) {
+	total = min(total, 65535*16*255)
+	if total >= 65535*16*63 {
+		return total / 255 / 16, 16, 255
+	}
+	sectors = 17
+	heads = max(4, (total/sectors+1023)/1024)
+	if total/sectors >= heads*1024 || heads > 16 {
+		sectors, heads = 31, 16
+	}
+	if total/sectors >= heads*1024 {
+		sectors, heads = 63, 16
+	}
+	return total / sectors / heads, heads, sectors
+}
+
+// checksum is the complement of the sum of all bytes, that of the checksum
+// itself being 0.
+func checksum(b []byte) uint32 {
+	var sum uint32
+	for _, x := range b {
+		sum += uint32(x)
+	}
+	return ^sum
+}
