@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"github.com/slipway-build/slipway/exporter/diskmap"
 	"github.com/slipway-build/slipway/publisher/ami"
 	"github.com/slipway-build/slipway/publisher/awstest"
 	"github.com/slipway-build/slipway/publisher/disk"
@@ -224,6 +225,52 @@ func TestEncryptedWritesZeros(t *testing.T) {
 			noViolations(t, fake)
 		})
 	}
+}
+
+// TestMapOfTheDisk publishes an encrypted disk of which a map says that a zero block may hold anything.
+func TestMapOfTheDisk(t *testing.T) {
+	t.Parallel()
+	fake := awstest.Start(t, awstest.Knobs{})
+	data := content(1, 6) // of which 2 and 5 are zero
+	path := filepath.Join(t.TempDir(), "machine.raw")
+	m := diskmap.Map{Version: diskmap.Version, Size: int64(len(data)), Extents: []diskmap.Extent{
+		{Offset: 0, Length: 5 * disk.BlockSize, Type: diskmap.Data},
+		{Offset: 5 * disk.BlockSize, Length: disk.BlockSize, Type: diskmap.Free},
+	}}
+	var text bytes.Buffer
+	if err := m.Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{path: data, path + ".map": text.Bytes()} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	base := mustPublish(t, fake.URL(), open(t, path), ami.Options{Encrypt: true}).Images[0]
+	equal(t, fake, home, base.Snapshot, data[:5*disk.BlockSize])
+	if base.Blocks.Written != 5 {
+		t.Errorf("wrote %d blocks, want all but the free one", base.Blocks.Written)
+	}
+	// Where a child would inherit data, a free block is zero too.
+	before := content(2, 6)
+	copy(before[5*disk.BlockSize:], "secret")
+	parent := mustPublish(t, fake.URL(), write(t, before), ami.Options{Name: "machine-2", Encrypt: true}).Images[0]
+	child := mustPublish(t, fake.URL(), open(t, path), ami.Options{Name: "machine-3", Encrypt: true, Parent: parent.Snapshot}).Images[0]
+	equal(t, fake, home, child.Snapshot, data)
+
+	// A run that is continued with a map has written the free block before.
+	o := ami.Options{Name: "machine-4", Encrypt: true, Keep: true, Size: 2, State: t.TempDir()}
+	fake.SetKnobs(awstest.Knobs{Denied: []string{"ebs:CompleteSnapshot"}})
+	if _, err := publish(t.Context(), t, fake.URL(), write(t, data), o); ami.ClassOf(err) != ami.Permission {
+		t.Fatal(err)
+	}
+	fake.SetKnobs(awstest.Knobs{})
+	again := mustPublish(t, fake.URL(), open(t, path), o).Images[0]
+	equal(t, fake, home, again.Snapshot, data)
+	if again.Blocks.Resumed != 6 {
+		t.Errorf("continued with %+v", again.Blocks)
+	}
+	noViolations(t, fake)
 }
 
 func TestParent(t *testing.T) {

@@ -138,7 +138,7 @@ func (r *region) upload(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	blocks := from.difference(r.disk, j.Partial)
+	blocks := from.difference(r.disk, j.Partial, j.written)
 	if len(blocks) == 0 {
 		// EBS completes no snapshot without a block.
 		blocks = []disk.Block{sumOf(r.disk, 0)}

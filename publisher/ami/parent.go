@@ -38,8 +38,9 @@ func sumOf(d *disk.Disk, index int32) disk.Block {
 
 // difference lists the blocks to write over the parent, nil for none, so that
 // the snapshot reads as the disk. What was not written before reads as zeros,
-// or as noise if noisy.
-func (p *parent) difference(d *disk.Disk, noisy bool) []disk.Block {
+// or as noise if noisy, which is good enough where the disk is free. Blocks that
+// this run has written already are always among them.
+func (p *parent) difference(d *disk.Disk, noisy bool, written map[int32]bool) []disk.Block {
 	if p == nil && !noisy {
 		return d.Blocks
 	}
@@ -54,7 +55,9 @@ func (p *parent) difference(d *disk.Disk, noisy bool) []disk.Block {
 	}
 	if noisy {
 		for index := range d.Count() {
-			indexes[index] = true
+			if !d.Free(index) || written[index] {
+				indexes[index] = true
+			}
 		}
 	}
 	for _, block := range d.Blocks {

@@ -88,7 +88,7 @@ func TestDifference(t *testing.T) {
 		"parent with nothing": {&parent{blocks: map[int32]short{}}, false, []int32{0, 2, 3}},
 	} {
 		var got []int32
-		for _, b := range test.from.difference(d, test.noisy) {
+		for _, b := range test.from.difference(d, test.noisy, nil) {
 			got = append(got, b.Index)
 			if b.Sum != sumOf(d, b.Index).Sum {
 				t.Errorf("%s: block %d has a wrong digest", what, b.Index)

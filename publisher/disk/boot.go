@@ -181,7 +181,7 @@ func (d *Disk) bootGPT(header []byte, code bool) (Boot, error) {
 }
 
 func (d *Disk) boot(partitions []partition, code bool) (Boot, error) {
-	var boot Boot
+	boot := Boot{Warnings: slices.Clone(d.warnings)}
 	for _, p := range partitions {
 		boot.BIOS = boot.BIOS || code && p.bios
 		if !p.esp {

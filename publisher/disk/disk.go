@@ -4,6 +4,7 @@ package disk
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -44,19 +45,22 @@ type Disk struct {
 	Size   int64  // bytes
 	Blocks []Block
 
-	file *os.File
-	temp bool
+	file     *os.File
+	temp     bool
+	free     []extent // of blocks that nobody reads
+	warnings []string
 }
 
-// Open reads the whole file and returns its digests. Holes are not read. Close
-// the disk when done.
+// Open reads the whole file and returns its digests. Holes are not read. If
+// there is a map of the disk beside it, PATH.map, that tells which blocks are
+// free. Close the disk when done.
 func Open(ctx context.Context, path string) (*Disk, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	d := &Disk{Name: path, file: file}
-	if err := d.scan(ctx); err != nil {
+	if err := d.scan(ctx, path+".map"); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -76,7 +80,7 @@ func Spool(ctx context.Context, r io.Reader, dir string) (*Disk, error) {
 		d.Close()
 		return nil, fmt.Errorf("copy standard input to %s: %w", file.Name(), err)
 	}
-	if err := d.scan(ctx); err != nil {
+	if err := d.scan(ctx, ""); err != nil {
 		d.Close()
 		return nil, fmt.Errorf("%s: %w", d.Name, err)
 	}
@@ -147,7 +151,8 @@ func (d *Disk) Count() int32 { return int32((d.Size + BlockSize - 1) / BlockSize
 // extent is a range of blocks that may have data.
 type extent struct{ first, end int64 }
 
-func (d *Disk) scan(ctx context.Context) error {
+// scan reads the disk, and the map of it, if there is one.
+func (d *Disk) scan(ctx context.Context, mapPath string) error {
 	var err error
 	if d.Size, err = d.file.Seek(0, io.SeekEnd); err != nil {
 		return err
@@ -162,6 +167,7 @@ func (d *Disk) scan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m := d.readMap(mapPath)
 
 	// Each worker takes the next 16 blocks: enough for the disk to read ahead.
 	const batch = 16
@@ -172,6 +178,7 @@ func (d *Disk) scan(ctx context.Context) error {
 		}
 	}
 	var next atomic.Int64
+	var wrong atomic.Bool // map
 	found := make([][]Block, runtime.GOMAXPROCS(0))
 	group, ctx := errgroup.WithContext(ctx)
 	for worker := range found {
@@ -191,6 +198,9 @@ func (d *Disk) scan(ctx context.Context) error {
 					}
 					if !isZero(block[:]) {
 						found[worker] = append(found[worker], Block{int32(i), sha256.Sum256(block[:])})
+						if m != nil && !fits(m, i*BlockSize, block[:]) {
+							wrong.Store(true)
+						}
 					}
 				}
 			}
@@ -201,7 +211,19 @@ func (d *Disk) scan(ctx context.Context) error {
 	}
 	d.Blocks = slices.Concat(found...)
 	slices.SortFunc(d.Blocks, func(a, b Block) int { return int(a.Index) - int(b.Index) })
+	if wrong.Load() {
+		d.warnings = append(d.warnings, mapPath+" is ignored: it is the map of another disk, for it calls empty what is not")
+	} else if m != nil {
+		d.free = freeBlocks(m)
+	}
 	return nil
+}
+
+// Free tells whether a block is one that nobody reads before it is written, by
+// the map of the disk. It is zero in the file.
+func (d *Disk) Free(index int32) bool {
+	i, found := slices.BinarySearchFunc(d.free, int64(index), func(e extent, index int64) int { return cmp.Compare(e.first, index) })
+	return found || i > 0 && int64(index) < d.free[i-1].end
 }
 
 // extents lists the blocks that are not entirely in holes.
