@@ -89,3 +89,73 @@ func Tar(t testing.TB, headers ...tar.Header) []byte {
 	}
 	return b.Bytes()
 }
+
+// All gives a tree with everything that a root filesystem can hold, and with
+// what formats may find hard: names and links of any length, many files, deep
+// directories, content around the given sizes of blocks.
+func All(blockSizes ...int64) []tree.Entry {
+	entries := []tree.Entry{
+		{Path: ".", Type: tree.Dir, Mode: 0o755},
+		{Path: "dir", Type: tree.Dir, Mode: 0o750 | tree.Sticky, UID: 5, GID: 6},
+		{Path: "dir/null", Type: tree.Char, Mode: 0o666, Major: 1, Minor: 3},
+		{Path: "dir/disk", Type: tree.Block, Mode: 0o660, GID: 6, Major: 259, Minor: 70000},
+		{Path: "dir/fifo", Type: tree.FIFO, Mode: 0o622},
+		tree.NewDir("dir/empty"),
+		tree.NewSymlink("link", "dir/file with blanks, ünï"),
+		tree.NewSymlink("link-root", "/"),
+		tree.NewSymlink("link-up", "/../a/./..//b/"),
+		tree.NewSymlink("link-long", strings.Repeat("../"+strings.Repeat("n", 252)+"/", 3)+"end"),
+		tree.NewFile("empty", 0o644, ""),
+		tree.NewFile("dir/file with blanks, ünï", 0o600, "content"),
+		tree.NewFile("UPPER.and.dots", 0o644, "1"),
+		tree.NewFile("upper.and.dots", 0o644, "2"),
+		tree.NewFile(strings.Repeat("l", 255), 0o644, "long"),
+		tree.NewFile(strings.Repeat("m", 130)+".txt", 0o644, "longer than a record"),
+	}
+	suid := tree.NewFile("suid", 0o755|tree.SetUID|tree.SetGID, "#!")
+	suid.UID, suid.GID = 70000, 80000
+	suid.Xattrs = map[string]string{"security.capability": "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "user.note": "text"}
+	other := tree.NewFile("other", 0o755, "the same attributes as suid")
+	other.Xattrs = suid.Xattrs
+	entries = append(entries, suid, other)
+	entries[1].Xattrs = map[string]string{"user.large": strings.Repeat("x", 3000)}
+	for _, name := range []string{"hard/a", "hard/b", "z"} {
+		link := tree.NewFile(name, 0o640, "linked")
+		link.Inode = 7
+		entries = append(entries, link)
+	}
+	for i := range 1500 {
+		entries = append(entries, tree.NewFile(fmt.Sprintf("many/file-%04d", i), 0o644, fmt.Sprint(i)))
+	}
+	entries = append(entries, tree.NewFile(strings.Repeat("deep/", 40)+"file", 0o644, "down"))
+	for _, size := range blockSizes {
+		for _, n := range []int64{size - 1, size, size + 1, 3*size + size/2} {
+			entries = append(entries, tree.NewFile(fmt.Sprintf("sizes/%d", n), 0o644, text(n)))
+		}
+	}
+	return tree.AddParents(entries)
+}
+
+// Large gives a tree with one large file and many of 1000 bytes, for benchmarks.
+func Large(size int64, files int) []tree.Entry {
+	entries := []tree.Entry{tree.NewFile("large", 0o644, text(size))}
+	for i := range files {
+		entries = append(entries, tree.NewFile(fmt.Sprintf("dir-%02d/file-%06d", i%100, i), 0o644, text(1000)))
+	}
+	return tree.AddParents(entries)
+}
+
+// text gives that many bytes, some of which compress well and some do not.
+func text(size int64) string {
+	b := make([]byte, size)
+	state := uint32(size)
+	for i := range b {
+		state = state*1664525 + 1013904223
+		if i>>13&1 == 0 {
+			b[i] = byte(state >> 24)
+		} else if i>>12&1 == 0 {
+			b[i] = 'x'
+		}
+	}
+	return string(b)
+}

@@ -1,0 +1,195 @@
+package iso9660
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/exporter/tree/treetest"
+)
+
+var update = flag.Bool("update", false, "write the golden file anew")
+
+func tool(t testing.TB, name, pkg string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("%s is not installed (Debian package %s)", name, pkg)
+	}
+}
+
+func writeImage(t testing.TB, entries []tree.Entry, options Options) string {
+	t.Helper()
+	v, err := New(entries, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "test.iso"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(v.Size()); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Write(f); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
+}
+
+var options = Options{Label: "TEST_1", Time: time.Unix(315532800, 0)}
+
+// Another program extracts what was written.
+func TestXorrisoExtracts(t *testing.T) {
+	tool(t, "xorriso", "xorriso")
+	if os.Getuid() != 0 {
+		t.Skip("not root, who alone can make devices and give files away")
+	}
+	want := treetest.All(SectorSize)
+	for i, e := range want {
+		if e.Type == tree.Block {
+			want[i].Major, want[i].Minor = 8, 16 // larger ones are for Linux alone
+		}
+	}
+	image := writeImage(t, want, options)
+	dir := filepath.Join(t.TempDir(), "root")
+	out, err := exec.Command("xorriso", "-hardlinks", "on", "-indev", image, "-osirrox", "on:device_files:sort_lba_off",
+		"-hardlinks", "normal_extract", "-extract", "/", dir).CombinedOutput()
+	if err != nil || strings.Contains(string(out), "WARNING") {
+		t.Fatalf("xorriso: %v\n%s", err, out)
+	}
+	for i := range want {
+		want[i].Xattrs = nil                                       // the format has no place for them
+		want[i].Link = strings.ReplaceAll(want[i].Link, "//", "/") // xorriso does that, as Linux when it follows a link
+	}
+	got, err := tree.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(lines(t, want), lines(t, got)); diff != "" {
+		t.Errorf("(-packed +extracted):\n%s", diff)
+	}
+}
+
+func lines(t *testing.T, entries []tree.Entry) []string {
+	return strings.Split(treetest.Dump(t, entries), "\n")
+}
+
+// A file of 4 GiB and more has several sections, of which others make one file.
+func TestLargeFile(t *testing.T) {
+	tool(t, "xorriso", "xorriso")
+	large := filepath.Join(t.TempDir(), "large")
+	f, err := os.Create(large)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const size = 5<<30 + 3
+	if _, err := f.WriteAt([]byte("end"), size-3); err != nil {
+		t.Fatal(err)
+	}
+	v, err := New([]tree.Entry{{Path: "large", Type: tree.File, Size: size, Open: func() (tree.Content, error) { return os.Open(large) }}}, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join(t.TempDir(), "test.iso")
+	out, err := os.Create(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if err := out.Truncate(v.Size()); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Write(holes{out}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := exec.Command("xorriso", "-indev", image, "-find", "/large", "-exec", "report_lba").Output()
+	if err != nil || !strings.Contains(string(list), "5368709123") {
+		t.Errorf("xorriso: %v\n%s", err, list)
+	}
+	end := make([]byte, 3)
+	if _, err := out.ReadAt(end, int64(v.files[0].extent)*SectorSize+size-3); err != nil || string(end) != "end" {
+		t.Errorf("the file ends with %q, %v", end, err)
+	}
+}
+
+// holes leaves out what is zero.
+type holes struct{ f *os.File }
+
+func (h holes) WriteAt(p []byte, at int64) (int, error) {
+	if bytes.Equal(p, make([]byte, len(p))) {
+		return len(p), nil
+	}
+	return h.f.WriteAt(p, at)
+}
+
+func TestErrors(t *testing.T) {
+	file := func(path string, size int64) tree.Entry { return tree.Entry{Path: path, Type: tree.File, Size: size} }
+	var directories []tree.Entry
+	for i := range 70_000 {
+		directories = append(directories, tree.NewDir(fmt.Sprint(i)))
+	}
+	for name, test := range map[string]struct {
+		entries []tree.Entry
+		change  func(*Options)
+		want    string
+	}{
+		"size":        {[]tree.Entry{file("f", 1<<40)}, nil, "f has 1099511627776 bytes; a file on ISO 9660 can have 429496524800"},
+		"volume":      {slices.Repeat([]tree.Entry{file("f", 1<<38)}, 40), nil, "ISO 9660 takes 4294967295"},
+		"directories": {directories, nil, "there are 70001 directories; ISO 9660 takes 65535"},
+		"parent":      {[]tree.Entry{file("d/f", 1)}, nil, "d/f: there is no directory d"},
+		"label":       {nil, func(o *Options) { o.Label = "small" }, `volume label "small": use up to 32 letters`},
+		"year":        {nil, func(o *Options) { o.Time = time.Date(2156, 1, 1, 0, 0, 0, 0, time.UTC) }, "years 1900 to 2155, not 2156"},
+		"tail":        {nil, func(o *Options) { o.InTail = map[string]int64{"f": 0} }, "f: there is no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options
+			if test.change != nil {
+				test.change(&o)
+			}
+			if _, err := New(test.entries, o); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// The same tree gives the same bytes, today and with the next version: a change
+// must be meant.
+func TestDigest(t *testing.T) {
+	golden := filepath.Join("testdata", "all.sha256")
+	data, err := os.ReadFile(writeImage(t, treetest.All(SectorSize), options))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprintf("%x\n", sha256.Sum256(data))
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want, err := os.ReadFile(golden); err != nil || got != string(want) {
+		t.Errorf("the image has the digest %s%s holds %s%v", got, golden, want, err)
+	}
+}
+
+// BenchmarkWrite writes a file of 256 MiB and 20,000 small ones.
+func BenchmarkWrite(b *testing.B) {
+	entries := treetest.Large(256<<20, 20_000)
+	b.SetBytes(256<<20 + 20_000*1000)
+	for b.Loop() {
+		writeImage(b, entries, options)
+	}
+}
