@@ -3,7 +3,6 @@ package iso9660
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"time"
 )
 
@@ -16,7 +15,7 @@ func descriptor(kind byte) []byte {
 }
 
 // primaryDescriptor describes the volume (ECMA-119, 8.4).
-func (v *Image) primaryDescriptor() []byte {
+func (v *Volume) primaryDescriptor() []byte {
 	b := descriptor(1)
 	text := func(offset, length int, text string) { copy(b[offset:], fmt.Sprintf("%-*s", length, text)) }
 	text(8, 32, "LINUX")
@@ -55,7 +54,7 @@ const (
 )
 
 // bootRecord points to the boot catalog (El Torito 1.0, figure 7).
-func (v *Image) bootRecord() []byte {
+func (v *Volume) bootRecord() []byte {
 	b := descriptor(0)
 	copy(b[7:], "EL TORITO SPECIFICATION")
 	binary.LittleEndian.PutUint32(b[0x47:], v.catalog)
@@ -63,7 +62,7 @@ func (v *Image) bootRecord() []byte {
 }
 
 // bootCatalog lists what firmware can start (El Torito 1.0, figures 2 to 5).
-func (v *Image) bootCatalog() []byte {
+func (v *Volume) bootCatalog() []byte {
 	entry := func(count uint16, extent uint32) []byte {
 		b := make([]byte, 32)
 		b[0] = bootable
@@ -106,24 +105,24 @@ const (
 	bootInfoChecksum = 64 // the checksum is that of what follows here
 )
 
-func (v *Image) writeBootInfo(w io.WriterAt, content io.ReaderAt, f *node) error {
-	if f.Size < bootInfoChecksum {
-		return fmt.Errorf("a boot program has at least %d bytes, not %d", bootInfoChecksum, f.Size)
+// bootProgram is the content of a program for a BIOS, with its boot information
+// table.
+func (n *node) bootProgram() ([]byte, error) {
+	if n.Size < bootInfoChecksum {
+		return nil, fmt.Errorf("a boot program has at least %d bytes, not %d", bootInfoChecksum, n.Size)
 	}
-	program := make([]byte, (f.Size+3)/4*4)
-	if _, err := content.ReadAt(program[:f.Size], 0); err != nil && err != io.EOF {
-		return err
+	program := make([]byte, (n.Size+3)/4*4)
+	if got, err := content(n.Open).ReadAt(program[:n.Size], 0); int64(got) < n.Size {
+		return nil, fmt.Errorf("read %d of %d bytes: %w", got, n.Size, err)
 	}
 	var sum uint32
 	for i := bootInfoChecksum; i < len(program); i += 4 {
 		sum += binary.LittleEndian.Uint32(program[i:])
 	}
-	var table []byte
-	for _, value := range []uint32{systemSectors, f.extent, uint32(f.Size), sum} {
-		table = binary.LittleEndian.AppendUint32(table, value)
+	for i, value := range []uint32{systemSectors, n.extent, uint32(n.Size), sum} {
+		binary.LittleEndian.PutUint32(program[bootInfoOffset+4*i:], value)
 	}
-	_, err := w.WriteAt(table, int64(f.extent)*SectorSize+bootInfoOffset)
-	return err
+	return program, nil
 }
 
 // appendBoth16 and appendBoth32 append a number in both byte orders

@@ -19,7 +19,7 @@ const (
 
 // prepareDirectories sorts and numbers the directories as the path tables need
 // it (ECMA-119, 6.9.1), and measures them.
-func (v *Image) prepareDirectories() {
+func (v *Volume) prepareDirectories() {
 	slices.SortStableFunc(v.directories, func(a, b *node) int { return cmp.Compare(a.depth, b.depth) })
 	for start := 0; start < len(v.directories); {
 		end := start
@@ -99,7 +99,7 @@ func (n *node) sections() []section {
 }
 
 // encodeDirectory gives the records of a directory (ECMA-119, 9.1).
-func (v *Image) encodeDirectory(d *node) []byte {
+func (v *Volume) encodeDirectory(d *node) []byte {
 	b := make([]byte, 0, d.recordsSize)
 	add := func(record []byte) {
 		b = append(b, make([]byte, padding(int64(len(b)), len(record)))...)
@@ -119,7 +119,7 @@ func (v *Image) encodeDirectory(d *node) []byte {
 	return append(b, make([]byte, int(d.recordsSize)-len(b))...)
 }
 
-func (v *Image) record(s section, identifier string, flags byte, attributes area) []byte {
+func (v *Volume) record(s section, identifier string, flags byte, attributes area) []byte {
 	if !s.last {
 		flags |= flagContinues
 	}
@@ -156,7 +156,7 @@ func pathRecordSize(d *node) int64 {
 }
 
 // encodePathTable lists the directories (ECMA-119, 9.4).
-func (v *Image) encodePathTable(order binary.AppendByteOrder) []byte {
+func (v *Volume) encodePathTable(order binary.AppendByteOrder) []byte {
 	b := make([]byte, 0, v.pathTable)
 	for _, d := range v.directories {
 		id := d.pathIdentifier()

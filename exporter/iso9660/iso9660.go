@@ -25,11 +25,11 @@ package iso9660
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math"
 	"strings"
 	"time"
 
+	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
@@ -74,8 +74,8 @@ type Options struct {
 	InTail map[string]int64
 }
 
-// Image is a volume laid out for writing.
-type Image struct {
+// Volume is a volume laid out for writing.
+type Volume struct {
 	options     Options
 	directories []*node // in the order of the path tables
 	files       []*node // that have a content of their own here
@@ -93,11 +93,11 @@ type Image struct {
 }
 
 // New lays out a tree. It fails for names and sizes that the format cannot hold.
-func New(entries []tree.Entry, options Options) (*Image, error) {
+func New(entries []tree.Entry, options Options) (*Volume, error) {
 	if err := options.check(); err != nil {
 		return nil, err
 	}
-	v := &Image{options: options, names: map[string]*node{}}
+	v := &Volume{options: options, names: map[string]*node{}}
 	if err := v.addEntries(entries); err != nil {
 		return nil, err
 	}
@@ -123,12 +123,12 @@ func (o Options) check() error {
 }
 
 // bootable tells whether there is a boot catalog.
-func (v *Image) bootable() bool {
+func (v *Volume) bootable() bool {
 	return v.options.BIOS != "" || v.options.UEFI
 }
 
 // layOut gives everything its place.
-func (v *Image) layOut() error {
+func (v *Volume) layOut() error {
 	v.prepareDirectories()
 	if len(v.directories) > maxDirectories {
 		return fmt.Errorf("there are %d directories; ISO 9660 takes %d", len(v.directories), maxDirectories)
@@ -177,73 +177,58 @@ func (v *Image) layOut() error {
 }
 
 // Size of the volume in bytes, with the tail.
-func (v *Image) Size() int64 {
+func (v *Volume) Size() int64 {
 	return int64(v.sectors) * SectorSize
 }
 
 // Tail is the offset in bytes where the tail starts.
-func (v *Image) Tail() int64 {
+func (v *Volume) Tail() int64 {
 	return v.tail
 }
 
-// Write writes the volume without system area and tail to w, which must read
-// as zeros where nothing was written.
-func (v *Image) Write(w io.WriterAt) error {
-	for _, part := range []struct {
-		sector uint32
-		data   []byte
-	}{
-		{systemSectors, v.primaryDescriptor()},
-		{v.end, descriptor(255)},
-		{v.pathTableL, v.encodePathTable(binary.LittleEndian)},
-		{v.pathTableM, v.encodePathTable(binary.BigEndian)},
-		{v.continuationAt, v.continuation},
-	} {
-		if _, err := w.WriteAt(part.data, int64(part.sector)*SectorSize); err != nil {
-			return err
-		}
+// Image is the volume without system area and tail.
+func (v *Volume) Image() (sparse.Image, error) {
+	var runs []sparse.Run
+	add := func(sector uint32, content []byte) {
+		runs = append(runs, sparse.Bytes(content).At(int64(sector)*SectorSize)...)
 	}
+	add(systemSectors, v.primaryDescriptor())
+	add(v.end, descriptor(255))
+	add(v.pathTableL, v.encodePathTable(binary.LittleEndian))
+	add(v.pathTableM, v.encodePathTable(binary.BigEndian))
+	add(v.continuationAt, v.continuation)
 	if v.bootable() {
-		if _, err := w.WriteAt(v.bootRecord(), (systemSectors+1)*SectorSize); err != nil {
-			return err
-		}
-		if _, err := w.WriteAt(v.bootCatalog(), int64(v.catalog)*SectorSize); err != nil {
-			return err
-		}
+		add(systemSectors+1, v.bootRecord())
+		add(v.catalog, v.bootCatalog())
 	}
 	for _, d := range v.directories {
-		if _, err := w.WriteAt(v.encodeDirectory(d), int64(d.extent)*SectorSize); err != nil {
-			return err
-		}
+		add(d.extent, v.encodeDirectory(d))
 	}
-	buf := make([]byte, 1<<20)
 	for _, f := range v.files {
-		if err := v.writeFile(w, f, buf); err != nil {
-			return fmt.Errorf("%s: %w", f.Path, err)
+		if f.Path != v.options.BIOS {
+			runs = append(runs, sparse.Run{Offset: int64(f.extent) * SectorSize, Size: f.Size, Data: content(f.Open)})
+			continue
 		}
+		program, err := f.bootProgram()
+		if err != nil {
+			return sparse.Image{}, fmt.Errorf("%s: %w", f.Path, err)
+		}
+		add(f.extent, program)
 	}
-	return nil
+	return sparse.New(v.Size(), runs, nil)
 }
 
-func (v *Image) writeFile(w io.WriterAt, f *node, buf []byte) error {
-	content, err := f.Open()
+// content is the content of a file that is opened for each piece, so that any
+// number of files can be in an image.
+type content func() (tree.Content, error)
+
+func (open content) ReadAt(p []byte, off int64) (int, error) {
+	c, err := open()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	defer content.Close()
-	out := io.NewOffsetWriter(w, int64(f.extent)*SectorSize)
-	// The structs hide methods that would copy in smaller pieces.
-	n, err := io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{io.LimitReader(content, f.Size)}, buf)
-	if err != nil {
-		return err
-	}
-	if n < f.Size {
-		return fmt.Errorf("read %d of %d bytes", n, f.Size)
-	}
-	if f.Path == v.options.BIOS {
-		return v.writeBootInfo(w, content, f)
-	}
-	return nil
+	defer c.Close()
+	return c.ReadAt(p, off)
 }
 
 func sectors(size int64) int64 {

@@ -28,7 +28,7 @@ type node struct {
 }
 
 // addEntries makes the nodes.
-func (v *Image) addEntries(entries []tree.Entry) error {
+func (v *Volume) addEntries(entries []tree.Entry) error {
 	nodes, err := tree.Nodes(entries)
 	if err != nil {
 		return err

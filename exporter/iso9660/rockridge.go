@@ -44,7 +44,7 @@ func (a area) size() int {
 
 // put divides fields between a record that has some bytes left for them and the
 // continuation area.
-func (v *Image) put(fields [][]byte, left int) area {
+func (v *Volume) put(fields [][]byte, left int) area {
 	if total := len(bytes.Join(fields, nil)); total > left {
 		left -= pointerSize
 	}
@@ -83,7 +83,7 @@ func (v *Image) put(fields [][]byte, left int) area {
 }
 
 // encodeArea gives the fields of a record.
-func (v *Image) encodeArea(a area) []byte {
+func (v *Volume) encodeArea(a area) []byte {
 	if a.more.size == 0 {
 		return a.fields
 	}
@@ -91,7 +91,7 @@ func (v *Image) encodeArea(a area) []byte {
 }
 
 // pointerField is CE (SUSP 1.12, 5.1).
-func (v *Image) pointerField(p piece) []byte {
+func (v *Volume) pointerField(p piece) []byte {
 	f := field("CE")
 	f = appendBoth32(f, v.continuationAt+uint32(p.at/SectorSize))
 	f = appendBoth32(f, uint32(p.at%SectorSize))
@@ -118,7 +118,7 @@ var posixType = map[tree.Type]uint32{
 }
 
 // attributeFields are PX, TF and, for devices, PN (RRIP 1.12, 4.1).
-func (v *Image) attributeFields(n *node) [][]byte {
+func (v *Volume) attributeFields(n *node) [][]byte {
 	px := field("PX")
 	for _, value := range []uint32{posixType[n.Type] | n.Mode, n.First.Links, n.UID, n.GID, n.Number} {
 		px = appendBoth32(px, value)
