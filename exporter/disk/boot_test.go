@@ -38,45 +38,11 @@ const nastyBIOS = `console=ttyS0 quiet panic=-1  "foo=a b" "bar=c  d" baz=$HOME/
 // The disk boots under BIOS and UEFI; the kernel gets its command line, and
 // unpacks segments of all compressions to what was packed.
 func TestBoot(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots virtual machines")
-	}
-	if os.Getuid() != 0 {
-		t.Skip("not root, who alone can make devices")
-	}
-	need := map[string]string{"qemu-system-x86_64": "qemu-system-x86", "grub-mkimage": "grub-common", "go": "golang-go"}
-	for name, pkg := range need {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("%s is not installed (Debian package %s)", name, pkg)
-		}
-	}
-	const firmware = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-	const variables = "/usr/share/OVMF/OVMF_VARS_4M.fd"
-	for name, pkg := range map[string]string{
-		firmware: "ovmf", "/usr/lib/grub/i386-pc/boot.img": "grub-pc-bin",
-		"/usr/lib/systemd/boot/efi/systemd-bootx64.efi": "systemd-boot-efi",
-	} {
-		if _, err := os.Stat(name); err != nil {
-			t.Skipf("%s is missing (Debian package %s)", name, pkg)
-		}
-	}
-	// make test takes it out of the kernel package.
-	const kernel = "../../.stack/kernel/kernel"
-	if _, err := os.Stat(kernel); err != nil {
-		t.Skipf("no kernel to boot, make test brings one: %v", err)
-	}
-
+	needBoot(t)
 	dir := t.TempDir()
 	parts, want := bootInitrd(t, dir)
-	loaders := filepath.Join(dir, "loaders")
-	if out, err := exec.Command("./loaders.sh", loaders).CombinedOutput(); err != nil {
-		t.Fatalf("loaders.sh: %v\n%s", err, out)
-	}
-	l, err := ReadLoaders(loaders, "amd64")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := New(Hybrid, Contents{Kernel: imageOf(t, kernel), Initrd: parts, Cmdline: nasty}, l, 0, time.Unix(0, 0))
+	l := realLoaders(t, dir)
+	d, err := New(Hybrid, Contents{Kernel: imageOf(t, testKernel), Initrd: parts, Cmdline: nasty}, l, 0, time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,25 +53,15 @@ func TestBoot(t *testing.T) {
 	writeRaw(t, d, raw)
 	initrd := filepath.Join(dir, "initrd.img")
 	writeRaw(t, Disk{Image: sparse.Concat(parts...)}, initrd)
-	vars := filepath.Join(dir, "vars.fd")
-	data, err := os.ReadFile(variables)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(vars, data, 0o644); err != nil {
-		t.Fatal(err)
-	}
-
 	nvme := []string{"-drive", "if=none,id=d,format=raw,snapshot=on,file=" + raw, "-device", "nvme,drive=d,serial=1"}
-	uefi := []string{"-drive", "if=pflash,format=raw,readonly=on,file=" + firmware, "-drive", "if=pflash,format=raw,file=" + vars}
 	for _, test := range []struct {
 		name    string
 		args    []string
 		cmdline string
 	}{
-		{"kernel", []string{"-kernel", kernel, "-initrd", initrd, "-append", nasty}, nasty},
+		{"kernel", []string{"-kernel", testKernel, "-initrd", initrd, "-append", nasty}, nasty},
 		{"BIOS", nvme, grubPrefix + nastyBIOS},
-		{"UEFI", append(uefi, nvme...), systemdBootPrefix + nasty},
+		{"UEFI", append(uefiFirmware(t), nvme...), systemdBootPrefix + nasty},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := boot(t, test.args)
@@ -123,6 +79,70 @@ func TestBoot(t *testing.T) {
 			}
 		})
 	}
+}
+
+// testKernel is what make test takes out of the kernel package.
+const testKernel = "../../.stack/kernel/kernel"
+
+const (
+	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+)
+
+// needBoot skips a test that boots machines where that is not possible.
+func needBoot(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots virtual machines")
+	}
+	if os.Getuid() != 0 {
+		t.Skip("not root, who alone can make devices")
+	}
+	need := map[string]string{"qemu-system-x86_64": "qemu-system-x86", "grub-mkimage": "grub-common", "go": "golang-go"}
+	for name, pkg := range need {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("%s is not installed (Debian package %s)", name, pkg)
+		}
+	}
+	for name, pkg := range map[string]string{
+		ovmfCode: "ovmf", "/usr/lib/grub/i386-pc/boot.img": "grub-pc-bin",
+		"/usr/lib/systemd/boot/efi/systemd-bootx64.efi": "systemd-boot-efi",
+	} {
+		if _, err := os.Stat(name); err != nil {
+			t.Skipf("%s is missing (Debian package %s)", name, pkg)
+		}
+	}
+	if _, err := os.Stat(testKernel); err != nil {
+		t.Skipf("no kernel to boot, make test brings one: %v", err)
+	}
+}
+
+// realLoaders collects the boot loaders.
+func realLoaders(t *testing.T, dir string) Loaders {
+	t.Helper()
+	loaders := filepath.Join(dir, "loaders")
+	if out, err := exec.Command("./loaders.sh", loaders).CombinedOutput(); err != nil {
+		t.Fatalf("loaders.sh: %v\n%s", err, out)
+	}
+	l, err := ReadLoaders(loaders, "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// uefiFirmware gives QEMU's arguments for OVMF with variables of its own.
+func uefiFirmware(t *testing.T) []string {
+	t.Helper()
+	data, err := os.ReadFile(ovmfVars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vars := filepath.Join(t.TempDir(), "vars.fd")
+	if err := os.WriteFile(vars, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"-drive", "if=pflash,format=raw,readonly=on,file=" + ovmfCode, "-drive", "if=pflash,format=raw,file=" + vars}
 }
 
 // bootInitrd makes an initrd of segments of all compressions. It returns its

@@ -85,6 +85,7 @@ const (
 type Loaders struct {
 	GRUBBoot    []byte // one sector; only for amd64, as the next
 	GRUBCore    []byte
+	GRUBCD      []byte // for CDs
 	SystemdBoot []byte
 	Stub        []byte // of UKIs
 
@@ -112,7 +113,7 @@ func ReadLoaders(dir, architecture string) (Loaders, error) {
 	l := Loaders{Program: "BOOT" + strings.ToUpper(suffix) + ".EFI"}
 	files := map[string]*[]byte{"systemd-boot" + suffix + ".efi": &l.SystemdBoot, "linux" + suffix + ".efi.stub": &l.Stub}
 	if architecture == "amd64" {
-		files["boot.img"], files["core.img"] = &l.GRUBBoot, &l.GRUBCore
+		files["boot.img"], files["core.img"], files["eltorito.img"] = &l.GRUBBoot, &l.GRUBCore, &l.GRUBCD
 	}
 	for name, data := range files {
 		var err error

@@ -39,6 +39,7 @@ func testLoaders() Loaders {
 	l := Loaders{
 		GRUBBoot:    append(bytes.Repeat([]byte{0xb0}, 510), 0x55, 0xaa),
 		GRUBCore:    bytes.Repeat([]byte{0xc0}, 10_000),
+		GRUBCD:      bytes.Repeat([]byte{0xcd}, 3000),
 		SystemdBoot: []byte("MZ systemd-boot"),
 		Program:     "BOOTX64.EFI",
 	}
@@ -366,7 +367,7 @@ func TestReadLoaders(t *testing.T) {
 		"short core":  {func(m map[string][]byte) { m["core.img"] = nil }, "is no core image of GRUB"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			files := map[string][]byte{"boot.img": good.GRUBBoot, "core.img": good.GRUBCore, "systemd-bootx64.efi": good.SystemdBoot, "linuxx64.efi.stub": []byte("MZ stub")}
+			files := map[string][]byte{"boot.img": good.GRUBBoot, "core.img": good.GRUBCore, "eltorito.img": good.GRUBCD, "systemd-bootx64.efi": good.SystemdBoot, "linuxx64.efi.stub": []byte("MZ stub")}
 			test.change(files)
 			dir := t.TempDir()
 			for name, data := range files {

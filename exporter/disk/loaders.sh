@@ -1,5 +1,5 @@
 #!/bin/sh
-# Collects the boot loaders of disks from Debian's packages into a directory.
+# Collects the boot loaders of disks and CDs from Debian's packages into a directory.
 # The disk writer needs no tool then: it only tells GRUB where its core image is.
 #
 # usage: loaders.sh DIRECTORY [ROOT]
@@ -21,6 +21,10 @@ printf '\220\220' | dd of="$out/boot.img" bs=1 seek=102 conv=notrunc status=none
 # it was started from; the EFI system partition is the second.
 grub-mkimage -O i386-pc -d "$grub" -p '(,gpt2)/grub' -o "$out/core.img" \
 	biosdisk part_gpt fat normal linux
+
+# GRUB for CDs, which reads ISO 9660. The CD writer tells it where it is.
+grub-mkimage -O i386-pc-eltorito -d "$grub" -p /boot/grub -o "$out/eltorito.img" \
+	biosdisk iso9660 normal linux
 
 for root in / $other; do
 	cp "$root"/usr/lib/systemd/boot/efi/systemd-boot*.efi "$root"/usr/lib/systemd/boot/efi/linux*.efi.stub "$out"

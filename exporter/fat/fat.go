@@ -351,3 +351,14 @@ func (s *sector) text(offset int, text string, length int) { copy(s[offset:], pa
 func padded(text string, length int) []byte {
 	return append([]byte(text), bytes.Repeat([]byte(" "), length-len(text))...)
 }
+
+// FileOffset is where the content of a file starts, in bytes from the start of
+// the volume; 0 for an empty or missing file.
+func (v *Volume) FileOffset(path string) int64 {
+	for _, f := range v.files {
+		if start := f.start(); f.Path == path && start != 0 {
+			return v.offset(start)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,230 @@
+package disk
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slipway-build/slipway/exporter/fat"
+	"github.com/slipway-build/slipway/exporter/gpt"
+	"github.com/slipway-build/slipway/exporter/iso9660"
+	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/exporter/tree"
+)
+
+// Files on a CD. Kernel and initrd have other names on its EFI system partition,
+// but the same content: both file systems point to it.
+const (
+	cdKernel  = "boot/" + kernelPath
+	cdInitrd  = "boot/" + initrdPath
+	cdConfig  = "boot/grub/grub.cfg"
+	cdProgram = "boot/grub/eltorito.img"
+
+	// CDLabel is the label of the volume.
+	CDLabel = "SLIPWAY"
+)
+
+// CD says what can start a CD.
+type CD struct {
+	BIOS bool // by GRUB, which reads the ISO 9660 file system
+	UEFI bool // by systemd-boot, which reads an EFI system partition
+	// Disk is for both: copied to a disk or USB stick, it boots too, with a
+	// partition table as raw disks have it.
+	Disk bool
+}
+
+// NewCD lays out a CD with a tree, which may be empty, and what boots it. The
+// layout is that of package iso9660; in its tail are, each at a multiple of 1 MiB:
+//
+//	the rest of GRUB (core.img), to boot from disk
+//	an EFI system partition as on raw disks, with its own copy of GRUB's
+//	configuration
+//	the backup of the partition table
+//
+// The time stands on all files. All ids derive from the contents, which are read
+// for that.
+func NewCD(cd CD, c Contents, root []tree.Entry, l Loaders, t time.Time) (Disk, error) {
+	if cd.Disk && !(cd.BIOS && cd.UEFI) {
+		return Disk{}, errors.New("a CD that boots from disk has loaders for BIOS and UEFI")
+	}
+	if err := checkCmdline(c.Cmdline); err != nil {
+		return Disk{}, err
+	}
+	initrd := sparse.Concat(c.Initrd...)
+	boot := []tree.Entry{tree.NewDir("boot"), imageEntry(cdKernel, c.Kernel)}
+	if initrd.Size > 0 {
+		boot = append(boot, imageEntry(cdInitrd, initrd))
+	}
+	options := iso9660.Options{Label: CDLabel, Time: t}
+	d := Disk{BIOSCmdline: c.Cmdline}
+	var config []byte
+	if cd.BIOS {
+		words, err := grubWords(c.Cmdline)
+		if err != nil {
+			return Disk{}, err
+		}
+		d.BIOSCmdline = grubResult(words)
+		config = grubConfig(words)
+		boot = append(boot, tree.NewDir("boot/grub"), tree.NewFile(cdProgram, 0o644, string(l.GRUBCD)),
+			tree.NewFile(cdConfig, 0o644, string(onCD(config, initrd.Size > 0))))
+		options.BIOS = cdProgram
+	}
+
+	var esp partition
+	if cd.UEFI {
+		var err error
+		if esp, err = newPartition(c, initrd, config, l, t); err != nil {
+			return Disk{}, err
+		}
+		options.UEFI, options.Tail = true, esp.size
+		if cd.Disk {
+			options.UEFIOffset = mebibyte
+			options.Tail += 2 * mebibyte
+		}
+		options.InTail = map[string]int64{cdKernel: options.UEFIOffset + esp.volume.FileOffset(kernelPath)}
+		if initrd.Size > 0 {
+			options.InTail[cdInitrd] = options.UEFIOffset + esp.volume.FileOffset(initrdPath)
+		}
+	}
+
+	entries, err := tree.Merge([]tree.Part{{Name: "the machine", Entries: root}, {Name: "the boot loader", Entries: boot}})
+	if err != nil {
+		return Disk{}, err
+	}
+	volume, err := iso9660.New(entries, options)
+	if err != nil {
+		return Disk{}, err
+	}
+	files, err := volume.Image()
+	if err != nil {
+		return Disk{}, err
+	}
+	runs := files.Runs
+	if cd.UEFI {
+		more, err := cd.tail(volume, esp, options.UEFIOffset, l)
+		if err != nil {
+			return Disk{}, err
+		}
+		runs = append(runs, more...)
+	}
+	d.Image, err = sparse.New(volume.Size(), runs, nil)
+	return d, err
+}
+
+// tail gives what is behind the files, and in the system area.
+func (cd CD) tail(volume *iso9660.Volume, esp partition, offset int64, l Loaders) ([]sparse.Run, error) {
+	start := volume.Tail() + offset
+	id, err := contentID(esp.files)
+	if err != nil {
+		return nil, err
+	}
+	if err := esp.place(start / gpt.SectorSize); err != nil {
+		return nil, err
+	}
+	image, err := esp.volume.Image(binary.LittleEndian.Uint32(id[:]))
+	if err != nil {
+		return nil, err
+	}
+	runs := image.At(start)
+	if !cd.Disk {
+		return runs, nil
+	}
+	first := uint64(volume.Tail() / gpt.SectorSize)
+	bootSector := bytes.Clone(l.GRUBBoot)
+	binary.LittleEndian.PutUint64(bootSector[bootKernelSector:], first)
+	core := bytes.Clone(l.GRUBCore)
+	binary.LittleEndian.PutUint64(core[coreFirstBlock:], first+1)
+	espFirst := uint64(start / gpt.SectorSize)
+	table, err := gpt.Table{
+		ID:       gpt.Derive("CD", id[:]),
+		Sectors:  uint64(volume.Size() / gpt.SectorSize),
+		BootCode: bootSector[:gpt.BootCodeSize],
+		Partitions: []gpt.Partition{
+			{Type: gpt.TypeBIOSBoot, ID: gpt.Derive("BIOS boot", id[:]), First: first, Last: espFirst - 1, Name: "BIOS boot"},
+			{Type: gpt.TypeESP, ID: gpt.Derive("EFI system", id[:]), First: espFirst, Last: espFirst + uint64(esp.size/gpt.SectorSize) - 1, Name: "EFI system"},
+		},
+	}.Image()
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(runs, table.Runs, sparse.Bytes(core).At(volume.Tail())), nil
+}
+
+// partition is the EFI system partition of a CD.
+type partition struct {
+	files  []fat.File
+	size   int64 // bytes, a multiple of 1 MiB
+	time   time.Time
+	volume *fat.Volume
+}
+
+func newPartition(c Contents, initrd sparse.Image, config []byte, l Loaders, t time.Time) (partition, error) {
+	// In slots, kernel and initrd are in one piece at multiples of the CD's
+	// sectors.
+	whole := func(i sparse.Image) []fat.Part {
+		return []fat.Part{{Content: i, Slot: sparse.RoundUp(i.Size, fat.SlotAlignment)}}
+	}
+	p := partition{time: t, files: []fat.File{
+		file("EFI/BOOT/BOOTX64.EFI", l.SystemdBoot),
+		file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
+		file("loader/entries/slipway.conf", withoutInitrd(systemdBootEntry(c.Cmdline), initrd.Size > 0)),
+		{Path: kernelPath, Parts: whole(c.Kernel)},
+	}}
+	if config != nil {
+		p.files = append(p.files, file("grub/grub.cfg", withoutInitrd(config, initrd.Size > 0)))
+	}
+	if initrd.Size > 0 {
+		p.files = append(p.files, fat.File{Path: initrdPath, Parts: whole(initrd)})
+	}
+	for _, f := range p.files {
+		p.size += f.Size() / mebibyte * mebibyte
+	}
+	for {
+		p.size += mebibyte
+		if err := p.place(alignment); !errors.Is(err, fat.ErrTooSmall) {
+			return p, err
+		}
+	}
+}
+
+// place lays the partition out for a place on the disk, in sectors of 512 bytes.
+// Where files are in it does not depend on that.
+func (p *partition) place(sector int64) (err error) {
+	p.volume, err = fat.New(p.size, p.files, fat.Options{Label: "SLIPWAY", Time: p.time, Offset: uint32(sector)})
+	if err != nil {
+		return fmt.Errorf("EFI system partition: %w", err)
+	}
+	return nil
+}
+
+// withoutInitrd leaves the line of the initrd out of a configuration, unless
+// there is one.
+func withoutInitrd(config []byte, initrd bool) []byte {
+	if initrd {
+		return config
+	}
+	lines := slices.DeleteFunc(strings.SplitAfter(string(config), "\n"), func(line string) bool { return strings.HasPrefix(line, "initrd ") })
+	return []byte(strings.Join(lines, ""))
+}
+
+// onCD makes GRUB's configuration one for the names that files have on a CD.
+func onCD(config []byte, initrd bool) []byte {
+	text := strings.Replace(string(withoutInitrd(config, initrd)), "linux /"+kernelPath, "linux /"+cdKernel, 1)
+	return []byte(strings.Replace(text, "\ninitrd /"+initrdPath, "\ninitrd /"+cdInitrd, 1))
+}
+
+// imageEntry is a file with the content of an image.
+func imageEntry(path string, image sparse.Image) tree.Entry {
+	return tree.Entry{Path: path, Type: tree.File, Mode: 0o644, Size: image.Size, Open: func() (tree.Content, error) {
+		return imageContent{io.NewSectionReader(image, 0, image.Size)}, nil
+	}}
+}
+
+type imageContent struct{ *io.SectionReader }
+
+func (imageContent) Close() error { return nil }

@@ -1,0 +1,149 @@
+package disk
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slipway-build/slipway/exporter/tree"
+)
+
+// machineRoot is a tree for CDs that hold one.
+func machineRoot() []tree.Entry {
+	return tree.AddParents([]tree.Entry{tree.NewFile("etc/hostname", 0o644, "cd\n"), tree.NewFile("boot/cmdline", 0o644, "quiet")})
+}
+
+var cds = map[string]CD{
+	"bios": {BIOS: true},
+	"uefi": {UEFI: true},
+	"both": {BIOS: true, UEFI: true},
+	"disk": {BIOS: true, UEFI: true, Disk: true},
+}
+
+// The programs of others find the CD sound and what can start it.
+func TestCDIsSound(t *testing.T) {
+	tool(t, "xorriso", "xorriso")
+	tool(t, "sgdisk", "gdisk")
+	tool(t, "fsck.fat", "dosfstools")
+	for name, cd := range cds {
+		t.Run(name, func(t *testing.T) {
+			d, err := NewCD(cd, contents(), machineRoot(), testLoaders(), time.Unix(0, 0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			iso := filepath.Join(t.TempDir(), "test.iso")
+			writeRaw(t, d, iso)
+			out, err := exec.Command("xorriso", "-indev", iso, "-report_el_torito", "plain", "-report_system_area", "plain").CombinedOutput()
+			if err != nil || regexp.MustCompile("WARNING|SORRY|FAILURE").Match(out) {
+				t.Fatalf("xorriso: %v\n%s", err, out)
+			}
+			for pattern, want := range map[string]bool{
+				`El Torito boot img : +\d  BIOS  y   none  0x0000  0x00      4 `: cd.BIOS,
+				`El Torito boot img : +\d  UEFI  y   none  0x0000  0x00      1 `: cd.UEFI,
+				`El Torito img opts : +1  boot-info-table`:                       cd.BIOS,
+				`GPT partname local :   2  EFI system`:                           cd.Disk,
+				`System area summary: .*GPT`:                                     cd.Disk,
+			} {
+				if regexp.MustCompile(pattern).Match(out) != want {
+					t.Errorf("%s in xorriso's report: want %v\n%s", pattern, want, out)
+				}
+			}
+			for path, want := range map[string]string{
+				"/boot/kernel":     "the kernel",
+				"/boot/initrd.img": strings.Repeat("initrd ", 1000),
+				"/etc/hostname":    "cd\n",
+			} {
+				file := filepath.Join(t.TempDir(), "file")
+				if out, err := exec.Command("xorriso", "-osirrox", "on", "-indev", iso, "-extract", path, file).CombinedOutput(); err != nil {
+					t.Errorf("xorriso: %v\n%s", err, out)
+				} else if got, err := os.ReadFile(file); err != nil || string(got) != want {
+					t.Errorf("%s holds %q, %v", path, got, err)
+				}
+			}
+			if cd.Disk {
+				out, err := exec.Command("sgdisk", "-v", iso).CombinedOutput()
+				if err != nil || !strings.Contains(string(out), "No problems found") {
+					t.Errorf("sgdisk -v: %v\n%s", err, out)
+				}
+			}
+			if cd.UEFI {
+				lba := regexp.MustCompile(`UEFI  y   none  0x0000  0x00      1 +(\d+)`).FindSubmatch(out)[1]
+				esp := filepath.Join(t.TempDir(), "esp.img")
+				if out, err := exec.Command("dd", "if="+iso, "of="+esp, "bs=2048", "skip="+string(lba)).CombinedOutput(); err != nil {
+					t.Fatalf("dd: %v\n%s", err, out)
+				}
+				if out, err := exec.Command("fsck.fat", "-n", esp).CombinedOutput(); err != nil {
+					t.Errorf("fsck.fat: %v\n%s", err, out)
+				}
+			}
+		})
+	}
+}
+
+// A CD boots from the drive, and copied to a disk, under both firmwares.
+func TestBootCD(t *testing.T) {
+	needBoot(t)
+	dir := t.TempDir()
+	parts, want := bootInitrd(t, dir)
+	l := realLoaders(t, dir)
+	d, err := NewCD(cds["disk"], Contents{Kernel: imageOf(t, testKernel), Initrd: parts, Cmdline: nasty}, nil, l, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	iso := filepath.Join(dir, "test.iso")
+	writeRaw(t, d, iso)
+	cd := []string{"-drive", "if=none,id=d,media=cdrom,format=raw,readonly=on,file=" + iso, "-device", "ide-cd,drive=d"}
+	disk := []string{"-drive", "if=none,id=d,format=raw,snapshot=on,file=" + iso, "-device", "nvme,drive=d,serial=1"}
+	const onCD, onDisk = "BOOT_IMAGE=/boot/kernel ", grubPrefix
+	for name, test := range map[string]struct {
+		args    []string
+		cmdline string
+	}{
+		"CD under BIOS":   {cd, onCD + nastyBIOS},
+		"CD under UEFI":   {append(uefiFirmware(t), cd...), systemdBootPrefix + nasty},
+		"disk under BIOS": {disk, onDisk + nastyBIOS},
+		"disk under UEFI": {append(uefiFirmware(t), disk...), systemdBootPrefix + nasty},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := boot(t, test.args)
+			if got.Error != "" || got.Cmdline != test.cmdline+"\n" {
+				t.Errorf("%s, command line\n%q, want\n%q", got.Error, got.Cmdline, test.cmdline+"\n")
+			}
+			if diff := cmp.Diff(want, got.Files); diff != "" {
+				t.Errorf("files (-packed +unpacked):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The same contents give the same CD.
+func TestCDIsDeterministic(t *testing.T) {
+	for name, cd := range cds {
+		var first []byte
+		for range 2 {
+			d, err := NewCD(cd, contents(), machineRoot(), testLoaders(), time.Unix(0, 0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			iso := filepath.Join(t.TempDir(), "test.iso")
+			writeRaw(t, d, iso)
+			data, err := os.ReadFile(iso)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first == nil {
+				first = data
+			}
+			if !bytes.Equal(first, data) {
+				t.Errorf("%s: the second time, the CD has other bytes", name)
+			}
+		}
+	}
+}
