@@ -16,7 +16,9 @@ func main() {
 	var err error
 	switch {
 	case os.Getpid() == 1:
-		runMachine() // does not return
+		if err = enterRoot(); err == nil {
+			runMachine() // does not return
+		}
 	case name == "modprobe":
 		err = modprobe(os.Args[1:])
 	case name == "service":

@@ -34,15 +34,23 @@ type alias struct{ pattern, module string }
 
 // Open reads the index in dir, usually /lib/modules/VERSION. Only modules.dep must be there.
 func Open(dir string) (*Index, error) {
+	x, err := Read(func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(dir, name)) })
+	if err == nil {
+		x.dir = dir
+	}
+	return x, err
+}
+
+// Read reads an index by a function that gives the content of a file of it. Nothing can be loaded by such an index.
+func Read(file func(name string) ([]byte, error)) (*Index, error) {
 	x := &Index{
-		dir:      dir,
 		modules:  map[string]module{},
 		builtin:  map[string]bool{},
 		softdeps: map[string]softdep{},
 		exact:    map[string][]string{},
 		globs:    map[string][]alias{},
 	}
-	for _, file := range []struct {
+	for _, part := range []struct {
 		name  string
 		parse func(line string)
 	}{
@@ -51,8 +59,8 @@ func Open(dir string) (*Index, error) {
 		{"modules.alias", x.addAlias},
 		{"modules.softdep", x.addSoftdep},
 	} {
-		text, err := os.ReadFile(filepath.Join(dir, file.name))
-		if errors.Is(err, fs.ErrNotExist) && file.name != "modules.dep" {
+		text, err := file(part.name)
+		if errors.Is(err, fs.ErrNotExist) && part.name != "modules.dep" {
 			continue
 		}
 		if err != nil {
@@ -60,7 +68,7 @@ func Open(dir string) (*Index, error) {
 		}
 		for line := range strings.Lines(string(text)) {
 			if line = strings.TrimRight(line, "\n"); line != "" && line[0] != '#' {
-				file.parse(line)
+				part.parse(line)
 			}
 		}
 	}
@@ -146,6 +154,24 @@ func (x *Index) Resolve(name string) []string {
 	}
 	add(x.loose)
 	return found
+}
+
+// Files lists the files of the modules that the names stand for and of all that these need, relative to the directory of the index and in
+// the order of loading. Names that no module has are left out.
+func (x *Index) Files(names ...string) []string {
+	var files []string
+	seen := map[string]bool{}
+	for _, name := range names {
+		for _, resolved := range x.Resolve(name) {
+			for _, module := range x.order(resolved) {
+				if !seen[module] {
+					seen[module] = true
+					files = append(files, x.modules[module].file)
+				}
+			}
+		}
+	}
+	return files
 }
 
 // Builtin tells whether the kernel itself holds the module.

@@ -121,6 +121,17 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+func TestFiles(t *testing.T) {
+	got := testIndex(t).Files("virtio_net", "nonesuch", "ext4", "net_failover", "btrfs")
+	want := []string{
+		"kernel/net/core/failover.ko", "kernel/drivers/net/net_failover.ko", "kernel/drivers/net/virtio_net.ko",
+		"kernel/crypto/xxhash_generic.ko", "kernel/crypto/crc32c-intel.ko", "kernel/lib/libcrc32c.ko", "kernel/fs/btrfs/btrfs.ko.xz",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("files %q, want %q", got, want)
+	}
+}
+
 func TestLoader(t *testing.T) {
 	x := testIndex(t)
 	var calls []string

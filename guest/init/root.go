@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/guest/cmdline"
+	"github.com/slipway-build/slipway/guest/kmod"
+	"github.com/slipway-build/slipway/guest/startup"
+)
+
+const (
+	newRoot = "/root" // in the small initramfs, where nothing else is
+
+	// rootPatience is how long a disk may take to appear.
+	rootPatience = 30 * time.Second
+)
+
+// enterRoot goes on with the machine whose root filesystem lies on a disk, if this is the small initramfs that leads there. What
+// comes back is an error, or nil if this is the machine itself.
+func enterRoot() error {
+	kind, err := os.ReadFile("/" + startup.Marker)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := mountKernel(); err != nil {
+		return err
+	}
+	openConsole()
+	args, err := cmdline.Read()
+	if err != nil {
+		return err
+	}
+	if err := mountRoot(args, string(kind)); err != nil {
+		return err
+	}
+	return startIn(newRoot, args)
+}
+
+// mountRoot mounts the disk of root=, or the first one that holds a machine, as soon as it is there.
+func mountRoot(args []cmdline.Arg, kind string) error {
+	root, chosen := cmdline.Lookup(args, "root")
+	if chosen && !strings.HasPrefix(root, "/dev/") {
+		return fmt.Errorf("root=%s: name a device, as root=/dev/vda, or leave root= out to take the first disk that holds the machine", root)
+	}
+	loader, err := modules(args)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(newRoot, 0o755); err != nil {
+		return err
+	}
+	options, _ := cmdline.Lookup(args, "rootflags")
+	for deadline := time.Now().Add(rootPatience); ; time.Sleep(20 * time.Millisecond) {
+		// A driver may make devices appear long after it is loaded.
+		var errs []error
+		if loader != nil {
+			errs = append(errs, loadDrivers(loader))
+			if err := loader.Load(kind); !errors.Is(err, kmod.ErrNotFound) {
+				errs = append(errs, err)
+			}
+		}
+		disks := []string{root}
+		if !chosen {
+			disks, _ = filepath.Glob("/sys/class/block/*") // the pattern is right
+		}
+		for _, disk := range disks {
+			device := filepath.Join("/dev", filepath.Base(disk))
+			if chosen {
+				device = root
+			}
+			err := mountMachine(device, kind, options)
+			if err == nil {
+				return nil
+			}
+			errs = append(errs, fmt.Errorf("%s: %w", device, err))
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("no root filesystem within %v: %w", rootPatience, errors.Join(errs...))
+		}
+	}
+}
+
+// mountMachine mounts a disk if it holds a machine.
+func mountMachine(device, kind, options string) error {
+	if err := unix.Mount(device, newRoot, kind, unix.MS_RDONLY, options); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(filepath.Join(newRoot, "sbin/init")); err != nil {
+		unix.Unmount(newRoot, 0)
+		return errors.New("it has no /sbin/init")
+	}
+	return nil
+}
+
+// startIn makes the directory the root and goes on with the init there, which finds everything as if the kernel had mounted it.
+func startIn(root string, args []cmdline.Arg) error {
+	for _, dir := range []string{"/dev", "/sys", "/proc"} {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", dir, err)
+		}
+	}
+	// Nobody can see the initramfs from now on, but it takes memory.
+	for _, name := range []string{"/lib", "/" + startup.Marker, "/init"} {
+		if err := os.RemoveAll(name); err != nil {
+			return err
+		}
+	}
+	err := errors.Join(
+		unix.Chdir(root),
+		unix.Mount(root, "/", "", unix.MS_MOVE, ""),
+		unix.Chroot("."),
+		unix.Chdir("/"),
+	)
+	if err != nil {
+		return fmt.Errorf("enter the root filesystem: %w", err)
+	}
+	init, ok := cmdline.Lookup(args, "init")
+	if !ok {
+		init = "/sbin/init"
+	}
+	return fmt.Errorf("start %s: %w", init, unix.Exec(init, append([]string{init}, os.Args[1:]...), os.Environ()))
+}
