@@ -1,0 +1,119 @@
+package erofs
+
+import (
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/exporter/tree/treetest"
+)
+
+var update = flag.Bool("update", false, "write the golden file anew")
+
+func writeImage(t testing.TB, entries []tree.Entry) string {
+	t.Helper()
+	image, err := New(entries, time.Unix(315532800, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "test.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := image.WriteFile(f); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
+}
+
+// Another program finds the file system sound and extracts what was written.
+func TestFsckExtracts(t *testing.T) {
+	if _, err := exec.LookPath("fsck.erofs"); err != nil {
+		t.Skip("fsck.erofs is not installed (Debian package erofs-utils)")
+	}
+	if os.Getuid() != 0 {
+		t.Skip("not root, who alone can make devices and give files away")
+	}
+	want := treetest.All(blockSize-compactSize, blockSize, 1<<20)
+	image := writeImage(t, want)
+	dir := filepath.Join(t.TempDir(), "root")
+	out, err := exec.Command("fsck.erofs", "--extract="+dir, "--preserve", image).CombinedOutput()
+	if err != nil || strings.Contains(string(out), "<E>") {
+		t.Fatalf("fsck.erofs: %v\n%s", err, out)
+	}
+	for i := range want {
+		// fsck.erofs 1.5 extracts none of these.
+		want[i].Xattrs, want[i].Inode, want[i].Mode = nil, 0, want[i].Mode&^(tree.SetUID|tree.SetGID)
+	}
+	got, err := tree.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(lines(t, want), lines(t, got)); diff != "" {
+		t.Errorf("(-packed +extracted):\n%s", diff)
+	}
+}
+
+func lines(t *testing.T, entries []tree.Entry) []string {
+	return strings.Split(treetest.Dump(t, entries), "\n")
+}
+
+// The same tree gives the same bytes, today and with the next version: a change
+// must be meant.
+func TestDigest(t *testing.T) {
+	golden := filepath.Join("testdata", "all.sha256")
+	data, err := os.ReadFile(writeImage(t, treetest.All(blockSize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprintf("%x\n", sha256.Sum256(data))
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want, err := os.ReadFile(golden); err != nil || got != string(want) {
+		t.Errorf("the image has the digest %s%s holds %s%v", got, golden, want, err)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	large := tree.NewFile("f", 0o644, "")
+	large.Xattrs = map[string]string{"user.x": strings.Repeat("x", 70_000)}
+	for name, test := range map[string]struct {
+		entry tree.Entry
+		time  int64
+		want  string
+	}{
+		"blocks": {tree.Entry{Path: "f", Type: tree.File, Size: 1 << 45}, 0, "blocks of 4096 bytes; EROFS takes 4294967295"},
+		"device": {tree.Entry{Path: "d", Type: tree.Char, Minor: 1 << 20}, 0, "d: device 0,1048576: Linux takes numbers up to 4095,1048575"},
+		"parent": {tree.Entry{Path: "d/f", Type: tree.FIFO}, 0, "d/f: there is no directory d"},
+		"xattr":  {large, 0, "f: extended attribute user.x has 70000 bytes; EROFS takes 65535"},
+		"time":   {tree.NewFile("f", 0, ""), -1, "EROFS knows no time before 1970: choose another SOURCE_DATE_EPOCH than -1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := New([]tree.Entry{test.entry}, time.Unix(test.time, 0)); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// BenchmarkWrite writes a file of 256 MiB and 20,000 small ones.
+func BenchmarkWrite(b *testing.B) {
+	entries := treetest.Large(256<<20, 20_000)
+	b.SetBytes(256<<20 + 20_000*1000)
+	for b.Loop() {
+		writeImage(b, entries)
+	}
+}
