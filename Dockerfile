@@ -14,6 +14,9 @@ COPY cmd cmd
 COPY exporter exporter
 COPY frontend frontend
 COPY guest/policy guest/policy
+COPY guest/cmdline guest/cmdline
+COPY guest/kmod guest/kmod
+COPY guest/startup guest/startup
 COPY llb llb
 COPY machine machine
 # Without any stamp: the bytes of the packer are part of every segment's key.

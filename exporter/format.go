@@ -15,6 +15,7 @@ type Format struct {
 	Loaders     bool     // needs the boot loaders
 	Tree        bool     // is made of the tree (tar segments), not of the initramfs
 	BIOS        bool     // boots under BIOS alone, which amd64 has
+	Compressed  bool     // compresses what it is made of, as the user wants it
 }
 
 // Check returns an error if there is no such format for machines of an
@@ -129,6 +130,56 @@ var Formats = []Format{
 		Description: "unified kernel image: a program for UEFI with all that it boots",
 		Files:       []string{"NAME.efi"},
 		Loaders:     true,
+	},
+	{
+		Name:        "iso",
+		Description: "CD that boots under BIOS and UEFI, from the drive or copied to a disk",
+		Files:       []string{"NAME.iso"},
+		Loaders:     true,
+	},
+	{
+		Name:        "iso-bios",
+		Description: "CD that boots under BIOS, with the root filesystem on it",
+		Files:       []string{"NAME.iso"},
+		Loaders:     true,
+		Tree:        true,
+		BIOS:        true,
+		Compressed:  true,
+	},
+	{
+		Name:        "iso-efi",
+		Description: "CD that boots under UEFI, with the root filesystem on it",
+		Files:       []string{"NAME-efi.iso"},
+		Loaders:     true,
+		Tree:        true,
+		Compressed:  true,
+	},
+	{
+		Name:        "iso-efi-initrd",
+		Description: "CD that boots under UEFI",
+		Files:       []string{"NAME-efi-initrd.iso"},
+		Loaders:     true,
+	},
+	{
+		Name:        "kernel+squashfs",
+		Description: "kernel, command line and root filesystem as SquashFS; initramfs if the kernel needs modules for it",
+		Files:       []string{"NAME-kernel", "NAME-initrd.img", "NAME-cmdline", "NAME-squashfs.img"},
+		Tree:        true,
+		Compressed:  true,
+	},
+	{
+		Name:        "kernel+erofs",
+		Description: "kernel, command line and root filesystem as EROFS; initramfs if the kernel needs modules for it",
+		Files:       []string{"NAME-kernel", "NAME-initrd.img", "NAME-cmdline", "NAME-erofs.img"},
+		Tree:        true,
+		Compressed:  true,
+	},
+	{
+		Name:        "kernel+iso",
+		Description: "kernel, command line and root filesystem as ISO 9660; initramfs if the kernel needs modules for it",
+		Files:       []string{"NAME-kernel", "NAME-initrd.img", "NAME-cmdline", "NAME.iso"},
+		Tree:        true,
+		Compressed:  true,
 	},
 	{
 		Name:        "tar",

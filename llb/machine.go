@@ -358,6 +358,9 @@ func (g *graph) write(f exporter.Format, boot llb.State, segments []segment) llb
 	if f.Map && g.Map {
 		v.args = append(v.args, "--map")
 	}
+	if f.Compressed {
+		v.args = append(v.args, "--compression", g.Compression)
+	}
 	if f.Loaders {
 		v.args = append(v.args, "--loaders", loadersPath)
 		v.mounts = append(v.mounts, mount{at: loadersPath, state: g.Tools, path: loadersPath})

@@ -3,7 +3,7 @@
 //
 // Usage:
 //
-//	slipway-exporter write --format FORMAT --name NAME --kernel FILE --ucode FILE --cmdline FILE --arch ARCH --size BYTES --map --loaders DIR --epoch SECONDS --out DIR SEGMENT...
+//	slipway-exporter write --format FORMAT --name NAME --kernel FILE --ucode FILE --cmdline FILE --arch ARCH --size BYTES --map --loaders DIR --compression C --epoch SECONDS --out DIR SEGMENT...
 //
 // A SEGMENT is a directory that slipway-packer was given as --out, or NAME=DIR,
 // where messages shall call it NAME. The first has the directories of the
@@ -48,6 +48,7 @@ func write(args []string, report io.Writer) error {
 	flags.Int64Var(&m.Size, "size", 0, "size of a disk in `bytes`; 0 for the smallest")
 	flags.BoolVar(&m.Map, "map", false, "write the map of a disk beside it")
 	flags.StringVar(&m.Loaders, "loaders", "", "`directory` with the boot loaders, for disks")
+	compression := flags.String("compression", "zstd", "of formats that compress themselves: zstd[:1-22], gzip[:1-9] or none")
 	epoch := flags.Int64("epoch", exporter.Epoch, "time for formats that store one, in `seconds` since 1970")
 	out := flags.String("out", "", "`directory` for the output files")
 	flags.Positional = true
@@ -55,6 +56,10 @@ func write(args []string, report io.Writer) error {
 		return err
 	}
 	m.Segments = segments(flags)
+	var err error
+	if m.Compression, err = segment.ParseCompression(*compression); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
 	m.Time = time.Unix(*epoch, 0)
 	if *cmdline != "" {
 		text, err := os.ReadFile(*cmdline)

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/slipway-build/slipway/exporter/fat"
@@ -25,6 +23,8 @@ const (
 	cdConfig  = "boot/grub/grub.cfg"
 	cdProgram = "boot/grub/eltorito.img"
 
+	cdPrefix = "BOOT_IMAGE=/" + cdKernel + " " // of the command line, by GRUB
+
 	// CDLabel is the label of the volume.
 	CDLabel = "SLIPWAY"
 )
@@ -33,8 +33,8 @@ const (
 type CD struct {
 	BIOS bool // by GRUB, which reads the ISO 9660 file system
 	UEFI bool // by systemd-boot, which reads an EFI system partition
-	// Disk is for both: copied to a disk or USB stick, it boots too, with a
-	// partition table as raw disks have it.
+	// Disk says that it boots from a disk or USB stick too, to which it is
+	// copied, with a partition table as raw disks have it.
 	Disk bool
 }
 
@@ -49,10 +49,14 @@ type CD struct {
 // The time stands on all files. All ids derive from the contents, which are read
 // for that.
 func NewCD(cd CD, c Contents, root []tree.Entry, l Loaders, t time.Time) (Disk, error) {
-	if cd.Disk && !(cd.BIOS && cd.UEFI) {
-		return Disk{}, errors.New("a CD that boots from disk has loaders for BIOS and UEFI")
+	if cd.Disk && !cd.UEFI {
+		return Disk{}, errors.New("a CD that boots from disk has an EFI system partition")
 	}
-	if err := checkCmdline(c.Cmdline); err != nil {
+	prefix := systemdBootPrefix
+	if cd.BIOS {
+		prefix = cdPrefix // the longer one
+	}
+	if err := checkCmdline(c.Cmdline, prefix); err != nil {
 		return Disk{}, err
 	}
 	initrd := sparse.Concat(c.Initrd...)
@@ -62,29 +66,34 @@ func NewCD(cd CD, c Contents, root []tree.Entry, l Loaders, t time.Time) (Disk, 
 	}
 	options := iso9660.Options{Label: CDLabel, Time: t}
 	d := Disk{BIOSCmdline: c.Cmdline}
-	var config []byte
+	var words []string
 	if cd.BIOS {
-		words, err := grubWords(c.Cmdline)
-		if err != nil {
+		if err := checkBIOS(c); err != nil {
+			return Disk{}, err
+		}
+		var err error
+		if words, err = grubWords(c.Cmdline); err != nil {
 			return Disk{}, err
 		}
 		d.BIOSCmdline = grubResult(words)
-		config = grubConfig(words)
 		boot = append(boot, tree.NewDir("boot/grub"), tree.NewFile(cdProgram, 0o644, string(l.GRUBCD)),
-			tree.NewFile(cdConfig, 0o644, string(onCD(config, initrd.Size > 0))))
+			tree.NewFile(cdConfig, 0o644, string(grubConfig("/boot", words, initrd.Size > 0))))
 		options.BIOS = cdProgram
 	}
 
 	var esp partition
 	if cd.UEFI {
 		var err error
-		if esp, err = newPartition(c, initrd, config, l, t); err != nil {
+		if esp, err = newPartition(cd, c, initrd, words, l, t); err != nil {
 			return Disk{}, err
 		}
 		options.UEFI, options.Tail = true, esp.size
 		if cd.Disk {
+			options.Tail += mebibyte // for the backup of the partition table
+		}
+		if cd.Disk && cd.BIOS {
 			options.UEFIOffset = mebibyte
-			options.Tail += 2 * mebibyte
+			options.Tail += mebibyte
 		}
 		options.InTail = map[string]int64{cdKernel: options.UEFIOffset + esp.volume.FileOffset(kernelPath)}
 		if initrd.Size > 0 {
@@ -134,25 +143,26 @@ func (cd CD) tail(volume *iso9660.Volume, esp partition, offset int64, l Loaders
 	if !cd.Disk {
 		return runs, nil
 	}
-	first := uint64(volume.Tail() / gpt.SectorSize)
-	bootSector := bytes.Clone(l.GRUBBoot)
-	binary.LittleEndian.PutUint64(bootSector[bootKernelSector:], first)
-	core := bytes.Clone(l.GRUBCore)
-	binary.LittleEndian.PutUint64(core[coreFirstBlock:], first+1)
+	table := gpt.Table{ID: gpt.Derive("CD", id[:]), Sectors: uint64(volume.Size() / gpt.SectorSize)}
 	espFirst := uint64(start / gpt.SectorSize)
-	table, err := gpt.Table{
-		ID:       gpt.Derive("CD", id[:]),
-		Sectors:  uint64(volume.Size() / gpt.SectorSize),
-		BootCode: bootSector[:gpt.BootCodeSize],
-		Partitions: []gpt.Partition{
+	if cd.BIOS {
+		first := uint64(volume.Tail() / gpt.SectorSize)
+		bootSector := bytes.Clone(l.GRUBBoot)
+		binary.LittleEndian.PutUint64(bootSector[bootKernelSector:], first)
+		core := bytes.Clone(l.GRUBCore)
+		binary.LittleEndian.PutUint64(core[coreFirstBlock:], first+1)
+		runs = append(runs, sparse.Bytes(core).At(volume.Tail())...)
+		table.BootCode = bootSector[:gpt.BootCodeSize]
+		table.Partitions = []gpt.Partition{
 			{Type: gpt.TypeBIOSBoot, ID: gpt.Derive("BIOS boot", id[:]), First: first, Last: espFirst - 1, Name: "BIOS boot"},
-			{Type: gpt.TypeESP, ID: gpt.Derive("EFI system", id[:]), First: espFirst, Last: espFirst + uint64(esp.size/gpt.SectorSize) - 1, Name: "EFI system"},
-		},
-	}.Image()
-	if err != nil {
-		return nil, err
+		}
 	}
-	return slices.Concat(runs, table.Runs, sparse.Bytes(core).At(volume.Tail())), nil
+	table.Partitions = append(table.Partitions, gpt.Partition{
+		Type: gpt.TypeESP, ID: gpt.Derive("EFI system", id[:]),
+		First: espFirst, Last: espFirst + uint64(esp.size/gpt.SectorSize) - 1, Name: "EFI system",
+	})
+	tables, err := table.Image()
+	return append(runs, tables.Runs...), err
 }
 
 // partition is the EFI system partition of a CD.
@@ -163,20 +173,20 @@ type partition struct {
 	volume *fat.Volume
 }
 
-func newPartition(c Contents, initrd sparse.Image, config []byte, l Loaders, t time.Time) (partition, error) {
+func newPartition(cd CD, c Contents, initrd sparse.Image, words []string, l Loaders, t time.Time) (partition, error) {
 	// In slots, kernel and initrd are in one piece at multiples of the CD's
 	// sectors.
 	whole := func(i sparse.Image) []fat.Part {
 		return []fat.Part{{Content: i, Slot: sparse.RoundUp(i.Size, fat.SlotAlignment)}}
 	}
 	p := partition{time: t, files: []fat.File{
-		file("EFI/BOOT/BOOTX64.EFI", l.SystemdBoot),
+		file("EFI/BOOT/"+l.Program, l.SystemdBoot),
 		file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
-		file("loader/entries/slipway.conf", withoutInitrd(systemdBootEntry(c.Cmdline), initrd.Size > 0)),
+		file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline, initrd.Size > 0)),
 		{Path: kernelPath, Parts: whole(c.Kernel)},
 	}}
-	if config != nil {
-		p.files = append(p.files, file("grub/grub.cfg", withoutInitrd(config, initrd.Size > 0)))
+	if cd.Disk && cd.BIOS {
+		p.files = append(p.files, file("grub/grub.cfg", grubConfig("", words, initrd.Size > 0)))
 	}
 	if initrd.Size > 0 {
 		p.files = append(p.files, fat.File{Path: initrdPath, Parts: whole(initrd)})
@@ -200,22 +210,6 @@ func (p *partition) place(sector int64) (err error) {
 		return fmt.Errorf("EFI system partition: %w", err)
 	}
 	return nil
-}
-
-// withoutInitrd leaves the line of the initrd out of a configuration, unless
-// there is one.
-func withoutInitrd(config []byte, initrd bool) []byte {
-	if initrd {
-		return config
-	}
-	lines := slices.DeleteFunc(strings.SplitAfter(string(config), "\n"), func(line string) bool { return strings.HasPrefix(line, "initrd ") })
-	return []byte(strings.Join(lines, ""))
-}
-
-// onCD makes GRUB's configuration one for the names that files have on a CD.
-func onCD(config []byte, initrd bool) []byte {
-	text := strings.Replace(string(withoutInitrd(config, initrd)), "linux /"+kernelPath, "linux /"+cdKernel, 1)
-	return []byte(strings.Replace(text, "\ninitrd /"+initrdPath, "\ninitrd /"+cdInitrd, 1))
 }
 
 // imageEntry is a file with the content of an image.

@@ -38,9 +38,12 @@ func checkCmdline(cmdline, prefix string) error {
 }
 
 // systemdBootEntry is an entry of type 1 of the Boot Loader Specification.
-func systemdBootEntry(cmdline string) []byte {
+func systemdBootEntry(cmdline string, initrd bool) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "title Slipway\nlinux /%s\ninitrd /%s\n", kernelPath, initrdPath)
+	fmt.Fprintf(&b, "title Slipway\nlinux /%s\n", kernelPath)
+	if initrd {
+		fmt.Fprintf(&b, "initrd /%s\n", initrdPath)
+	}
 	if cmdline != "" {
 		// systemd-boot strips blanks around a value, then one pair of quotes
 		// (src/boot/efi/boot.c, line_get_key_value): what is in between
@@ -50,15 +53,19 @@ func systemdBootEntry(cmdline string) []byte {
 	return []byte(b.String())
 }
 
-// grubConfig is a script that boots at once, without a menu.
-func grubConfig(words []string) []byte {
+// grubConfig is a script that boots at once, without a menu, what is in the
+// directory dir.
+func grubConfig(dir string, words []string, initrd bool) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "linux /%s", kernelPath)
+	fmt.Fprintf(&b, "linux %s/%s", dir, kernelPath)
 	for _, word := range words {
 		// Nothing is special between GRUB's single quotes.
 		fmt.Fprintf(&b, " '%s'", word)
 	}
-	fmt.Fprintf(&b, "\ninitrd /%s\nboot\n", initrdPath)
+	if initrd {
+		fmt.Fprintf(&b, "\ninitrd %s/%s", dir, initrdPath)
+	}
+	b.WriteString("\nboot\n")
 	return []byte(b.String())
 }
 

@@ -215,7 +215,7 @@ func (r *layout) contents(c Contents) (biosCmdline string, err error) {
 		small = append(small,
 			file(program, r.loaders.SystemdBoot),
 			file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
-			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline)))
+			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline, true)))
 	}
 	if r.bios() {
 		if err := checkCmdline(c.Cmdline, grubPrefix); err != nil {
@@ -228,7 +228,7 @@ func (r *layout) contents(c Contents) (biosCmdline string, err error) {
 		if err != nil {
 			return "", err
 		}
-		small = append(small, file("grub/grub.cfg", grubConfig(words)))
+		small = append(small, file("grub/grub.cfg", grubConfig("", words, true)))
 		biosCmdline = grubResult(words)
 	}
 	r.files = func(fit Fit) ([]fat.File, error) {

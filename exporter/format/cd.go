@@ -34,7 +34,7 @@ func cdRoot(cd disk.CD, suffix string) writer {
 		entries = isoRoot.prepare(entries, warn)
 		var opened sparse.Files
 		defer opened.Close()
-		c, loaders, err := m.bootContents(&opened)
+		c, loaders, err := m.kernelAndLoaders(&opened)
 		if err != nil {
 			return nil, err
 		}
@@ -46,9 +46,7 @@ func cdRoot(cd disk.CD, suffix string) writer {
 }
 
 func (m Machine) writeCD(cd disk.CD, c disk.Contents, root []tree.Entry, l disk.Loaders, name string, warn func(string)) ([]string, error) {
-	if m.Architecture != "amd64" && cd.UEFI {
-		cd.BIOS, cd.Disk = false, cd.Disk // other machines have no BIOS
-	}
+	cd.BIOS = cd.BIOS && m.Architecture == "amd64" // others have none
 	d, err := disk.NewCD(cd, c, root, l, m.Time)
 	if err != nil {
 		return nil, err

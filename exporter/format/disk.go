@@ -41,7 +41,16 @@ func onDisk(boot disk.Boot, hold holder, suffix string) writer {
 }
 
 // contents opens what the machine boots, and reads the loaders for it.
-func (m Machine) contents(opened *sparse.Files) (c disk.Contents, loaders disk.Loaders, err error) {
+func (m Machine) contents(opened *sparse.Files) (disk.Contents, disk.Loaders, error) {
+	c, loaders, err := m.kernelAndLoaders(opened)
+	if err == nil {
+		c.Initrd, err = m.initrd(m.Ucode, opened)
+	}
+	return c, loaders, err
+}
+
+// kernelAndLoaders is contents without the initramfs.
+func (m Machine) kernelAndLoaders(opened *sparse.Files) (c disk.Contents, loaders disk.Loaders, err error) {
 	if m.Kernel == "" {
 		return c, loaders, fmt.Errorf("it needs a kernel: set kernel.image in the machine")
 	}
@@ -49,10 +58,7 @@ func (m Machine) contents(opened *sparse.Files) (c disk.Contents, loaders disk.L
 		return c, loaders, err
 	}
 	c.Cmdline = m.Cmdline
-	if c.Kernel, err = opened.Open(m.Kernel); err != nil {
-		return c, loaders, err
-	}
-	c.Initrd, err = m.initrd(m.Ucode, opened)
+	c.Kernel, err = opened.Open(m.Kernel)
 	return c, loaders, err
 }
 

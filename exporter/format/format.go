@@ -36,6 +36,8 @@ type Machine struct {
 	Map     bool      // write the map of a disk beside it
 	Loaders string    // directory of the boot loaders, as disk.ReadLoaders takes it
 	Time    time.Time // for formats that store times
+	// Compression is for formats that compress themselves.
+	Compression segment.Compression
 }
 
 // writer writes a format. It returns the files it wrote.
@@ -57,6 +59,13 @@ var writers = map[string]writer{
 	"dynamic-vhd":       onDisk(disk.Hybrid, dynamicVHD, ".vhd"),
 	"vmdk":              onDisk(disk.Hybrid, asVMDK, ".vmdk"),
 	"uki":               bareUKI,
+	"iso":               cdInitrd(disk.CD{BIOS: true, UEFI: true, Disk: true}, ".iso"),
+	"iso-bios":          cdRoot(disk.CD{BIOS: true}, ".iso"),
+	"iso-efi":           cdRoot(disk.CD{UEFI: true}, "-efi.iso"),
+	"iso-efi-initrd":    cdInitrd(disk.CD{UEFI: true}, "-efi-initrd.iso"),
+	"kernel+squashfs":   kernelRoot(squashfsRoot, "-squashfs.img"),
+	"kernel+erofs":      kernelRoot(erofsRoot, "-erofs.img"),
+	"kernel+iso":        kernelRoot(isoRoot, ".iso"),
 	"tar":               tarball,
 }
 

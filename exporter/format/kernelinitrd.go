@@ -22,8 +22,17 @@ func kernelInitrd(m Machine, out string, _ func(string)) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	images := map[string]sparse.Image{"-initrd.img": sparse.Concat(parts...), "-cmdline": sparse.Bytes([]byte(m.Cmdline))}
+	return m.writeBoot(out, parts)
+}
+
+// writeBoot writes NAME-kernel, NAME-initrd.img and NAME-cmdline, of which it
+// leaves out what is empty.
+func (m Machine) writeBoot(out string, initrd []sparse.Image) ([]string, error) {
+	var opened sparse.Files
+	defer opened.Close()
+	images := map[string]sparse.Image{"-initrd.img": sparse.Concat(initrd...), "-cmdline": sparse.Bytes([]byte(m.Cmdline))}
 	if m.Kernel != "" {
+		var err error
 		if images["-kernel"], err = opened.Open(m.Kernel); err != nil {
 			return nil, err
 		}

@@ -26,7 +26,7 @@ func machine(t *testing.T, tree bool) Machine {
 			t.Fatal(err)
 		}
 	}
-	m := Machine{Name: "m", Kernel: filepath.Join(dir, "kernel"), Cmdline: "quiet", Architecture: "amd64", Loaders: disktest.Loaders(t), Time: time.Unix(exporter.Epoch, 0)}
+	m := Machine{Name: "m", Kernel: filepath.Join(dir, "kernel"), Cmdline: "quiet", Architecture: "amd64", Loaders: disktest.Loaders(t), Time: time.Unix(exporter.Epoch, 0), Compression: segment.Compression{Algorithm: "zstd", Level: 7}}
 	packer := segment.Packer{Out: dir, Archive: segment.CPIO, Compression: segment.Compression{Algorithm: "none"}}
 	if tree {
 		packer.Archive = segment.Tar

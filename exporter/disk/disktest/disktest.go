@@ -18,7 +18,7 @@ func Loaders(t testing.TB) string {
 	binary.LittleEndian.PutUint16(core[0x1fc:], 19) // sectors behind the first
 	dir := t.TempDir()
 	for name, data := range map[string][]byte{
-		"boot.img": append(bytes.Repeat([]byte{0xb0}, 510), 0x55, 0xaa), "core.img": core,
+		"boot.img": append(bytes.Repeat([]byte{0xb0}, 510), 0x55, 0xaa), "core.img": core, "eltorito.img": bytes.Repeat([]byte{0xcd}, 3000),
 		"systemd-bootx64.efi": Program(0x8664, 0x400), "systemd-bootaa64.efi": Program(0xaa64, 0x400),
 		"linuxx64.efi.stub": Program(0x8664, 0x400), "linuxaa64.efi.stub": Program(0xaa64, 0x1000),
 	} {
