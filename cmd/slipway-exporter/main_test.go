@@ -75,6 +75,7 @@ func workDir(t *testing.T) string {
 		"empty":                       "",
 		"loaders/boot.img":            string(boot),
 		"loaders/core.img":            string(core),
+		"loaders/eltorito.img":        "GRUB for CDs",
 		"loaders/systemd-bootx64.efi": "MZ",
 		"loaders/linuxx64.efi.stub":   "MZ",
 	} {
@@ -262,7 +263,7 @@ func TestErrors(t *testing.T) {
 		"write --format tar --name m --out out o1":                  "tar: open o1/segment: no such file or directory",
 		write + "raw":              "no segments are given",
 		write + "kernel+initrd o1": "kernel+initrd: open o1/names: no such file or directory",
-		write + "iso":              `unknown format "iso"; the formats are kernel+initrd, `,
+		write + "isolinux":         `unknown format "isolinux"; the formats are kernel+initrd, `,
 		write + "raw o1":           "raw: it needs a kernel: set kernel.image in the machine",
 		write + "raw --kernel kernel/kernel --arch arm64 o1":                     "raw: boot loaders: open ",
 		write + "raw --kernel kernel/kernel --loaders none o1":                   "raw: boot loaders: open none/",
