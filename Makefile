@@ -20,7 +20,7 @@ demo: images
 ## test: unit tests, and end-to-end tests against a real BuildKit and QEMU
 test: images
 	hack/debian-packages qemu-system-x86 ovmf netcat-openbsd openssh-client python3 python3-venv \
-		cpio zstd fdisk gdisk dosfstools mtools qemu-utils grub-common grub-pc-bin systemd-boot-efi
+		cpio zstd xorriso squashfs-tools erofs-utils fdisk gdisk dosfstools mtools qemu-utils grub-common grub-pc-bin systemd-boot-efi
 	echo 'FROM slipwaybuild/kernel:v1' | docker buildx build --builder $(BUILDX_BUILDER) --quiet -o .stack/kernel -
 	hack/moto up
 	cd hack/versitygw && CGO_ENABLED=0 go build -trimpath -o ../../.stack/ tool
