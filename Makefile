@@ -10,7 +10,7 @@ export REGISTRY ?= localhost:$(or $(STACK_PORT),5000)/slipwaybuild
 # The stack's builder.
 export BUILDX_BUILDER ?= slipway
 
-.PHONY: demo test lint bench stack images
+.PHONY: demo test test-boot lint bench stack images
 
 ## demo: build examples/aws.yml with docker buildx, publish it to a fake of AWS, boot what is there, log in by ssh
 demo: images
@@ -19,12 +19,17 @@ demo: images
 
 ## test: unit tests, and end-to-end tests against a real BuildKit and QEMU
 test: images
-	hack/debian-packages qemu-system-x86 ovmf netcat-openbsd openssh-client python3 python3-venv \
+	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 netcat-openbsd openssh-client python3 python3-venv \
 		cpio zstd xorriso squashfs-tools erofs-utils fdisk gdisk dosfstools mtools qemu-utils grub-common grub-pc-bin systemd-boot-efi
 	echo 'FROM slipwaybuild/kernel:v1' | docker buildx build --builder $(BUILDX_BUILDER) --quiet -o .stack/kernel -
 	hack/moto up
 	cd hack/versitygw && CGO_ENABLED=0 go build -trimpath -o ../../.stack/ tool
 	go test -timeout 25m ./...
+
+## test-boot: boots every format under every firmware that it is for; make test boots a third of them, another one each day
+test-boot: images
+	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 dosfstools mtools
+	go test -timeout 25m ./test -run TestFormats -boot
 
 ## lint: gofmt, go vet, staticcheck, shellcheck
 lint:

@@ -6,6 +6,7 @@ package vm
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,10 +32,29 @@ const (
 	UEFI Firmware = "uefi" // OVMF, of the Debian package ovmf
 )
 
-const (
-	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+// platform is what emulates a machine of an architecture.
+type platform struct {
+	qemu, qemuPackage string
+	machine           []string // arguments
+	code, vars        string   // of UEFI
+	firmwarePackage   string
+}
 
+var platforms = map[string]platform{
+	"amd64": {
+		qemu: "qemu-system-x86_64", qemuPackage: "qemu-system-x86",
+		// Without a display SeaBIOS and GRUB talk on the serial port, and land in the log.
+		machine: []string{"-machine", "q35,graphics=off"},
+		code:    "/usr/share/OVMF/OVMF_CODE_4M.fd", vars: "/usr/share/OVMF/OVMF_VARS_4M.fd", firmwarePackage: "ovmf",
+	},
+	"arm64": {
+		qemu: "qemu-system-aarch64", qemuPackage: "qemu-system-arm",
+		machine: []string{"-machine", "virt", "-cpu", "cortex-a57"},
+		code:    "/usr/share/AAVMF/AAVMF_CODE.fd", vars: "/usr/share/AAVMF/AAVMF_VARS.fd", firmwarePackage: "qemu-efi-aarch64",
+	},
+}
+
+const (
 	// grace is how long QEMU has to end by itself when the machine is killed.
 	grace = 5 * time.Second
 )
@@ -41,11 +62,13 @@ const (
 // Config is the hardware, and what boots on it: Disk, or Kernel with Initrd and Cmdline, or both, when the kernel
 // boots and the disk is only there.
 type Config struct {
-	Firmware Firmware // default BIOS
-	Disk     string   // raw disk image; the guest's writes are thrown away, the file never changes
-	Kernel   string
-	Initrd   string
-	Cmdline  string
+	Architecture string   // as GOARCH, default amd64
+	Firmware     Firmware // default BIOS
+	Disk         string   // disk image; the guest's writes are thrown away, the file never changes
+	DiskFormat   string   // as QEMU calls it, default raw
+	Kernel       string
+	Initrd       string
+	Cmdline      string
 
 	CPUs   int // default 1: with more, QEMU 7.2 can hang where the kernel patches code that another CPU runs
 	Memory int // MiB, default 1024
@@ -119,7 +142,7 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 		return fmt.Errorf("make a folder for the monitor: %w", err)
 	}
 	args := append(config.args(m.SSHPort, metadata.port), "-monitor", "unix:"+m.monitor()+",server=on,wait=off")
-	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
+	qemu := exec.CommandContext(ctx, config.platform().qemu, args...)
 	m.console = newConsole(log, config.Console)
 	qemu.Stdout, qemu.Stderr = m.console, stderr
 	if config.Interactive {
@@ -233,7 +256,13 @@ func (m *Machine) failure(what string, why error) error {
 		m.console.now().Seconds(), why, filepath.Join(m.logDir, "console.log"))
 }
 
+func (c *Config) platform() platform { return platforms[cmp.Or(c.Architecture, "amd64")] }
+
 func (c *Config) check() error {
+	p := c.platform()
+	if p.qemu == "" {
+		return fmt.Errorf("unknown architecture %q", c.Architecture)
+	}
 	if c.Disk == "" && c.Kernel == "" {
 		return errors.New("a machine needs a disk or a kernel to boot")
 	}
@@ -251,13 +280,13 @@ func (c *Config) check() error {
 	switch c.Firmware {
 	case "", BIOS:
 	case UEFI:
-		if _, err := os.Stat(ovmfCode); err != nil {
-			return fmt.Errorf("UEFI firmware: %w: apt-get install ovmf", err)
+		if _, err := os.Stat(p.code); err != nil {
+			return fmt.Errorf("UEFI firmware: %w: apt-get install %s", err, p.firmwarePackage)
 		}
 	default:
 		return fmt.Errorf("unknown firmware %q: known are %s and %s", c.Firmware, BIOS, UEFI)
 	}
-	if err := installed("qemu-system-x86_64", "qemu-system-x86"); err != nil {
+	if err := installed(p.qemu, p.qemuPackage); err != nil {
 		return err
 	}
 	if c.Metadata != nil {
@@ -294,26 +323,25 @@ func (c *Config) args(sshPort, metadataPort int) []string {
 	if c.Interactive {
 		serial = "mon:stdio"
 	}
-	args := []string{
-		"-nodefaults", "-no-user-config",
-		// Without a display SeaBIOS and GRUB talk on the serial port, and land in the log.
-		"-machine", "q35,graphics=off", "-accel", "tcg", "-display", "none",
+	p := c.platform()
+	args := append(slices.Clone(p.machine),
+		"-nodefaults", "-no-user-config", "-accel", "tcg", "-display", "none",
 		"-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
 		"-serial", serial,
 		"-device", "virtio-rng-pci",
-	}
+	)
 	if !c.NoNetwork {
 		args = append(args, "-netdev", netdev,
 			"-device", "virtio-net-pci,netdev=net,romfile=") // no ROM: never boots from the network
 	}
 	if c.Firmware == UEFI {
 		args = append(args,
-			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+quote(ovmfCode),
-			"-drive", "if=pflash,unit=1,format=raw,snapshot=on,file="+quote(ovmfVars))
+			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+quote(p.code),
+			"-drive", "if=pflash,unit=1,format=raw,snapshot=on,file="+quote(p.vars))
 	}
 	if c.Disk != "" {
 		args = append(args,
-			"-drive", "if=none,id=disk,format=raw,snapshot=on,file="+quote(c.Disk),
+			"-drive", "if=none,id=disk,snapshot=on,format="+cmp.Or(c.DiskFormat, "raw")+",file="+quote(c.Disk),
 			"-device", "nvme,drive=disk,serial=slipway,bootindex=0")
 	}
 	if c.Kernel != "" {

@@ -200,7 +200,7 @@ func TestPanic(t *testing.T) {
 
 // TestUEFI shows by the firmware's own words that OVMF runs and tries the NVMe disk.
 func TestUEFI(t *testing.T) {
-	if _, err := os.Stat(ovmfCode); err != nil && os.Getenv("CI") == "" {
+	if _, err := os.Stat(platforms["amd64"].code); err != nil && os.Getenv("CI") == "" {
 		t.Skip(err)
 	}
 	m, ctx := start(t, Config{Firmware: UEFI, Disk: bootSector(t, "BIOS only", true)})
