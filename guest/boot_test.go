@@ -72,8 +72,9 @@ func TestPolicy(t *testing.T) {
 		`REPORT back: another`,
 		`REPORT stop: a-web: stopped a-web: running a-web: running 1`,
 		`REPORT timeline: 1 1`,
-		`REPORT wrong: service: no service nonesuch; there are a-web, crash, database, fill, hog, report service: usage: service list`,
+		`REPORT wrong: service: no service nonesuch; there are a-web, crash, database, fill, hog, report, sealed service: usage: service list`,
 		`REPORT setuid:`,
+		`REPORT seccomp: Seccomp: 2 .*Operation not permitted`,
 		`REPORT private: prw------- srw------- total [\d]+`,
 		`poweroff now`,
 	)

@@ -77,10 +77,10 @@ func List(dir string) ([]string, error) {
 	return dirs, err
 }
 
-// Spec returns config.json with the path of the root filesystem made absolute, as a runtime needs it that is not started in the bundle.
-// All else is kept as it is, known or not.
+// Spec returns config.json with the path of the root filesystem made absolute, as a runtime needs it that is not started in the bundle, and with
+// the filter of system calls that the annotations ask for. All else is kept as it is, known or not.
 func (b *Bundle) Spec() ([]byte, error) {
-	file := filepath.Join(b.Dir, "config.json")
+	file := b.config()
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -97,13 +97,17 @@ func (b *Bundle) Spec() ([]byte, error) {
 	if spec["root"], err = json.Marshal(root); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	if err := filterCalls(spec, text); err != nil {
+		return nil, fmt.Errorf("%s: seccomp: %w", file, err)
+	}
 	return json.Marshal(spec)
 }
 
+func (b *Bundle) config() string { return filepath.Join(b.Dir, "config.json") }
+
 // Annotations gives those of config.json.
 func (b *Bundle) Annotations() (map[string]string, error) {
-	file := filepath.Join(b.Dir, "config.json")
-	text, err := os.ReadFile(file)
+	text, err := os.ReadFile(b.config())
 	if err != nil {
 		return nil, err
 	}
@@ -111,9 +115,27 @@ func (b *Bundle) Annotations() (map[string]string, error) {
 		Annotations map[string]string `json:"annotations"`
 	}
 	if err := json.Unmarshal(text, &spec); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, fmt.Errorf("%s: %w", b.config(), err)
 	}
 	return spec.Annotations, nil
+}
+
+// Materialise gives the directory of a bundle that a runtime can run as it is: the bundle's own, or if its config.json does not say all, one
+// below dir with the rest said.
+func (b *Bundle) Materialise(dir string) (string, error) {
+	annotations, err := b.Annotations()
+	if err != nil || !wantsFilter(annotations) {
+		return b.Dir, err
+	}
+	spec, err := b.Spec()
+	if err != nil {
+		return "", err
+	}
+	dir = filepath.Join(dir, b.Name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	return dir, os.WriteFile(filepath.Join(dir, "config.json"), spec, 0o600)
 }
 
 // Prepare does, in this order, the mounts, directories and cgroups of runtime.json, before the container is created. It does so once: a

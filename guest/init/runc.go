@@ -39,7 +39,11 @@ func (r *runc) create(b *bundle.Bundle, stdout, stderr *os.File) (*process, erro
 		return nil, err
 	}
 	defer os.Remove(pidFile(b))
-	create := r.command(stderr, "create", "--bundle", b.Dir, "--pid-file", pidFile(b), b.Name)
+	dir, err := b.Materialise(bundleDir)
+	if err != nil {
+		return nil, err
+	}
+	create := r.command(stderr, "create", "--bundle", dir, "--pid-file", pidFile(b), b.Name)
 	create.stdout = stdout
 	if err := r.family.run(create); err != nil {
 		return nil, err
@@ -68,10 +72,17 @@ func (r *runc) run(b *bundle.Bundle, stdout, stderr *os.File) (*process, error) 
 	if err := b.Prepare(); err != nil {
 		return nil, err
 	}
-	c := r.command(stderr, "run", "--bundle", b.Dir, "--pid-file", pidFile(b), b.Name)
+	dir, err := b.Materialise(bundleDir)
+	if err != nil {
+		return nil, err
+	}
+	c := r.command(stderr, "run", "--bundle", dir, "--pid-file", pidFile(b), b.Name)
 	c.stdout = stdout
 	return r.family.start(c)
 }
+
+// bundleDir has the bundles that are not as the machine's image has them.
+const bundleDir = "/run/init/bundles"
 
 func pidFile(b *bundle.Bundle) string { return filepath.Join("/run", b.Name+".pid") }
 

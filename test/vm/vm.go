@@ -73,6 +73,9 @@ type Config struct {
 	CPUs   int // default 1: with more, QEMU 7.2 can hang where the kernel patches code that another CPU runs
 	Memory int // MiB, default 1024
 
+	// MemoryFile, if given, is made and holds the memory of the machine. Its blocks on disk are what the machine has ever used of it.
+	MemoryFile string
+
 	Metadata  *Metadata // nil: nothing answers at 169.254.169.254
 	NoNetwork bool      // no network card at all
 
@@ -330,6 +333,10 @@ func (c *Config) args(sshPort, metadataPort int) []string {
 		"-serial", serial,
 		"-device", "virtio-rng-pci",
 	)
+	if c.MemoryFile != "" {
+		args = append(args, "-machine", "memory-backend=memory", "-object",
+			fmt.Sprintf("memory-backend-file,id=memory,share=on,size=%dM,mem-path=%s", memory, quote(c.MemoryFile)))
+	}
 	if !c.NoNetwork {
 		args = append(args, "-netdev", netdev,
 			"-device", "virtio-net-pci,netdev=net,romfile=") // no ROM: never boots from the network

@@ -1,0 +1,103 @@
+package guest_test
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/slipway-build/slipway/test/vm"
+)
+
+// BenchmarkBoot boots the machine of examples/aws.yml, and for comparison the same machine with an init that works as LinuxKit's does and the
+// compression that it has. It reports the seconds from the start of the kernel to a login by ssh, the memory that the machine has used at most
+// on its way, and what is available then.
+func BenchmarkBoot(b *testing.B) {
+	vm.RequireStack(b)
+	if _, err := os.Stat("/dev/shm"); err != nil {
+		b.Skip("the memory of the machine is measured in /dev/shm: ", err)
+	}
+	baseline := b.TempDir()
+	buildx(b, "testdata/baseline", "--output", "type=oci,tar=false,dest="+baseline, "testdata/baseline")
+	for name, args := range map[string][]string{
+		"slipway":  nil,
+		"baseline": {"--build-context", "slipwaybuild/init:v1=oci-layout://" + baseline, "--build-arg", "COMPRESSION=gzip"},
+	} {
+		dir := b.TempDir()
+		buildx(b, "..", append(args, "-f", "../examples/aws.yml", "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", dir, "..")...)
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				benchmarkBoot(b, dir)
+			}
+		})
+	}
+}
+
+func buildx(b *testing.B, what string, args ...string) {
+	b.Helper()
+	args = append([]string{"buildx", "build", "--builder", cmp.Or(os.Getenv("BUILDX_BUILDER"), "slipway")}, args...)
+	if out, err := exec.Command("docker", args...).CombinedOutput(); err != nil {
+		b.Fatalf("build %s: %v\n%s", what, err, out)
+	}
+}
+
+func benchmarkBoot(b *testing.B, dir string) {
+	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
+	defer cancel()
+	key, err := vm.NewKey(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	memory, err := os.MkdirTemp("/dev/shm", "slipway")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer os.RemoveAll(memory)
+	machine, err := vm.Start(ctx, vm.Config{
+		Kernel:     filepath.Join(dir, "machine-kernel"),
+		Initrd:     filepath.Join(dir, "machine-initrd.img"),
+		Cmdline:    "console=ttyS0",
+		Metadata:   &vm.Metadata{InstanceID: "i-0123456789abcdef0", Hostname: "bench", PublicKey: key.Public},
+		MemoryFile: filepath.Join(memory, "memory"),
+		LogDir:     filepath.Join(cmp.Or(os.Getenv("SLIPWAY_ARTIFACTS"), "../out/test"), b.Name()),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer machine.Kill()
+	kernel, err := machine.WaitConsole(ctx, regexp.MustCompile("Linux version"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	login, err := machine.WaitSSH(ctx, key)
+	if err != nil {
+		b.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
+	}
+	info, err := os.Stat(filepath.Join(memory, "memory"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	free, err := machine.SSH(ctx, key, "cat /proc/meminfo")
+	if err != nil {
+		b.Fatal(err)
+	}
+	available := regexp.MustCompile(`MemAvailable: *(\d+) kB`).FindStringSubmatch(free.Stdout)
+	if available == nil {
+		b.Fatalf("no MemAvailable: %s", strings.TrimSpace(free.Stdout+free.Stderr))
+	}
+	kib, err := strconv.Atoi(available[1])
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric((login - kernel).Seconds(), "s-to-ssh")
+	b.ReportMetric(float64(info.Sys().(*syscall.Stat_t).Blocks)*512/(1<<20), "MiB-used-at-most")
+	b.ReportMetric(float64(kib)/1024, "MiB-available")
+	b.ReportMetric(0, "ns/op")
+}
