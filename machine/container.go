@@ -43,7 +43,7 @@ type container struct {
 	Rlimits           list[rlimit]     `yaml:"rlimits" also:"ulimits" doc:"Resource limits of the process: NAME,SOFT,HARD with the names of getrlimit(2), where unlimited is the highest number." example:"[\"nofile,1024,4096\"]"`
 	UIDMappings       list[idMapping]  `yaml:"uidMappings" doc:"Users of the container's user namespace."`
 	GIDMappings       list[idMapping]  `yaml:"gidMappings" doc:"Groups of the container's user namespace."`
-	Annotations       dict             `yaml:"annotations" also:"labels" doc:"Annotations in the container's config.json." example:"{org.example.team: web}"`
+	Annotations       dict             `yaml:"annotations" also:"labels" doc:"Annotations in the container's config.json. Those that begin with build.slipway. are for the machine's init, see guest.md." example:"{build.slipway.restart: always}"`
 	Runtime           value[runtime]   `yaml:"runtime" merge:"keys" doc:"What the machine prepares for the container before it starts. Merged with the label key by key."`
 }
 

@@ -43,6 +43,7 @@ func render(dir string) (map[string][]byte, error) {
 		"machine.md": keyLists(),
 		"lint.md":    {"rules": ruleList()},
 		"formats.md": {"formats": formatTable()},
+		"guest.md":   {"annotations": annotationList()},
 	} {
 		file := filepath.Join(dir, page)
 		text, err := os.ReadFile(file)
