@@ -15,6 +15,7 @@ type Format struct {
 	Loaders     bool     // needs the boot loaders
 	Tree        bool     // is made of the tree (tar segments), not of the initramfs
 	BIOS        bool     // boots under BIOS alone, which amd64 has
+	Image       bool     // is an image of a container, made of the tar archive that is written
 	Compressed  bool     // compresses what it is made of, as the user wants it
 }
 
@@ -186,6 +187,12 @@ var Formats = []Format{
 		Description: "root filesystem as a tar archive",
 		Files:       []string{"NAME.tar"},
 		Tree:        true,
+	},
+	{
+		Name:        "docker",
+		Description: "image of a container with the root filesystem, for --output type=docker, oci or image",
+		Tree:        true,
+		Image:       true,
 	},
 }
 

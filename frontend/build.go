@@ -6,6 +6,7 @@ package frontend
 import (
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -126,7 +127,31 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 		epoch = *opt.epoch
 	}
 	created := time.Unix(epoch, 0).UTC()
-	return &dockerui.BuildResult{Reference: ref, Image: imageConfig(platform, created), Epoch: &created}, nil
+	config := imageConfig(platform, created)
+	if opt.formats[0].Image {
+		if err := setEntrypoint(ctx, config, ref); err != nil {
+			return nil, err
+		}
+	}
+	return &dockerui.BuildResult{Reference: ref, Image: config, Epoch: &created}, nil
+}
+
+// setEntrypoint lets a container of the image run what starts the services in it:
+// LinuxKit's /bin/rc.init, or /sbin/init.
+func setEntrypoint(ctx context.Context, config *dockerspec.DockerOCIImage, ref client.Reference) error {
+	config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	for _, program := range []string{"/bin/rc.init", "/sbin/init"} {
+		dir, name := path.Split(program)
+		files, err := ref.ReadDir(ctx, client.ReadDirRequest{Path: dir, IncludePattern: name})
+		if err == nil && len(files) > 0 {
+			config.Config.Entrypoint = []string{program}
+			return nil
+		}
+		if err != nil && ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // graph gathers what the graph of a plan is made of.

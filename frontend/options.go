@@ -126,6 +126,11 @@ func parseTarget(target string) ([]exporter.Format, error) {
 		}
 		formats = append(formats, exporter.Formats[i])
 	}
+	for _, f := range formats {
+		if f.Image && len(formats) > 1 {
+			return nil, fmt.Errorf("--target: %s is an image and not a file beside others: build it alone", f.Name)
+		}
+	}
 	return formats, nil
 }
 

@@ -107,7 +107,11 @@ func Machine(in Input, opt Options) (llb.State, error) {
 			}
 			made[f.Tree] = p
 		}
-		written = append(written, p.write(f, p.boot, p.segments))
+		state := p.write(f, p.boot, p.segments)
+		if f.Image {
+			state = p.unpack(state)
+		}
+		written = append(written, state)
 	}
 	if len(written) == 1 {
 		return written[0], nil
@@ -371,6 +375,14 @@ func (g *graph) write(f exporter.Format, boot llb.State, segments []segment) llb
 		v.mounts = append(v.mounts, mount{at: at, state: s.state, unread: g.private})
 	}
 	return g.run(v)
+}
+
+// unpack turns an archive into the files of an image. BuildKit itself does that, and
+// keeps owners, devices and extended attributes as far as the builder can.
+func (g *graph) unpack(archive llb.State) llb.State {
+	return llb.Scratch().Platform(g.Builder).File(
+		llb.Copy(archive, "/"+g.Name+".tar", "/", &llb.CopyInfo{AttemptUnpack: true}),
+		llb.WithCustomName("["+g.Label+"docker] unpack"))
 }
 
 type vertex struct {

@@ -67,6 +67,7 @@ var writers = map[string]writer{
 	"kernel+erofs":      kernelRoot(erofsRoot, "-erofs.img"),
 	"kernel+iso":        kernelRoot(isoRoot, ".iso"),
 	"tar":               tarball,
+	"docker":            imageTarball,
 }
 
 // Names lists all formats, the default first.

@@ -16,6 +16,20 @@ func tarball(m Machine, out string, _ func(string)) ([]string, error) {
 		return nil, err
 	}
 	defer close()
+	return m.writeTar(out, entries)
+}
+
+// imageTarball writes NAME.tar, the root filesystem of a container.
+func imageTarball(m Machine, out string, _ func(string)) ([]string, error) {
+	entries, close, err := segment.Tree(m.Segments, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer close()
+	return m.writeTar(out, entries)
+}
+
+func (m Machine) writeTar(out string, entries []tree.Entry) ([]string, error) {
 	name := filepath.Join(out, m.Name+".tar")
 	return []string{name}, output.File(name, func(f *os.File) error {
 		return tree.WriteTar(f, entries, m.Time)
