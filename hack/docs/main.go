@@ -72,7 +72,11 @@ func formatTable() string {
 		if i == 0 {
 			description += " (default)"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | `%s` | %s |\n", f.Name, description, strings.Join(f.Files, "`, `"), strings.Join(architectures, ", "))
+		files := "`" + strings.Join(f.Files, "`, `") + "`"
+		if f.Image {
+			files = "an image"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Name, description, files, strings.Join(architectures, ", "))
 	}
 	return b.String()
 }
