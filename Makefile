@@ -29,7 +29,7 @@ test: images
 ## test-boot: boots every format under every firmware that it is for; make test boots a third of them, another one each day
 test-boot: images
 	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 dosfstools mtools
-	go test -timeout 25m ./test -run TestFormats -boot
+	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems' -boot
 
 ## lint: gofmt, go vet, staticcheck, shellcheck
 lint:

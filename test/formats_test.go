@@ -34,7 +34,7 @@ type formatBoot struct {
 	architecture string
 	format       string      // of which one is made in a build
 	firmware     vm.Firmware // "": QEMU loads the kernel itself
-	driver       string      // of QEMU, for the file
+	driver       string      // of QEMU, for the file; "cd" for a CD drive
 	cmdline      string      // as the kernel gets it
 }
 
@@ -58,6 +58,13 @@ var formatBoots = []formatBoot{
 	{"amd64", "gcp", vm.BIOS, "raw", formatBIOS},
 	{"amd64", "gcp", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline},
 	{"amd64", "uki", vm.UEFI, "raw", "CONSOLE " + formatCmdline},
+	{"amd64", "iso", vm.BIOS, "cd", strings.Replace(formatBIOS, "/kernel", "/boot/kernel", 1)},
+	{"amd64", "iso", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline},
+	{"amd64", "iso", vm.BIOS, "raw", formatBIOS},
+	{"amd64", "iso", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline},
+	{"amd64", "iso-efi-initrd", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline},
+	{"arm64", "iso", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline},
+	{"arm64", "iso", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline},
 	{"arm64", "kernel+initrd", "", "", "CONSOLE " + formatCmdline},
 	{"arm64", "raw", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline},
 	{"arm64", "raw-efi", vm.UEFI, "raw", "CONSOLE " + formatCmdline},
@@ -84,7 +91,7 @@ func TestFormats(t *testing.T) {
 	}
 	images := formatImages(t)
 	for _, b := range boots {
-		t.Run(strings.TrimSpace(fmt.Sprintf("%s %s %s", b.architecture, b.format, b.firmware)), func(t *testing.T) {
+		t.Run(strings.Join(strings.Fields(fmt.Sprint(b.architecture, " ", b.format, " ", b.firmware, " ", b.driver)), " "), func(t *testing.T) {
 			b.boot(t, images)
 		})
 	}
@@ -148,6 +155,9 @@ func (b formatBoot) boot(t *testing.T, images []string) {
 			t.Fatalf("files %q: %v", files, err)
 		}
 		config.Disk = files[0]
+		if b.driver == "cd" {
+			config.CD, config.Disk, config.DiskFormat = files[0], "", ""
+		}
 	}
 	machine, err := vm.Start(t.Context(), config)
 	if err != nil {

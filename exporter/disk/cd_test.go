@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
@@ -83,41 +81,6 @@ func TestCDIsSound(t *testing.T) {
 				if out, err := exec.Command("fsck.fat", "-n", esp).CombinedOutput(); err != nil {
 					t.Errorf("fsck.fat: %v\n%s", err, out)
 				}
-			}
-		})
-	}
-}
-
-// A CD boots from the drive, and copied to a disk, under both firmwares.
-func TestBootCD(t *testing.T) {
-	needBoot(t)
-	dir := t.TempDir()
-	parts, want := bootInitrd(t, dir)
-	l := realLoaders(t, dir)
-	d, err := NewCD(cds["disk"], Contents{Kernel: imageOf(t, testKernel), Initrd: parts, Cmdline: nasty}, nil, l, time.Unix(0, 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	iso := filepath.Join(dir, "test.iso")
-	writeRaw(t, d, iso)
-	cd := []string{"-drive", "if=none,id=d,media=cdrom,format=raw,readonly=on,file=" + iso, "-device", "ide-cd,drive=d"}
-	disk := []string{"-drive", "if=none,id=d,format=raw,snapshot=on,file=" + iso, "-device", "nvme,drive=d,serial=1"}
-	for name, test := range map[string]struct {
-		args    []string
-		cmdline string
-	}{
-		"CD under BIOS":   {cd, cdPrefix + nastyBIOS},
-		"CD under UEFI":   {append(uefiFirmware(t), cd...), systemdBootPrefix + nasty},
-		"disk under BIOS": {disk, grubPrefix + nastyBIOS},
-		"disk under UEFI": {append(uefiFirmware(t), disk...), systemdBootPrefix + nasty},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := boot(t, test.args)
-			if got.Error != "" || got.Cmdline != test.cmdline+"\n" {
-				t.Errorf("%s, command line\n%q, want\n%q", got.Error, got.Cmdline, test.cmdline+"\n")
-			}
-			if diff := cmp.Diff(want, got.Files); diff != "" {
-				t.Errorf("files (-packed +unpacked):\n%s", diff)
 			}
 		})
 	}

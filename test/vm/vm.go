@@ -79,6 +79,8 @@ type Config struct {
 	Metadata  *Metadata // nil: nothing answers at 169.254.169.254
 	NoNetwork bool      // no network card at all
 
+	CD string // ISO image in a CD drive on virtio; it boots if there is nothing else
+
 	LogDir      string    // gets console.log, qemu.log, metadata.log; made if it is missing
 	Console     io.Writer // gets the serial console as well, as it comes; may be nil
 	Interactive bool      // the serial console reads this process's terminal; ctrl-a x ends QEMU
@@ -266,10 +268,10 @@ func (c *Config) check() error {
 	if p.qemu == "" {
 		return fmt.Errorf("unknown architecture %q", c.Architecture)
 	}
-	if c.Disk == "" && c.Kernel == "" {
-		return errors.New("a machine needs a disk or a kernel to boot")
+	if c.Disk == "" && c.Kernel == "" && c.CD == "" {
+		return errors.New("a machine needs a disk, a CD or a kernel to boot")
 	}
-	for _, file := range []string{c.Disk, c.Kernel, c.Initrd} {
+	for _, file := range []string{c.Disk, c.Kernel, c.Initrd, c.CD} {
 		if file == "" {
 			continue
 		}
@@ -346,16 +348,25 @@ func (c *Config) args(sshPort, metadataPort int) []string {
 			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+quote(p.code),
 			"-drive", "if=pflash,unit=1,format=raw,snapshot=on,file="+quote(p.vars))
 	}
+	order := ",bootindex=0"
+	if c.Kernel != "" {
+		order = "" // is that of the kernel
+	}
 	if c.Disk != "" {
 		args = append(args,
 			"-drive", "if=none,id=disk,snapshot=on,format="+cmp.Or(c.DiskFormat, "raw")+",file="+quote(c.Disk),
-			"-device", "nvme,drive=disk,serial=slipway,bootindex=0")
+			"-device", "nvme,drive=disk,serial=slipway"+order)
 	}
 	if c.Kernel != "" {
 		args = append(args, "-kernel", c.Kernel, "-append", c.Cmdline)
 	}
 	if c.Initrd != "" {
 		args = append(args, "-initrd", c.Initrd)
+	}
+	if c.CD != "" {
+		args = append(args,
+			"-drive", "if=none,id=cd,media=cdrom,format=raw,readonly=on,file="+quote(c.CD),
+			"-device", "virtio-scsi-pci", "-device", "scsi-cd,drive=cd,bootindex=1")
 	}
 	return args
 }

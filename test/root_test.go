@@ -1,0 +1,158 @@
+package test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/slipway-build/slipway/test/vm"
+)
+
+// rootMachine tells where its root filesystem is and that nobody can write there, while a container that may write can, and powers off.
+const rootMachine = `kernel:
+  image: slipwaybuild/kernel:v1
+  cmdline: console=ttyS0 panic=-1
+init:
+  - slipwaybuild/init:v1
+  - slipwaybuild/runc:v1
+onboot:
+  - name: writable
+    image: slipwaybuild/init:v1
+    command: [/bin/sh, -c, touch /x && ls /x]
+  - name: report
+    image: slipwaybuild/init:v1
+    capabilities: [all]
+    pid: host
+    devices:
+      - {path: all, type: a}
+    binds: ["/dev:/dev"]
+    command:
+      - /bin/sh
+      - -c
+      - |
+        (
+          grep ' / ' /proc/1/mounts
+          nsenter -t 1 -m touch /x 2>&1
+          cat /proc/cmdline
+        ) | sed 's/^/REPORT /' >/dev/console
+        nsenter -t 1 -m poweroff
+`
+
+// A rootBoot is a format whose root filesystem is on a disk, and a way in which it boots.
+type rootBoot struct {
+	format   string
+	firmware vm.Firmware
+	root     string // what is mounted there
+	cmdline  string
+}
+
+var rootBoots = []rootBoot{
+	{"kernel+squashfs", vm.BIOS, "/dev/nvme0n1 / squashfs ro,", "console=ttyS0 panic=-1"},
+	{"kernel+erofs", vm.BIOS, "/dev/nvme0n1 / erofs ro,", "console=ttyS0 panic=-1"},
+	{"kernel+iso", vm.BIOS, "/dev/nvme0n1 / iso9660 ro,", "console=ttyS0 panic=-1"},
+	{"iso-bios", vm.BIOS, "/dev/sr0 / iso9660 ro,", "BOOT_IMAGE=/boot/kernel root=/dev/sr0 console=ttyS0 panic=-1"},
+	{"iso-efi", vm.UEFI, "/dev/sr0 / iso9660 ro,", `initrd=\initrd.img root=/dev/sr0 console=ttyS0 panic=-1`},
+}
+
+// TestRootFilesystems boots from root filesystems on disks and CDs, which the kernel reaches by modules.
+func TestRootFilesystems(t *testing.T) {
+	vm.RequireStack(t)
+	for i, b := range rootBoots {
+		t.Run(b.format, func(t *testing.T) {
+			if part := int(time.Now().Unix()/(24*60*60)) % len(rootBoots); !*bootAll && i != part && i != (part+1)%len(rootBoots) {
+				t.Skip("not the day of this one; make test-boot boots all")
+			}
+			b.boot(t)
+		})
+	}
+}
+
+func (b rootBoot) boot(t *testing.T) {
+	dir := machineYAML(t, rootMachine)
+	if _, stderr, err := buildx(t, dir, "-f", "machine.yml", "--target="+b.format, "-o", "out", "."); err != nil {
+		t.Fatalf("build: %v\n%s", err, stderr)
+	}
+	out := func(suffix string) string { return filepath.Join(dir, "out", "machine"+suffix) }
+	config := vm.Config{Firmware: b.firmware, Memory: 512, NoNetwork: true, LogDir: artifacts(t)}
+	if strings.HasPrefix(b.format, "kernel+") {
+		cmdline, err := os.ReadFile(out("-cmdline"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		images := map[string]string{"kernel+squashfs": "-squashfs.img", "kernel+erofs": "-erofs.img", "kernel+iso": ".iso"}
+		config.Kernel, config.Initrd, config.Cmdline, config.Disk = out("-kernel"), out("-initrd.img"), string(cmdline), out(images[b.format])
+	} else {
+		config.CD = out(map[string]string{"iso-bios": ".iso", "iso-efi": "-efi.iso"}[b.format])
+	}
+	machine, err := vm.Start(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer machine.Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	if err := machine.Wait(ctx); err != nil {
+		t.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
+	}
+	console := machine.ConsoleTail(60)
+	for _, line := range []string{
+		"REPORT " + b.root,
+		"REPORT touch: /x: Read-only file system",
+		"REPORT " + b.cmdline,
+	} {
+		if !strings.Contains(console, line) {
+			t.Errorf("the console does not say %q", line)
+		}
+	}
+	if !regexp.MustCompile(`onboot 000-writable: done in [\d.]+ s, exit 0`).MatchString(console) {
+		t.Error("the container that may write failed")
+	}
+	if t.Failed() {
+		t.Log(console)
+	}
+}
+
+// An image of a container is valid, starts what a machine starts, and its programs run.
+func TestDockerFormat(t *testing.T) {
+	vm.RequireStack(t)
+	dir := machineYAML(t, rootMachine)
+	if _, stderr, err := buildx(t, dir, "-f", "machine.yml", "--target=docker", "--provenance=false", "-o", "type=oci,tar=false,dest=image", "."); err != nil {
+		t.Fatalf("build: %v\n%s", err, stderr)
+	}
+	index, err := layout.ImageIndexFromPath(filepath.Join(dir, "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Index(index); err != nil {
+		t.Error(err)
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil || len(manifest.Manifests) != 1 {
+		t.Fatalf("manifests %+v, %v", manifest, err)
+	}
+	digest := manifest.Manifests[0].Digest
+	image, err := index.Image(digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config, err := image.ConfigFile(); err != nil || !slices.Equal(config.Config.Entrypoint, []string{"/sbin/init"}) {
+		t.Errorf("configuration %+v, %v", config, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM machine AS run\nRUN [ -x /sbin/init ] && [ -d /containers/onboot ] && ls -n /bin/busybox >/listed\nFROM scratch\nCOPY --from=run /listed /\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, err := buildx(t, dir, "--build-context", "machine=oci-layout://"+filepath.Join(dir, "image")+"@"+digest.String(), "-o", "ran", "."); err != nil {
+		t.Errorf("run a program of it: %v\n%s", err, stderr)
+	}
+	if listed, err := os.ReadFile(filepath.Join(dir, "ran", "listed")); err != nil || !strings.Contains(string(listed), " 0        0 ") {
+		t.Errorf("busybox: %s, %v", listed, err)
+	}
+}
