@@ -93,6 +93,7 @@ func (b *setup) fresh(ctx context.Context) error {
 	}
 	defer log.Close()
 	b.daemon = exec.CommandContext(ctx, filepath.Join(stack, "bin/buildkitd"), "--config", name)
+	b.daemon.Cancel = func() error { return b.daemon.Process.Signal(os.Interrupt) } // it unmounts what it has mounted
 	b.daemon.Stdout, b.daemon.Stderr = log, log
 	if err := b.daemon.Start(); err != nil {
 		return err
