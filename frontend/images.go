@@ -28,6 +28,7 @@ const decompressorsLabel = "build.slipway.kernel.initramfs"
 
 type image struct {
 	state  llb.State     // the root filesystem
+	pinned bool          // state is named by the digest of its manifest
 	layers []graph.Blob  // the same, bottom first, where they can be had
 	store  *store        // of its blobs; nil if out of reach
 	digest digest.Digest // of the manifest or index that the reference names
@@ -40,7 +41,7 @@ type images map[string]image
 func (im images) sources() map[string]graph.Image {
 	out := make(map[string]graph.Image, len(im))
 	for name, i := range im {
-		out[name] = graph.Image{Root: i.state, Layers: i.layers}
+		out[name] = graph.Image{Root: i.state, Pinned: i.pinned, Layers: i.layers}
 	}
 	return out
 }

@@ -61,6 +61,7 @@ type Input struct {
 // Image is where an image's files come from.
 type Image struct {
 	Root   llb.State // the root filesystem
+	Pinned bool      // Root is named by a digest, which is its key
 	Layers []Blob    // the same as layers, bottom first; preferred where there are any
 }
 
@@ -216,7 +217,7 @@ func (g *graph) image(name string) (Image, error) {
 func (v *vertex) reads(image Image) {
 	if len(image.Layers) == 0 {
 		v.args = append(v.args, "--in", "/in")
-		v.mounts = append(v.mounts, mount{at: "/in", state: image.Root})
+		v.mounts = append(v.mounts, mount{at: "/in", state: image.Root, unread: image.Pinned})
 	}
 	for i, l := range image.Layers {
 		at := fmt.Sprintf("/layers/%03d", i)

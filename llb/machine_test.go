@@ -36,7 +36,7 @@ func input() Input {
 			Files:   []machine.Entry{{Path: "etc/app.conf", Type: "file", Mode: 0o600, Source: "context/app.conf"}, {Path: "etc/key", Type: "file", Mode: 0o600, Secret: "key"}},
 		},
 		Images: map[string]Image{
-			"docker.io/test/kernel:v1": {Root: llb.Image("docker.io/test/kernel:v1")},
+			"docker.io/test/kernel:v1": {Root: llb.Image("docker.io/test/kernel:v1"), Pinned: true},
 			"docker.io/test/init:v1":   {Root: llb.Image("docker.io/test/init:v1")},
 			"docker.io/test/sshd:v1":   {Layers: []Blob{{blob("a"), strings.Repeat("a", 64)}, {blob("b"), strings.Repeat("b", 64)}}},
 		},

@@ -71,16 +71,14 @@ func (c Compression) String() string {
 	return fmt.Sprintf("%s:%d", c.Algorithm, c.Level)
 }
 
-// newWriter compresses into w as one frame. The bytes do not depend on the
-// number of processors.
+// newWriter compresses into w as one frame.
 func (c Compression) newWriter(w io.Writer) (io.WriteCloser, error) {
 	switch c.Algorithm {
 	case "zstd":
 		return zstd.NewWriter(w,
 			zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(c.Level)),
 			zstd.WithWindowSize(zstdWindow),
-			// One goroutine finds matches, one encodes them.
-			zstd.WithEncoderConcurrency(2))
+			zstd.WithEncoderConcurrency(1)) // archives are compressed side by side
 	case "gzip":
 		return pgzip.NewWriterLevel(w, c.Level)
 	case "none":

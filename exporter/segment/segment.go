@@ -6,10 +6,11 @@
 //
 // Linux unpacks a sequence of cpio archives, each compressed or not, with NULs
 // between them (Linux, Documentation/driver-api/early-userspace/
-// buffer-format.rst). A cpio segment is one of them: one newc archive that ends in
-// its trailer, one compression frame, padded with NULs to a multiple of 4
-// bytes. Initrd puts segments after each other; a later segment overrides files
-// and attributes of an earlier one and removes nothing.
+// buffer-format.rst). A cpio segment is one of them, or several if it is large:
+// newc archives, of which each ends in its trailer and is one compression frame.
+// The segment is padded with NULs to a multiple of 4 bytes. Initrd puts segments
+// after each other; a later segment overrides files and attributes of an earlier
+// one and removes nothing.
 //
 // Entries are sorted, inodes numbered from 1 and times are 0, so a segment
 // depends on nothing but what it holds. Extended attributes, for which newc has no
@@ -18,9 +19,13 @@
 package segment
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"path"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-build/slipway/exporter/cpio"
 	"github.com/slipway-build/slipway/exporter/tree"
@@ -30,10 +35,96 @@ import (
 // archive at such offsets only.
 const alignment = 4
 
-// Write writes entries, in their order, as one cpio segment to w.
+// archiveSize is what the files of one archive have at most, in bytes, unless one
+// file alone has more. A larger segment becomes several archives, which
+// processors compress at the same time; a smaller size would find fewer matches.
+const archiveSize = 32 << 20
+
+// Write writes entries, in their order, as a cpio segment to w. The bytes do not
+// depend on the number of processors.
 func Write(w io.Writer, entries []tree.Entry, c Compression) error {
 	counter := &countingWriter{w: w}
-	compressor, err := c.newWriter(counter)
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	turn := make(chan struct{})
+	close(turn)
+	for _, archive := range split(entries) {
+		to := &turnWriter{w: counter, turn: turn}
+		next := make(chan struct{})
+		turn = next
+		group.Go(func() error {
+			defer func() { <-to.turn; close(next) }()
+			err := writeCompressed(to, archive, c)
+			if err == nil {
+				err = to.finish()
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	_, err := w.Write(make([]byte, -counter.n&(alignment-1)))
+	return err
+}
+
+// split cuts entries into archives of about the same size. Hard links of one
+// file stay together.
+func split(entries []tree.Entry) [][]tree.Entry {
+	var total int64
+	last := map[uint64]int{} // entry that has an inode
+	for i, e := range entries {
+		total += e.Size
+		if linked(e) {
+			last[e.Inode] = i
+		}
+	}
+	size := total / max(1, (total+archiveSize-1)/archiveSize)
+	var archives [][]tree.Entry
+	var have int64
+	begin, together := 0, 0
+	for i, e := range entries {
+		if have > 0 && have+e.Size > size && i > together {
+			archives = append(archives, entries[begin:i])
+			begin, have = i, 0
+		}
+		have += e.Size
+		if linked(e) {
+			together = max(together, last[e.Inode])
+		}
+	}
+	return append(archives, entries[begin:])
+}
+
+// turnWriter keeps what is written before its turn comes, when turn is closed.
+type turnWriter struct {
+	w     io.Writer
+	turn  <-chan struct{}
+	early bytes.Buffer
+}
+
+func (t *turnWriter) Write(p []byte) (int, error) {
+	select {
+	case <-t.turn:
+	default:
+		return t.early.Write(p)
+	}
+	if err := t.finish(); err != nil {
+		return 0, err
+	}
+	return t.w.Write(p)
+}
+
+// finish waits for the turn and writes what was kept.
+func (t *turnWriter) finish() error {
+	<-t.turn
+	_, err := t.early.WriteTo(t.w)
+	return err
+}
+
+// writeCompressed writes one archive as one compression frame.
+func writeCompressed(w io.Writer, entries []tree.Entry, c Compression) error {
+	compressor, err := c.newWriter(w)
 	if err != nil {
 		return err
 	}
@@ -43,8 +134,7 @@ func Write(w io.Writer, entries []tree.Entry, c Compression) error {
 	if err := compressor.Close(); err != nil {
 		return fmt.Errorf("compress: %w", err)
 	}
-	_, err = w.Write(make([]byte, -counter.n&(alignment-1)))
-	return err
+	return nil
 }
 
 // hardLink is a file with several names in one archive.

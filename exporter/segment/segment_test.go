@@ -217,6 +217,82 @@ func TestLongSegmentIsDeterministic(t *testing.T) {
 	}
 }
 
+// A large segment is several archives, made side by side and the same on any
+// number of processors. Hard links are not torn apart.
+func TestLargeSegment(t *testing.T) {
+	tool(t, "cpio", "cpio")
+	tool(t, "zstd", "zstd")
+	dir := t.TempDir()
+	text := compressible(archiveSize)
+	for name, size := range map[string]int{"a": 100, "b": len(text) / 2, "c": len(text), "d": len(text) / 3, "e/f": len(text) / 2, "g": 0} {
+		name = filepath.Join(dir, name)
+		if err := firstError(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, text[:size], 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(filepath.Join(dir, "b"), filepath.Join(dir, "d2")); err != nil {
+		t.Fatal(err)
+	}
+	want, err := tree.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var archives []string
+	for _, archive := range split(want) {
+		var names []string
+		for _, e := range archive {
+			names = append(names, e.Path)
+		}
+		archives = append(archives, strings.Join(names, " "))
+	}
+	if diff := cmp.Diff([]string{". a b c d d2", "e e/f g"}, archives); diff != "" {
+		t.Errorf("archives (-want +got):\n%s", diff)
+	}
+	var first []byte
+	for _, procs := range []int{1, 4} {
+		old := runtime.GOMAXPROCS(procs)
+		defer runtime.GOMAXPROCS(old)
+		data := segmentOf(t, dir, "", RulesNone, compression(t, "zstd:1"))
+		if first == nil {
+			first = data
+		}
+		if !bytes.Equal(first, data) {
+			t.Errorf("GOMAXPROCS=%d: other bytes", procs)
+		}
+	}
+	archive, err := exec.Command("bash", "-c", "zstd -dcq "+segmentFile(t, first)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	const trailer = "TRAILER!!!"
+	for len(archive) > 0 {
+		end := bytes.Index(archive, []byte(trailer)) + len(trailer)
+		for end < len(archive) && archive[end] == 0 {
+			end++
+		}
+		unpack(t, archive[:end], out)
+		archive = archive[end:]
+	}
+	got, err := tree.ReadDir(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(treetest.Dump(t, want), treetest.Dump(t, got)); diff != "" {
+		t.Errorf("tree (-packed +unpacked):\n%s", diff)
+	}
+}
+
+// segmentFile puts a segment that zstd unpacks into a file.
+func segmentFile(t *testing.T, data []byte) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "segment.zst")
+	if err := os.WriteFile(name, bytes.TrimRight(data, "\x00"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
 // compressible is text of random words.
 func compressible(size int) []byte {
 	r := rand.New(rand.NewSource(1))
