@@ -1,13 +1,10 @@
 package test
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"maps"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -16,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/slipway-build/slipway/publisher/ami"
-	"github.com/slipway-build/slipway/publisher/awstest"
 	"github.com/slipway-build/slipway/test/vm"
 )
 
@@ -30,50 +25,6 @@ func awsDisk(t *testing.T) string {
 		t.Fatalf("build examples/aws.yml: %v\n%s", err, stderr)
 	}
 	return filepath.Join(dir, "aws.raw")
-}
-
-// published makes an AMI of a disk with slipway-publish, in an account that is a fake, and returns a file with what its
-// snapshot holds.
-func published(t *testing.T, disk string) string {
-	t.Helper()
-	fake := awstest.Start(t, awstest.Knobs{})
-	dir := t.TempDir()
-	program := filepath.Join(dir, "slipway-publish")
-	if out, err := exec.Command("go", "build", "-o", program, "../cmd/slipway-publish").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	cmd := exec.Command(program, "aws", "--json", "--name", "aws", disk)
-	cmd.Env = append(append(os.Environ(), fake.Env()...), "XDG_STATE_HOME="+dir)
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("publish: %v\n%s", err, log.String())
-	}
-	var result ami.Result
-	if err := json.Unmarshal(out, &result); err != nil {
-		t.Fatal(err)
-	}
-	image := result.Images[0]
-	if image.BootMode != "uefi-preferred" || image.Machine != "x86_64" {
-		t.Errorf("the AMI is %+v", image)
-	}
-	volume, err := fake.Disk(image.Region, image.Snapshot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := os.Create(filepath.Join(dir, "snapshot.raw"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	if err := volume.WriteTo(file); err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range fake.Violations() {
-		t.Error(v)
-	}
-	return file.Name()
 }
 
 // artifacts is the folder of a test's logs, which stay.
@@ -117,7 +68,12 @@ func inMachine(command string) string { return "nsenter --target 1 --mount " + c
 // and goes through what it promises.
 func TestAWS(t *testing.T) {
 	vm.RequireStack(t)
-	disk := published(t, awsDisk(t))
+	a := newAccount(t)
+	image := a.publish(t, awsDisk(t), "--name=aws")
+	if image.BootMode != "uefi-preferred" || image.Machine != "x86_64" {
+		t.Errorf("the AMI is %+v", image)
+	}
+	disk := a.save(t, image)
 	for _, firmware := range []vm.Firmware{vm.BIOS, vm.UEFI} {
 		t.Run(string(firmware), func(t *testing.T) {
 			t.Parallel()

@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/ebs"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -398,8 +400,13 @@ func newRegion(cfg aws.Config, name string, client aws.HTTPClient, timeout time.
 		ec2:    ec2.NewFromConfig(single),
 		ebs:    ebs.NewFromConfig(single),
 		ssm:    ssm.NewFromConfig(single),
-		// Parts of uploads are sent again by the transfer manager's client.
-		s3: s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = o.BaseEndpoint != nil }),
+		// The transfer manager leaves it to its client to send parts again.
+		s3: s3.NewFromConfig(cfg, func(o *s3.Options) {
+			o.UsePathStyle = o.BaseEndpoint != nil
+			o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
+				o.MaxAttempts, o.MaxBackoff, o.RateLimiter = 24, longest, ratelimit.None // until patience would end
+			})
+		}),
 	}
 }
 

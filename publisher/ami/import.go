@@ -93,9 +93,7 @@ func (r *region) uploadObject(ctx context.Context, key string) error {
 	_, err := manager.UploadObject(ctx, &transfermanager.UploadObjectInput{Bucket: &r.Bucket, Key: &key, Body: body})
 	if err != nil && ctx.Err() == nil {
 		// The answer to the last request may have been lost.
-		head, lost := try(ctx, r.caller, func(ctx context.Context) (*s3.HeadObjectOutput, error) {
-			return r.s3.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &r.Bucket, Key: &key})
-		})
+		head, lost := r.s3.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &r.Bucket, Key: &key})
 		if lost == nil && aws.ToInt64(head.ContentLength) == r.disk.Size {
 			err = nil
 		}
