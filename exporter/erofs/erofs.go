@@ -16,7 +16,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -187,7 +186,7 @@ func (l *layout) image() (sparse.Image, error) {
 		case tree.Symlink:
 			content = strings.NewReader(n.Link)
 		default:
-			content = file{n.Entry}
+			content = n.ReaderAt()
 		}
 		whole := n.size
 		if n.inline {
@@ -204,23 +203,6 @@ func (l *layout) image() (sparse.Image, error) {
 	super := l.superblock([16]byte(digest.Sum(nil)))
 	runs = append(runs, sparse.Bytes(super).At(superOffset)...)
 	return sparse.New(l.blocks*blockSize, runs, nil)
-}
-
-// file is the content of an entry, opened for each piece, so that any number of
-// files can be in an image.
-type file struct{ tree.Entry }
-
-func (f file) ReadAt(p []byte, off int64) (int, error) {
-	c, err := f.Open()
-	if err != nil {
-		return 0, err
-	}
-	defer c.Close()
-	n, err := c.ReadAt(p, off)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%s: %w", f.Path, err)
-	}
-	return n, err
 }
 
 // superblock is as far as Linux 5.4 knows it, padded to its size.

@@ -112,7 +112,7 @@ func (n *node) bootProgram() ([]byte, error) {
 		return nil, fmt.Errorf("a boot program has at least %d bytes, not %d", bootInfoChecksum, n.Size)
 	}
 	program := make([]byte, (n.Size+3)/4*4)
-	if got, err := content(n.Open).ReadAt(program[:n.Size], 0); int64(got) < n.Size {
+	if got, err := n.ReaderAt().ReadAt(program[:n.Size], 0); int64(got) < n.Size {
 		return nil, fmt.Errorf("read %d of %d bytes: %w", got, n.Size, err)
 	}
 	var sum uint32

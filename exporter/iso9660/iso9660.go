@@ -206,7 +206,7 @@ func (v *Volume) Image() (sparse.Image, error) {
 	}
 	for _, f := range v.files {
 		if f.Path != v.options.BIOS {
-			runs = append(runs, sparse.Run{Offset: int64(f.extent) * SectorSize, Size: f.Size, Data: content(f.Open)})
+			runs = append(runs, sparse.Run{Offset: int64(f.extent) * SectorSize, Size: f.Size, Data: f.ReaderAt()})
 			continue
 		}
 		program, err := f.bootProgram()
@@ -216,19 +216,6 @@ func (v *Volume) Image() (sparse.Image, error) {
 		add(f.extent, program)
 	}
 	return sparse.New(v.Size(), runs, nil)
-}
-
-// content is the content of a file that is opened for each piece, so that any
-// number of files can be in an image.
-type content func() (tree.Content, error)
-
-func (open content) ReadAt(p []byte, off int64) (int, error) {
-	c, err := open()
-	if err != nil {
-		return 0, err
-	}
-	defer c.Close()
-	return c.ReadAt(p, off)
 }
 
 func sectors(size int64) int64 {

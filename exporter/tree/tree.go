@@ -8,6 +8,7 @@
 package tree
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -78,6 +79,25 @@ type Content interface {
 	io.Reader
 	io.ReaderAt
 	io.Closer
+}
+
+// ReaderAt reads the content of a File, which is opened for each read, so that any
+// number of files can be waiting to be written.
+func (e Entry) ReaderAt() io.ReaderAt { return opener{e} }
+
+type opener struct{ Entry }
+
+func (o opener) ReadAt(p []byte, off int64) (int, error) {
+	content, err := o.Open()
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", o.Path, err)
+	}
+	defer content.Close()
+	n, err := content.ReadAt(p, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%s: %w", o.Path, err)
+	}
+	return n, err
 }
 
 // NewDir returns a directory with mode 0755 that belongs to root.

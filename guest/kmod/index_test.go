@@ -184,3 +184,24 @@ func TestLoader(t *testing.T) {
 		t.Errorf("inserted\n%q, want\n%q", calls, want)
 	}
 }
+
+// An index that is no index at all gives no modules, and never more than the kernel can be told to load.
+func FuzzRead(f *testing.F) {
+	f.Add("a/x.ko: a/y.ko\na/y.ko:\n", "alias pci:v* x\n", "softdep x pre: y post: x\n", "x")
+	f.Add("x", "alias", "softdep x pre:", "")
+	f.Fuzz(func(t *testing.T, dep, alias, soft, name string) {
+		x, err := Read(func(file string) ([]byte, error) {
+			return []byte(map[string]string{"modules.dep": dep, "modules.alias": alias, "modules.softdep": soft}[file]), nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]bool{}
+		for _, file := range x.Files(name, name) {
+			if seen[file] {
+				t.Errorf("%q is loaded twice", file)
+			}
+			seen[file] = true
+		}
+	})
+}
