@@ -21,6 +21,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/squashfs"
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/guest/cmdline"
 	"github.com/slipway-build/slipway/guest/kmod"
 	"github.com/slipway-build/slipway/guest/startup"
 )
@@ -120,7 +121,7 @@ func (r rootFS) prepare(entries []tree.Entry, warn func(string)) []tree.Entry {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(lost)) {
-		warn(fmt.Sprintf("%s has no place for the extended attribute %s, which %d files have", r.name, name, lost[name]))
+		warn(fmt.Sprintf("%s has no place for the extended attribute %s; files that lose it: %d", r.name, name, lost[name]))
 	}
 	for _, name := range []string{"dev", "mnt", "proc", "run", "sys", "tmp", "var"} {
 		if !there[name] {
@@ -256,15 +257,16 @@ func (r rootFS) modules(entries []tree.Entry) ([]tree.Entry, error) {
 // onCDRoot sets root= as LinuxKit does for CDs, unless the user has set it. It
 // stands first, since what follows a -- is not the kernel's.
 func (m Machine) onCDRoot() Machine {
-	for word := range strings.SplitSeq(m.Cmdline, " ") {
-		if strings.HasPrefix(word, "root=") {
-			return m
-		}
+	if _, ok := cmdline.Lookup(cmdline.Parse(m.Cmdline), "root"); ok {
+		return m
 	}
-	device := "/dev/sr0"
+	root := "root=/dev/sr0"
 	if m.Architecture == "arm64" {
-		device = "/dev/vda"
+		root = "root=/dev/vda"
 	}
-	m.Cmdline = strings.TrimSuffix("root="+device+" "+m.Cmdline, " ")
+	if m.Cmdline != "" {
+		root += " "
+	}
+	m.Cmdline = root + m.Cmdline
 	return m
 }

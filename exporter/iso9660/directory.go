@@ -28,7 +28,7 @@ func (v *Volume) prepareDirectories() {
 		}
 		level := v.directories[start:end]
 		slices.SortFunc(level, func(a, b *node) int {
-			return cmp.Or(cmp.Compare(a.parent.number, b.parent.number), cmp.Compare(a.sortKey(), b.sortKey()))
+			return cmp.Or(cmp.Compare(a.parent.number, b.parent.number), cmp.Compare(a.sortKey, b.sortKey))
 		})
 		for i, d := range level {
 			d.number = start + i + 1

@@ -129,10 +129,10 @@ func (v *Volume) bootable() bool {
 
 // layOut gives everything its place.
 func (v *Volume) layOut() error {
-	v.prepareDirectories()
 	if len(v.directories) > maxDirectories {
 		return fmt.Errorf("there are %d directories; ISO 9660 takes %d", len(v.directories), maxDirectories)
 	}
+	v.prepareDirectories()
 	next := int64(systemSectors)
 	take := func(size int64) uint32 {
 		at := next

@@ -13,6 +13,7 @@ import (
 type node struct {
 	*tree.Node
 	identifier string // ISO 9660's name, unique in the directory
+	sortKey    string
 	parent     *node
 	first      *node // whose content it shares
 	extent     uint32
@@ -99,17 +100,17 @@ func (n *node) nameChildren() {
 			}
 			if !taken[id] {
 				taken[id] = true
-				child.identifier = id
+				child.identifier, child.sortKey = id, sortKey(id)
 				break
 			}
 		}
 	}
-	slices.SortFunc(n.children, func(a, b *node) int { return cmp.Compare(a.sortKey(), b.sortKey()) })
+	slices.SortFunc(n.children, func(a, b *node) int { return cmp.Compare(a.sortKey, b.sortKey) })
 }
 
 // sortKey orders by name, then by extension, each as if filled up with blanks.
-func (n *node) sortKey() string {
-	name, ext, _ := strings.Cut(strings.TrimSuffix(n.identifier, ";1"), ".")
+func sortKey(identifier string) string {
+	name, ext, _ := strings.Cut(strings.TrimSuffix(identifier, ";1"), ".")
 	return fmt.Sprintf("%-*s%-*s", directoryIdentifier, name, extensionIdentifier, ext)
 }
 

@@ -1,0 +1,132 @@
+package format
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/guest/startup"
+)
+
+// modular is a machine whose kernel has modules, by path of its files.
+func modular(change func(map[string]string)) []tree.Entry {
+	const dir = "usr/lib/modules/6.1/"
+	files := map[string]string{
+		dir + "modules.dep":                     "kernel/fs/squashfs.ko: kernel/lib/unpack.ko\nkernel/lib/unpack.ko:\nkernel/drivers/virtio_blk.ko.xz:\nkernel/net/other.ko:\n",
+		dir + "modules.alias":                   "alias virtio:d00000002v* virtio_blk\n",
+		dir + "kernel/fs/squashfs.ko":           "squashfs",
+		dir + "kernel/lib/unpack.ko":            "unpack",
+		dir + "kernel/drivers/virtio_blk.ko.xz": "virtio",
+		dir + "kernel/net/other.ko":             "other",
+		"bin/init":                              "\x7fELF/" + startup.Marker,
+	}
+	change(files)
+	var entries []tree.Entry
+	for path, content := range files {
+		entries = append(entries, tree.NewFile(path, 0o755, content))
+	}
+	return tree.AddParents(append(entries, tree.NewSymlink("sbin", "bin"), tree.NewSymlink("lib", "usr/lib")))
+}
+
+// The small initramfs has the modules for the root filesystem and what these
+// need, and the machine's init.
+func TestStartup(t *testing.T) {
+	if _, err := exec.LookPath("cpio"); err != nil {
+		t.Skip("cpio is not installed (Debian package cpio)")
+	}
+	for name, test := range map[string]struct {
+		change func(map[string]string)
+		files  string // "" for no initramfs
+		err    string
+	}{
+		"modules": {func(map[string]string) {}, ". .slipway-startup init lib lib/modules lib/modules/6.1 lib/modules/6.1/kernel " +
+			"lib/modules/6.1/kernel/drivers lib/modules/6.1/kernel/drivers/virtio_blk.ko.xz lib/modules/6.1/kernel/fs lib/modules/6.1/kernel/fs/squashfs.ko " +
+			"lib/modules/6.1/kernel/lib lib/modules/6.1/kernel/lib/unpack.ko lib/modules/6.1/modules.alias lib/modules/6.1/modules.dep", ""},
+		"built in": {func(files map[string]string) {
+			files["usr/lib/modules/6.1/modules.dep"] = "kernel/net/other.ko:\n"
+		}, "", ""},
+		"no modules": {func(files map[string]string) { delete(files, "usr/lib/modules/6.1/modules.dep") }, "", ""},
+		"no init":    {func(files map[string]string) { delete(files, "bin/init"); files["bin/x"] = "" }, "", "there is no /sbin/init: add an init image"},
+		"other init": {func(files map[string]string) { files["bin/init"] = "busybox" }, "", "this /sbin/init cannot: use slipwaybuild/init"},
+		"missing": {func(files map[string]string) { delete(files, "usr/lib/modules/6.1/kernel/lib/unpack.ko") }, "",
+			"usr/lib/modules/6.1/modules.dep names kernel/lib/unpack.ko, which is not there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := Machine{Compression: segment.Compression{Algorithm: "none"}}
+			var opened sparse.Files
+			defer opened.Close()
+			parts, err := m.startup(modular(test.change), squashfsRoot, &opened)
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("error %v, want %q", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			cpio := exec.Command("cpio", "-it", "--quiet")
+			cpio.Stdin = sparse.Concat(parts...).Reader()
+			var got []string
+			if len(parts) > 0 {
+				out, err := cpio.Output()
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = strings.Fields(". " + string(out))
+				slices.Sort(got)
+			}
+			if strings.Join(got, " ") != test.files {
+				t.Errorf("files\n%s, want\n%s", strings.Join(got, " "), test.files)
+			}
+		})
+	}
+}
+
+// What a file system cannot hold is told, and what the machine mounts something
+// on is there.
+func TestPrepareRoot(t *testing.T) {
+	program := tree.NewFile("bin/ping", 0o755, "x")
+	program.Xattrs = map[string]string{"security.capability": "x", "user.note": "x"}
+	tmp := tree.NewDir("tmp")
+	tmp.Mode |= tree.Sticky
+	for root, want := range map[*rootFS][]string{
+		&squashfsRoot: nil, &erofsRoot: nil,
+		&isoRoot: {
+			"ISO 9660 has no place for the extended attribute security.capability; files that lose it: 1",
+			"ISO 9660 has no place for the extended attribute user.note; files that lose it: 1",
+		},
+	} {
+		var warnings []string
+		entries := root.prepare(tree.AddParents([]tree.Entry{program, tmp}), func(w string) { warnings = append(warnings, w) })
+		if !slices.Equal(warnings, want) {
+			t.Errorf("%s: warnings %q, want %q", root.name, warnings, want)
+		}
+		var got []string
+		for _, e := range entries {
+			got = append(got, e.Path)
+		}
+		if want := "bin bin/ping dev mnt proc run sys tmp var"; strings.Join(got, " ") != want {
+			t.Errorf("%s: files %q, want %s", root.name, got, want)
+		}
+	}
+}
+
+func TestRootOnCD(t *testing.T) {
+	for _, test := range []struct{ architecture, cmdline, want string }{
+		{"amd64", "", "root=/dev/sr0"},
+		{"amd64", "quiet -- root=x ", "quiet -- root=x "},
+		{"amd64", `a="b root=c" `, `root=/dev/sr0 a="b root=c" `},
+		{"amd64", "root=/dev/vdb ro", "root=/dev/vdb ro"},
+		{"arm64", "quiet", "root=/dev/vda quiet"},
+	} {
+		m := Machine{Architecture: test.architecture, Cmdline: test.cmdline}.onCDRoot()
+		if m.Cmdline != test.want {
+			t.Errorf("%s, %q: %q, want %q", test.architecture, test.cmdline, m.Cmdline, test.want)
+		}
+	}
+}
