@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -37,14 +36,6 @@ func BenchmarkBoot(b *testing.B) {
 				benchmarkBoot(b, dir)
 			}
 		})
-	}
-}
-
-func buildx(b *testing.B, what string, args ...string) {
-	b.Helper()
-	args = append([]string{"buildx", "build", "--builder", cmp.Or(os.Getenv("BUILDX_BUILDER"), "slipway")}, args...)
-	if out, err := exec.Command("docker", args...).CombinedOutput(); err != nil {
-		b.Fatalf("build %s: %v\n%s", what, err, out)
 	}
 }
 

@@ -298,7 +298,7 @@ func (d *daemon) waitTask(space, id string) (end string, failure bool) {
 
 // remove takes the task and the container away, whatever there is of them.
 func (d *daemon) remove(b *bundle.Bundle) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := d.await(ctx); err != nil {
 		return // the stop of the machine takes away the rest
