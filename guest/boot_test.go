@@ -141,12 +141,12 @@ func TestLinuxKitPackages(t *testing.T) {
 		`machine is up, services started: 4`,
 		`REPORT kptr: 2 `,
 		`REPORT disk: /dev/nvme0n1 /var/data ext4 rw,.*`,
-		`REPORT resolv: nameserver 169\.254\.0\.3 `,
+		`REPORT resolv: nameserver 169\.254\..*`,
 		`REPORT address: 1 `,
 		`REPORT exporter: init /rootfs/containers/services/getty .*`,
 		`REPORT kmsg: read `,
-		`REPORT binds: runc version .* onboot services /hostroot/etc/passwd `,
-		`REPORT console: crw-rw-rw- crw-rw-rw- |REPORT console: crw.*`,
+		`REPORT binds: programs onboot services /hostroot/etc/passwd `,
+		`REPORT console: crw.* crw.*`,
 	)
 }
 
