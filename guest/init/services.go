@@ -193,8 +193,8 @@ func (s *service) run() (end string, failure bool, ran time.Duration) {
 		over = s.times.begin("service " + s.name)
 	}
 	// To interrupt a start would leave half a container.
-	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
-	defer cancel()
+	patient, giveUp := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer giveUp()
 	task, err := engine.start(patient, s.bundle, s.stream)
 	over(err != nil)
 	if err != nil {

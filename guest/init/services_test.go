@@ -48,7 +48,7 @@ func (p *play) note(what string) {
 	p.trace = append(p.trace, time.Since(p.begin).String()+" "+what)
 }
 
-func (p *play) start(_ context.Context, b *bundle.Bundle, _ *stream) (*task, error) {
+func (p *play) start(ctx context.Context, b *bundle.Bundle, _ *stream) (*task, error) {
 	p.mu.Lock()
 	next := p.acts[b.Name][0]
 	if len(p.acts[b.Name]) > 1 {
@@ -56,7 +56,11 @@ func (p *play) start(_ context.Context, b *bundle.Bundle, _ *stream) (*task, err
 	}
 	p.mu.Unlock()
 	p.note("start " + b.Name)
-	time.Sleep(next.takes)
+	select {
+	case <-time.After(next.takes):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if next.err != nil {
 		return nil, next.err
 	}
@@ -207,6 +211,17 @@ func TestStopServices(t *testing.T) {
 				t.Errorf("%q said: %v, want %v; all:\n%s", line, !want, want, said.String())
 			}
 		}
+	})
+}
+
+// A start that has begun is not interrupted: the container is there, and is then stopped in order.
+func TestStopDuringStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlay(io.Discard)
+		p.add("slow", policy.Policy{}, nil, act{takes: 5 * time.Second, obeys: syscall.SIGTERM})
+		time.Sleep(time.Second)
+		p.stopServices()
+		p.want(t, "0s start slow", "5s terminated slow")
 	})
 }
 
