@@ -31,10 +31,34 @@ func Build(ctx context.Context, c *client.Client, opt Options, display progressu
 	if so.Exports, err = outputs.exports(); err != nil {
 		return nil, err
 	}
-	if err := run(ctx, c, so, display, frontend.Build); err != nil {
-		return nil, err
+	folder := opt.folder(outputs)
+	var graph string
+	var there []File
+	err = run(ctx, c, so, display, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		if folder == "" {
+			return frontend.Build(ctx, c)
+		}
+		g := &graphs{Client: c, known: map[gateway.Reference]string{}}
+		res, err := frontend.Build(ctx, g)
+		if err != nil {
+			return nil, err
+		}
+		if ref, err := res.SingleRef(); err == nil {
+			graph = g.known[ref]
+		}
+		if there = unchanged(folder, graph); graph != "" && there != nil {
+			return gateway.NewResult(), nil
+		}
+		return res, nil
+	})
+	if err != nil || there != nil {
+		return there, err
 	}
-	return outputs.keep()
+	files, err := outputs.keep()
+	if err == nil && graph != "" {
+		err = remember(folder, graph, files)
+	}
+	return files, err
 }
 
 // Lock looks the images of a machine YAML up and returns its lock: what belongs

@@ -46,6 +46,54 @@ func slipway(t *testing.T, dir string, args ...string) (stdout, stderr string, e
 	return o.String(), e.String(), cmd.ProcessState.ExitCode()
 }
 
+// Files that are there and whole are not sent again. One that somebody changed
+// is, and so is all where a step could have another result.
+func TestCommandKeepsFiles(t *testing.T) {
+	vm.RequireStack(t)
+	dir := machineYAML(t, "init:\n  - slipwaybuild/ca-certificates:v1\n")
+	file := filepath.Join(dir, "machine-initrd.img")
+	build := func(args ...string) (os.FileInfo, string) {
+		t.Helper()
+		stdout, stderr, exit := slipway(t, dir, append([]string{"build", "--progress=quiet", "machine.yml"}, args...)...)
+		if exit != 0 || !strings.HasPrefix(stdout, "machine-initrd.img\t") {
+			t.Fatalf("printed %q\n%s", stdout, stderr)
+		}
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info, string(data)
+	}
+	first, want := build()
+	if again, _ := build(); !os.SameFile(first, again) {
+		t.Error("a file that was there was sent again")
+	}
+	if err := os.WriteFile(file, []byte(strings.Repeat("x", len(want))), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, got := build(); got != want {
+		t.Error("a file that somebody changed was kept")
+	}
+	before, _ := build()
+	if after, _ := build("--no-cache"); os.SameFile(before, after) {
+		t.Error("a file was kept in spite of --no-cache")
+	}
+	if after, _ := build("--build-arg=SOURCE_DATE_EPOCH=1700000000"); after.ModTime().Unix() != 1700000000 {
+		t.Errorf("time of the file is %v", after.ModTime())
+	}
+	yaml := "init:\n  - slipwaybuild/ca-certificates:v1\nfiles:\n  - path: etc/motd\n    source: motd\n"
+	write(t, dir, map[string]string{"motd": "one", "machine.yml": "# syntax=slipwaybuild/slipway:1\n" + yaml})
+	_, one := build()
+	write(t, dir, map[string]string{"motd": "two"})
+	if _, two := build(); one == two {
+		t.Error("a file of the context changed, but not the machine")
+	}
+}
+
 // The command makes of a machine what docker buildx build makes of it, and
 // takes every step from that build's cache.
 func TestCommandEqualsBuildx(t *testing.T) {
