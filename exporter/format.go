@@ -196,6 +196,10 @@ var Formats = []Format{
 	},
 }
 
+// Version of the bytes of formats. It changes when the same machine is written
+// with other bytes than before, in any format.
+const Version = 1
+
 // Epoch is the time that files are given where SOURCE_DATE_EPOCH is not set,
 // in seconds since 1970: 1980-01-01, the first that FAT can hold.
 const Epoch int64 = 315532800

@@ -2,9 +2,7 @@ package disk
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand"
@@ -22,8 +20,6 @@ import (
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 func tool(t testing.TB, name, pkg string) {
 	t.Helper()
@@ -171,35 +167,6 @@ func TestSize(t *testing.T) {
 				t.Errorf("size %d, want %d", d.Size, test.want)
 			}
 		})
-	}
-}
-
-// The same input gives the same bytes, today and with the next version: a
-// change of the layout must be meant.
-func TestDiskIsDeterministic(t *testing.T) {
-	sum := func(c Contents) string {
-		disk, err := os.ReadFile(testRaw(t, c, 0))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fmt.Sprintf("%x\n", sha256.Sum256(disk))
-	}
-	got := sum(contents())
-	if again := sum(contents()); again != got {
-		t.Errorf("again: %s, first: %s", again, got)
-	}
-	file := filepath.Join("testdata", "raw.sha256")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("the disk has the digest %s, %s holds %s", got, file, want)
 	}
 }
 

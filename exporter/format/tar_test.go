@@ -1,11 +1,8 @@
 package format
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -36,47 +33,6 @@ func machine(t *testing.T, tree bool) Machine {
 	}
 	m.Segments, m.Ucode = []segment.Dir{segment.ParseDir(dir)}, filepath.Join(dir, "ucode")
 	return m
-}
-
-// A format writes the files that the table says, the same ones each time.
-func TestFiles(t *testing.T) {
-	for _, f := range exporter.Formats {
-		t.Run(f.Name, func(t *testing.T) {
-			var want []string
-			if f.Image {
-				want = []string{"m.tar"} // of which the image is made
-			}
-			for _, name := range f.Files {
-				want = append(want, strings.ReplaceAll(name, "NAME", "m"))
-			}
-			var first [][]byte
-			for range 2 {
-				out := t.TempDir()
-				files, err := Write(f.Name, machine(t, f.Tree), out, func(w string) { t.Error(w) })
-				if err != nil {
-					t.Fatal(err)
-				}
-				var got []string
-				var contents [][]byte
-				for _, name := range files {
-					data, err := os.ReadFile(name)
-					if err != nil {
-						t.Fatal(err)
-					}
-					got, contents = append(got, filepath.Base(name)), append(contents, data)
-				}
-				if !slices.Equal(got, want) {
-					t.Errorf("files %q, want %q", got, want)
-				}
-				if first == nil {
-					first = contents
-				}
-				if !slices.EqualFunc(contents, first, bytes.Equal) {
-					t.Error("the second time, files have other bytes")
-				}
-			}
-		})
-	}
 }
 
 // After an error, no file is left.
