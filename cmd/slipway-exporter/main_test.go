@@ -6,16 +6,20 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/slipway-build/slipway/exporter/disk/disktest"
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
@@ -291,4 +295,83 @@ func TestHelp(t *testing.T) {
 	if status != 0 || errs != "" || !strings.Contains(out, "-epoch seconds") {
 		t.Errorf("status %d, prints\n%s%s", status, out, errs)
 	}
+}
+
+// A machine of 1 GiB is written in little memory, whatever the format.
+func TestMemoryIsBounded(t *testing.T) {
+	kernel := filepath.Join(t.TempDir(), "kernel")
+	f, err := os.Create(kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(1 << 30); err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range []string{"raw", "raw-efi", "qcow2", "dynamic-vhd", "vmdk", "tar-kernel-initrd"} {
+		t.Run(format, func(t *testing.T) {
+			if used := writeLarge(t, format, kernel); used > 100<<20 {
+				t.Errorf("%d MiB were resident", used>>20)
+			}
+		})
+	}
+}
+
+// BenchmarkWrite tells how much of a machine of 2 GiB each format writes in a
+// second, and how much memory it takes for that; cp stands for comparison.
+func BenchmarkWrite(b *testing.B) {
+	const size = 2 << 30
+	kernel := filepath.Join(b.TempDir(), "kernel")
+	f, err := os.Create(kernel)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := io.CopyN(f, rand.New(rand.NewSource(1)), size); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("cp", func(b *testing.B) {
+		b.SetBytes(size)
+		out := filepath.Join(b.TempDir(), "copy")
+		for b.Loop() {
+			if err := exec.Command("cp", kernel, out).Run(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	for _, format := range []string{"kernel+initrd", "tar-kernel-initrd", "raw", "raw-efi", "gcp", "qcow2", "vhd", "dynamic-vhd", "vmdk", "uki", "tar"} {
+		b.Run(format, func(b *testing.B) {
+			b.SetBytes(size)
+			var used int64
+			for b.Loop() {
+				used = max(used, writeLarge(b, format, kernel))
+			}
+			b.ReportMetric(float64(used)/1e6, "MB-resident")
+		})
+	}
+}
+
+// writeLarge writes a format of a machine with the given kernel, and tells how
+// many bytes of memory were resident at most.
+func writeLarge(t testing.TB, format, kernel string) int64 {
+	t.Helper()
+	dir := t.TempDir()
+	defer os.RemoveAll(dir) // here and not at the end of all
+	spec := filepath.Join(dir, "spec")
+	if err := os.WriteFile(spec, []byte("[]"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	archive := []string{"--compression", "none"}
+	if format == "tar" {
+		archive = []string{"--archive", "tar"}
+	}
+	pack := exec.Command(filepath.Join(bin, "slipway-packer"), append([]string{"entries", "--out", dir, "--spec", spec}, archive...)...)
+	write := exec.Command(filepath.Join(bin, "slipway-exporter"), "write", "--format", format, "--name", "m", "--kernel", kernel,
+		"--loaders", disktest.Loaders(t), "--out", dir, dir)
+	for _, cmd := range []*exec.Cmd{pack, write} {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	return write.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
 }

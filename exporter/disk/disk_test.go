@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-build/slipway/exporter/disk/disktest"
 	"github.com/slipway-build/slipway/exporter/diskmap"
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/sparse"
@@ -37,6 +38,7 @@ func testLoaders() Loaders {
 		GRUBCore:    bytes.Repeat([]byte{0xc0}, 10_000),
 		GRUBCD:      bytes.Repeat([]byte{0xcd}, 3000),
 		SystemdBoot: []byte("MZ systemd-boot"),
+		Stub:        disktest.Program(0x8664, 0x400),
 		Program:     "BOOTX64.EFI",
 	}
 	binary.LittleEndian.PutUint16(l.GRUBCore[coreBlockLength:], 19)
@@ -49,7 +51,12 @@ func contents() Contents {
 
 func testRaw(t testing.TB, c Contents, size int64) string {
 	t.Helper()
-	d, err := New(Hybrid, c, testLoaders(), size, time.Unix(0, 0))
+	return testDisk(t, Hybrid, c, size)
+}
+
+func testDisk(t testing.TB, boot Boot, c Contents, size int64) string {
+	t.Helper()
+	d, err := New(boot, c, testLoaders(), size, time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,14 +178,14 @@ func TestSize(t *testing.T) {
 }
 
 // blocks counts the blocks of EBS in which two disks differ.
-func blocks(t *testing.T, a, b Contents) int {
+func blocks(t *testing.T, boot Boot, a, b Contents) int {
 	t.Helper()
 	const size = 64 * mebibyte
-	one, err := os.ReadFile(testRaw(t, a, size))
+	one, err := os.ReadFile(testDisk(t, boot, a, size))
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, err := os.ReadFile(testRaw(t, b, size))
+	two, err := os.ReadFile(testDisk(t, boot, b, size))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,10 +198,10 @@ func blocks(t *testing.T, a, b Contents) int {
 	return n
 }
 
-// A change moves few blocks: its own, the first and the last of the disk, and
-// up to three with boot sector, tables and directories of the file system.
+// A change moves few blocks: its own, the first and the last of the disk, up to
+// three with boot sector, tables and directories of the file system, and that
+// with the headers of a UKI.
 func TestBlocksAreStable(t *testing.T) {
-	const tables = 5
 	random := rand.New(rand.NewSource(1))
 	part := func(size int) []byte {
 		b := make([]byte, size)
@@ -206,29 +213,31 @@ func TestBlocksAreStable(t *testing.T) {
 	machine := func(cmdline string) Contents {
 		c := Contents{Kernel: sparse.Bytes(kernel), Cmdline: cmdline}
 		for _, s := range segments {
-			c.Initrd = append(c.Initrd, sparse.Bytes(s))
+			c.Initrd = append(c.Initrd, sparse.Bytes(s).Pad(4))
 		}
 		return c
 	}
 	before := machine("quiet")
-	if n := blocks(t, before, machine("quiet")); n != 0 {
-		t.Errorf("nothing changed: %d blocks differ", n)
-	}
-	if n := blocks(t, before, machine("quiet panic=1")); n > tables {
-		t.Errorf("another command line: %d blocks differ", n)
-	}
-	for i := range segments {
-		old := segments[i]
-		segments[i] = part(len(old) + len(old)/20)
-		own := len(segments[i])/fat.SlotAlignment + 1
-		if n := blocks(t, before, machine("quiet")); n < own || n > own+tables {
-			t.Errorf("segment %d, which has %d blocks, grew: %d blocks differ", i, own, n)
+	for boot, tables := range map[Boot]int{Hybrid: 5, UKI: 6} {
+		if n := blocks(t, boot, before, machine("quiet")); n != 0 {
+			t.Errorf("%s: nothing changed: %d blocks differ", boot, n)
 		}
-		segments[i] = part(len(old) - len(old)/20)
-		if n := blocks(t, before, machine("quiet")); n > own+tables {
-			t.Errorf("segment %d, which had %d blocks, shrank: %d blocks differ", i, own, n)
+		if n := blocks(t, boot, before, machine("quiet panic=1")); n > tables {
+			t.Errorf("%s: another command line: %d blocks differ", boot, n)
 		}
-		segments[i] = old
+		for i := range segments {
+			old := segments[i]
+			segments[i] = part(len(old) + len(old)/20)
+			own := len(segments[i])/fat.SlotAlignment + 1
+			if n := blocks(t, boot, before, machine("quiet")); n < own || n > own+tables {
+				t.Errorf("%s: segment %d, which has %d blocks, grew: %d blocks differ", boot, i, own, n)
+			}
+			segments[i] = part(len(old) - len(old)/20)
+			if n := blocks(t, boot, before, machine("quiet")); n > own+tables {
+				t.Errorf("%s: segment %d, which had %d blocks, shrank: %d blocks differ", boot, i, own, n)
+			}
+			segments[i] = old
+		}
 	}
 }
 
@@ -269,6 +278,30 @@ func TestMap(t *testing.T) {
 		t.Errorf("bytes by type: %v", sizes)
 	}
 	checkDisk(t, raw.Name())
+}
+
+// Under BIOS, an initrd must fit between the kernel and the limit that the kernel
+// gives in its header; under UEFI it need not.
+func TestInitrdLimitOfBIOS(t *testing.T) {
+	kernel := make([]byte, 0x1000)
+	copy(kernel[0x202:], "HdrS\x0f\x02")
+	binary.LittleEndian.PutUint32(kernel[0x22c:], 0x7fffffff)
+	binary.LittleEndian.PutUint64(kernel[0x258:], 16*mebibyte)
+	binary.LittleEndian.PutUint32(kernel[0x260:], 48*mebibyte)
+	const most = 0x7fffffff - 64<<10 - 64*mebibyte
+	for _, size := range []int64{most, most + 1} {
+		c := Contents{Kernel: sparse.Bytes(kernel), Initrd: []sparse.Image{{Size: size}}}
+		for _, boot := range []Boot{Hybrid, BIOS, UEFI} {
+			want := ""
+			if size > most && boot != UEFI {
+				want = "the initrd has 2080309248 bytes, but under BIOS the kernel takes one of up to 2080309247 bytes: use a format for UEFI"
+			}
+			_, err := New(boot, c, testLoaders(), 0, time.Unix(0, 0))
+			if want == "" && err != nil || want != "" && (err == nil || err.Error() != want) {
+				t.Errorf("%s, %d bytes: error %v, want %s", boot, size, err, want)
+			}
+		}
+	}
 }
 
 // Every id on the disk follows the content.
