@@ -163,6 +163,9 @@ func testRootFilesystem(t *testing.T, g *guest) {
 			t.Errorf("%s: touch in /: exit %d, %q", name, result.Exit, result.Stderr)
 		}
 	}
+	if found := g.output(t, inMachine("find / -xdev -type f -perm /6000")); found != "" {
+		t.Errorf("files with setuid or setgid:\n%s", found)
+	}
 	// A filesystem without a device has major number 0, proc_pid_mountinfo(5).
 	info := g.output(t, "cat /proc/1/mountinfo")
 	if !strings.Contains(info, " / / ") {
