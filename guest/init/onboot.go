@@ -106,10 +106,8 @@ func (m *machine) waitFor(ctx context.Context, name string, b *bundle.Bundle, p 
 			m.out.say("%s: still running after %.0f s", name, time.Since(begin).Seconds())
 		case <-ctx.Done():
 			pid, signal := p.pid, syscall.SIGTERM
-			if b.Attaches() {
-				// p is the container itself
-			} else if pid = readPID(b); pid == 0 {
-				pid = p.pid
+			if container := readPID(b); container != 0 { // else p is the container itself, or there is none yet
+				pid = container
 			}
 			if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil && isDeaf(status, signal) {
 				signal = syscall.SIGKILL
