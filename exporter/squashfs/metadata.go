@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"sync"
 
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
@@ -21,7 +22,7 @@ const (
 type codec struct {
 	id    uint16
 	zstd  *zstd.Encoder
-	level int // of gzip; 0 for none
+	zlibs *sync.Pool // of *zlib.Writer; nil for no compression
 }
 
 func newCodec(o Options) (*codec, error) {
@@ -35,7 +36,13 @@ func newCodec(o Options) (*codec, error) {
 			zstd.WithEncoderCRC(false))
 		return &codec{id: zstdID, zstd: e}, err
 	case "gzip":
-		return &codec{id: gzipID, level: o.Level}, nil
+		if _, err := zlib.NewWriterLevel(nil, o.Level); err != nil {
+			return nil, err
+		}
+		return &codec{id: gzipID, zlibs: &sync.Pool{New: func() any {
+			z, _ := zlib.NewWriterLevel(nil, o.Level) // the level is right
+			return z
+		}}}, nil
 	case "none":
 		return &codec{id: gzipID}, nil // some algorithm must be named
 	}
@@ -48,14 +55,13 @@ func (c *codec) compress(block []byte) []byte {
 	switch {
 	case c.zstd != nil:
 		out = c.zstd.EncodeAll(block, nil)
-	case c.level > 0:
+	case c.zlibs != nil:
 		var b bytes.Buffer
-		z, err := zlib.NewWriterLevel(&b, c.level)
-		if err != nil {
-			return nil // levels are checked where they are read
-		}
+		z := c.zlibs.Get().(*zlib.Writer)
+		z.Reset(&b)
 		z.Write(block) // into memory
 		z.Close()
+		c.zlibs.Put(z)
 		out = b.Bytes()
 	default:
 		return nil
