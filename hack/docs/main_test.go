@@ -17,7 +17,7 @@ import (
 const docs = "../../docs"
 
 // pages are those that this package is about.
-var pages = []string{"machine.md", "lint.md", "compatibility.md"}
+var pages = []string{"formats.md", "machine.md", "lint.md", "compatibility.md"}
 
 // TestGenerated checks that what docs/ lists is what the code has.
 func TestGenerated(t *testing.T) {
