@@ -19,14 +19,15 @@ COPY guest/kmod guest/kmod
 COPY guest/startup guest/startup
 COPY llb llb
 COPY machine machine
+COPY sbom sbom
 # Without any stamp: the bytes of the packer are part of every segment's key.
 ENV CGO_ENABLED=0
 RUN --mount=type=cache,target=/root/.cache/go-build --mount=type=cache,target=/go/pkg/mod \
-    go build -trimpath -buildvcs=false -ldflags='-s -w -buildid=' -o /out/ ./cmd/slipway-frontend ./cmd/slipway-packer ./cmd/slipway-exporter
+    go build -trimpath -buildvcs=false -ldflags='-s -w -buildid=' -o /out/ ./cmd/slipway-frontend ./cmd/slipway-packer ./cmd/slipway-exporter ./cmd/slipway-sbom
 
 FROM scratch
 LABEL moby.buildkit.frontend.network.none="true"
 LABEL moby.buildkit.frontend.caps="moby.buildkit.frontend.inputs,moby.buildkit.frontend.subrequests,moby.buildkit.frontend.contexts"
 COPY --from=loaders /loaders /loaders
-COPY --from=build /out/slipway-frontend /out/slipway-packer /out/slipway-exporter /
+COPY --from=build /out/slipway-frontend /out/slipway-packer /out/slipway-exporter /out/slipway-sbom /
 ENTRYPOINT ["/slipway-frontend"]

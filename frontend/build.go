@@ -21,7 +21,6 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/slipway-build/slipway/exporter"
 	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/machine"
 )
@@ -42,6 +41,9 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 	bc, err := dockerui.NewClient(c)
 	if err != nil {
 		return nil, err
+	}
+	if len(bc.TargetPlatforms) == 0 {
+		bc.TargetPlatforms = bc.BuildPlatforms[:1] // not those of this process
 	}
 	b := &builder{client: c, ui: bc}
 	if b.sources, err = readSources(ctx, c, bc); err != nil {
@@ -77,6 +79,10 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.sboms.Range(func(platform, ref any) bool {
+		rb.AddAttestation(platform.(string), attestation(ref.(client.Reference)))
+		return true
+	})
 	return rb.Finalize()
 }
 
@@ -86,6 +92,7 @@ type builder struct {
 	sources []*dockerui.Source // the machine YAML, then its overlays
 	lint    *lint
 	lock    func() (*lock, error) // nil if there is none
+	sboms   sync.Map              // references of SBOMs by platform
 }
 
 // yaml is the file that the user named.
@@ -122,11 +129,18 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 	if err != nil {
 		return nil, err
 	}
-	epoch := exporter.Epoch
-	if opt.epoch != nil {
-		epoch = *opt.epoch
+	if b.ui.SBOM != nil {
+		st, err := b.sbom(ctx, plan, images, in, opt, platform)
+		if err != nil {
+			return nil, err
+		}
+		described, err := b.solve(ctx, st, b.ui.CacheImports...)
+		if err != nil {
+			return nil, err
+		}
+		b.sboms.Store(platforms.FormatAll(platform), described)
 	}
-	created := time.Unix(epoch, 0).UTC()
+	created := time.Unix(opt.time(), 0).UTC()
 	config := imageConfig(platform, created)
 	if opt.formats[0].Image {
 		if err := setEntrypoint(ctx, config, ref); err != nil {
@@ -195,6 +209,14 @@ func (b *builder) graph(ctx context.Context, plan *machine.Plan, images images, 
 		IgnoreCache: b.ui.IsNoCache,
 		Merge:       caps.Supports(pb.CapMergeOp) == nil,
 		Label:       label,
+	}
+	for i, f := range located.Files {
+		if f.SBOM {
+			if contexts[sbomContext], err = b.sbom(ctx, plan, images, in, opt, platform); err != nil {
+				return in, choices, err
+			}
+			located.Files[i].Source = path.Join(sbomContext, graph.SBOMName)
+		}
 	}
 	choices = graph.Options{
 		Formats:      opt.formats,

@@ -33,6 +33,7 @@ type image struct {
 	store  *store        // of its blobs; nil if out of reach
 	digest digest.Digest // of the manifest or index that the reference names
 	config dockerspec.DockerOCIImage
+	named  reference.Named // in its registry; nil if it is of none
 }
 
 // images holds what the machine's references stand for, by canonical name.
@@ -179,6 +180,7 @@ func (b *builder) registryImage(ctx context.Context, ref machine.ImageRef, named
 	pinned := reference.TrimNamed(named).String() + "@" + out.digest.String()
 	out.state = llb.Image(pinned, llb.Platform(p), llb.WithCustomName("["+ref.Section+"] "+title.String()))
 	out.store = registryStore(reference.TrimNamed(named))
+	out.named = named
 	return out, nil
 }
 

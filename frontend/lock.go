@@ -46,8 +46,8 @@ func LockName(filename string) string {
 	return strings.TrimSuffix(filename, path.Ext(filename)) + ".lock.yml"
 }
 
-// lockKey is what a lock calls an image.
-func lockKey(canonical string) string {
+// familiar is an image's name as people write it.
+func familiar(canonical string) string {
 	named, err := reference.ParseNormalizedNamed(canonical)
 	if err != nil {
 		return canonical
@@ -128,7 +128,7 @@ func (b *builder) pin(ref machine.ImageRef) (reference.Named, error) {
 	if l == nil || err != nil {
 		return named, err
 	}
-	key := lockKey(ref.Name)
+	key := familiar(ref.Name)
 	d, ok := l.images[key]
 	if !ok {
 		return nil, fmt.Errorf("not in %s: slipway lock --update %s %s adds it", l.name, key, b.yaml().Filename)
@@ -150,7 +150,7 @@ func (b *builder) checkLock(m *machine.Machine) error {
 	}
 	used := map[string]bool{}
 	for _, ref := range b.references(m) {
-		used[lockKey(ref.Name)] = true
+		used[familiar(ref.Name)] = true
 	}
 	var unused []error
 	for _, key := range slices.Sorted(maps.Keys(l.images)) {
@@ -188,7 +188,7 @@ func (b *builder) checkFrontend(ctx context.Context, self *llb.State) error {
 		_, is, ok := strings.Cut(op.GetSource().GetIdentifier(), "@")
 		if ok && is != want.Digest().String() {
 			return b.mistakes(ref, fmt.Errorf("is now %s, but %s has %s: slipway lock --update %s %s renews it; to stay with the lock, write %s@%s there and in the YAML",
-				is, LockName(b.yaml().Filename), want.Digest(), lockKey(ref.Name), b.yaml().Filename, ref.Text, want.Digest()))
+				is, LockName(b.yaml().Filename), want.Digest(), familiar(ref.Name), b.yaml().Filename, ref.Text, want.Digest()))
 		}
 	}
 	return nil
@@ -231,7 +231,7 @@ func (b *builder) writeLock(ctx context.Context) (*client.Result, error) {
 	var all sync.WaitGroup
 	var diags machine.Diagnostics
 	for _, ref := range refs {
-		key := lockKey(ref.Name)
+		key := familiar(ref.Name)
 		if was, ok := before.images[key]; ok && !renewed[key] {
 			after.images[key] = was
 			continue
@@ -268,7 +268,7 @@ func chosenImages(names string, refs []machine.ImageRef) (map[string]bool, error
 	chosen := map[string]bool{}
 	var known []string
 	for _, ref := range refs {
-		known = append(known, lockKey(ref.Name))
+		known = append(known, familiar(ref.Name))
 	}
 	for _, name := range strings.FieldsFunc(names, func(r rune) bool { return r == ',' }) {
 		found := false

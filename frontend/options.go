@@ -46,6 +46,14 @@ type options struct {
 	warnings    []string
 }
 
+// time is that of the output, in seconds since 1970.
+func (o options) time() int64 {
+	if o.epoch != nil {
+		return *o.epoch
+	}
+	return exporter.Epoch
+}
+
 // parseOptions reads what the user chose by --target and --build-arg.
 func parseOptions(target string, args map[string]string, filename string) (options, error) {
 	o := options{

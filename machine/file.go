@@ -17,7 +17,7 @@ type file struct {
 	Contents  value[string]   `yaml:"contents" also:"content" doc:"Contents of the file. May be empty." example:"box"`
 	Source    value[string]   `yaml:"source" doc:"File with the contents, relative to the build context." example:"hostname.txt"`
 	Secret    value[string]   `yaml:"secret" doc:"Id of a build secret with the contents. Not known to LinuxKit." example:"ssh_host_key"`
-	Metadata  value[string]   `yaml:"metadata" enum:"json yaml" doc:"Makes the contents the description of the whole machine, in this format." example:"json"`
+	Metadata  value[string]   `yaml:"metadata" enum:"json yaml sbom" doc:"Makes the contents the description of the whole machine, in this format. sbom: the SPDX document of its software, not known to LinuxKit." example:"json"`
 	Optional  value[bool]     `yaml:"optional" default:"false" doc:"Whether a source that does not exist is left out instead of being a mistake."`
 	Mode      value[mode]     `yaml:"mode" default:"0600, of a directory 0700" doc:"Permissions, in octal digits." example:"\"0644\""`
 	UID       value[id]       `yaml:"uid" also:"user" default:"0" doc:"Owner: a number, or the name of a container." example:"1000"`
@@ -189,6 +189,8 @@ func (m *Machine) entry(f value[file]) Entry {
 			e.Source, e.Optional, e.Range = f.V.Source.V, f.V.Optional.V, f.V.Source.At
 		case f.V.Secret.V != "":
 			e.Secret, e.Range = f.V.Secret.V, f.V.Secret.At
+		case f.V.Metadata.V == "sbom":
+			e.SBOM, e.Range = true, f.V.Metadata.At
 		case f.V.Metadata.V != "":
 			e.Contents = m.metadata(f.V.Metadata.V)
 		default:

@@ -79,6 +79,7 @@ type Entry struct {
 	Link     string `json:"link,omitempty"`     // target of a symbolic link
 
 	Secret   string `json:"-"` // id of a build secret with the contents
+	SBOM     bool   `json:"-"` // the contents are the machine's SBOM
 	Optional bool   `json:"-"` // left out if the source does not exist
 	Range    Range  `json:"-"` // of the source or secret, else of the entry; none for what no single entry asks for
 }

@@ -2,6 +2,7 @@ package test
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -16,24 +17,34 @@ import (
 
 var registry = "localhost:" + cmp.Or(os.Getenv("STACK_PORT"), "5000")
 
+// push builds a folder's Dockerfile, publishes the image and returns its digest.
+func push(t *testing.T, dir, ref string) string {
+	t.Helper()
+	meta := filepath.Join(t.TempDir(), "meta.json")
+	if _, stderr, err := buildx(t, dir, "-o", "type=registry", "-t", ref, "--provenance=false", "--metadata-file", meta, "."); err != nil {
+		t.Fatal(stderr)
+	}
+	data, err := os.ReadFile(meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var result map[string]any
+	if err := json.Unmarshal(data, &result); err != nil {
+		t.Fatal(err)
+	}
+	digest, ok := result["containerimage.digest"].(string)
+	if !ok {
+		t.Fatalf("no digest in %s", data)
+	}
+	return digest
+}
+
 // publish pushes a small image that holds a text, and returns its digest.
 func publish(t *testing.T, ref, text string) string {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"Dockerfile": "FROM scratch\nCOPY text /\nCMD [\"/text\"]\n", "text": text})
-	if _, stderr, err := buildx(t, dir, "-o", "type=registry", "-t", ref, "--metadata-file=meta.json", "."); err != nil {
-		t.Fatal(stderr)
-	}
-	data, err := os.ReadFile(filepath.Join(dir, "meta.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, digest, ok := strings.Cut(string(data), `"containerimage.digest": "`)
-	if !ok {
-		t.Fatalf("no digest in %s", data)
-	}
-	digest, _, _ = strings.Cut(digest, `"`)
-	return digest
+	return push(t, dir, ref)
 }
 
 // A machine that is locked stays what it is when tags move, and says so when it cannot.

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -177,6 +178,28 @@ func (t *texts) Set(text string) error {
 	return nil
 }
 
+// attestation is a flag with or without attributes.
+type attestation struct {
+	to   map[string]string
+	kind string
+}
+
+func (a attestation) String() string   { return "" }
+func (a attestation) IsBoolFlag() bool { return true }
+func (a attestation) Set(text string) error {
+	switch on, err := strconv.ParseBool(text); {
+	case err == nil && on:
+		a.to[a.kind] = ""
+	case err == nil:
+		delete(a.to, a.kind)
+	case !strings.Contains(text, "="):
+		return errors.New("write it as true, false or KEY=VALUE")
+	default:
+		a.to[a.kind] = text
+	}
+	return nil
+}
+
 func build(ctx context.Context, args []string) error {
 	f := newFlags("build", "build [flags] YAML [CONTEXT]")
 	f.StringVar(&f.Target, "format", "", "`name` of the output format (default: kernel+initrd)")
@@ -188,6 +211,8 @@ func build(ctx context.Context, args []string) error {
 	f.Var((*texts)(&f.CacheTo), "cache-to", "`type=TYPE,KEY=VALUE`: a cache to fill")
 	f.BoolVar(&f.NoCache, "no-cache", false, "make everything anew")
 	f.Var((*list)(&f.NoCacheFilter), "no-cache-filter", "`components` to make anew, separated by commas")
+	f.Var(attestation{f.Attests, "sbom"}, "sbom", "describe the machine's software: true, or `generator=IMAGE`")
+	f.Var(attestation{f.Attests, "provenance"}, "provenance", "tell where everything comes from: true, or `mode=max`")
 	if err := f.parse(args); err != nil {
 		return err
 	}
