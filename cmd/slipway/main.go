@@ -205,6 +205,7 @@ func build(ctx context.Context, args []string) error {
 	f.StringVar(&f.Target, "format", "", "`name` of the output format (default: kernel+initrd)")
 	size := f.String("size", "", "`size` of a disk, such as 100M (default: the smallest that fits)")
 	f.Var((*texts)(&f.Outputs), "o", "`where` the files go: a folder, - or type=TYPE,KEY=VALUE (default: the current folder)")
+	f.Var((*texts)(&f.Outputs), "output", "same as -o")
 	f.Var((*texts)(&f.Secrets), "secret", "`id=ID,src=FILE` or id=ID,env=NAME: a secret for the machine")
 	f.Var((*texts)(&f.SSH), "ssh", "`ID[=SOCKET|KEY]`: an ssh agent for package folders")
 	f.Var((*texts)(&f.CacheFrom), "cache-from", "`type=TYPE,KEY=VALUE`: a cache to take from")
