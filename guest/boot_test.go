@@ -18,6 +18,7 @@ import (
 
 // TestBoot builds the machine of testdata/machine.yml, which reports on itself to its console and powers itself off.
 func TestBoot(t *testing.T) {
+	t.Parallel()
 	m := boot(t, build(t, "machine.yml"), "")
 	m.wait(t)
 	m.says(t,
@@ -56,6 +57,7 @@ func TestBoot(t *testing.T) {
 
 // TestPolicy boots a machine in which everything goes wrong that an annotation is for, and more.
 func TestPolicy(t *testing.T) {
+	t.Parallel()
 	m := boot(t, build(t, "policy.yml"), "")
 	m.wait(t)
 	m.says(t,
@@ -83,6 +85,7 @@ func TestPolicy(t *testing.T) {
 
 // TestWithoutContainerd boots a machine that has only runc, with cgroups of version 1, and stops it from outside.
 func TestWithoutContainerd(t *testing.T) {
+	t.Parallel()
 	dir := build(t, "runc.yml")
 	t.Run("keys", func(t *testing.T) {
 		m := boot(t, dir, "linuxkit.unified_cgroup_hierarchy=0")
@@ -114,6 +117,7 @@ func TestWithoutContainerd(t *testing.T) {
 
 // TestLinuxKitPackages boots a machine of packages that know nothing of Slipway.
 func TestLinuxKitPackages(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("boots a machine")
 	}
@@ -152,6 +156,7 @@ func TestLinuxKitPackages(t *testing.T) {
 
 // TestOffline boots the machine of examples/aws.yml where something of what it asks for is not to be had: it must come up all the same.
 func TestOffline(t *testing.T) {
+	t.Parallel()
 	dir := build(t, "../../examples/aws.yml")
 	for name, c := range map[string]struct {
 		config vm.Config
