@@ -308,7 +308,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if err := f.Truncate(1 << 30); err != nil {
 		t.Fatal(err)
 	}
-	for _, format := range []string{"raw", "raw-efi", "qcow2", "dynamic-vhd", "vmdk", "tar-kernel-initrd"} {
+	for _, format := range []string{"raw", "raw-efi", "qcow2", "dynamic-vhd", "vmdk", "tar-kernel-initrd", "iso", "kernel+squashfs", "kernel+erofs", "kernel+iso"} {
 		t.Run(format, func(t *testing.T) {
 			if used := writeLarge(t, format, kernel); used > 100<<20 {
 				t.Errorf("%d MiB were resident", used>>20)
@@ -339,7 +339,7 @@ func BenchmarkWrite(b *testing.B) {
 			}
 		}
 	})
-	for _, format := range []string{"kernel+initrd", "tar-kernel-initrd", "raw", "raw-efi", "gcp", "qcow2", "vhd", "dynamic-vhd", "vmdk", "uki", "tar"} {
+	for _, format := range []string{"kernel+initrd", "tar-kernel-initrd", "raw", "raw-efi", "gcp", "qcow2", "vhd", "dynamic-vhd", "vmdk", "uki", "iso", "tar", "kernel+squashfs", "kernel+erofs", "kernel+iso"} {
 		b.Run(format, func(b *testing.B) {
 			b.SetBytes(size)
 			var used int64
@@ -362,7 +362,16 @@ func writeLarge(t testing.TB, format, kernel string) int64 {
 		t.Fatal(err)
 	}
 	archive := []string{"--compression", "none"}
-	if format == "tar" {
+	switch format {
+	case "kernel+squashfs", "kernel+erofs", "kernel+iso":
+		// What is large is in the root filesystem.
+		entry := fmt.Sprintf(`[{"path": "large", "type": "file", "mode": 420, "source": %q}]`, filepath.Base(kernel))
+		if err := os.WriteFile(spec, []byte(entry), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		archive = []string{"--archive", "tar", "--source", filepath.Dir(kernel)}
+		kernel = spec
+	case "tar":
 		archive = []string{"--archive", "tar"}
 	}
 	pack := exec.Command(filepath.Join(bin, "slipway-packer"), append([]string{"entries", "--out", dir, "--spec", spec}, archive...)...)
