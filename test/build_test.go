@@ -175,6 +175,49 @@ services:
 	}
 }
 
+// Several formats of one build are the same as each of its own, and share all
+// steps but the last.
+func TestSeveralFormats(t *testing.T) {
+	vm.RequireStack(t)
+	dir := machineYAML(t, "kernel:\n  image: slipwaybuild/kernel:v1\ninit:\n  - slipwaybuild/init:v1\n")
+	build := func(target, out string) []string {
+		_, stderr, err := buildx(t, dir, "--progress=rawjson", "-f", "machine.yml", "--build-arg=MAP=true", "--target="+target, "-o", out, ".")
+		if err != nil {
+			t.Fatal(stderr)
+		}
+		return executed(t, stderr)
+	}
+	build("raw,qcow2,tar", "all")
+	files, err := filepath.Glob(filepath.Join(dir, "all", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, filepath.Base(f))
+	}
+	if want := []string{"machine.qcow2", "machine.raw", "machine.raw.map", "machine.tar"}; !slices.Equal(names, want) {
+		t.Errorf("files %q, want %q", names, want)
+	}
+	for _, target := range []string{"raw", "qcow2", "tar"} {
+		if ran := build(target, "one"); len(ran) > 0 {
+			t.Errorf("%s after all ran %q", target, ran)
+		}
+	}
+	for _, name := range names {
+		one, err := os.ReadFile(filepath.Join(dir, "one", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all, err := os.ReadFile(filepath.Join(dir, "all", name)); err != nil || !bytes.Equal(one, all) {
+			t.Errorf("%s differs: %v", name, err)
+		}
+	}
+	if out, err := exec.Command("qemu-img", "compare", filepath.Join(dir, "all/machine.raw"), filepath.Join(dir, "all/machine.qcow2")).CombinedOutput(); err != nil {
+		t.Errorf("qemu-img compare: %v\n%s", err, out)
+	}
+}
+
 // executed lists the exporter's vertices that did work, sorted, from the
 // statuses that BuildKit sent.
 func executed(t *testing.T, rawjson string) []string {

@@ -68,14 +68,16 @@ func testDisk(t testing.TB, boot Boot, c Contents, size int64) string {
 // The programs of others find the disk sound and read its files.
 func TestDiskIsSound(t *testing.T) {
 	for _, size := range []int64{0, 100 * mebibyte, 100*mebibyte + 512, 300 * mebibyte} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			checkDisk(t, testRaw(t, contents(), size))
-		})
+		for _, boot := range []Boot{Hybrid, BIOS, UEFI, UKI} {
+			t.Run(fmt.Sprint(boot, size), func(t *testing.T) {
+				checkDisk(t, boot, testDisk(t, boot, contents(), size))
+			})
+		}
 	}
 }
 
 // checkDisk asks others about a disk of contents().
-func checkDisk(t *testing.T, raw string) {
+func checkDisk(t *testing.T, boot Boot, raw string) {
 	t.Helper()
 	tool(t, "sgdisk", "gdisk")
 	tool(t, "fsck.fat", "dosfstools")
@@ -84,18 +86,26 @@ func checkDisk(t *testing.T, raw string) {
 	if err != nil || !strings.Contains(string(out), "No problems found") || strings.Contains(string(out), "Caution") {
 		t.Errorf("sgdisk -v: %v\n%s", err, out)
 	}
-	if out, err := exec.Command("fsck.fat", "-n", espOf(t, raw)).CombinedOutput(); err != nil {
+	start := mebibyte
+	if boot == Hybrid || boot == BIOS {
+		start = 2 * mebibyte
+	}
+	if out, err := exec.Command("fsck.fat", "-n", espOf(t, raw, int64(start))).CombinedOutput(); err != nil {
 		t.Errorf("fsck.fat: %v\n%s", err, out)
 	}
-	for name, want := range map[string]string{
-		"kernel":                      "the kernel",
-		"initrd.img":                  strings.Repeat("initrd ", 1000),
-		"EFI/BOOT/BOOTX64.EFI":        "MZ systemd-boot",
-		"loader/loader.conf":          "timeout 0\ndefault slipway.conf\n",
-		"loader/entries/slipway.conf": "title Slipway\nlinux /kernel\ninitrd /initrd.img\noptions \"console=ttyS0 a=\"b c\"\"\n",
-		"grub/grub.cfg":               "linux /kernel 'console=ttyS0' 'a=b c'\ninitrd /initrd.img\nboot\n",
-	} {
-		got, err := exec.Command("mtype", "-i", raw+"@@2M", "::"+name).Output()
+	files := map[string]string{}
+	if boot != UKI {
+		files["kernel"], files["initrd.img"] = "the kernel", strings.Repeat("initrd ", 1000)
+	}
+	if boot == Hybrid || boot == UEFI {
+		files["EFI/BOOT/BOOTX64.EFI"], files["loader/loader.conf"] = "MZ systemd-boot", "timeout 0\ndefault slipway.conf\n"
+		files["loader/entries/slipway.conf"] = "title Slipway\nlinux /kernel\ninitrd /initrd.img\noptions \"console=ttyS0 a=\"b c\"\"\n"
+	}
+	if boot == Hybrid || boot == BIOS {
+		files["grub/grub.cfg"] = "linux /kernel 'console=ttyS0' 'a=b c'\ninitrd /initrd.img\nboot\n"
+	}
+	for name, want := range files {
+		got, err := exec.Command("mtype", "-i", fmt.Sprintf("%s@@%d", raw, start), "::"+name).Output()
 		if err != nil || string(got) != want {
 			t.Errorf("%s: %v, holds\n%s\nwant\n%s", name, err, got, want)
 		}
@@ -103,7 +113,7 @@ func checkDisk(t *testing.T, raw string) {
 }
 
 // espOf copies the EFI system partition out of a disk.
-func espOf(t *testing.T, raw string) string {
+func espOf(t *testing.T, raw string, start int64) string {
 	t.Helper()
 	in, err := os.Open(raw)
 	if err != nil {
@@ -115,7 +125,7 @@ func espOf(t *testing.T, raw string) string {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	if _, err := in.Seek(2*mebibyte, io.SeekStart); err != nil {
+	if _, err := in.Seek(start, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.Copy(out, in); err != nil {
@@ -277,7 +287,7 @@ func TestMap(t *testing.T) {
 	if sizes[diskmap.Data] > 80_000 || sizes[diskmap.Zero] > 550_000 {
 		t.Errorf("bytes by type: %v", sizes)
 	}
-	checkDisk(t, raw.Name())
+	checkDisk(t, Hybrid, raw.Name())
 }
 
 // Under BIOS, an initrd must fit between the kernel and the limit that the kernel
