@@ -70,7 +70,7 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 	}
 	tools, err := b.tools(ctx)
 	if err != nil {
-		return nil, err
+		return nil, b.locate(err)
 	}
 	rb, err := bc.Build(ctx, func(ctx context.Context, platform *ocispecs.Platform, i int) (*dockerui.BuildResult, error) {
 		res, err := b.machine(ctx, m, opt, tools, b.target(platform), i == 0)

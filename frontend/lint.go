@@ -90,6 +90,9 @@ func (b *builder) locate(err error) error {
 	}
 	out := errors.New(ds.Error())
 	for _, d := range ds {
+		if d.Range.Start == 0 {
+			continue // about what no line names
+		}
 		src := b.sources[d.Range.Source]
 		out = errdefs.WithSource(out, &errdefs.Source{
 			Info: &pb.SourceInfo{

@@ -157,6 +157,13 @@ func TestCommandErrors(t *testing.T) {
 			want: []string{">>>   - slipwaybuild/nonsuch:v1", "not found"},
 		},
 		{
+			name: "a frontend that does not exist",
+			yaml: "init: []\n",
+			args: []string{"--build-context=slipwaybuild/slipway:1=docker-image://slipwaybuild/nonsuch:1"},
+			exit: 1,
+			want: []string{">>> # syntax=slipwaybuild/slipway:1", "slipwaybuild/nonsuch:1: not found"},
+		},
+		{
 			name: "a format that does not exist",
 			yaml: "init:\n  - slipwaybuild/init:v1\n",
 			args: []string{"--format=rawr"},
