@@ -33,6 +33,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/smithy-go/logging"
 	"go.yaml.in/yaml/v4"
 
 	"github.com/slipway-build/slipway/publisher/ami"
@@ -115,7 +116,8 @@ func (f *flags) parse(args []string) ([]string, error) {
 }
 
 func (f *flags) config(ctx context.Context) (aws.Config, error) {
-	var options []func(*config.LoadOptions) error
+	// What the SDK warns of ends in an error or does not matter.
+	options := []func(*config.LoadOptions) error{config.WithLogger(logging.Nop{})}
 	if f.endpoint != "" {
 		options = append(options, config.WithBaseEndpoint(f.endpoint))
 	}

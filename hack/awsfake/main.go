@@ -44,6 +44,12 @@ func main() {
 	flag.DurationVar(&knobs.Grace, "grace", 0, "time that a new snapshot does not exist yet")
 	flag.Float64Var(&knobs.PutRate, "rate", 0, "blocks per second that a snapshot takes; 0 is no limit, AWS has 1000")
 	flag.BoolVar(&knobs.EncryptByDefault, "encrypt", false, "encrypt all snapshots")
+	flag.IntVar(&knobs.PendingSnapshots, "pending", 0, "quota of pending snapshots; 0 is AWS's 100")
+	flag.IntVar(&knobs.Images, "images", 0, "quota of images; 0 is AWS's 50000")
+	flag.Func("deny", "`operations` that the account may not call, such as ec2:RegisterImage,ebs:*", func(s string) error {
+		knobs.Denied = strings.Split(s, ",")
+		return nil
+	})
 	seed := flag.Uint64("seed", 0, "let requests fail, by a schedule with this seed; 0 is never")
 	probability := flag.Float64("faults", 0.05, "how likely a request fails, with -seed")
 	save := flag.String("save", "", "do not serve: get this snapshot's volume from the fake at -listen")

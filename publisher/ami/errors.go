@@ -84,7 +84,7 @@ func errorCode(err error) string {
 func Advice(err error) string {
 	switch ClassOf(err) {
 	case Credentials:
-		return "check with: aws sts get-caller-identity"
+		return "check with: aws sts get-caller-identity; if that works, the account has not enabled the region"
 	case Permission:
 		return "docs/aws.md has the policy that each method needs"
 	case Quota:

@@ -375,7 +375,7 @@ func (r *region) undo(ctx context.Context) error {
 	}
 	if j.Object != "" {
 		if err := r.deleteObject(ctx, j.Object); err != nil {
-			return fmt.Errorf("delete s3://%s/%s: %w", r.Bucket, j.Object, err)
+			return describe("delete s3://"+r.Bucket+"/"+j.Object, err)
 		}
 	}
 	return j.restart()

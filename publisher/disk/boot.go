@@ -174,10 +174,17 @@ func (d *Disk) bootGPT(header []byte, code bool) (Boot, error) {
 		partitions = append(partitions, p)
 	}
 	boot, err := d.boot(partitions, code)
-	if whole := (d.Size + 1<<30 - 1) >> 30 << 30; err == nil && whole != d.Size {
+	if err != nil {
+		return boot, err
+	}
+	gibibytes := func(bytes int64) int64 { return (bytes + 1<<30 - 1) >> 30 }
+	if used := int64(backup+1) * sector; gibibytes(used) < gibibytes(d.Size) {
+		boot.Warnings = append(boot.Warnings, fmt.Sprintf("it has %d bytes, but its partition table ends at %d: a volume of %d GiB would be enough instead of %d; cut it there with truncate",
+			d.Size, used, gibibytes(used), gibibytes(d.Size)))
+	} else if whole := gibibytes(d.Size) << 30; whole != d.Size {
 		boot.Warnings = append(boot.Warnings, fmt.Sprintf("the volume will have %d GiB, so the backup of the partition table is not at its end; it boots, and --build-arg SIZE=%dG puts it there", whole>>30, whole>>30))
 	}
-	return boot, err
+	return boot, nil
 }
 
 func (d *Disk) boot(partitions []partition, code bool) (Boot, error) {

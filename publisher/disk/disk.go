@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"slices"
@@ -153,7 +154,13 @@ type extent struct{ first, end int64 }
 
 // scan reads the disk, and the map of it, if there is one.
 func (d *Disk) scan(ctx context.Context, mapPath string) error {
-	var err error
+	info, err := d.file.Stat()
+	if err != nil {
+		return err
+	}
+	if kind := info.Mode().Type(); kind != 0 && kind != fs.ModeDevice {
+		return errors.New("it is neither a file nor a block device; give - for a disk from standard input")
+	}
 	if d.Size, err = d.file.Seek(0, io.SeekEnd); err != nil {
 		return err
 	}
