@@ -9,7 +9,7 @@ variable "REGISTRY" {
 
 variable "PACKAGES" {
   default = [
-    "kernel", "init", "runc", "containerd", "ca-certificates",
+    "kernel", "modules", "init", "runc", "containerd", "ctr", "ca-certificates",
     "sysctl", "dhcpcd", "metadata", "rngd", "sshd",
   ]
 }
