@@ -8,10 +8,6 @@ import (
 	"strings"
 )
 
-// awsEndpoint is the EC2 instance metadata service (IMDS); only its version 2 is used, which wants a token with every request.
-// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
-const awsEndpoint = "http://169.254.169.254"
-
 // awsTokenTTL is how long a token is asked for, in seconds: longer than this program runs.
 const awsTokenTTL = "300"
 
@@ -26,25 +22,32 @@ var awsValues = []struct{ file, path string }{
 	{"availability_zone", "placement/availability-zone"},
 }
 
-func fetchAWS(ctx context.Context, c *client) (*instance, error) {
-	return (&imds{client: c, endpoint: awsEndpoint}).fetch(ctx)
+// fetchAWS asks the EC2 instance metadata service (IMDS) by its version 2, which wants a token with every request.
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
+func fetchAWS(ctx context.Context, c *client, endpoint string) (*instance, error) {
+	return (&imds{client: c, endpoint: endpoint}).fetch(ctx)
+}
+
+// fetchAWSv1 asks by version 1, for services that imitate only that one.
+func fetchAWSv1(ctx context.Context, c *client, endpoint string) (*instance, error) {
+	return (&imds{client: c, endpoint: endpoint, v1: true}).fetch(ctx)
 }
 
 type imds struct {
 	client   *client
 	endpoint string
 	token    string
+	v1       bool // without token
 }
 
 func (s *imds) fetch(ctx context.Context) (*instance, error) {
-	found := &instance{values: map[string]string{}}
+	found := newInstance()
 	for _, value := range awsValues {
 		text, ok, err := s.get(ctx, "/latest/meta-data/"+value.path)
 		if err != nil {
 			return nil, err
 		}
 		if !ok {
-			log.Printf("aws: no %s", value.path)
 			continue
 		}
 		found.values[value.file] = strings.TrimSpace(string(text))
@@ -102,6 +105,9 @@ func (s *imds) keys(ctx context.Context) ([]string, error) {
 // get gives the value at a path, and false if the instance has none there.
 func (s *imds) get(ctx context.Context, path string) ([]byte, bool, error) {
 	url := s.endpoint + path
+	if s.v1 {
+		return s.client.get(ctx, url, nil)
+	}
 	for fresh := false; ; {
 		if s.token == "" {
 			if err := s.getToken(ctx); err != nil {
@@ -136,7 +142,7 @@ func (s *imds) getToken(ctx context.Context) error {
 	case status == http.StatusForbidden:
 		return fmt.Errorf("PUT %s: the service answers 403: instance metadata is disabled; enable it with \"aws ec2 modify-instance-metadata-options --http-endpoint enabled\"", url)
 	case status != http.StatusOK:
-		return fmt.Errorf("PUT %s: the service answers %d %s, so it does not speak IMDSv2", url, status, http.StatusText(status))
+		return fmt.Errorf("PUT %s: the service answers %d %s, so it does not speak IMDSv2 (for version 1 name the provider aws=v1)", url, status, http.StatusText(status))
 	case s.token == "":
 		return fmt.Errorf("PUT %s: the service gives an empty token", url)
 	}

@@ -96,9 +96,7 @@ func serve(t *testing.T, handler http.Handler) (*imds, *httptest.Server) {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	c := newClient()
-	c.pause, c.maxPause = time.Millisecond, time.Millisecond
-	return &imds{client: c, endpoint: server.URL}, server
+	return &imds{client: quickClient(), endpoint: server.URL}, server
 }
 
 func TestAWS(t *testing.T) {

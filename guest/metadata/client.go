@@ -15,18 +15,22 @@ import (
 // maxBody bounds what a metadata service may send for one value; EC2's user data has at most 16 KiB.
 const maxBody = 1 << 20
 
+// dialTimeout is for one attempt to connect, on the link or close to it.
+const dialTimeout = 2 * time.Second
+
 // client sends requests to a metadata service that may not be reachable yet.
 type client struct {
 	http     *http.Client
 	pause    time.Duration // before the second attempt; doubled for each further one
 	maxPause time.Duration
+	quiet    bool // about attempts that failed: several services are asked, and at most one is there
 }
 
 func newClient() *client {
 	return &client{
 		http: &http.Client{
 			// No proxy, whatever the environment says: the service is on the link.
-			Transport: &http.Transport{DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext},
+			Transport: &http.Transport{DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext},
 			Timeout:   5 * time.Second,
 			// A redirect would carry the token elsewhere.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -56,7 +60,7 @@ func (c *client) send(ctx context.Context, method, url string, header http.Heade
 		case err == nil:
 			err = fmt.Errorf("%s %s: the service answers %d %s", method, url, status, http.StatusText(status))
 		}
-		if last == nil {
+		if last == nil && !c.quiet {
 			log.Printf("%v; trying again", err)
 		}
 		// Once ctx ends, attempts fail for that alone; the error before tells more.
@@ -70,6 +74,51 @@ func (c *client) send(ctx context.Context, method, url string, header http.Heade
 			pause = min(2*pause, c.maxPause)
 		}
 	}
+}
+
+// get gives the value at a URL, and false if the service has none there.
+func (c *client) get(ctx context.Context, url string, header http.Header) ([]byte, bool, error) {
+	status, body, err := c.send(ctx, http.MethodGet, url, header)
+	switch {
+	case err != nil:
+		return nil, false, err
+	case status == http.StatusOK:
+		return body, true, nil
+	case status == http.StatusNotFound:
+		return nil, false, nil
+	}
+	return nil, false, fmt.Errorf("GET %s: the service answers %d %s", url, status, http.StatusText(status))
+}
+
+// must is get for a value that every instance has: a service without it is another one.
+func (c *client) must(ctx context.Context, url string, header http.Header) ([]byte, error) {
+	body, ok, err := c.get(ctx, url, header)
+	if err == nil && !ok {
+		err = fmt.Errorf("GET %s: the service answers 404 Not Found, so it is another one", url)
+	}
+	return body, err
+}
+
+// privileged gives a client whose requests come from a port below 1024, which only root can use.
+func (c *client) privileged() *client {
+	p := *c
+	p.http = &http.Client{
+		Transport: &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			var last error
+			for port := 1023; port > 512; port-- {
+				dialer := net.Dialer{Timeout: dialTimeout, LocalAddr: &net.TCPAddr{Port: port}}
+				conn, err := dialer.DialContext(ctx, network, address)
+				if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+					return conn, err
+				}
+				last = err
+			}
+			return nil, last
+		}},
+		Timeout:       c.http.Timeout,
+		CheckRedirect: c.http.CheckRedirect,
+	}
+	return &p
 }
 
 var errTooLong = fmt.Errorf("the answer is longer than %d bytes", maxBody)

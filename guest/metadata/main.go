@@ -3,12 +3,13 @@
 //
 // Written are: provider, hostname, userdata and what the provider knows besides (instance_id, local_ipv4, …), one value a file without a
 // newline; ssh/authorized_keys, one key a line; and the tree that user data may hold. Then the host name is set. What a provider
-// lacks is logged and left out, but for userdata and ssh/authorized_keys: these are always there, if need be empty, so that they can be bound
+// lacks is left out, but for userdata and ssh/authorized_keys: these are always there, if need be empty, so that they can be bound
 // into containers.
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -22,44 +23,82 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A provider is one cloud's metadata service.
+// A provider is one cloud's metadata service, or another place where a machine finds its data.
 type provider struct {
 	name  string // on the command line
 	title string // in the file "provider", as LinuxKit spells it
-	fetch func(context.Context, *client) (*instance, error)
+	// here tells whether the machine itself says that it runs there; nil if it never does.
+	here func(platform) bool
+	// source is the address of a service, or where the rest is looked for: fetch's last parameter.
+	source string
+	fetch  func(ctx context.Context, c *client, source string) (*instance, error)
 }
 
-// providers are asked in this order when the command line names none.
+func (p provider) remote() bool { return strings.Contains(p.source, "://") }
+
+// linkLocal is where most clouds have their service.
+const linkLocal = "http://169.254.169.254"
+
+// providers are in the order of preference: of several that answer, the first is believed. OpenStack's service is last among those of the same
+// address, for others imitate it.
 var providers = []provider{
-	{"aws", "AWS", fetchAWS},
+	{"cmdline", "CMDLINE", nil, "/", fetchCmdline},
+	{"vmware", "VMWARE", onVMware, "/", fetchVMware},
+	{"cdrom", "CDROM", nil, "/", fetchMedia},
+	{"aws", "AWS", onAWS, linkLocal, fetchAWS},
+	{"gcp", "GCP", is("product_name", "Google Compute Engine"), "http://169.254.169.254", fetchGCP},
+	{"azure", "Azure", is("chassis_asset_tag", "7783-7084-3265-9085-8269-3286-77"), linkLocal, fetchAzure},
+	{"hetzner", "Hetzner", is("sys_vendor", "Hetzner"), linkLocal, fetchHetzner},
+	{"digitalocean", "DigitalOcean", is("sys_vendor", "DigitalOcean"), linkLocal, fetchDigitalOcean},
+	{"vultr", "Vultr", is("sys_vendor", "Vultr"), linkLocal, fetchVultr},
+	{"scaleway", "Scaleway", is("sys_vendor", "Scaleway"), "http://169.254.42.42", fetchScaleway},
+	{"openstack", "OpenStack", onOpenStack, linkLocal, fetchOpenStack},
+	{"equinixmetal", "EquinixMetal", nil, "https://metadata.platformequinix.com", fetchEquinixMetal},
 }
 
-// instance is what a provider says about this machine.
-type instance struct {
-	values   map[string]string // by file name
-	keys     []string          // ssh public keys, in authorized_keys form
-	userData []byte
+// onAWS: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/identify_ec2_instances.html; the older machines are Xen's.
+func onAWS(p platform) bool {
+	return p.has("sys_vendor", "Amazon EC2") || p.has("product_uuid", "ec2") || strings.Contains(p.dmi["product_version"], "amazon")
 }
+
+func onVMware(p platform) bool { return p.has("sys_vendor", "VMware") }
+
+func onOpenStack(p platform) bool {
+	return p.has("product_name", "OpenStack") || p.has("sys_vendor", "OpenStack") || p.has("chassis_asset_tag", "OpenTelekomCloud")
+}
+
+// How long an answer is waited for: of a cloud that is known to be there, whose network may still be coming up, and of clouds that may not.
+const (
+	certainTimeout   = 30 * time.Second
+	uncertainTimeout = 10 * time.Second
+)
 
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("metadata: ")
 	dir := flag.String("dir", "/run/config", "write to `DIRECTORY`")
-	timeout := flag.Duration("timeout", 30*time.Second, "give up after `DURATION` without an answer")
+	timeout := flag.Duration("timeout", 0, "give up after `DURATION` without an answer (default 30s of a cloud that is certain, else 10s)")
 	flag.Usage = func() {
-		fmt.Fprintf(flag.CommandLine.Output(), "usage: metadata [flags] [PROVIDER...]\n\nknown providers: %s\n\n", known())
+		fmt.Fprintf(flag.CommandLine.Output(), "usage: metadata [flags] [PROVIDER...]\n\nknown providers: %s; file=PATH; aws=v1 for IMDSv1\n"+
+			"By default the machine's firmware names the provider. If it does not, all are asked at once.\n\n", known())
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	chosen, err := choose(flag.Args())
+	chosen, certain, err := choose(flag.Args(), readPlatform("/"))
 	if err != nil {
 		log.Fatal(err)
+	}
+	if *timeout == 0 {
+		*timeout = uncertainTimeout
+		if certain {
+			*timeout = certainTimeout
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
 	defer cancel()
 	if err := run(ctx, chosen, *dir, unix.Sethostname); err != nil {
 		for line := range strings.Lines(err.Error()) {
-			log.Print(line)
+			log.Print(strings.TrimSpace(line))
 		}
 		os.Exit(1)
 	}
@@ -73,23 +112,39 @@ func known() string {
 	return strings.Join(names, ", ")
 }
 
-// choose gives the providers with these names, or all of them if there are no names.
-func choose(names []string) ([]provider, error) {
+// choose gives the providers with these names. Without names it gives the one that the machine says it runs on, or else all of them; what was put
+// into the machine itself, a kernel argument, is preferred to any cloud. It is certain when nobody is asked in vain.
+func choose(names []string, here platform) (chosen []provider, certain bool, err error) {
 	if len(names) == 0 {
-		return providers, nil
+		if _, ok := here.argument(cmdlineArgument); ok {
+			return providers[:1], true, nil
+		}
+		for _, p := range providers {
+			if p.here != nil && p.here(here) {
+				return []provider{p}, true, nil
+			}
+		}
+		return providers, false, nil
 	}
-	var chosen []provider
 	for _, name := range names {
+		switch path, isFile := strings.CutPrefix(name, "file="); {
+		case isFile:
+			chosen = append(chosen, provider{"file", "FILE", nil, path, fetchFile})
+			continue
+		case name == "aws=v1":
+			chosen = append(chosen, provider{"aws", "AWS", nil, linkLocal, fetchAWSv1})
+			continue
+		}
 		i := slices.IndexFunc(providers, func(p provider) bool { return p.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("unknown provider %q; known are: %s", name, known())
+			return nil, false, fmt.Errorf("unknown provider %q; known are: %s", name, known())
 		}
 		chosen = append(chosen, providers[i])
 	}
-	return chosen, nil
+	return chosen, len(chosen) == 1, nil
 }
 
-// run asks the providers in turn, writes the answers of the first one that gives any to dir, and sets the host name. An error does not stop
+// run asks the providers, writes the answers of the best one that gives any to dir, and sets the host name. An error does not stop
 // what can be done without the failed part.
 func run(ctx context.Context, chosen []provider, dir string, setHostname func([]byte) error) error {
 	p, found, err := ask(ctx, chosen)
@@ -116,6 +171,11 @@ func run(ctx context.Context, chosen []provider, dir string, setHostname func([]
 	}
 	write("ssh/authorized_keys", keys.String(), 0o600)
 	write("userdata", string(found.userData), 0o644)
+	if len(found.network) > 0 {
+		network, err := json.MarshalIndent(found.network, "", "\t")
+		failed = append(failed, err)
+		write("network.json", string(network)+"\n", 0o644)
+	}
 	log.Printf("%s: %d values, %d ssh keys and %d bytes of user data written to %s",
 		p.name, len(found.values), len(found.keys), len(found.userData), dir)
 
@@ -124,14 +184,77 @@ func run(ctx context.Context, chosen []provider, dir string, setHostname func([]
 	return errors.Join(failed...)
 }
 
+// grace is how long an answer waits for one of a provider that is preferred.
+const grace = time.Second
+
+// ask gives the answer of the provider that comes first in the list among those that have one. What is in the machine is looked through first, one
+// place after another; then the services are asked all at once, since each may take its whole time to be silent.
 func ask(ctx context.Context, chosen []provider) (provider, *instance, error) {
-	var failed []error
-	for _, p := range chosen {
-		found, err := p.fetch(ctx, newClient())
+	failed := make([]error, len(chosen))
+	var services []int
+	for i, p := range chosen {
+		if p.remote() {
+			services = append(services, i)
+			continue
+		}
+		found, err := p.fetch(ctx, nil, p.source)
 		if err == nil {
 			return p, found, nil
 		}
-		failed = append(failed, fmt.Errorf("%s: %w", p.name, err))
+		failed[i] = fmt.Errorf("%s: %w", p.name, err)
+	}
+
+	type answer struct {
+		i     int
+		found *instance
+		err   error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan answer, len(services))
+	for _, i := range services {
+		go func() {
+			c := newClient()
+			c.quiet = len(services) > 1
+			found, err := chosen[i].fetch(ctx, c, chosen[i].source)
+			answers <- answer{i, found, err}
+		}()
+	}
+	open := map[int]bool{}
+	for _, i := range services {
+		open[i] = true
+	}
+	var best *answer
+	var late <-chan time.Time
+	// better tells whether an answer that is still to come would be preferred.
+	better := func() bool {
+		for i := range open {
+			if best == nil || i < best.i {
+				return true
+			}
+		}
+		return false
+	}
+	for better() {
+		select {
+		case a := <-answers:
+			delete(open, a.i)
+			if a.err != nil {
+				failed[a.i] = fmt.Errorf("%s: %w", chosen[a.i].name, a.err)
+				continue
+			}
+			if best == nil {
+				late = time.After(grace)
+			}
+			if best == nil || a.i < best.i {
+				best = &a
+			}
+		case <-late:
+			clear(open)
+		}
+	}
+	if best != nil {
+		return chosen[best.i], best.found, nil
 	}
 	return provider{}, nil, errors.Join(failed...)
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -42,7 +44,7 @@ func listing(t *testing.T, dir string) map[string]string {
 }
 
 func fixed(found *instance) []provider {
-	return []provider{{"test", "Test", func(context.Context, *client) (*instance, error) { return found, nil }}}
+	return []provider{{name: "test", title: "Test", fetch: func(context.Context, *client, string) (*instance, error) { return found, nil }}}
 }
 
 func TestRun(t *testing.T) {
@@ -160,25 +162,143 @@ func TestConfigIsConfined(t *testing.T) {
 	}
 }
 
+// The network data of a provider is for whoever configures interfaces.
+func TestRunWritesNetwork(t *testing.T) {
+	dir := t.TempDir()
+	found := newInstance()
+	found.network = []link{{MAC: "52:54:00:12:34:56", Addresses: []string{"192.0.2.7/24"}, Gateway: "192.0.2.1", Nameservers: []string{"192.0.2.2"}}}
+	if err := run(t.Context(), fixed(found), dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := `-rw-r--r-- [
+	{
+		"mac": "52:54:00:12:34:56",
+		"addresses": [
+			"192.0.2.7/24"
+		],
+		"gateway": "192.0.2.1",
+		"nameservers": [
+			"192.0.2.2"
+		]
+	}
+]
+`
+	if diff := cmp.Diff(want, listing(t, dir)["network.json"]); diff != "" {
+		t.Errorf("network.json (-want +got):\n%s", diff)
+	}
+}
+
 func TestChoose(t *testing.T) {
-	if chosen, err := choose(nil); err != nil || len(chosen) != len(providers) {
-		t.Errorf("no names: %v, %v, want all providers", chosen, err)
+	names := func(chosen []provider) (list string) {
+		for _, p := range chosen {
+			list += " " + p.name
+		}
+		return list
 	}
-	if chosen, err := choose([]string{"aws"}); err != nil || len(chosen) != 1 || chosen[0].title != "AWS" {
-		t.Errorf("aws: %v, %v", chosen, err)
+	const all = " cmdline vmware cdrom aws gcp azure hetzner digitalocean vultr scaleway openstack equinixmetal"
+	dmi := func(field, value string) platform { return platform{dmi: map[string]string{field: value}} }
+	tests := []struct {
+		name    string
+		args    []string
+		here    platform
+		want    string
+		certain bool
+	}{
+		{"unknown machine", nil, dmi("sys_vendor", "QEMU"), all, false},
+		{"no SMBIOS", nil, platform{}, all, false},
+		{"Nitro", nil, dmi("sys_vendor", "Amazon EC2"), " aws", true},
+		{"EC2 on Xen", nil, dmi("product_uuid", "EC2AB3C0-1D2E-4F5A-8B6C-7D8E9F0A1B2C"), " aws", true},
+		{"EC2 on Xen, by version", nil, dmi("product_version", "4.11.amazon"), " aws", true},
+		{"Google", nil, dmi("product_name", "Google Compute Engine"), " gcp", true},
+		{"Azure", nil, dmi("chassis_asset_tag", "7783-7084-3265-9085-8269-3286-77"), " azure", true},
+		{"Hyper-V elsewhere", nil, dmi("sys_vendor", "Microsoft Corporation"), all, false},
+		{"Hetzner", nil, dmi("sys_vendor", "Hetzner"), " hetzner", true},
+		{"DigitalOcean", nil, dmi("sys_vendor", "DigitalOcean"), " digitalocean", true},
+		{"Vultr", nil, dmi("sys_vendor", "Vultr"), " vultr", true},
+		{"Scaleway", nil, dmi("sys_vendor", "Scaleway"), " scaleway", true},
+		{"Nova", nil, dmi("product_name", "OpenStack Nova"), " openstack", true},
+		{"VMware", nil, dmi("sys_vendor", "VMware, Inc."), " vmware", true},
+		{"kernel argument before a cloud", nil, platform{map[string]string{"sys_vendor": "Hetzner"}, "a metadata.userdata=eA== b"}, " cmdline", true},
+		{"named", []string{"aws"}, dmi("sys_vendor", "Hetzner"), " aws", true},
+		{"several", []string{"cdrom", "file=/x", "aws=v1"}, platform{}, " cdrom file aws", false},
 	}
-	if _, err := choose([]string{"aws", "awz"}); err == nil || err.Error() != `unknown provider "awz"; known are: aws` {
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			chosen, certain, err := choose(test.args, test.here)
+			if err != nil || names(chosen) != test.want || certain != test.certain {
+				t.Errorf("%s, certain: %t, error: %v; want%s, certain: %t", names(chosen), certain, err, test.want, test.certain)
+			}
+		})
+	}
+	if _, _, err := choose([]string{"aws", "awz"}, platform{}); err == nil || !strings.HasPrefix(err.Error(), `unknown provider "awz"; known are: cmdline, vmware, `) {
 		t.Errorf("awz: %v", err)
 	}
 }
 
-func TestAskTriesTheNext(t *testing.T) {
-	broken := provider{"one", "One", func(context.Context, *client) (*instance, error) { return nil, errors.New("not here") }}
-	p, _, err := ask(t.Context(), append([]provider{broken}, fixed(&instance{})...))
-	if err != nil || p.name != "test" {
-		t.Errorf("provider %q, error %v", p.name, err)
+func TestReadPlatform(t *testing.T) {
+	root := t.TempDir()
+	for name, text := range map[string]string{"sys/class/dmi/id/sys_vendor": "Amazon EC2\n", "proc/cmdline": "console=ttyS0 x=1 x=2\n"} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, _, err := ask(t.Context(), []provider{broken, broken}); err == nil || err.Error() != "one: not here\none: not here" {
-		t.Errorf("error %v", err)
+	p := readPlatform(root)
+	if value, ok := p.argument("x"); !p.has("sys_vendor", "amazon") || p.has("product_name", "x") || !ok || value != "2" {
+		t.Errorf("%+v", p)
+	}
+}
+
+// service gives a provider that answers after a time, or fails.
+func service(name string, after time.Duration, err error) provider {
+	return provider{name: name, source: "http://" + name, fetch: func(ctx context.Context, _ *client, _ string) (*instance, error) {
+		select {
+		case <-time.After(after):
+			return newInstance(), err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}}
+}
+
+func TestAsk(t *testing.T) {
+	never := time.Hour
+	absent := provider{name: "local", fetch: func(context.Context, *client, string) (*instance, error) { return nil, errAbsent }}
+	refused := errors.New("refused")
+	tests := []struct {
+		name   string
+		chosen []provider
+		want   string // a name, or the error
+		took   time.Duration
+	}{
+		{"what is in the machine asks nobody", []provider{fixed(newInstance())[0], service("a", 0, nil)}, "test", 0},
+		{"all at once", []provider{absent, service("a", 2*time.Second, refused), service("b", 3*time.Second, nil)}, "b", 3 * time.Second},
+		{"the preferred of two that answer", []provider{service("a", 5*time.Second/2, nil), service("b", 2*time.Second, nil)}, "a", 5 * time.Second / 2},
+		{"a silent one is not waited for long", []provider{service("a", never, nil), service("b", 2*time.Second, nil)}, "b", 3 * time.Second},
+		{"nobody below is waited for", []provider{service("a", time.Second, nil), service("b", never, nil)}, "a", time.Second},
+		{"none", []provider{absent, service("a", time.Second, refused), service("b", never, nil)},
+			"local: not on this machine\na: refused\nb: context deadline exceeded", 10 * time.Second},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				start := time.Now()
+				p, found, err := ask(ctx, test.chosen)
+				got := p.name
+				if err != nil {
+					got = err.Error()
+				} else if found == nil {
+					t.Error("no instance")
+				}
+				if took := time.Since(start); got != test.want || took != test.took {
+					t.Errorf("%q after %s, want %q after %s", got, took, test.want, test.took)
+				}
+			})
+		})
 	}
 }

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+)
+
+// fetchDigitalOcean asks DigitalOcean's service for a droplet.
+// https://docs.digitalocean.com/reference/api/metadata/
+func fetchDigitalOcean(ctx context.Context, c *client, endpoint string) (*instance, error) {
+	body, err := c.must(ctx, endpoint+"/metadata/v1.json", nil)
+	if err != nil {
+		return nil, err
+	}
+	type nic struct {
+		MAC  string
+		IPv4 struct {
+			Address string `json:"ip_address"`
+			Netmask string
+			Gateway string
+		}
+	}
+	var answer struct {
+		ID         json.Number `json:"droplet_id"`
+		Hostname   string
+		UserData   string   `json:"user_data"`
+		PublicKeys []string `json:"public_keys"`
+		Region     string
+		Interfaces struct{ Public, Private []nic }
+		DNS        struct{ Nameservers []string }
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("the service's JSON: %w", err)
+	}
+	found := newInstance()
+	found.set("hostname", answer.Hostname)
+	found.set("id", answer.ID.String())
+	found.set("region", answer.Region)
+	for _, kind := range []struct {
+		file string
+		nics []nic
+	}{{"public_ipv4", answer.Interfaces.Public}, {"private_ipv4", answer.Interfaces.Private}} {
+		for _, n := range kind.nics {
+			found.set(kind.file, n.IPv4.Address)
+			if address, err := withMask(n.IPv4.Address, n.IPv4.Netmask); err == nil {
+				found.network = append(found.network, link{MAC: n.MAC, Addresses: []string{address}, Gateway: n.IPv4.Gateway, Nameservers: answer.DNS.Nameservers})
+			}
+		}
+	}
+	found.addKeys(answer.PublicKeys...)
+	found.userData = []byte(answer.UserData)
+	return found, nil
+}

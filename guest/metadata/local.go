@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// errAbsent is what a source says that this machine does not have.
+var errAbsent = errors.New("not on this machine")
+
+// cmdlineArgument is the kernel argument with user data in base64, for machines that are given nothing else.
+const cmdlineArgument = "metadata.userdata"
+
+func fetchCmdline(_ context.Context, _ *client, root string) (*instance, error) {
+	text, ok := readPlatform(root).argument(cmdlineArgument)
+	if !ok {
+		return nil, errAbsent
+	}
+	found := newInstance()
+	var err error
+	if found.userData, err = decodeBase64(text); err != nil {
+		return nil, fmt.Errorf("kernel argument %s: %w", cmdlineArgument, err)
+	}
+	return found, nil
+}
+
+// fetchFile takes a file's contents for user data.
+func fetchFile(_ context.Context, _ *client, name string) (*instance, error) {
+	found := newInstance()
+	var err error
+	found.userData, err = os.ReadFile(name)
+	return found, err
+}
+
+// Labels of filesystems with data for the machine: cloud-init's NoCloud and OpenStack's configuration drive.
+// https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
+// https://docs.openstack.org/nova/latest/admin/config-drive.html
+const (
+	noCloudLabel     = "cidata"
+	configDriveLabel = "config-2"
+)
+
+// fetchMedia looks for user data on disks with one of the labels above, and on CDs with whatever label.
+func fetchMedia(_ context.Context, _ *client, root string) (*instance, error) {
+	devices, _ := filepath.Glob(filepath.Join(root, "sys/class/block/*")) // sorted; the pattern is right
+	for _, device := range devices {
+		name := filepath.Base(device)
+		volume, err := identify(filepath.Join(root, "dev", name))
+		if err != nil || volume.label != noCloudLabel && volume.label != configDriveLabel && !strings.HasPrefix(name, "sr") {
+			continue // no medium in the drive, no filesystem, another one
+		}
+		found, err := readVolume(filepath.Join(root, "dev", name), volume)
+		if errors.Is(err, errAbsent) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("/dev/%s: %w", name, err)
+		}
+		return found, nil
+	}
+	return nil, errAbsent
+}
+
+// volume is a filesystem that can be told by its first blocks.
+type volume struct {
+	kind  string // for mount(2)
+	label string // in lower case
+}
+
+// identify reads the label of an ISO 9660 filesystem (ECMA-119, 8.4: the primary volume descriptor in sector 16) or of a FAT one (Microsoft's
+// specification, 3.1: at offset 71 for FAT32, else 43).
+func identify(device string) (volume, error) {
+	f, err := os.Open(device)
+	if err != nil {
+		return volume{}, err
+	}
+	defer f.Close()
+	head := make([]byte, 33<<10)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return volume{}, err
+	}
+	text := func(b []byte) string { return strings.ToLower(strings.TrimRight(string(b), " \x00")) }
+	switch {
+	case n >= 33<<10 && string(head[32769:32774]) == "CD001":
+		return volume{"iso9660", text(head[32808:32840])}, nil
+	case n >= 512 && string(head[82:87]) == "FAT32":
+		return volume{"vfat", text(head[71:82])}, nil
+	case n >= 512 && string(head[54:57]) == "FAT":
+		return volume{"vfat", text(head[43:54])}, nil
+	}
+	return volume{}, errAbsent
+}
+
+func readVolume(device string, v volume) (found *instance, err error) {
+	dir, err := os.MkdirTemp("", "metadata")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(dir)
+	if err := unix.Mount(device, dir, v.kind, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, ""); err != nil {
+		return nil, fmt.Errorf("mount as %s: %w (the container needs CAP_SYS_ADMIN, the kernel the filesystem's module)", v.kind, err)
+	}
+	defer func() { err = errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH)) }()
+	return readMedium(os.DirFS(dir), v.label)
+}
+
+// readMedium takes the instance out of a filesystem. On a CD of LinuxKit, user data is the file config.
+func readMedium(medium fs.FS, label string) (*instance, error) {
+	read := func(name string) ([]byte, bool, error) {
+		text, err := fs.ReadFile(medium, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, false, nil
+		}
+		return text, err == nil, err
+	}
+	if label == configDriveLabel {
+		return openStack(func(name string) ([]byte, bool, error) { return read("openstack/latest/" + name) })
+	}
+	found := newInstance()
+	for _, name := range []string{"user-data", "config"} {
+		text, ok, err := read(name)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		found.userData = text
+		meta, _, err := read("meta-data")
+		if err != nil {
+			return nil, err
+		}
+		found.addMetaData(meta)
+		network, _, err := read("network-config")
+		found.set("network-config", string(network))
+		return found, err
+	}
+	return nil, errAbsent
+}
+
+// addMetaData keeps cloud-init's meta-data as a file, and takes what is needed out of it: it is YAML, of which "key: value" lines without
+// indentation are read.
+func (in *instance) addMetaData(text []byte) {
+	in.set("metadata", string(text))
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(line, ":")
+		value = strings.Trim(strings.TrimSpace(value), `"'`)
+		switch key {
+		case "instance-id":
+			in.set("instance_id", value)
+		case "local-hostname":
+			in.set("hostname", value)
+		}
+	}
+}
+
+// guestInfo reads one of the variables that VMware's users give a machine; "" if it is not set.
+type guestInfo func(key string) (string, error)
+
+// https://cloudinit.readthedocs.io/en/latest/reference/datasources/vmware.html
+func fetchGuestInfo(get guestInfo) (*instance, error) {
+	found := newInstance()
+	for _, key := range []string{"metadata", "userdata", "vendordata"} {
+		text, err := get("guestinfo." + key)
+		if err != nil {
+			return nil, err
+		}
+		encoding, err := get("guestinfo." + key + ".encoding")
+		if err != nil {
+			return nil, err
+		}
+		value, err := decodeGuestInfo(text, encoding)
+		if err != nil {
+			return nil, fmt.Errorf("guestinfo.%s: %w", key, err)
+		}
+		switch key {
+		case "metadata":
+			found.addMetaData(value)
+		case "userdata":
+			found.userData = value
+		default:
+			found.set(key, string(value))
+		}
+	}
+	if len(found.values) == 0 && len(found.userData) == 0 {
+		return nil, errAbsent
+	}
+	return found, nil
+}
+
+func decodeGuestInfo(text, encoding string) ([]byte, error) {
+	switch strings.TrimSpace(encoding) {
+	case "":
+		if text = strings.TrimSpace(text); text == "---" { // VMware's way to say that it was taken back
+			text = ""
+		}
+		return []byte(text), nil
+	case "base64", "b64":
+		return decodeBase64(text)
+	case "gzip+base64", "gz+b64":
+		packed, err := decodeBase64(text)
+		if err != nil {
+			return nil, err
+		}
+		z, err := gzip.NewReader(bytes.NewReader(packed))
+		if err != nil {
+			return nil, err
+		}
+		value, err := io.ReadAll(io.LimitReader(z, maxBody+1))
+		if len(value) > maxBody {
+			return nil, errTooLong
+		}
+		return value, err
+	}
+	return nil, fmt.Errorf("unknown encoding %q: known are base64 and gzip+base64", encoding)
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// fetchOpenStack asks Nova's service.
+// https://docs.openstack.org/nova/latest/user/metadata.html
+func fetchOpenStack(ctx context.Context, c *client, endpoint string) (*instance, error) {
+	return openStack(func(name string) ([]byte, bool, error) {
+		return c.get(ctx, endpoint+"/openstack/latest/"+name, nil)
+	})
+}
+
+// openStack reads the files of openstack/latest, which the service and a configuration drive have alike.
+func openStack(read func(string) ([]byte, bool, error)) (*instance, error) {
+	body, ok, err := read("meta_data.json")
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, fmt.Errorf("no openstack/latest/meta_data.json: not OpenStack")
+	}
+	var meta struct {
+		UUID, Hostname   string
+		AvailabilityZone string            `json:"availability_zone"`
+		ProjectID        string            `json:"project_id"`
+		PublicKeys       map[string]string `json:"public_keys"`
+	}
+	if err := json.Unmarshal(body, &meta); err != nil {
+		return nil, fmt.Errorf("meta_data.json: %w", err)
+	}
+	found := newInstance()
+	found.set("hostname", meta.Hostname)
+	found.set("local_hostname", meta.Hostname)
+	found.set("instance_id", meta.UUID)
+	found.set("availability_zone", meta.AvailabilityZone)
+	found.set("project", meta.ProjectID)
+	for _, name := range slices.Sorted(maps.Keys(meta.PublicKeys)) {
+		found.addKeys(meta.PublicKeys[name])
+	}
+	if found.userData, _, err = read("user_data"); err != nil {
+		return nil, err
+	}
+	body, ok, err = read("network_data.json")
+	if err != nil || !ok {
+		return found, err
+	}
+	var network struct {
+		Links []struct {
+			ID  string
+			MAC string `json:"ethernet_mac_address"`
+		}
+		Networks []struct {
+			Link, Type, Netmask string
+			Address             string `json:"ip_address"`
+			Routes              []struct{ Network, Netmask, Gateway string }
+		}
+		Services []struct{ Type, Address string }
+	}
+	if err := json.Unmarshal(body, &network); err != nil {
+		return nil, fmt.Errorf("network_data.json: %w", err)
+	}
+	var nameservers []string
+	for _, s := range network.Services {
+		if s.Type == "dns" {
+			nameservers = append(nameservers, s.Address)
+		}
+	}
+	for _, l := range network.Links {
+		configured := link{MAC: l.MAC, Nameservers: nameservers}
+		for _, n := range network.Networks {
+			if n.Link != l.ID {
+				continue
+			}
+			if prefix, err := netip.ParsePrefix(n.Address); err == nil {
+				configured.Addresses = append(configured.Addresses, prefix.String())
+			} else if address, err := withMask(n.Address, n.Netmask); err == nil {
+				configured.Addresses = append(configured.Addresses, address)
+			}
+			for _, route := range n.Routes {
+				if route.Network == "0.0.0.0" {
+					configured.Gateway = route.Gateway
+				}
+			}
+			if n.Type == "ipv4" {
+				found.set("local_ipv4", n.Address)
+			}
+		}
+		if len(configured.Addresses) > 0 {
+			found.network = append(found.network, configured)
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// platform is what the machine itself tells of where it runs: fields of its SMBIOS tables by their names in /sys/class/dmi/id, and its
+// kernel arguments.
+type platform struct {
+	dmi     map[string]string
+	cmdline string
+}
+
+// dmiFields are those that clouds put their name into.
+var dmiFields = []string{"sys_vendor", "product_name", "product_version", "product_uuid", "chassis_asset_tag", "board_vendor", "bios_vendor"}
+
+// readPlatform reads below root. What is not there, as on machines without SMBIOS, is empty.
+func readPlatform(root string) platform {
+	p := platform{dmi: map[string]string{}}
+	for _, field := range dmiFields {
+		text, _ := os.ReadFile(filepath.Join(root, "sys/class/dmi/id", field))
+		p.dmi[field] = strings.TrimSpace(string(text))
+	}
+	text, _ := os.ReadFile(filepath.Join(root, "proc/cmdline"))
+	p.cmdline = strings.TrimSpace(string(text))
+	return p
+}
+
+// has tells whether a field begins with the text, whatever its case.
+func (p platform) has(field, text string) bool {
+	value := p.dmi[field]
+	return len(value) >= len(text) && strings.EqualFold(value[:len(text)], text)
+}
+
+// argument gives the value of the kernel argument NAME=VALUE, the last if there are several.
+func (p platform) argument(name string) (value string, ok bool) {
+	for _, word := range strings.Fields(p.cmdline) {
+		if v, found := strings.CutPrefix(word, name+"="); found {
+			value, ok = v, true
+		}
+	}
+	return value, ok
+}
+
+// is gives a test for a field that begins with one of the texts.
+func is(field string, texts ...string) func(platform) bool {
+	return func(p platform) bool {
+		for _, text := range texts {
+			if p.has(field, text) {
+				return true
+			}
+		}
+		return false
+	}
+}

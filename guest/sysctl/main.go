@@ -1,0 +1,112 @@
+// Command sysctl sets kernel parameters, once, from files in the form of sysctl.d(5): "key = value" lines, keys with dots or slashes,
+// wildcards for parameters that exist, "-" before a key that may fail. All that can be set is; the exit status tells of the rest.
+//
+// Usage: sysctl [FILE...], by default all /etc/sysctl.d/*.conf in the order of their names
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("sysctl: ")
+	files := os.Args[1:]
+	if len(files) == 0 {
+		files, _ = filepath.Glob("/etc/sysctl.d/*.conf") // sorted; the pattern is right
+	}
+	failed := false
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			err = apply("/proc/sys", file, string(text))
+		}
+		if err != nil {
+			log.Print(err)
+			failed = true
+		}
+	}
+	if failed {
+		os.Exit(1)
+	}
+}
+
+// apply sets what the text of a file says below root. Its error has a line for each parameter that could not be set.
+func apply(root, file, text string) error {
+	var failed []error
+	number := 0
+	for line := range strings.Lines(text) {
+		number++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' || line[0] == ';' {
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		key, optional := strings.CutPrefix(strings.TrimSpace(key), "-")
+		if !ok || key == "" {
+			failed = append(failed, fmt.Errorf("%s:%d: want key = value, not %q", file, number, line))
+			continue
+		}
+		if err := set(root, key, strings.TrimSpace(value)); err != nil && !optional {
+			failed = append(failed, fmt.Errorf("%s:%d: %w", file, number, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// set writes the value to the parameters that a key names.
+func set(root, key, value string) error {
+	// The first separator decides whether dots and slashes change places, as in net.ipv4.conf.eth0/1.rp_filter.
+	name := key
+	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
+		name = strings.Map(func(r rune) rune {
+			switch r {
+			case '.':
+				return '/'
+			case '/':
+				return '.'
+			}
+			return r
+		}, key)
+	}
+	if slices.Contains(strings.Split(name, "/"), "..") {
+		return fmt.Errorf("%s: not a parameter", key)
+	}
+	paths := []string{filepath.Join(root, name)}
+	if strings.ContainsAny(name, "*?[") {
+		matches, err := filepath.Glob(paths[0])
+		if err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		paths = matches // none is no mistake
+	}
+	var failed []error
+	for _, path := range paths {
+		if err := write(path, value); err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", key, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func write(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("this kernel has no such parameter")
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteString(value + "\n"); err != nil {
+		return fmt.Errorf("cannot be %q: %w", value, errors.Unwrap(err))
+	}
+	return nil
+}
