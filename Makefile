@@ -46,4 +46,4 @@ stack:
 
 ## images: frontend and packages, in the stack's registry
 images: stack
-	docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${PROGRESS:-auto}" --set '*.output=type=registry' frontend packages
+	docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${PROGRESS:-auto}" --set '*.output=type=registry,rewrite-timestamp=true' frontend packages

@@ -7,10 +7,20 @@ variable "REGISTRY" {
   default     = "docker.io/slipwaybuild"
 }
 
+variable "PLATFORMS" {
+  description = "of the package images, with commas: linux/amd64,linux/arm64; both are built without emulation"
+  default     = "linux/amd64"
+}
+
+# Images made anew have the same digests; their output needs rewrite-timestamp=true for that.
+variable "SOURCE_DATE_EPOCH" {
+  default = "0"
+}
+
 variable "PACKAGES" {
   default = [
     "kernel", "modules", "init", "runc", "containerd", "ctr", "ca-certificates",
-    "sysctl", "dhcpcd", "metadata", "rngd", "sshd",
+    "sysctl", "dhcpcd", "metadata", "rngd", "sshd", "getty",
   ]
 }
 
@@ -29,7 +39,8 @@ target "packages" {
   matrix     = { pkg = PACKAGES }
   dockerfile = "packages/${pkg}/Dockerfile"
   tags       = ["${REGISTRY}/${pkg}:v1"]
-  platforms  = ["linux/amd64"]
+  platforms  = split(",", PLATFORMS)
+  args       = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
   attest     = ["type=provenance,disabled=true"]
 }
 
