@@ -10,7 +10,7 @@ export REGISTRY ?= localhost:$(or $(STACK_PORT),5000)/slipwaybuild
 # The stack's builder.
 export BUILDX_BUILDER ?= slipway
 
-.PHONY: demo test test-boot lint bench stack images
+.PHONY: demo test test-boot lint bench repro stack images
 
 ## demo: build examples/aws.yml with docker buildx, publish it to a fake of AWS, boot what is there, log in by ssh
 demo: images
@@ -20,11 +20,14 @@ demo: images
 ## test: unit tests, and end-to-end tests against a real BuildKit and QEMU
 test: images
 	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 netcat-openbsd openssh-client python3 python3-venv \
-		cpio zstd xorriso squashfs-tools erofs-utils fdisk gdisk dosfstools mtools qemu-utils grub-common grub-pc-bin systemd-boot-efi
+		cpio zstd xorriso squashfs-tools erofs-utils fdisk gdisk dosfstools mtools qemu-utils grub-common grub-pc-bin systemd-boot-efi \
+		rootlesskit uidmap
+	id slipway-rootless >/dev/null 2>&1 || useradd --no-create-home --shell /usr/sbin/nologin slipway-rootless
 	echo 'FROM slipwaybuild/kernel:v1' | docker buildx build --builder $(BUILDX_BUILDER) --quiet -o .stack/kernel -
 	hack/moto up
 	hack/spdx
 	cd hack/versitygw && CGO_ENABLED=0 go build -trimpath -o ../../.stack/ tool
+	cd hack/oldest && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/oldest/ tool
 	go test -timeout 25m ./...
 
 ## test-boot: boots every format under every firmware that it is for; make test boots a third of them, another one each day
@@ -39,6 +42,10 @@ lint:
 ## bench: time builds beside what no build can beat; BENCH='-run REGEXP -count N' measures a part, JSON=1 prints JSON
 bench: images
 	go run ./hack/bench $(BENCH)
+
+## repro: all formats, frontend and packages, each from two fresh builders that have little in common
+repro: images
+	go test ./test -run TestReproducible -repro -v -timeout 90m
 
 ## stack: buildkitd, registry and buildx builder on loopback
 stack:

@@ -31,6 +31,7 @@ group "default" {
 target "frontend" {
   tags      = ["${REGISTRY}/slipway:1"]
   platforms = ["linux/amd64"]
+  args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
   attest    = ["type=provenance,disabled=true"]
 }
 

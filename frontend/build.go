@@ -18,6 +18,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/apicaps"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -93,6 +94,9 @@ type builder struct {
 	lint    *lint
 	lock    func() (*lock, error) // nil if there is none
 	sboms   sync.Map              // references of SBOMs by platform
+
+	mu   sync.Mutex
+	lost map[apicaps.CapID]bool // capabilities that the builder lacks
 }
 
 // yaml is the file that the user named.
@@ -120,6 +124,11 @@ func (b *builder) machine(ctx context.Context, m *machine.Machine, opt options, 
 	in, choices, err := b.graph(ctx, plan, images, opt, tools, platform)
 	if err != nil {
 		return nil, err
+	}
+	if warn {
+		for _, w := range b.lacks() {
+			b.yaml().Warn(ctx, w, client.WarnOpts{})
+		}
 	}
 	state, err := graph.Machine(in, choices)
 	if err != nil {
@@ -192,7 +201,6 @@ func (b *builder) graph(ctx context.Context, plan *machine.Plan, images images, 
 	if compression == "" {
 		compression = images.compression(plan.Kernel)
 	}
-	caps := b.ui.BuildOpts().LLBCaps
 	label := ""
 	if b.ui.MultiPlatformRequested {
 		label = platforms.FormatAll(platform) + " "
@@ -207,7 +215,7 @@ func (b *builder) graph(ctx context.Context, plan *machine.Plan, images images, 
 		Builder:     b.ui.BuildPlatforms[0],
 		Location:    b.location,
 		IgnoreCache: b.ui.IsNoCache,
-		Merge:       caps.Supports(pb.CapMergeOp) == nil,
+		Merge:       len(opt.formats) > 1 && b.can(pb.CapMergeOp),
 		Label:       label,
 	}
 	for i, f := range located.Files {

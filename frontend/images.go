@@ -104,13 +104,20 @@ func (b *builder) resolveOne(ctx context.Context, ref machine.ImageRef, p ocispe
 		return b.buildPackage(ctx, ref, p)
 	}
 	out, err := b.locateImage(ctx, ref, p)
-	if err != nil || out.store == nil || !out.store.layout {
+	if err != nil || out.store == nil {
 		return out, err
 	}
 	// The layers themselves serve better than the image unpacked: they keep what
 	// a rootless builder's snapshots cannot hold, and nothing is written twice.
 	// Registries would have to give manifests as blobs, which some refuse.
-	out.layers, err = b.layers(ctx, out, p)
+	switch {
+	case out.store.layout:
+		if b.can(pb.CapSourceImageBlob) {
+			out.layers, err = b.layers(ctx, out, p)
+		}
+	case rootless():
+		b.lose(devices)
+	}
 	return out, err
 }
 

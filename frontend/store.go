@@ -40,12 +40,11 @@ func layoutStore(session, name string) *store {
 	}}
 }
 
-// layers lists the layers of an image, bottom first. There are none on a
-// builder that does not give blobs.
+// layers lists the layers of an image, bottom first.
 func (b *builder) layers(ctx context.Context, i image, p ocispecs.Platform) ([]graph.Blob, error) {
 	caps := b.ui.BuildOpts().LLBCaps
-	if caps.Supports(pb.CapSourceImageBlob) != nil {
-		return nil, nil
+	if err := caps.Supports(pb.CapSourceImageBlob); err != nil {
+		return nil, err
 	}
 	m, err := b.manifest(ctx, i.store, i.digest, p)
 	if err != nil {

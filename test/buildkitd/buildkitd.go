@@ -20,14 +20,14 @@ import (
 
 // Config is what is particular to a daemon; the zero value is like the stack's.
 type Config struct {
-	Binary      string   // default: the stack's, .stack/bin/buildkitd
-	Command     []string // words before the binary, such as those of rootlesskit
-	Snapshotter string   // default: overlayfs
-	Settings    string   // appended to buildkitd.toml
-	Mirror      string   // host:port of the registry that answers for docker.io; default: the stack's
-	Registries  []string // host:port of further registries without TLS
-	Env         []string // KEY=VALUE, besides the environment of this process
-	User        *syscall.Credential
+	Binary      string              // default: the stack's, .stack/bin/buildkitd
+	Command     []string            // words before the binary, such as those of rootlesskit
+	Snapshotter string              // default: overlayfs
+	Settings    string              // appended to buildkitd.toml
+	Mirror      string              // host:port of the registry that answers for docker.io; default: the stack's
+	Registries  []string            // host:port of further registries without TLS
+	Env         []string            // KEY=VALUE, besides the environment of this process
+	User        *syscall.Credential // of a daemon without root; it has no home but the daemon's folder
 }
 
 // Daemon is a running buildkitd.
@@ -82,6 +82,9 @@ func (d *Daemon) start(ctx context.Context, c Config) error {
 	words := slices.Concat(c.Command, []string{c.Binary, "--config", config})
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Env = append(os.Environ(), c.Env...)
+	if c.User != nil {
+		cmd.Env = append(cmd.Env, "HOME="+d.Dir, "XDG_RUNTIME_DIR="+d.Dir, "USER=rootless")
+	}
 	cmd.Dir = d.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.User}
 	p, err := spawn(cmd, filepath.Join(d.Dir, "log"))

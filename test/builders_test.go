@@ -1,0 +1,141 @@
+package test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/slipway-build/slipway/test/buildkitd"
+	"github.com/slipway-build/slipway/test/vm"
+)
+
+// rootless gives the settings of a daemon that runs without root.
+func rootless(t *testing.T) buildkitd.Config {
+	t.Helper()
+	u, err := user.Lookup("slipway-rootless")
+	if err == nil {
+		_, err = exec.LookPath("rootlesskit")
+	}
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("no daemon without root, make test prepares it: %v", err)
+	}
+	id := func(s string) uint32 {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return uint32(n)
+	}
+	return buildkitd.Config{
+		Command: []string{"rootlesskit", "--net=host", "--copy-up=/etc", "--copy-up=/run"},
+		User:    &syscall.Credential{Uid: id(u.Uid), Gid: id(u.Gid)},
+	}
+}
+
+// oldest gives the settings of a daemon of the oldest BuildKit that we promise to work with: hack/oldest has its version.
+func oldest(t *testing.T) buildkitd.Config {
+	t.Helper()
+	root, err := vm.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(root, ".stack", "oldest", "buildkitd")
+	if _, err := os.Stat(binary); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("no old daemon, make test compiles it: %v", err)
+	}
+	return buildkitd.Config{Binary: binary}
+}
+
+// Old and small builders make the same machines, byte for byte, of images with
+// what is hard to keep: devices, owners, set-user-id programs. They say what
+// they lack.
+func TestBuilders(t *testing.T) {
+	f := newFleet(t)
+	a := fresh(t, f.config)
+	odd := f.push(t, a, "odd:1", `FROM debian:bookworm-slim AS build
+RUN mkdir -p /out/bin && mkfifo /out/pipe && chown 12345:23456 /out/pipe && \
+    cp /bin/true /out/bin/true && chmod 4755 /out/bin/true && ln /out/bin/true /out/bin/same
+FROM scratch
+COPY --from=build /out /
+`)
+	nodes := f.push(t, a, "nodes:1", `FROM debian:bookworm-slim AS build
+RUN mkdir -p /out/dev && mknod /out/dev/disk b 7 0 && mknod /out/dev/tty c 5 0
+FROM scratch
+COPY --from=build /out /
+`)
+	// The second has what a builder without root cannot have.
+	all := strings.Replace(cachedMachine, "onboot:\n", "  - "+odd+"\nonboot:\n", 1)
+	plain, full := machineYAML(t, all), machineYAML(t, strings.Replace(all, "onboot:\n", "  - "+nodes+"\nonboot:\n", 1))
+	build := func(d *buildkitd.Daemon, dir, folder string) string {
+		t.Helper()
+		cmd := d.Build(t.Context(), "--progress=plain", "--target=kernel+initrd,raw,tar", "-o", folder, "-f", "machine.yml", ".")
+		cmd.Dir = dir
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%v\n%s", err, stderr.String())
+		}
+		return stderr.String()
+	}
+	build(a, plain, "ordinary")
+	build(a, full, "ordinary")
+	for _, c := range []struct {
+		name   string
+		config func(*testing.T) buildkitd.Config
+		dir    string
+		lacks  string
+	}{
+		{name: "native", dir: full, config: func(*testing.T) buildkitd.Config { return buildkitd.Config{Snapshotter: "native"} }},
+		{name: "rootless", dir: plain, config: rootless, lacks: "the builder lacks devices in images: it runs without root"},
+		{name: "oldest", dir: full, config: oldest},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config := c.config(t)
+			config.Mirror, config.Registries = f.config.Mirror, f.config.Registries
+			out := build(fresh(t, config), c.dir, c.name)
+			if !strings.Contains(out, c.lacks) || c.lacks == "" && strings.Contains(out, "the builder lacks") {
+				t.Errorf("what the builder lacks should be %q:\n%s", c.lacks, out)
+			}
+			for _, name := range []string{"machine-kernel", "machine-initrd.img", "machine.raw", "machine.tar"} {
+				sameFile(t, filepath.Join(c.dir, "ordinary", name), filepath.Join(c.dir, c.name, name))
+			}
+		})
+	}
+}
+
+// What an old builder lacks is told, once, where a machine would use it.
+func TestBuilderLacks(t *testing.T) {
+	vm.RequireStack(t)
+	d := fresh(t, oldest(t))
+	dir := machineYAML(t, "init:\n  - test/layout:v1\n")
+	cmd := d.Build(t.Context(), "--provenance=false", "-o", "type=oci,tar=false,dest="+filepath.Join(dir, "layout"), "-")
+	cmd.Stdin = strings.NewReader("FROM scratch\nCOPY --from=slipwaybuild/sysctl:v1 / /\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	cmd = d.Build(t.Context(), "--progress=plain", "--build-context=test/layout:v1=oci-layout://"+filepath.Join(dir, "layout"),
+		"--target=tar", "-o", "out", "-f", "machine.yml", ".")
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !bytes.Contains(out, []byte("the builder lacks source.imageblob: images of OCI layouts are unpacked")) {
+		t.Errorf("no word of what is lost:\n%s", out)
+	}
+	if files := tree(t, filepath.Join(dir, "out", "machine.tar")); files["bin/sysctl"] == "" && files["sbin/sysctl"] == "" && files["usr/sbin/sysctl"] == "" {
+		t.Error("the machine lacks the image's program")
+	}
+}
