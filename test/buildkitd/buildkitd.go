@@ -73,6 +73,12 @@ func (d *Daemon) start(ctx context.Context, c Config) error {
 		return err
 	}
 	if c.User != nil {
+		// The user may not reach the checkout.
+		program := filepath.Join(d.Dir, filepath.Base(c.Binary))
+		if out, err := exec.Command("install", c.Binary, program).CombinedOutput(); err != nil {
+			return fmt.Errorf("copy %s: %w\n%s", c.Binary, err, out)
+		}
+		c.Binary = program
 		for _, name := range []string{d.Dir, d.Root} {
 			if err := os.Chown(name, int(c.User.Uid), int(c.User.Gid)); err != nil {
 				return err
