@@ -183,7 +183,7 @@ files:
 		{"SPDXRef-Machine", stored, storedDigest},
 		{"SPDXRef-Component-services.app", "app", "1-1"},
 		{"SPDXRef-Component-volumes.data", "data", "2-1"},
-		{"SPDXRef-Component-init-0", "github.com/opencontainers/image-spec", "v1.1.1"},
+		{"SPDXRef-Component-init-0", "github.com/opencontainers/runtime-spec", "v1.3.0"},
 	} {
 		if !doc.has(want.component, want.name, want.version) {
 			t.Errorf("%s does not contain %s %s", want.component, want.name, want.version)

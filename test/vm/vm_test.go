@@ -212,10 +212,10 @@ func TestUEFI(t *testing.T) {
 func TestNothingToBoot(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing.raw")
 	for want, config := range map[string]Config{
-		"needs a disk or a kernel":  {LogDir: t.TempDir()},
-		"missing.raw":               {Disk: missing, LogDir: t.TempDir()},
-		"log directory":             {Disk: "vm_test.go"},
-		`unknown firmware "u-boot"`: {Disk: "vm_test.go", LogDir: t.TempDir(), Firmware: "u-boot"},
+		"needs a disk, a CD or a kernel": {LogDir: t.TempDir()},
+		"missing.raw":                    {Disk: missing, LogDir: t.TempDir()},
+		"log directory":                  {Disk: "vm_test.go"},
+		`unknown firmware "u-boot"`:      {Disk: "vm_test.go", LogDir: t.TempDir(), Firmware: "u-boot"},
 	} {
 		if _, err := Start(t.Context(), config); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
