@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
@@ -59,13 +57,7 @@ func TestFsckExtracts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(lines(t, want), lines(t, got)); diff != "" {
-		t.Errorf("(-packed +extracted):\n%s", diff)
-	}
-}
-
-func lines(t *testing.T, entries []tree.Entry) []string {
-	return strings.Split(treetest.Dump(t, entries), "\n")
+	treetest.Equal(t, want, got)
 }
 
 // The same tree gives the same bytes, today and with the next version: a change

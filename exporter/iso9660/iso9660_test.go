@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
@@ -77,13 +75,7 @@ func TestXorrisoExtracts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(lines(t, want), lines(t, got)); diff != "" {
-		t.Errorf("(-packed +extracted):\n%s", diff)
-	}
-}
-
-func lines(t *testing.T, entries []tree.Entry) []string {
-	return strings.Split(treetest.Dump(t, entries), "\n")
+	treetest.Equal(t, want, got)
 }
 
 // A file of 4 GiB and more has several sections, of which others make one file.

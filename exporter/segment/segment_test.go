@@ -141,9 +141,7 @@ func TestSegmentUnpacks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(treetest.Dump(t, want), treetest.Dump(t, got)); diff != "" {
-				t.Errorf("tree (-packed +unpacked):\n%s", diff)
-			}
+			treetest.Equal(t, want, got)
 		})
 	}
 }
@@ -278,9 +276,7 @@ func TestLargeSegment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(treetest.Dump(t, want), treetest.Dump(t, got)); diff != "" {
-		t.Errorf("tree (-packed +unpacked):\n%s", diff)
-	}
+	treetest.Equal(t, want, got)
 }
 
 // segmentFile puts a segment that zstd unpacks into a file.

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
@@ -66,15 +64,9 @@ func TestUnsquashfsExtracts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(lines(t, want), lines(t, got)); diff != "" {
-				t.Errorf("(-packed +extracted):\n%s", diff)
-			}
+			treetest.Equal(t, want, got)
 		})
 	}
-}
-
-func lines(t *testing.T, entries []tree.Entry) []string {
-	return strings.Split(treetest.Dump(t, entries), "\n")
 }
 
 // The same tree gives the same bytes, on any number of processors, today and

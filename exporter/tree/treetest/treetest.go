@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
@@ -45,6 +47,15 @@ func Dump(t testing.TB, entries []tree.Entry) string {
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// Equal reports an error with the lines in which two trees differ.
+func Equal(t testing.TB, packed, extracted []tree.Entry) {
+	t.Helper()
+	lines := func(entries []tree.Entry) []string { return strings.Split(Dump(t, entries), "\n") }
+	if diff := cmp.Diff(lines(packed), lines(extracted)); diff != "" {
+		t.Errorf("(-packed +extracted):\n%s", diff)
+	}
 }
 
 // Content reads the content of a file.
