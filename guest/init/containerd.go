@@ -253,10 +253,10 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream) (
 	if err := b.Attach(pid); err != nil {
 		return nil, err
 	}
+	t := &task{pid: pid, memory: memoryEvents(pid), done: make(chan struct{})}
 	if err := d.client.StartTask(ctx, space, b.Name); err != nil {
 		return nil, fmt.Errorf("start the task: %w", err)
 	}
-	t := &task{pid: pid, done: make(chan struct{})}
 	t.signal = func(signal syscall.Signal) error {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()

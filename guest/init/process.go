@@ -28,6 +28,7 @@ type command struct {
 // process is a child, or a grandchild whose parents are gone.
 type process struct {
 	pid    int
+	memory string             // as in task, of a container that runs without its runc
 	done   chan struct{}      // closed at its end
 	status syscall.WaitStatus // to be read after that
 }

@@ -57,6 +57,7 @@ func (r *runc) create(b *bundle.Bundle, stdout, stderr *os.File) (*process, erro
 	if err != nil {
 		return nil, err
 	}
+	p.memory = memoryEvents(pid)
 	if err := b.Attach(pid); err != nil {
 		return nil, err
 	}
@@ -115,7 +116,7 @@ func (r *runc) start(_ context.Context, b *bundle.Bundle, out *stream) (*task, e
 	if err != nil {
 		return nil, err
 	}
-	t := &task{pid: p.pid, done: make(chan struct{})}
+	t := &task{pid: p.pid, memory: p.memory, done: make(chan struct{})}
 	t.signal = func(signal syscall.Signal) error {
 		if err := syscall.Kill(p.pid, signal); err != syscall.ESRCH {
 			return err

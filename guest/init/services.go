@@ -29,7 +29,8 @@ type engine interface {
 
 // task is a running container.
 type task struct {
-	pid    int // of its first process
+	pid    int    // of its first process
+	memory string // memory.events of its cgroup, "" if it has none
 	signal func(syscall.Signal) error
 	done   chan struct{} // closed at its end
 	end    string        // how; this and the next to be read after that
@@ -204,7 +205,6 @@ func (s *service) run() (end string, failure bool, ran time.Duration) {
 	}
 	started := time.Now()
 	s.say("started in %.2f s", started.Sub(begin).Seconds())
-	events := memoryEvents(task.pid)
 	s.update(func() { s.state, s.since, s.pid, s.starts = running, sinceBoot(), task.pid, s.starts+1 })
 	if s.await(s.unwanted, task.done) {
 		s.stop(task)
@@ -215,7 +215,7 @@ func (s *service) run() (end string, failure bool, ran time.Duration) {
 		return "does not end", true, time.Since(started)
 	}
 	end = task.end
-	if outOfMemory(events) {
+	if outOfMemory(task.memory) {
 		end += ", out of memory"
 	}
 	engine.remove(s.bundle)
@@ -400,7 +400,8 @@ func (m *machine) stopServices() {
 	}
 }
 
-// memoryEvents is the file in which the kernel counts for a process's cgroup what it did for want of memory, "" if there is none.
+// memoryEvents is the file in which the kernel counts for a process's cgroup what it did for want of memory, "" if there is none. Before a
+// container is started its process is there to ask for.
 func memoryEvents(pid int) string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
