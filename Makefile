@@ -30,10 +30,11 @@ test: images
 	cd hack/oldest && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/oldest/ tool
 	go test -timeout 25m ./...
 
-## test-boot: boots every format under every firmware that it is for; make test boots a third of them, another one each day
+## test-boot: boots every format under every firmware that it is for; make test boots a third of them, another one each day; and examples/aws.yml for arm64
+test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
-	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 dosfstools mtools
-	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems' -boot
+	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 netcat-openbsd openssh-client dosfstools mtools
+	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems|TestAWSArm64' -boot
 
 ## lint: gofmt, go vet, staticcheck, shellcheck
 lint:

@@ -77,12 +77,36 @@ func TestAWS(t *testing.T) {
 	for _, firmware := range []vm.Firmware{vm.BIOS, vm.UEFI} {
 		t.Run(string(firmware), func(t *testing.T) {
 			t.Parallel()
-			testAWS(t, disk, firmware)
+			testAWS(t, vm.Config{Firmware: firmware, Disk: disk})
 		})
 	}
 }
 
-func testAWS(t *testing.T, disk string, firmware vm.Firmware) {
+// TestAWSArm64 does the same with that machine for arm64, on a console that QEMU has.
+func TestAWSArm64(t *testing.T) {
+	if !*bootAll {
+		t.Skip("make test-boot builds the packages for arm64 and boots it")
+	}
+	vm.RequireStack(t)
+	example, err := os.ReadFile("../examples/aws.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := machineYAML(t, strings.Replace(string(example), "console=ttyS0", consoles["arm64"], 1))
+	_, stderr, err := buildx(t, dir, "-f", "machine.yml", "--platform=linux/arm64", "--target=raw", "--build-arg=SIZE=100M", "-o", "out", ".")
+	if err != nil {
+		t.Fatalf("build examples/aws.yml: %v\n%s", err, stderr)
+	}
+	a := newAccount(t)
+	image := a.publish(t, filepath.Join(dir, "out/machine.raw"), "--name=aws")
+	if image.BootMode != "uefi" || image.Machine != "arm64" {
+		t.Errorf("the AMI is %+v", image)
+	}
+	testAWS(t, vm.Config{Architecture: "arm64", Firmware: vm.UEFI, Disk: a.save(t, image)})
+}
+
+// testAWS boots a machine that has examples/aws.yml on its disk.
+func testAWS(t *testing.T, config vm.Config) {
 	key, err := vm.NewKey(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +117,8 @@ func testAWS(t *testing.T, disk string, firmware vm.Firmware) {
 		PublicKey:  key.Public,
 		UserData:   `{"app": {"entries": {"greeting": {"content": "hello from user data"}}}}`,
 	}
-	machine, err := vm.Start(t.Context(), vm.Config{Firmware: firmware, Disk: disk, Metadata: &metadata, LogDir: artifacts(t)})
+	config.Metadata, config.LogDir = &metadata, artifacts(t)
+	machine, err := vm.Start(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}

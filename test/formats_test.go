@@ -21,7 +21,7 @@ import (
 	"github.com/slipway-build/slipway/test/vm"
 )
 
-var bootAll = flag.Bool("boot", false, "boot all formats in TestFormats, not the third whose day it is")
+var bootAll = flag.Bool("boot", false, "boot all formats in TestFormats, not the third whose day it is, and what is for arm64")
 
 // formatCmdline has what quoting can break.
 const formatCmdline = `quiet panic=-1 a="b c" %s %%d $HOME/${x} é=ü`
