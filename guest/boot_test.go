@@ -105,12 +105,20 @@ func TestWithoutContainerd(t *testing.T) {
 		m.inOrder(t, "reboot now", "Linux version", "service web: stopped: ended, exit 0", "poweroff now")
 	})
 	t.Run("halt", func(t *testing.T) {
-		m := boot(t, dir, "test.fail")
+		m := boot(t, dir, "test.fail=halt")
 		m.await(t, `reboot: System halted`)
 		m.says(t,
-			`onboot 000-vital: failed: exit 1`,
-			`onboot 000-vital: the machine cannot do without it`,
+			`onboot 001-vital: failed: exit 1`,
+			`onboot 001-vital: the machine cannot do without it`,
 			`halt now`,
+		)
+	})
+	t.Run("reboot", func(t *testing.T) {
+		m := boot(t, dir, "test.fail=reboot")
+		m.await(t, `(?s)reboot now.*Linux version`)
+		m.says(t,
+			`onboot 000-lucky: failed: exit 1`,
+			`onboot 000-lucky: the machine cannot do without it`,
 		)
 	})
 }
