@@ -19,7 +19,15 @@ import (
 // TestBoot builds the machine of testdata/machine.yml, which reports on itself to its console and powers itself off.
 func TestBoot(t *testing.T) {
 	t.Parallel()
-	m := boot(t, build(t, "machine.yml"), "")
+	m := bootWith(t, build(t, "machine.yml"), vm.Config{CD: noCloud(t, `version: 2
+ethernets:
+  any:
+    match: {macaddress: "52:54:00:12:34:56"} # that of QEMU's first card
+    addresses: [169.254.7.7/16, "fd00::7/64"]
+    mtu: 1400
+    routes: [{to: 192.0.2.0/24, via: 169.254.0.2}, {to: default, via: "fd00::1"}]
+    nameservers: {addresses: [169.254.0.3], search: [example.com]}
+`)})
 	m.wait(t)
 	m.says(t,
 		`onboot 000-readonly: done in [\d.]+ s, exit 0`,
@@ -48,11 +56,34 @@ func TestBoot(t *testing.T) {
 		`REPORT modprobe: 1 modprobe: nonesuch: no such kernel module`,
 		`REPORT zombies: 0`,
 		`REPORT init-log: 1`,
+		`onboot 007-dhcpcd: done in [\d.]+ s, exit 0`,
+		`onboot 008-metadata: done in [\d.]+ s, exit 0`,
+		`onboot 009-static: done in [\d.]+ s, exit 0`,
+		`REPORT lease: 0 169\.254\.0\.15/16 1`,
+		`REPORT addresses: 169\.254\.7\.7/16 fd00::7/64 1400`,
+		`REPORT routes: 192\.0\.2\.0/24 via 169\.254\.0\.2 dev lan7 +default via fd00::1 dev lan7 .*`,
+		`REPORT resolv: search example\.com nameserver 169\.254\.0\.3`,
+		`REPORT ping: 1 packets received`,
 		`REPORT volume: kept`,
 		`poweroff`,
 		`onshutdown 000-bye: done in [\d.]+ s, exit 0`,
 		`poweroff now`,
 	)
+}
+
+// noCloud makes a CD that configures the network, for the package metadata.
+func noCloud(t *testing.T, networkConfig string) string {
+	t.Helper()
+	dir, cd := t.TempDir(), filepath.Join(t.TempDir(), "cidata.iso")
+	for name, text := range map[string]string{"user-data": "", "meta-data": "instance-id: i-1\n", "network-config": networkConfig} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("xorriso", "-as", "mkisofs", "-quiet", "-V", "CIDATA", "-R", "-o", cd, dir).CombinedOutput(); err != nil {
+		t.Fatalf("xorriso: %v\n%s", err, out)
+	}
+	return cd
 }
 
 // TestPolicy boots a machine in which everything goes wrong that an annotation is for, and more.

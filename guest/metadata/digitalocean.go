@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 )
 
 // fetchDigitalOcean asks DigitalOcean's service for a droplet.
@@ -18,6 +19,11 @@ func fetchDigitalOcean(ctx context.Context, c *client, endpoint string) (*instan
 		IPv4 struct {
 			Address string `json:"ip_address"`
 			Netmask string
+			Gateway string
+		}
+		IPv6 struct {
+			Address string `json:"ip_address"`
+			CIDR    int
 			Gateway string
 		}
 	}
@@ -43,8 +49,20 @@ func fetchDigitalOcean(ctx context.Context, c *client, endpoint string) (*instan
 	}{{"public_ipv4", answer.Interfaces.Public}, {"private_ipv4", answer.Interfaces.Private}} {
 		for _, n := range kind.nics {
 			found.set(kind.file, n.IPv4.Address)
+			l := link{MAC: n.MAC, Nameservers: answer.DNS.Nameservers}
 			if address, err := withMask(n.IPv4.Address, n.IPv4.Netmask); err == nil {
-				found.network = append(found.network, link{MAC: n.MAC, Addresses: []string{address}, Gateway: n.IPv4.Gateway, Nameservers: answer.DNS.Nameservers})
+				l.Addresses = append(l.Addresses, address)
+			}
+			if ip, err := netip.ParseAddr(n.IPv6.Address); err == nil {
+				l.Addresses = append(l.Addresses, netip.PrefixFrom(ip, n.IPv6.CIDR).String())
+			}
+			// The gateway of the private network does not lead out of it.
+			if kind.file == "public_ipv4" {
+				l.addGateway(n.IPv4.Gateway)
+				l.addGateway(n.IPv6.Gateway)
+			}
+			if len(l.Addresses) > 0 {
+				found.network = append(found.network, l)
 			}
 		}
 	}

@@ -50,9 +50,11 @@ func fetchEquinixMetal(ctx context.Context, c *client, endpoint string) (*instan
 		switch {
 		case a.Family == 4 && a.Public:
 			found.set("public_ipv4", a.Address)
-			configured.Gateway = a.Gateway
+			configured.addGateway(a.Gateway)
 		case a.Family == 4:
 			found.set("local_ipv4", a.Address)
+		case a.Public:
+			configured.addGateway(a.Gateway)
 		}
 	}
 	if len(configured.Addresses) > 0 {

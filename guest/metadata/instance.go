@@ -14,15 +14,8 @@ type instance struct {
 	keys     []string          // ssh public keys, in authorized_keys form
 	userData []byte
 	network  []link
-}
-
-// link is the configuration of one network interface, for providers that give one. It is in the file network.json.
-type link struct {
-	MAC         string   `json:"mac,omitempty"`
-	Bond        string   `json:"bond,omitempty"` // the bond that the interface belongs to, with the addresses
-	Addresses   []string `json:"addresses"`      // with the length of their prefixes
-	Gateway     string   `json:"gateway,omitempty"`
-	Nameservers []string `json:"nameservers,omitempty"`
+	// networkErr tells what of the network data could not be understood; the rest is in network.
+	networkErr error
 }
 
 func newInstance() *instance { return &instance{values: map[string]string{}} }

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"go.yaml.in/yaml/v4"
 	"golang.org/x/sys/unix"
 )
 
@@ -142,25 +144,41 @@ func readMedium(medium fs.FS, label string) (*instance, error) {
 			return nil, err
 		}
 		found.addMetaData(meta)
-		network, _, err := read("network-config")
-		found.set("network-config", string(network))
+		network, ok, err := read("network-config")
+		if ok {
+			found.set("network-config", string(network))
+			found.network, found.networkErr = parseNetworkConfig(network)
+		}
 		return found, err
 	}
 	return nil, errAbsent
 }
 
-// addMetaData keeps cloud-init's meta-data as a file, and takes what is needed out of it: it is YAML, of which "key: value" lines without
-// indentation are read.
+// addMetaData keeps cloud-init's meta-data as a file, and takes what is needed out of it. VMware's may have the network in it, encoded or not.
 func (in *instance) addMetaData(text []byte) {
 	in.set("metadata", string(text))
-	for line := range strings.Lines(string(text)) {
-		key, value, _ := strings.Cut(line, ":")
-		value = strings.Trim(strings.TrimSpace(value), `"'`)
-		switch key {
-		case "instance-id":
-			in.set("instance_id", value)
-		case "local-hostname":
-			in.set("hostname", value)
+	var meta struct {
+		InstanceID    string `yaml:"instance-id"`
+		LocalHostname string `yaml:"local-hostname"`
+		Network       yaml.Node
+		Encoding      string `yaml:"network.encoding"`
+	}
+	if err := yaml.Unmarshal(text, &meta); err != nil {
+		log.Printf("meta-data: %v; it is only in the file metadata", err)
+		return
+	}
+	in.set("instance_id", meta.InstanceID)
+	in.set("hostname", meta.LocalHostname)
+	switch meta.Network.Kind {
+	case yaml.MappingNode:
+		var config networkConfig
+		if in.networkErr = meta.Network.Decode(&config); in.networkErr == nil {
+			in.network, in.networkErr = config.links()
+		}
+	case yaml.ScalarNode:
+		decoded, err := decodeGuestInfo(meta.Network.Value, meta.Encoding)
+		if in.networkErr = err; err == nil {
+			in.network, in.networkErr = parseNetworkConfig(decoded)
 		}
 	}
 }

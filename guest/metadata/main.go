@@ -4,7 +4,7 @@
 // Written are: provider, hostname, userdata and what the provider knows besides (instance_id, local_ipv4, …), one value a file without a
 // newline; ssh/authorized_keys, one key a line; and the tree that user data may hold. Then the host name is set. What a provider
 // lacks is left out, but for userdata and ssh/authorized_keys: these are always there, if need be empty, so that they can be bound
-// into containers.
+// into containers. With -network, the interfaces of the machine are given the addresses in network.json.
 package main
 
 import (
@@ -78,6 +78,7 @@ func main() {
 	log.SetPrefix("metadata: ")
 	dir := flag.String("dir", "/run/config", "write to `DIRECTORY`")
 	timeout := flag.Duration("timeout", 0, "give up after `DURATION` without an answer (default 30s of a cloud that is certain, else 10s)")
+	network := flag.Bool("network", false, "give the network interfaces the addresses, routes and name servers that the provider has for them")
 	flag.Usage = func() {
 		fmt.Fprintf(flag.CommandLine.Output(), "usage: metadata [flags] [PROVIDER...]\n\nknown providers: %s; file=PATH; aws=v1 for IMDSv1\n"+
 			"By default the machine's firmware names the provider. If it does not, all are asked at once.\n\n", known())
@@ -96,7 +97,11 @@ func main() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
 	defer cancel()
-	if err := run(ctx, chosen, *dir, unix.Sethostname); err != nil {
+	configureNetwork := func(links []link) error { return configure(links, "/etc/resolv.conf") }
+	if !*network {
+		configureNetwork = nil
+	}
+	if err := run(ctx, chosen, *dir, unix.Sethostname, configureNetwork); err != nil {
 		for line := range strings.Lines(err.Error()) {
 			log.Print(strings.TrimSpace(line))
 		}
@@ -144,9 +149,9 @@ func choose(names []string, here platform) (chosen []provider, certain bool, err
 	return chosen, len(chosen) == 1, nil
 }
 
-// run asks the providers, writes the answers of the best one that gives any to dir, and sets the host name. An error does not stop
-// what can be done without the failed part.
-func run(ctx context.Context, chosen []provider, dir string, setHostname func([]byte) error) error {
+// run asks the providers, writes the answers of the best one that gives any to dir, sets the host name, and configures the network unless
+// configure is nil. An error does not stop what can be done without the failed part.
+func run(ctx context.Context, chosen []provider, dir string, setHostname func([]byte) error, configure func([]link) error) error {
 	p, found, err := ask(ctx, chosen)
 	if err != nil {
 		return err
@@ -175,6 +180,9 @@ func run(ctx context.Context, chosen []provider, dir string, setHostname func([]
 		network, err := json.MarshalIndent(found.network, "", "\t")
 		failed = append(failed, err)
 		write("network.json", string(network)+"\n", 0o644)
+	}
+	if configure != nil {
+		failed = append(failed, found.networkErr, configure(found.network))
 	}
 	log.Printf("%s: %d values, %d ssh keys and %d bytes of user data written to %s",
 		p.name, len(found.values), len(found.keys), len(found.userData), dir)

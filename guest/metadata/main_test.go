@@ -57,7 +57,7 @@ func TestRun(t *testing.T) {
 	}), dir, func(name []byte) error {
 		hostname = string(name)
 		return nil
-	})
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestRunWritesEmptyFiles(t *testing.T) {
 	err := run(t.Context(), fixed(&instance{}), dir, func(name []byte) error {
 		t.Errorf("host name set to %q though the provider gives none", name)
 		return nil
-	})
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestRunTreeReplaces(t *testing.T) {
 		}), dir, func(name []byte) error {
 			hostname = string(name)
 			return nil
-		})
+		}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +131,7 @@ func TestRunFaultyTree(t *testing.T) {
 	}), dir, func([]byte) error {
 		named = true
 		return errors.New("operation not permitted")
-	})
+	}, nil)
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -153,7 +153,7 @@ func TestConfigIsConfined(t *testing.T) {
 	if err := os.Symlink(outside, filepath.Join(dir, "ssh")); err != nil {
 		t.Fatal(err)
 	}
-	err := run(t.Context(), fixed(&instance{}), dir, nil)
+	err := run(t.Context(), fixed(&instance{}), dir, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "ssh") {
 		t.Errorf("error %v, want one about ssh", err)
 	}
@@ -162,13 +162,25 @@ func TestConfigIsConfined(t *testing.T) {
 	}
 }
 
-// The network data of a provider is for whoever configures interfaces.
+// The network data of a provider is for whoever configures interfaces, here if asked.
 func TestRunWritesNetwork(t *testing.T) {
 	dir := t.TempDir()
 	found := newInstance()
-	found.network = []link{{MAC: "52:54:00:12:34:56", Addresses: []string{"192.0.2.7/24"}, Gateway: "192.0.2.1", Nameservers: []string{"192.0.2.2"}}}
-	if err := run(t.Context(), fixed(found), dir, nil); err != nil {
+	found.network = []link{{MAC: "52:54:00:12:34:56", Addresses: []string{"192.0.2.7/24"}, Routes: []route{{To: "0.0.0.0/0", Via: "192.0.2.1"}}, Nameservers: []string{"192.0.2.2"}}}
+	found.networkErr = errors.New("not all is understood")
+	if err := run(t.Context(), fixed(found), dir, nil, nil); err != nil {
 		t.Fatal(err)
+	}
+	var configured []link
+	err := run(t.Context(), fixed(found), dir, nil, func(links []link) error {
+		configured = links
+		return errors.New("no such interface")
+	})
+	if err == nil || err.Error() != "not all is understood\nno such interface" {
+		t.Errorf("error %v", err)
+	}
+	if diff := cmp.Diff(found.network, configured); diff != "" {
+		t.Errorf("configured (-want +got):\n%s", diff)
 	}
 	want := `-rw-r--r-- [
 	{
@@ -176,7 +188,12 @@ func TestRunWritesNetwork(t *testing.T) {
 		"addresses": [
 			"192.0.2.7/24"
 		],
-		"gateway": "192.0.2.1",
+		"routes": [
+			{
+				"to": "0.0.0.0/0",
+				"via": "192.0.2.1"
+			}
+		],
 		"nameservers": [
 			"192.0.2.2"
 		]

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 )
 
@@ -55,6 +54,7 @@ func openStack(read func(string) ([]byte, bool, error)) (*instance, error) {
 		Links []struct {
 			ID  string
 			MAC string `json:"ethernet_mac_address"`
+			MTU int
 		}
 		Networks []struct {
 			Link, Type, Netmask string
@@ -73,19 +73,17 @@ func openStack(read func(string) ([]byte, bool, error)) (*instance, error) {
 		}
 	}
 	for _, l := range network.Links {
-		configured := link{MAC: l.MAC, Nameservers: nameservers}
+		configured := link{MAC: l.MAC, MTU: l.MTU, Nameservers: nameservers}
 		for _, n := range network.Networks {
 			if n.Link != l.ID {
 				continue
 			}
-			if prefix, err := netip.ParsePrefix(n.Address); err == nil {
-				configured.Addresses = append(configured.Addresses, prefix.String())
-			} else if address, err := withMask(n.Address, n.Netmask); err == nil {
+			if address, err := prefixOf(n.Address, n.Netmask); err == nil {
 				configured.Addresses = append(configured.Addresses, address)
 			}
-			for _, route := range n.Routes {
-				if route.Network == "0.0.0.0" {
-					configured.Gateway = route.Gateway
+			for _, r := range n.Routes {
+				if to, err := prefixOf(r.Network, r.Netmask); err == nil {
+					configured.Routes = append(configured.Routes, route{To: to, Via: r.Gateway})
 				}
 			}
 			if n.Type == "ipv4" {

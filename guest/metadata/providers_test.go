@@ -86,14 +86,15 @@ var clouds = []struct {
 	{"digitalocean", fetchDigitalOcean, "", map[string]string{
 		"/metadata/v1.json": `{"droplet_id": 2756294, "hostname": "sample-droplet", "user_data": "#!/bin/sh", "public_keys": ["ssh-rsa AAAA a@b"], "region": "nyc3",
 			"interfaces": {"private": [{"ipv4": {"ip_address": "10.132.255.113", "netmask": "255.255.0.0", "gateway": "10.132.0.1"}, "mac": "04:01:2a:0f:2a:02", "type": "private"}],
-			"public": [{"ipv4": {"ip_address": "104.131.20.105", "netmask": "255.255.192.0", "gateway": "104.131.0.1"}, "mac": "04:01:2a:0f:2a:01", "type": "public"}]},
+			"public": [{"ipv4": {"ip_address": "104.131.20.105", "netmask": "255.255.192.0", "gateway": "104.131.0.1"},
+				"ipv6": {"ip_address": "2604:A880:0800:0010:0000:0000:017D:2001", "gateway": "2604:a880:800:10::1", "cidr": 64}, "mac": "04:01:2a:0f:2a:01", "type": "public"}]},
 			"dns": {"nameservers": ["2001:4860:4860::8844", "8.8.8.8"]}}`,
 	}, &instance{
 		values: map[string]string{"hostname": "sample-droplet", "id": "2756294", "region": "nyc3", "public_ipv4": "104.131.20.105", "private_ipv4": "10.132.255.113"},
 		keys:   []string{"ssh-rsa AAAA a@b"}, userData: []byte("#!/bin/sh"),
 		network: []link{
-			{MAC: "04:01:2a:0f:2a:01", Addresses: []string{"104.131.20.105/18"}, Gateway: "104.131.0.1", Nameservers: []string{"2001:4860:4860::8844", "8.8.8.8"}},
-			{MAC: "04:01:2a:0f:2a:02", Addresses: []string{"10.132.255.113/16"}, Gateway: "10.132.0.1", Nameservers: []string{"2001:4860:4860::8844", "8.8.8.8"}},
+			{MAC: "04:01:2a:0f:2a:01", Addresses: []string{"104.131.20.105/18", "2604:a880:800:10::17d:2001/64"}, Routes: []route{{To: "0.0.0.0/0", Via: "104.131.0.1"}, {To: "::/0", Via: "2604:a880:800:10::1"}}, Nameservers: []string{"2001:4860:4860::8844", "8.8.8.8"}},
+			{MAC: "04:01:2a:0f:2a:02", Addresses: []string{"10.132.255.113/16"}, Nameservers: []string{"2001:4860:4860::8844", "8.8.8.8"}},
 		},
 	}},
 	{"vultr", fetchVultr, "", map[string]string{
@@ -103,7 +104,7 @@ var clouds = []struct {
 	}, &instance{
 		values: map[string]string{"hostname": "vultr-guest", "instance_id": "a747bfz6385e", "region_code": "EWR", "public_ipv4": "192.0.2.110", "netmask": "255.255.254.0"},
 		keys:   []string{"ssh-rsa AAAA", "ssh-rsa BBBB"}, userData: []byte("echo"),
-		network: []link{{MAC: "56:00:03:15:c4:65", Addresses: []string{"192.0.2.110/23"}, Gateway: "192.0.2.1"}},
+		network: []link{{MAC: "56:00:03:15:c4:65", Addresses: []string{"192.0.2.110/23"}, Routes: []route{{To: "0.0.0.0/0", Via: "192.0.2.1"}}}},
 	}},
 	{"scaleway", fetchScaleway, "", map[string]string{
 		"/conf?format=json": `{"id": "11111111-2222", "hostname": "scw-x", "commercial_type": "DEV1-S", "private_ip": "10.1.2.3", "public_ip": {"address": "203.0.113.5", "dynamic": true},
@@ -117,13 +118,17 @@ var clouds = []struct {
 		"/openstack/latest/meta_data.json": `{"uuid": "d8e02d56-2648-49a3-bf97-6be8f1204f38", "availability_zone": "nova", "hostname": "test.novalocal", "project_id": "f7ac",
 			"public_keys": {"mykey": "ssh-rsa AAAA Generated-by-Nova\n"}, "keys": [{"data": "…", "name": "mykey", "type": "ssh"}]}`,
 		"/openstack/latest/user_data": "x",
-		"/openstack/latest/network_data.json": `{"links": [{"ethernet_mac_address": "fa:16:3e:9c:bf:3d", "id": "tap1", "type": "vif"}],
-			"networks": [{"id": "network0", "link": "tap1", "type": "ipv4", "ip_address": "10.184.0.244", "netmask": "255.255.240.0", "routes": [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "10.184.0.1"}]}],
+		"/openstack/latest/network_data.json": `{"links": [{"ethernet_mac_address": "fa:16:3e:9c:bf:3d", "id": "tap1", "type": "vif", "mtu": 1450}],
+			"networks": [{"id": "network0", "link": "tap1", "type": "ipv4", "ip_address": "10.184.0.244", "netmask": "255.255.240.0", "routes": [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "10.184.0.1"}, {"network": "10.9.0.0", "netmask": "255.255.0.0", "gateway": "10.184.0.9"}]},
+				{"id": "network1", "link": "tap1", "type": "ipv6", "ip_address": "2001:db8::3", "netmask": "ffff:ffff:ffff:ffff::", "routes": [{"network": "::", "netmask": "::", "gateway": "fd00::1"}]},
+				{"id": "network2", "link": "tap2", "type": "ipv4_dhcp"}],
 			"services": [{"type": "dns", "address": "10.184.0.2"}]}`,
 	}, &instance{
 		values: map[string]string{"hostname": "test.novalocal", "local_hostname": "test.novalocal", "instance_id": "d8e02d56-2648-49a3-bf97-6be8f1204f38", "availability_zone": "nova", "project": "f7ac", "local_ipv4": "10.184.0.244"},
 		keys:   []string{"ssh-rsa AAAA Generated-by-Nova"}, userData: []byte("x"),
-		network: []link{{MAC: "fa:16:3e:9c:bf:3d", Addresses: []string{"10.184.0.244/20"}, Gateway: "10.184.0.1", Nameservers: []string{"10.184.0.2"}}},
+		network: []link{{MAC: "fa:16:3e:9c:bf:3d", MTU: 1450, Addresses: []string{"10.184.0.244/20", "2001:db8::3/64"},
+			Routes:      []route{{To: "0.0.0.0/0", Via: "10.184.0.1"}, {To: "10.9.0.0/16", Via: "10.184.0.9"}, {To: "::/0", Via: "fd00::1"}},
+			Nameservers: []string{"10.184.0.2"}}},
 	}},
 	{"equinixmetal", fetchEquinixMetal, "", map[string]string{
 		"/metadata": `{"id": "0ca1", "hostname": "node", "plan": "c3.small.x86", "facility": "sv15", "metro": "sv", "ssh_keys": ["ssh-rsa AAAA"],
@@ -133,9 +138,10 @@ var clouds = []struct {
 				{"address_family": 4, "public": false, "cidr": 31, "address": "10.1.0.3", "gateway": "10.1.0.2"}]}}`,
 		"/userdata": "#!ipxe\n",
 	}, &instance{
-		values:  map[string]string{"hostname": "node", "instance_id": "0ca1", "instance_type": "c3.small.x86", "availability_zone": "sv15", "region": "sv", "public_ipv4": "203.0.113.3", "local_ipv4": "10.1.0.3"},
-		keys:    []string{"ssh-rsa AAAA"},
-		network: []link{{MAC: "e4:43:4b:00:00:01", Bond: "bond0", Addresses: []string{"203.0.113.3/31", "2001:db8::3/127", "10.1.0.3/31"}, Gateway: "203.0.113.2"}},
+		values: map[string]string{"hostname": "node", "instance_id": "0ca1", "instance_type": "c3.small.x86", "availability_zone": "sv15", "region": "sv", "public_ipv4": "203.0.113.3", "local_ipv4": "10.1.0.3"},
+		keys:   []string{"ssh-rsa AAAA"},
+		network: []link{{MAC: "e4:43:4b:00:00:01", Bond: "bond0", Addresses: []string{"203.0.113.3/31", "2001:db8::3/127", "10.1.0.3/31"},
+			Routes: []route{{To: "0.0.0.0/0", Via: "203.0.113.2"}, {To: "::/0", Via: "2001:db8::2"}}}},
 	}},
 }
 
@@ -239,8 +245,10 @@ func TestMedium(t *testing.T) {
 		medium      fstest.MapFS
 		want        *instance
 	}{
-		{"NoCloud", "cidata", fstest.MapFS{"user-data": file("u"), "meta-data": file("instance-id: i1\nlocal-hostname: \"h1\"\nnested:\n  local-hostname: no\n"), "network-config": file("version: 2\n")},
-			&instance{values: map[string]string{"instance_id": "i1", "hostname": "h1", "metadata": "instance-id: i1\nlocal-hostname: \"h1\"\nnested:\n  local-hostname: no\n", "network-config": "version: 2\n"}, userData: []byte("u")}},
+		{"NoCloud", "cidata", fstest.MapFS{"user-data": file("u"), "meta-data": file("instance-id: i1\nlocal-hostname: \"h1\"\nnested:\n  local-hostname: no\n"),
+			"network-config": file("version: 2\nethernets: {eth0: {addresses: [192.0.2.7/24]}}\n")},
+			&instance{values: map[string]string{"instance_id": "i1", "hostname": "h1", "metadata": "instance-id: i1\nlocal-hostname: \"h1\"\nnested:\n  local-hostname: no\n", "network-config": "version: 2\nethernets: {eth0: {addresses: [192.0.2.7/24]}}\n"}, userData: []byte("u"),
+				network: []link{{Name: "eth0", Addresses: []string{"192.0.2.7/24"}}}}},
 		{"LinuxKit's CD", "", fstest.MapFS{"config": file(`{}`)}, &instance{values: map[string]string{}, userData: []byte(`{}`)}},
 		{"configuration drive", "config-2", fstest.MapFS{"openstack/latest/meta_data.json": file(`{"hostname": "h"}`), "openstack/latest/user_data": file("u")},
 			&instance{values: map[string]string{"hostname": "h", "local_hostname": "h"}, userData: []byte("u")}},
@@ -275,6 +283,18 @@ func TestGuestInfo(t *testing.T) {
 	}))
 	if err != nil || found.values["instance_id"] != "i1" || string(found.userData) != "hi" {
 		t.Errorf("%+v, %v", found, err)
+	}
+	for name, metadata := range map[string]string{
+		"plain":   "instance-id: i2\nnetwork:\n  version: 2\n  ethernets:\n    nics: {match: {macaddress: \"00:50:56:01:02:03\"}, addresses: [192.0.2.7/24]}\n",
+		"encoded": `{"instance-id": "i2", "network": "` + base64.StdEncoding.EncodeToString([]byte("version: 2\nethernets: {nics: {match: {macaddress: \"00:50:56:01:02:03\"}, addresses: [192.0.2.7/24]}}")) + `", "network.encoding": "base64"}`,
+	} {
+		found, err := fetchGuestInfo(get(map[string]string{"guestinfo.metadata": metadata}))
+		if err != nil || found.networkErr != nil {
+			t.Fatal(name, err, found.networkErr)
+		}
+		if diff := cmp.Diff([]link{{MAC: "00:50:56:01:02:03", Addresses: []string{"192.0.2.7/24"}}}, found.network); diff != "" {
+			t.Errorf("%s: network (-want +got):\n%s", name, diff)
+		}
 	}
 	if _, err := fetchGuestInfo(get(map[string]string{"guestinfo.userdata": "---"})); err != errAbsent {
 		t.Errorf("nothing set: %v", err)

@@ -39,7 +39,9 @@ func fetchVultr(ctx context.Context, c *client, endpoint string) (*instance, err
 			found.set("private_ipv4", nic.IPv4.Address)
 		}
 		if address, err := withMask(nic.IPv4.Address, nic.IPv4.Netmask); err == nil {
-			found.network = append(found.network, link{MAC: nic.MAC, Addresses: []string{address}, Gateway: nic.IPv4.Gateway})
+			l := link{MAC: nic.MAC, Addresses: []string{address}}
+			l.addGateway(nic.IPv4.Gateway)
+			found.network = append(found.network, l)
 		}
 	}
 	// A list, or one text with a key a line.
