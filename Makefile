@@ -54,4 +54,4 @@ stack:
 
 ## images: frontend and packages, in the stack's registry
 images: stack
-	docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${PROGRESS:-auto}" --set '*.output=type=registry,rewrite-timestamp=true' frontend packages
+	docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${PROGRESS:-auto}" --set '*.output=type=registry,rewrite-timestamp=true,compression=zstd,force-compression=true' frontend packages

@@ -15,6 +15,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/slipway-build/slipway/exporter/segment"
 	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/machine"
 )
@@ -133,7 +134,7 @@ func (b *builder) measure(ctx context.Context, components []component, plan *mac
 			if err != nil {
 				return err
 			}
-			stat, err := ref.StatFile(ctx, client.StatRequest{Path: graph.SegmentName})
+			stat, err := ref.StatFile(ctx, client.StatRequest{Path: segment.FileName})
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@
 package llb
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -20,6 +21,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -94,7 +96,7 @@ func Machine(in Input, opt Options) (llb.State, error) {
 	type parts struct {
 		graph
 		boot     llb.State
-		segments []segment
+		segments []packed
 	}
 	made := map[bool]*parts{} // by whether the formats are made of the tree
 	var written []llb.State
@@ -128,7 +130,7 @@ func Machine(in Input, opt Options) (llb.State, error) {
 	return all, nil
 }
 
-// Segments returns the states whose file [SegmentName] is a component's part
+// Segments returns the states whose file [segment.FileName] is a component's part
 // of the initrd, by component.
 func Segments(in Input, opt Options) (map[string]llb.State, error) {
 	g := graph{Input: in, Options: opt}
@@ -140,19 +142,16 @@ func Segments(in Input, opt Options) (map[string]llb.State, error) {
 	return out, err
 }
 
-// SegmentName is the file that a segment is.
-const SegmentName = "segment"
-
 // segments makes the parts of the machine, and what the kernel's image has for
 // the boot.
-func (g *graph) segments() (boot llb.State, segments []segment, err error) {
+func (g *graph) segments() (boot llb.State, segments []packed, err error) {
 	in := g.Input
 	boot = llb.Scratch()
 	dirs, err := g.entries("directories", in.Plan.Dirs)
 	if err != nil {
 		return boot, nil, err
 	}
-	segments = append(segments, segment{"directories", dirs})
+	segments = append(segments, dirs)
 
 	if k := in.Plan.Kernel; k != nil {
 		image, err := g.image(k.Image)
@@ -161,7 +160,7 @@ func (g *graph) segments() (boot llb.State, segments []segment, err error) {
 		}
 		boot = g.kernel(k, image)
 		if k.Tar != "" {
-			segments = append(segments, segment{"kernel", boot})
+			segments = append(segments, packed{component: "kernel", state: boot})
 		}
 	}
 	for _, tree := range in.Plan.Trees {
@@ -169,14 +168,14 @@ func (g *graph) segments() (boot llb.State, segments []segment, err error) {
 		if err != nil {
 			return boot, nil, err
 		}
-		segments = append(segments, segment{tree.Name, g.pack(tree, image)})
+		segments = append(segments, packed{component: tree.Name, state: g.pack(tree, image)})
 	}
 	for _, layout := range in.Plan.Layouts {
 		blobs, ok := in.Layouts[layout.Name]
 		if !ok {
 			return boot, nil, fmt.Errorf("image %s of %s is not resolved", layout.Image, layout.Name)
 		}
-		segments = append(segments, segment{layout.Name, g.layout(layout, blobs)})
+		segments = append(segments, packed{component: layout.Name, state: g.layout(layout, blobs)})
 	}
 	for _, generated := range []struct {
 		name    string
@@ -193,7 +192,7 @@ func (g *graph) segments() (boot llb.State, segments []segment, err error) {
 		if err != nil {
 			return boot, nil, err
 		}
-		segments = append(segments, segment{generated.name, s})
+		segments = append(segments, s)
 	}
 	return boot, segments, nil
 }
@@ -291,13 +290,13 @@ func entriesWith(entries []machine.Entry, secret bool) []machine.Entry {
 }
 
 // entries makes a segment of generated files, of files of contexts and of
-// secrets.
-func (g *graph) entries(name string, entries []machine.Entry) (llb.State, error) {
+// secrets. What is known already needs no container.
+func (g *graph) entries(name string, entries []machine.Entry) (packed, error) {
 	v := vertex{
 		component: name,
 		name:      fmt.Sprintf("pack %d entries", len(entries)),
 		tool:      packerPath,
-		args:      slices.Concat([]string{"entries", "--spec", "/spec/entries.json"}, g.encoding()),
+		args:      slices.Concat([]string{"entries", "--spec", "/spec/entries.json"}, g.encoding(), []string{"--source", sourcesPath}),
 	}
 	spec := slices.Clone(entries)
 	contexts := map[string]bool{}
@@ -317,35 +316,58 @@ func (g *graph) entries(name string, entries []machine.Entry) (llb.State, error)
 	}
 	data, err := json.Marshal(spec)
 	if err != nil {
-		return llb.State{}, fmt.Errorf("encode %s: %w", name, err)
+		return packed{}, fmt.Errorf("encode %s: %w", name, err)
 	}
-	v.mounts = append(v.mounts, mount{at: "/spec", state: g.file("entries.json", data)})
+	if len(v.opts) == 0 {
+		return g.generate(name, len(entries), data)
+	}
+	v.mounts = append(v.mounts, mount{at: "/spec", state: g.file("entries.json", data), unread: true})
 	if len(v.secrets) > 0 {
 		v.mounts = append(v.mounts, mount{at: "/session", state: g.Session, unread: true})
 	}
 	for _, context := range slices.Sorted(maps.Keys(contexts)) {
 		v.mounts = append(v.mounts, mount{at: path.Join(sourcesPath, context), state: g.Contexts[context]})
 	}
-	if len(v.opts) > 0 {
-		v.args = append(v.args, "--source", sourcesPath)
-	}
-	return g.run(v), nil
+	return packed{component: name, state: g.run(v)}, nil
 }
 
-// segment is the output of a component's vertex. The name is for messages.
-type segment struct {
+// generate makes a segment of entries whose contents the plan has.
+func (g *graph) generate(component string, entries int, spec []byte) (packed, error) {
+	packer := segment.Packer{Archive: segment.Tar}
+	if !g.tree {
+		packer.Archive = segment.CPIO
+		var err error
+		if packer.Compression, err = segment.ParseCompression(g.Compression); err != nil {
+			return packed{}, err
+		}
+	}
+	files, err := packer.Files(bytes.NewReader(spec))
+	if err != nil {
+		return packed{}, fmt.Errorf("%s: %w", component, err)
+	}
+	var action *llb.FileAction
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		action = action.Mkfile("/"+name, 0o644, files[name])
+	}
+	name := fmt.Sprintf("[%s%s] generate %d entries", g.Label, component, entries)
+	return packed{component, llb.Scratch().Platform(g.Builder).File(action, llb.WithCustomName(name)), true}, nil
+}
+
+// packed is the segment of a component. The name is for messages.
+type packed struct {
 	component string
 	state     llb.State
+	known     bool // the key of the state is made of its contents
 }
 
 // write makes a format. Its key has all segments, in order.
-func (g *graph) write(f exporter.Format, boot llb.State, segments []segment) llb.State {
+func (g *graph) write(f exporter.Format, boot llb.State, segments []packed) llb.State {
 	v := vertex{
 		component: f.Name,
 		name:      "write " + g.Name,
 		tool:      exporterPath,
 		args:      []string{"write", "--format", f.Name, "--name", g.Name, "--arch", g.Architecture, "--cmdline", "/cmdline/cmdline"},
-		mounts:    []mount{{at: "/cmdline", state: g.file("cmdline", []byte(g.Plan.Cmdline))}},
+		mounts:    []mount{{at: "/cmdline", state: g.file("cmdline", []byte(g.Plan.Cmdline)), unread: true}},
 	}
 	if k := g.Plan.Kernel; k != nil {
 		v.args = append(v.args, "--kernel", "/kernel/kernel")
@@ -373,7 +395,7 @@ func (g *graph) write(f exporter.Format, boot llb.State, segments []segment) llb
 	for i, s := range segments {
 		at := fmt.Sprintf("/segments/%03d", i)
 		v.args = append(v.args, s.component+"="+at)
-		v.mounts = append(v.mounts, mount{at: at, state: s.state, unread: g.private})
+		v.mounts = append(v.mounts, mount{at: at, state: s.state, unread: g.private || s.known})
 	}
 	return g.run(v)
 }
@@ -402,7 +424,8 @@ type mount struct {
 	path  string // within state
 
 	// The key is that of the state, not of its content: because the state is named
-	// by its digest, or because no cache is to have what is made of it.
+	// by its digest or has its contents in its definition, or because no cache is to
+	// have what is made of it.
 	unread bool
 }
 

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/buildkit/client/llb"
@@ -210,7 +211,11 @@ func describe(t *testing.T, st llb.State) string {
 		if f := op.GetFile(); f != nil {
 			for _, a := range f.Actions {
 				if mk := a.GetMkfile(); mk != nil {
-					fmt.Fprintf(&b, "  mkfile %s %o %s\n", mk.Path, mk.Mode, mk.Data)
+					data := string(mk.Data)
+					if strings.Contains(data, "\x00") || !utf8.ValidString(data) {
+						data = digest.FromString(data).String()
+					}
+					fmt.Fprintf(&b, "  mkfile %s %o %s\n", mk.Path, mk.Mode, data)
 				}
 			}
 		}

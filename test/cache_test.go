@@ -170,12 +170,11 @@ files:
     contents: hello
 `
 
-// What the packages of cachedMachine become: large segments of kernel, two of init, sysctl, rngd and sshd, and small
-// ones of what is generated.
+// What the packages of cachedMachine become.
 var (
 	packed = []string{
-		"[configuration] pack", "[directories] pack", "[files] pack", "[init[0]] pack", "[init[1]] pack",
-		"[kernel] pack", "[onboot.sysctl] pack", "[raw] write", "[services.rngd] pack", "[services.sshd] pack",
+		"[init[0]] pack", "[init[1]] pack", "[kernel] pack", "[onboot.sysctl] pack",
+		"[raw] write", "[services.rngd] pack", "[services.sshd] pack",
 	}
 	repacked = []string{"[raw] write", "[services.rngd] pack"}
 )
@@ -294,13 +293,13 @@ services:
 	db := machineYAML(t, shared+"  - name: agent\n    image: "+agent+"\n")
 	cache := func(name string) string { return "type=registry,ref=" + f.caches.Address + "/cache/" + name }
 
-	if ran := builds(t, a, web, "--cache-to=mode=max,compression=zstd,"+cache("web"), "-o", "out"); len(ran) != 13 {
-		t.Fatalf("the first machine ran %q, want ten components, two generated segments and write", ran)
+	if ran := builds(t, a, web, "--cache-to=mode=max,compression=zstd,"+cache("web"), "-o", "out"); len(ran) != 11 {
+		t.Fatalf("the first machine ran %q, want ten components and write", ran)
 	}
 	f.reset()
 	sameVertices(t, "a machine that shares nine of ten components",
 		builds(t, b, db, "--cache-from="+cache("web"), "--cache-to=mode=max,compression=zstd,"+cache("db"), "-o", "out"),
-		[]string{"[configuration] pack", "[directories] pack", "[kernel+initrd] write", "[services.agent] pack"})
+		[]string{"[kernel+initrd] write", "[services.agent] pack"})
 	pulled, _ := crossed(f.packages)
 	if want := map[string]int{"slipwaybuild/slipway": frontendBlobs}; !maps.Equal(pulled, want) {
 		t.Errorf("it pulled %v, want %v", pulled, want)

@@ -353,7 +353,7 @@ func TestReproducibleImages(t *testing.T) {
 		if out, err := w.as(unpack).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		w.bake(t, "--metadata-file=metadata.json", "--set=*.output=type=image,rewrite-timestamp=true")
+		w.bake(t, "--metadata-file=metadata.json", "--set=*.output=type=image,rewrite-timestamp=true,compression=zstd,force-compression=true")
 		data, err := os.ReadFile(filepath.Join(w.dir, "metadata.json"))
 		if err != nil {
 			t.Fatal(err)

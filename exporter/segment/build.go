@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -187,26 +188,46 @@ func (p Packer) Entries(spec, source string) error {
 	return p.write(entries)
 }
 
-// write makes the segment.
-func (p Packer) write(entries []tree.Entry) error {
-	if p.Archive == Tar {
-		return p.file(FileName, func(f *os.File) error {
-			return tree.WriteTar(f, entries, time.Unix(0, 0))
-		})
-	}
-	err := p.file(FileName, func(f *os.File) error {
-		return Write(f, entries, p.Compression)
-	})
+// Files gives what Entries would make of a spec whose entries need no sources, by
+// name.
+func (p Packer) Files(spec io.Reader) (map[string][]byte, error) {
+	entries, err := ReadSpec(spec, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return p.file(NamesName, func(f *os.File) error {
-		return writeNames(f, entries)
-	})
+	files := map[string][]byte{}
+	for name, write := range p.files(entries) {
+		var b bytes.Buffer
+		if err := write(&b); err != nil {
+			return nil, err
+		}
+		files[name] = b.Bytes()
+	}
+	return files, nil
 }
 
-func (p Packer) file(name string, write func(*os.File) error) error {
-	return output.File(filepath.Join(p.Out, name), write)
+// write makes the segment.
+func (p Packer) write(entries []tree.Entry) error {
+	for name, write := range p.files(entries) {
+		err := output.File(filepath.Join(p.Out, name), func(f *os.File) error { return write(f) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// files gives the files of a segment and what writes them.
+func (p Packer) files(entries []tree.Entry) map[string]func(io.Writer) error {
+	if p.Archive == Tar {
+		return map[string]func(io.Writer) error{
+			FileName: func(w io.Writer) error { return tree.WriteTar(w, entries, time.Unix(0, 0)) },
+		}
+	}
+	return map[string]func(io.Writer) error{
+		FileName:  func(w io.Writer) error { return Write(w, entries, p.Compression) },
+		NamesName: func(w io.Writer) error { return writeNames(w, entries) },
+	}
 }
 
 // copyTo makes a file with the content and the permissions of e.

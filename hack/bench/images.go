@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/compression"
 	"github.com/google/go-containerregistry/pkg/crane"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -40,8 +41,8 @@ func makeImages(ctx context.Context, registry string) (images, error) {
 	im.yaml = regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(im.yaml, "")
 	for i := range im.kernel {
 		tag := fmt.Sprintf("%s/slipwaybuild/bench-kernel:%d", registry, i)
-		if err := run(ctx, "docker", "buildx", "build", "--builder", os.Getenv("BUILDX_BUILDER"), "--provenance=false", "--push",
-			"--build-arg", fmt.Sprintf("VERSION=%d", i), "--tag", tag, "hack/bench"); err != nil {
+		if err := run(ctx, "docker", "buildx", "build", "--builder", os.Getenv("BUILDX_BUILDER"), "--provenance=false",
+			"--output", "type=registry,compression=zstd,force-compression=true", "--build-arg", fmt.Sprintf("VERSION=%d", i), "--tag", tag, "hack/bench"); err != nil {
 			return im, err
 		}
 		if im.kernel[i], err = im.get(ctx, fmt.Sprintf("slipwaybuild/bench-kernel:%d", i)); err != nil {
@@ -114,7 +115,7 @@ func version(image v1.Image, version int) (v1.Image, error) {
 		return nil, err
 	}
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
-		tarball.WithMediaType(types.OCILayer))
+		tarball.WithMediaType(types.OCILayerZStd), tarball.WithCompression(compression.ZStd))
 	if err != nil {
 		return nil, err
 	}

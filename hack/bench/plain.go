@@ -124,7 +124,7 @@ func pack(names []string, compression string) error {
 				return err
 			}
 			defer in.Close()
-			layer, err := gzip.NewReader(bufio.NewReaderSize(in, 1<<20))
+			layer, err := uncompress(bufio.NewReaderSize(in, 1<<20))
 			if err != nil {
 				return err
 			}
@@ -155,6 +155,14 @@ func pack(names []string, compression string) error {
 		})
 	}
 	return group.Wait()
+}
+
+// uncompress reads a layer, which is compressed by zstd or gzip.
+func uncompress(r *bufio.Reader) (io.Reader, error) {
+	if magic, err := r.Peek(4); err == nil && string(magic) == "\x28\xb5\x2f\xfd" {
+		return zstd.NewReader(r)
+	}
+	return gzip.NewReader(r)
 }
 
 // compressor compresses as the packer does by default.
