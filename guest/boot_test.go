@@ -193,6 +193,46 @@ func TestLinuxKitPackages(t *testing.T) {
 	)
 }
 
+// TestServices boots a machine of Slipway's services.
+func TestServices(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("boots a machine")
+	}
+	vm.RequireStack(t)
+	ntp := t.TempDir()
+	buildx(t, "ntpserver", "-o", "type=oci,tar=false,dest="+ntp, "testdata/ntpserver")
+	m := boot(t, build(t, "services.yml", "--build-context", "test/ntpserver:v1=oci-layout://"+ntp), "")
+	m.await(t, `REPORT over`)
+	m.typeLine(t, "root")
+	m.await(t, `Password: `)
+	m.typeLine(t, "correct horse")
+	m.await(t, `/ # `)
+	m.typeLine(t, "service list | sed s/^/REPORT./; poweroff")
+	m.wait(t)
+	m.says(t,
+		`machine is up, services started: 6`,
+		`REPORT nginx: <title>Welcome to nginx!</title>`,
+		`REPORT nginx-log: 127\.0\.0\.1 - - \[.*\] "GET / HTTP/1\.1" 200 .*`,
+		`REPORT metrics: node_exporter_build_info\{.*version="1\..*"\} 1 node_uname_info\{.*nodename="linuxkit-.*\} 1`,
+		`REPORT filesystems: / /run /tmp /var`,
+		`REPORT clock: 2029`,
+		`REPORT ctr: TASK PID STATUS getty \d+ RUNNING nginx \d+ RUNNING node_exporter \d+ RUNNING ntpserver \d+ RUNNING openntpd \d+ RUNNING report \d+ RUNNING`,
+		`REPORT.getty +running .*`,
+	)
+}
+
+// TestConsole boots the machine of examples/minimal.yml, which has a shell on its console.
+func TestConsole(t *testing.T) {
+	t.Parallel()
+	m := boot(t, build(t, "../../examples/minimal.yml"), "")
+	m.await(t, `machine is up`)
+	m.await(t, `/ # `)
+	m.typeLine(t, "echo REPORT $((6 * 7)) $(service list | grep -c '^getty .*running'); poweroff")
+	m.wait(t)
+	m.says(t, `REPORT 42 1`)
+}
+
 // TestOffline boots the machine of examples/aws.yml where something of what it asks for is not to be had: it must come up all the same.
 func TestOffline(t *testing.T) {
 	t.Parallel()
@@ -275,6 +315,14 @@ func (g *guest) await(t *testing.T, pattern string) {
 func (g *guest) press(t *testing.T, command string) {
 	t.Helper()
 	if err := g.Monitor(t.Context(), command); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// typeLine types a line on the console.
+func (g *guest) typeLine(t *testing.T, line string) {
+	t.Helper()
+	if err := g.Type(line + "\r"); err != nil {
 		t.Fatal(err)
 	}
 }

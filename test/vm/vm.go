@@ -93,6 +93,7 @@ type Machine struct {
 	logDir  string
 	control string // folder of the monitor's socket
 	console *console
+	serial  io.Writer // input of the serial console; nil if that is the terminal
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when QEMU and the metadata service have ended
 	err     error         // how QEMU ended; valid after done
@@ -150,13 +151,18 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 	qemu := exec.CommandContext(ctx, config.platform().qemu, args...)
 	m.console = newConsole(log, config.Console)
 	qemu.Stdout, qemu.Stderr = m.console, stderr
-	if config.Interactive {
-		qemu.Stdin = os.Stdin
-	}
 	qemu.Cancel = func() error { return qemu.Process.Signal(syscall.SIGTERM) }
 	qemu.WaitDelay = grace
+	if config.Interactive {
+		qemu.Stdin = os.Stdin
+	} else {
+		m.serial, err = qemu.StdinPipe()
+	}
 
-	ended, err := spawn(qemu)
+	var ended <-chan error
+	if err == nil {
+		ended, err = spawn(qemu)
+	}
 	if err != nil {
 		log.Close()
 		os.RemoveAll(m.control)
@@ -192,6 +198,14 @@ func (m *Machine) Wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return m.failure("the machine did not power off", context.Cause(ctx))
 	}
+}
+
+// Type types text on the serial console of a machine that is not Interactive.
+func (m *Machine) Type(text string) error {
+	if _, err := io.WriteString(m.serial, text); err != nil {
+		return fmt.Errorf("serial console: %w", err)
+	}
+	return nil
 }
 
 // Monitor gives QEMU's monitor a command: "system_powerdown" presses the power button, "sendkey ctrl-alt-delete" these keys.
