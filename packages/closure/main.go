@@ -1,7 +1,8 @@
 // Command closure copies programs out of unpacked Debian packages with all that they need to run: the targets of symbolic links, and of a
 // dynamic ELF program its loader and libraries, by the names in its headers, so that the packages may be of another architecture.
 // Directories are always made real, never the links of a merged /usr, so that images made so can be unpacked over each other. What a program
-// loads by name while it runs (plug-ins) has to be listed as a FILE.
+// loads by name while it runs (plug-ins) has to be listed as a FILE. What packages/debian/get has noted of the packages that the files
+// are of comes along.
 //
 // Usage: closure ROOT DEST FILE...
 package main
@@ -15,6 +16,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 )
 
 func main() {
@@ -24,6 +26,9 @@ func main() {
 		log.Fatal("usage: closure ROOT DEST FILE...")
 	}
 	c := closure{root: os.Args[1], dest: os.Args[2]}
+	if err := c.readNotes(); err != nil {
+		log.Fatal(err)
+	}
 	for _, file := range os.Args[3:] {
 		if err := c.add(file); err != nil {
 			log.Fatal(err)
@@ -31,7 +36,34 @@ func main() {
 	}
 }
 
-type closure struct{ root, dest string }
+type closure struct {
+	root, dest string
+	packages   map[string]string // that a file is of
+}
+
+// notes is where images without dpkg say which packages they have.
+const notes = "/var/lib/dpkg/status.d"
+
+// readNotes reads which files the packages in root have, deb-md5sums(5).
+func (c *closure) readNotes() error {
+	c.packages = map[string]string{}
+	lists, err := filepath.Glob(filepath.Join(c.root, notes, "*.md5sums"))
+	if err != nil {
+		return err
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(text)) {
+			if _, name, ok := strings.Cut(strings.TrimSpace(line), "  "); ok {
+				c.packages["/"+name] = strings.TrimSuffix(filepath.Base(list), ".md5sums")
+			}
+		}
+	}
+	return nil
+}
 
 // add copies the file at an absolute path below root.
 func (c *closure) add(name string) error {
@@ -69,6 +101,11 @@ func (c *closure) add(name string) error {
 		}
 		if err := os.WriteFile(dest, contents, info.Mode().Perm()); err != nil {
 			return err
+		}
+		if p, ok := c.packages[name]; ok {
+			if err := c.add(path.Join(notes, p)); err != nil {
+				return err
+			}
 		}
 		return c.addLibraries(name)
 	}
