@@ -53,6 +53,7 @@ ethernets:
 		`REPORT web-log: (out err|err out)`,
 		`REPORT web-cgroup: [12]`,
 		`REPORT hostname: linuxkit-[0-9a-f]{12}`,
+		`REPORT memory: always madvise \[never\] \d{4}`,
 		`REPORT modprobe: 1 modprobe: nonesuch: no such kernel module`,
 		`REPORT zombies: 0`,
 		`REPORT init-log: 1`,

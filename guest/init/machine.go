@@ -80,6 +80,7 @@ func (m *machine) start(ctx context.Context) {
 	var err error
 	m.args, err = cmdline.Read()
 	told(err)
+	told(setHugePages(m.args))
 	m.runc = &runc{family: m.family, path: findProgram("runc"), debug: m.flag("linuxkit.runc_debug")}
 	m.times.measure("drivers", func() { m.startDrivers(told) })
 	told(mountControl(!m.cgroupsV1()))

@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/guest/cmdline"
 )
 
 // raiseLimits gives everything that runs in the machine LinuxKit's limits: a million files, and any number of processes.
@@ -18,6 +20,29 @@ func raiseLimits() error {
 		os.NewSyscallError("setrlimit NOFILE", unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: files})),
 		os.NewSyscallError("setrlimit NPROC", unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})),
 	)
+}
+
+// littleMemory in bytes is what a machine has little memory with less of.
+const littleMemory = 4 << 30
+
+// setHugePages turns transparent huge pages off in a machine with little memory, unless the kernel's command line tells what to do with them: for
+// their sake the kernel keeps 45 MiB of 1 GiB free, and programs hold 2 MiB where they need a few KiB. See transhuge.rst in the kernel's documentation.
+func setHugePages(args []cmdline.Arg) error {
+	if _, told := cmdline.Lookup(args, "transparent_hugepage"); told {
+		return nil
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return os.NewSyscallError("sysinfo", err)
+	}
+	if uint64(info.Totalram)*uint64(info.Unit) >= littleMemory {
+		return nil
+	}
+	err := os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte("never"), 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // a kernel without them
+	}
+	return err
 }
 
 func raiseLoopback() error {
