@@ -6,6 +6,7 @@ package vm
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -95,6 +96,7 @@ type Machine struct {
 	console *console
 	serial  io.Writer // input of the serial console; nil if that is the terminal
 	cancel  context.CancelFunc
+	qemu    *os.Process
 	done    chan struct{} // closed when QEMU and the metadata service have ended
 	err     error         // how QEMU ended; valid after done
 }
@@ -170,6 +172,7 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 		metadata.wait()
 		return fmt.Errorf("start QEMU: %w", err)
 	}
+	m.qemu = qemu.Process
 	go func() {
 		err := <-ended
 		switch {
@@ -238,6 +241,25 @@ func (m *Machine) Monitor(ctx context.Context, command string) error {
 	}
 	_, err = read()
 	return err
+}
+
+// CPUTime is the processor time that QEMU has used for the running machine. Other than time, it hardly depends on what else this computer does.
+func (m *Machine) CPUTime() (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.qemu.Pid))
+	if err != nil {
+		return 0, fmt.Errorf("QEMU's processor time: %w", err)
+	}
+	// proc_pid_stat(5): utime and stime are fields 14 and 15, in ticks of 10 ms; the name in field 2 may have blanks.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	var ticks time.Duration
+	for _, field := range fields[11:13] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("QEMU's processor time: %w", err)
+		}
+		ticks += time.Duration(n)
+	}
+	return ticks * 10 * time.Millisecond, nil
 }
 
 func (m *Machine) monitor() string { return filepath.Join(m.control, "monitor") }
