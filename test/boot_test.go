@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -147,6 +148,7 @@ func testAWS(t *testing.T, config vm.Config) {
 			t.Errorf("logged in as %q", got)
 		}
 	})
+	t.Run("sshd", func(t *testing.T) { testSSHD(t, g) })
 	t.Run("wrong key", func(t *testing.T) { testWrongKey(t, g) })
 	t.Run("root filesystem", func(t *testing.T) { testRootFilesystem(t, g) })
 	t.Run("metadata", func(t *testing.T) { testMetadata(t, g, metadata) })
@@ -154,6 +156,36 @@ func testAWS(t *testing.T, config vm.Config) {
 	t.Run("services", func(t *testing.T) { testServices(t, g) })
 	t.Run("reboot", func(t *testing.T) { testReboot(t, g) })
 	t.Run("poweroff", func(t *testing.T) { testPowerOff(t, g) })
+}
+
+// testSSHD looks at what a login gets without capabilities that nobody has asked for.
+func testSSHD(t *testing.T, g *guest) {
+	status := g.output(t, "cat /proc/self/status")
+	for _, line := range []string{"CapEff:\t00000000002c04e1\n", "CapBnd:\t00000000002c04e1\n", "NoNewPrivs:\t1\n", "Seccomp:\t2\n"} {
+		if !strings.Contains(status, line) {
+			t.Errorf("a login has no %q:\n%s", line, status)
+		}
+	}
+	ssh := g.SSHCommand(g.key)
+	terminal := exec.CommandContext(t.Context(), "sh", "-c", ssh+` -tt 'tty; ls -l $(tty)'`)
+	if out, err := terminal.CombinedOutput(); err != nil || !regexp.MustCompile(`^/dev/pts/0\r\ncrw--w---- .* root +tty `).Match(out) {
+		t.Errorf("ssh with a terminal: %v, %q", err, out)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("kept"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sftp := exec.CommandContext(t.Context(), "sftp", "-q", "-b", "-", "-D", ssh+" -s sftp")
+	sftp.Stdin = strings.NewReader("put " + file + " /tmp/file\nget /tmp/file " + file + ".back\n")
+	if out, err := sftp.CombinedOutput(); err != nil {
+		t.Errorf("sftp: %v, %s", err, out)
+	}
+	if back, err := os.ReadFile(file + ".back"); string(back) != "kept" {
+		t.Errorf("sftp brought back %q, %v", back, err)
+	}
+	if entered := g.output(t, inMachine("sh -c 'service list | grep -c ^sshd; ls -d /var/config'")); entered != "1\n/var/config" {
+		t.Errorf("in the machine: %q", entered)
+	}
 }
 
 func testWrongKey(t *testing.T, g *guest) {
