@@ -62,10 +62,13 @@ func (c *console) drain() {
 	unix.IoctlSetInt(int(os.Stdout.Fd()), unix.TCSBRK, drain)
 }
 
+// origin is when the machine began, after the start of the kernel: a container begins later.
+var origin time.Duration
+
 func sinceBoot() time.Duration {
 	var now unix.Timespec
 	unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // cannot fail with a clock that the kernel has
-	return time.Duration(now.Nano())
+	return time.Duration(now.Nano()) - origin
 }
 
 // openConsole makes /dev/console standard input, output and error. Without one, what is said goes nowhere.

@@ -64,32 +64,45 @@ func (m *machine) start(ctx context.Context) {
 			m.out.say("%v", err)
 		}
 	}
-	m.times.add("kernel", 0, sinceBoot())
+	container := inContainer()
+	if container {
+		origin = sinceBoot()
+	} else {
+		m.times.add("kernel", 0, sinceBoot())
+	}
 	over := m.times.begin("filesystems")
 	unix.Umask(0o022)
 	rootErr := setRoot()
-	kernelErr := mountKernel()
-	openConsole()
+	var kernelErr error
+	if !container {
+		kernelErr = mountKernel()
+		openConsole()
+	}
 	m.out.say("slipway init")
 	told(rootErr)
 	told(kernelErr)
 	told(restoreXattrs("/.xattrs"))
 	told(mountWritable())
+	if !container {
+		told(fillDev())
+	}
 	m.out.also("/var/log/init.log")
 	over(false)
 	var err error
 	m.args, err = cmdline.Read()
 	told(err)
-	told(setHugePages(m.args))
 	m.runc = &runc{family: m.family, path: findProgram("runc"), debug: m.flag("linuxkit.runc_debug")}
-	m.times.measure("drivers", func() { m.startDrivers(told) })
+	if !container {
+		told(setHugePages(m.args))
+		m.times.measure("drivers", func() { m.startDrivers(told) })
+		told(setClock())
+		told(watchPowerButton(m.requests))
+	}
 	told(mountControl(!m.cgroupsV1()))
-	told(setClock())
 	told(raiseLimits())
 	told(raiseLoopback())
 	told(setHostname())
 	told(makeResolvConf())
-	told(watchPowerButton(m.requests))
 	told(m.listenForControl())
 	// The daemon takes longer to start than most onboot containers. It must not keep them waiting, nor they it.
 	if hasContainerd() {
@@ -108,6 +121,13 @@ func (m *machine) start(ctx context.Context) {
 		m.out.say("machine is up, services started: %d", m.started())
 		m.out.quote([]byte(m.times.text()))
 	}
+}
+
+// inContainer tells whether this is the init of a container, where /dev, standard output, the kernel and the clock are somebody else's. The
+// number is that of the PID namespace in which the kernel starts (PROC_PID_INIT_INO, include/linux/proc_ns.h); /proc is not there yet then.
+func inContainer() bool {
+	link, err := os.Readlink("/proc/self/ns/pid")
+	return err == nil && link != "pid:[4026531836]"
 }
 
 // startDrivers loads the drivers of all devices, those that come later too.

@@ -56,38 +56,59 @@ func mountWritable() error {
 	for _, dir := range []string{"/run", "/tmp", "/var", "/mnt"} {
 		os.MkdirAll(dir, 0o755) // on a read-only root it must be there, and if it is not the mount says so
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+	// Of a container the mount is its own, the filesystem is not.
+	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
 		errs = append(errs, fmt.Errorf("make / read-only: %w", err))
 	}
-	errs = append(errs, mountAll([]mount{
-		{"tmpfs", "/run", noSetID | unix.MS_RELATIME, "size=10%,mode=755"},
-		{"tmpfs", "/tmp", noSetID | unix.MS_RELATIME, "size=10%,mode=1777"},
-		{"tmpfs", "/var", noSetID | unix.MS_RELATIME, "size=50%,mode=755"},
-	}))
-	for _, dir := range []string{
-		"/run/config", "/run/lock", "/run/log/onboot", "/run/resolvconf",
-		"/var/cache", "/var/empty", "/var/lib", "/var/local", "/var/lock", "/var/log", "/var/opt", "/var/spool", "/var/tmp",
-		"/dev/mqueue", "/dev/pts", "/dev/shm",
-	} {
+	errs = append(errs,
+		mountAll([]mount{
+			{"tmpfs", "/run", noSetID | unix.MS_RELATIME, "size=10%,mode=755"},
+			{"tmpfs", "/tmp", noSetID | unix.MS_RELATIME, "size=10%,mode=1777"},
+			{"tmpfs", "/var", noSetID | unix.MS_RELATIME, "size=50%,mode=755"},
+		}),
+		makeAll(
+			[]string{
+				"/run/config", "/run/lock", "/run/log/onboot", "/run/resolvconf",
+				"/var/cache", "/var/empty", "/var/lib", "/var/local", "/var/lock", "/var/log", "/var/opt", "/var/spool", "/var/tmp",
+			},
+			map[string]string{
+				"/var/run":        "/run",
+				"/var/config":     "/run/config",
+				"/var/log/onboot": "/run/log/onboot",
+			}),
+		os.Chmod("/var/tmp", 0o1777),
+	)
+	return errors.Join(errs...)
+}
+
+// fillDev makes what programs expect in /dev besides devices.
+func fillDev() error {
+	return errors.Join(
+		makeAll(
+			[]string{"/dev/mqueue", "/dev/pts", "/dev/shm"},
+			map[string]string{
+				"/dev/fd":     "/proc/self/fd",
+				"/dev/stdin":  "/proc/self/fd/0",
+				"/dev/stdout": "/proc/self/fd/1",
+				"/dev/stderr": "/proc/self/fd/2",
+			}),
+		mountAll([]mount{
+			{"mqueue", "/dev/mqueue", noExec, ""},
+			{"tmpfs", "/dev/shm", noExec, "mode=1777"},
+			{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"},
+		}),
+	)
+}
+
+// makeAll makes directories and symbolic links.
+func makeAll(dirs []string, links map[string]string) error {
+	var errs []error
+	for _, dir := range dirs {
 		errs = append(errs, os.MkdirAll(dir, 0o755))
 	}
-	errs = append(errs, os.Chmod("/var/tmp", 0o1777))
-	for link, target := range map[string]string{
-		"/var/run":        "/run",
-		"/var/config":     "/run/config",
-		"/var/log/onboot": "/run/log/onboot",
-		"/dev/fd":         "/proc/self/fd",
-		"/dev/stdin":      "/proc/self/fd/0",
-		"/dev/stdout":     "/proc/self/fd/1",
-		"/dev/stderr":     "/proc/self/fd/2",
-	} {
+	for link, target := range links {
 		errs = append(errs, os.Symlink(target, link))
 	}
-	errs = append(errs, mountAll([]mount{
-		{"mqueue", "/dev/mqueue", noExec, ""},
-		{"tmpfs", "/dev/shm", noExec, "mode=1777"},
-		{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"},
-	}))
 	return errors.Join(errs...)
 }
 

@@ -1,0 +1,126 @@
+package guest_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/sys/capability"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/slipway-build/slipway/test/vm"
+)
+
+// TestContainer runs a machine as a privileged container of this host, as docker run --privileged does with --target docker.
+func TestContainer(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("runs a machine as a container")
+	}
+	vm.RequireStack(t)
+	dir := t.TempDir()
+	buildx(t, "container.yml", "-f", "testdata/container.yml", "--target", "docker", "-o", filepath.Join(dir, "rootfs"), "testdata")
+	runc := func(args ...string) string {
+		t.Helper()
+		command := exec.Command("runc", append([]string{"--root", filepath.Join(dir, "state")}, args...)...)
+		command.Dir = dir
+		out, err := command.CombinedOutput()
+		if err != nil {
+			t.Errorf("runc %q: %v", args, err)
+		}
+		return string(out)
+	}
+	runc("spec")
+	makePrivileged(t, filepath.Join(dir, "config.json"))
+
+	name := strings.ToLower(t.Name()) + filepath.Base(filepath.Dir(dir)) // runc's cgroups are named by it
+	var console bytes.Buffer
+	machine := exec.CommandContext(t.Context(), "runc", "--root", filepath.Join(dir, "state"), "run", name)
+	machine.Dir, machine.Stdout, machine.Stderr = dir, &console, &console
+	if err := machine.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			exec.Command("runc", "--root", filepath.Join(dir, "state"), "delete", "--force", name).Run()
+			t.Log(console.String())
+		}
+	})
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		out, _ := exec.Command("runc", "--root", filepath.Join(dir, "state"), "exec", name, "service", "list").Output()
+		if strings.Contains(string(out), "running") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no service runs: %s", out)
+		}
+	}
+	report := runc("exec", name, "sh", "-c", "touch /x; cat /var/log/onboot/000-hello.out.log; cat /proc/1/comm")
+	for _, want := range []string{"/x: Read-only file system", "hello", "init"} {
+		if !strings.Contains(report, want) {
+			t.Errorf("the machine reports %q, without %q", report, want)
+		}
+	}
+	runc("exec", name, "poweroff")
+	machine.Wait() // the kernel ends it as by a signal
+	for _, line := range []string{
+		`slipway init`,
+		`onboot 000-hello: done in [\d.]+ s, exit 0`,
+		`service web: started in [\d.]+ s`,
+		`machine is up, services started: 1`,
+		`service web: stopped: ended, exit 0`,
+		`poweroff now`,
+	} {
+		if !regexp.MustCompile(`(?m)^\[ *\d+\.\d\d\] ` + line + `$`).MatchString(console.String()) {
+			t.Errorf("the machine does not say %q", line)
+		}
+	}
+	if strings.Contains(console.String(), "file exists") || strings.Contains(console.String(), "busy") {
+		t.Error("the machine takes the container for its own")
+	}
+}
+
+// makePrivileged changes a config.json to that of a container which may do what this process may.
+func makePrivileged(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(text, &spec); err != nil {
+		t.Fatal(err)
+	}
+	own, err := capability.NewPid2(0)
+	if err == nil {
+		err = own.Load()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, c := range capability.ListKnown() {
+		if own.Get(capability.EFFECTIVE, c) && c <= capability.CAP_AUDIT_READ { // Debian 12's runc knows no others
+			all = append(all, "CAP_"+strings.ToUpper(c.String()))
+		}
+	}
+	spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
+	spec.Process.Args = []string{"/sbin/init"}
+	spec.Process.Terminal, spec.Process.NoNewPrivileges = false, false
+	spec.Root.Readonly = false
+	spec.Linux.MaskedPaths, spec.Linux.ReadonlyPaths = nil, nil
+	spec.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
+	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	if text, err = json.Marshal(spec); err == nil {
+		err = os.WriteFile(file, text, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
