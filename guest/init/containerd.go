@@ -121,7 +121,7 @@ func (d *daemon) supervise() {
 		if sinceBoot()-begin >= calm {
 			pause = firstPause
 		}
-		d.m.out.say("containerd: %s, starts again in %v, see %s", end, pause, d.stream.path())
+		d.m.out.say("containerd: %s, starts again in %v, see %s", end, pause, d.stream.place)
 		d.stream.quote(d.m.out)
 		time.Sleep(pause)
 		pause = min(2*pause, lastPause)

@@ -209,6 +209,6 @@ func (s *service) status() string {
 	if len(s.policy.After) > 0 {
 		row("after", "%s", strings.Join(s.policy.After, ", "))
 	}
-	row("log", "%s", s.stream.path())
+	row("log", "%s", s.stream.place)
 	return b.String()
 }

@@ -1,14 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
-	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/guest/logfile"
 )
 
 const (
@@ -16,90 +15,25 @@ const (
 	logLimit = 1 << 20 // bytes of one file
 	logKeep  = 2       // older files beside it: NAME.log.1, NAME.log.2
 	fifoDir  = "/run/init"
+
+	// loggingSocket is where a logging daemon takes logs, if the machine has one, as LinuxKit's memlogd is: a datagram is the name of a log, and
+	// brings the descriptor to read it from.
+	loggingSocket = "/run/linuxkit-external-logging.sock"
 )
 
-// logFile is a log of bounded size: when the file is full it becomes NAME.1, NAME.1 becomes NAME.2, and the oldest goes.
-type logFile struct {
-	path  string
-	limit int64
-	keep  int
-
-	mu   sync.Mutex
-	file *os.File
-	size int64
-}
-
-func openLogFile(path string) (*logFile, error) {
-	l := &logFile{path: path, limit: logLimit, keep: logKeep}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	return l, l.open()
-}
-
-func (l *logFile) open() error {
-	file, err := openLog(l.path)
-	if err != nil {
-		return err
-	}
-	info, err := file.Stat()
-	if err != nil {
-		file.Close()
-		return err
-	}
-	l.file, l.size = file, info.Size()
-	return nil
-}
-
-// Write appends text. Files are changed at the end of a line, unless a line is longer than a file may be.
-func (l *logFile) Write(text []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for rest := text; len(rest) > 0; {
-		part := rest
-		if l.size+int64(len(rest)) > l.limit && l.size > 0 {
-			part = rest[:bytes.LastIndexByte(rest[:max(0, min(int64(len(rest)), l.limit-l.size))], '\n')+1]
-			if len(part) == 0 {
-				if err := l.rotate(); err != nil {
-					return 0, err
-				}
-				continue
-			}
-		}
-		n, err := l.file.Write(part)
-		l.size += int64(n)
-		if err != nil {
-			return 0, err
-		}
-		rest = rest[n:]
-	}
-	return len(text), nil
-}
-
-func (l *logFile) rotate() error {
-	l.file.Close()
-	for i := l.keep; i > 0; i-- {
-		newer := l.path
-		if i > 1 {
-			newer += "." + strconv.Itoa(i-1)
-		}
-		if err := os.Rename(newer, l.path+"."+strconv.Itoa(i)); err != nil && !os.IsNotExist(err) {
-			return err
-		}
-	}
-	return l.open()
-}
+func openLogFile(path string) (*logfile.File, error) { return logfile.Open(path, logLimit, logKeep) }
 
 // stream is where a service writes, all that it has to say: a FIFO which init reads into a log. It outlives the service, containerd and its shims,
 // and never lets a writer wait for a full disk.
 type stream struct {
-	fifo string
-	log  *logFile
+	fifo  string
+	place string // where its log is
+	file  bool   // that is a file
 }
 
 // openStream makes the FIFO of a name and reads it from then on. With a console everything is shown there instead of kept.
 func openStream(name string, console io.Writer) (*stream, error) {
-	s := &stream{fifo: filepath.Join(fifoDir, name)}
+	s := &stream{fifo: filepath.Join(fifoDir, name), place: "the console"}
 	if err := os.MkdirAll(fifoDir, 0o700); err != nil {
 		return nil, err
 	}
@@ -113,11 +47,10 @@ func openStream(name string, console io.Writer) (*stream, error) {
 	}
 	var out io.Writer = console
 	if console == nil {
-		if s.log, err = openLogFile(filepath.Join(logDir, name+".log")); err != nil {
+		if out, err = s.openLog(name); err != nil {
 			in.Close()
 			return nil, err
 		}
-		out = s.log
 	}
 	go func() {
 		buffer := make([]byte, 8<<10)
@@ -132,20 +65,50 @@ func openStream(name string, console io.Writer) (*stream, error) {
 	return s, nil
 }
 
+// openLog finds what takes the log: a logging daemon if there is one, else files.
+func (s *stream) openLog(name string) (io.Writer, error) {
+	if pipe, ok := handOver(name); ok {
+		s.place = "the logging daemon"
+		return lossy(pipe), unix.SetNonblock(pipe, true)
+	}
+	s.place = filepath.Join(logDir, name+".log")
+	s.file = true
+	return openLogFile(s.place)
+}
+
+// handOver gives a log to the logging daemon: the reading end of a pipe, whose other end it returns. It is not ok if there is no daemon, or one that
+// does not take it.
+func handOver(name string) (fd int, ok bool) {
+	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, false
+	}
+	defer unix.Close(socket)
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return -1, false
+	}
+	defer unix.Close(pipe[0])
+	// A daemon that hangs must not hang the machine.
+	err = unix.Sendmsg(socket, []byte(name), unix.UnixRights(pipe[0]), &unix.SockaddrUnix{Name: loggingSocket}, unix.MSG_DONTWAIT)
+	if err != nil {
+		unix.Close(pipe[1])
+		return -1, false
+	}
+	return pipe[1], true
+}
+
+// lossy is a pipe that does not block: what has no room in it is lost.
+type lossy int
+
+func (l lossy) Write(text []byte) (int, error) { return unix.Write(int(l), text) }
+
 // writer opens the FIFO for a process.
 func (s *stream) writer() (*os.File, error) { return os.OpenFile(s.fifo, os.O_WRONLY, 0) }
 
-// path is the newest file of the log, "" if there is none.
-func (s *stream) path() string {
-	if s.log == nil {
-		return ""
-	}
-	return s.log.path
-}
-
 // quote shows the end of the log on the console.
 func (s *stream) quote(out *console) {
-	if s.log != nil {
-		out.quote(tail(s.log.path, 10))
+	if s.file {
+		out.quote(tail(s.place, 10))
 	}
 }

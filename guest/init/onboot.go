@@ -128,7 +128,8 @@ func (m *machine) waitFor(ctx context.Context, name string, b *bundle.Bundle, p 
 // logs are the two files to which a container writes.
 type logs struct{ stdout, stderr *os.File }
 
-// openLogs opens the files DIR/NAME.out.log and DIR/NAME.log, or the console if linuxkit.runc_console=1 asks for it.
+// openLogs opens what takes the logs NAME.out and NAME: the console if linuxkit.runc_console=1 asks for it, a logging daemon if there is one, else the
+// files DIR/NAME.out.log and DIR/NAME.log.
 func (m *machine) openLogs(dir, name string) (*logs, error) {
 	if m.flag("linuxkit.runc_console") {
 		console, err := os.OpenFile("/dev/console", os.O_WRONLY|syscall.O_NOCTTY, 0)
@@ -137,13 +138,16 @@ func (m *machine) openLogs(dir, name string) (*logs, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	stdout, err1 := openLog(filepath.Join(dir, name+".out.log"))
-	stderr, err2 := openLog(filepath.Join(dir, name+".log"))
+	stdout, err1 := openLog(dir, name+".out")
+	stderr, err2 := openLog(dir, name)
 	return &logs{stdout, stderr}, errors.Join(err1, err2)
 }
 
-func openLog(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+func openLog(dir, name string) (*os.File, error) {
+	if pipe, ok := handOver(name); ok {
+		return os.NewFile(uintptr(pipe), name), nil
+	}
+	return os.OpenFile(filepath.Join(dir, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 }
 
 // quote shows the end of the logs on the console, unless they went there.

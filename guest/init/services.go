@@ -146,7 +146,7 @@ func (s *service) supervise() {
 			continue
 		}
 		if !s.policy.Restart.Again(failure) {
-			s.say("%s, see %s", end, s.stream.path())
+			s.say("%s, see %s", end, s.stream.place)
 			s.update(func() {
 				s.wanted, s.state, s.since = false, ended, sinceBoot()
 				if failure {

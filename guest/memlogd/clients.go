@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/slipway-build/slipway/guest/logfile"
+)
+
+// query asks memlogd and hands each entry to show, until there are no more.
+func query(socket string, mode byte, show func(entry)) error {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return fmt.Errorf("%w (is memlogd in the machine?)", err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte{mode}); err != nil {
+		return err
+	}
+	for decoder := json.NewDecoder(conn); ; {
+		var e entry
+		switch err := decoder.Decode(&e); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		show(e)
+	}
+}
+
+// read is the program logread: it shows TIME;LOG;TEXT.
+func read(flags *flag.FlagSet, args []string) error {
+	socket := flags.String("socket", querySocket, "socket of memlogd")
+	both := flags.Bool("F", false, "show what is there, and what comes")
+	coming := flags.Bool("f", false, "show only what comes")
+	flags.Parse(args)
+	mode := dump
+	if *both {
+		mode = dumpFollow
+	} else if *coming {
+		mode = follow
+	}
+	return query(*socket, mode, func(e entry) {
+		fmt.Printf("%s;%s;%s\n", e.Time.Format(time.RFC3339Nano), strings.ReplaceAll(e.Source, ";", `\;`), e.Msg)
+	})
+}
+
+// write is the program logwrite: it keeps each log in a file, in lines of TIME LOG TEXT.
+func write(flags *flag.FlagSet, args []string) error {
+	socket := flags.String("socket", querySocket, "socket of memlogd")
+	dir := flags.String("log-dir", "/var/log", "directory of the files")
+	keep := flags.Int("max-log-files", 10, "files of each log")
+	size := flags.Int64("max-log-size", 1<<20, "bytes of a file")
+	flags.Parse(args)
+	if *keep < 2 || *size < 1 {
+		return errors.New("-max-log-files must be at least 2, and -max-log-size 1")
+	}
+	files := map[string]*logfile.File{}
+	err := query(*socket, dumpFollow, func(e entry) {
+		if e.Source == "logwrite" { // what it says below: no log of the log
+			return
+		}
+		// A name comes from whoever may send to memlogd, and stays in the directory.
+		name := strings.ReplaceAll(e.Source, "/", "_") + ".log"
+		file := files[name]
+		if file == nil {
+			var err error
+			if file, err = logfile.Open(filepath.Join(*dir, name), *size, *keep-1); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return
+			}
+			files[name] = file
+		}
+		if _, err := fmt.Fprintf(file, "%s %s %s\n", e.Time.Format(time.RFC3339), e.Source, e.Msg); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	})
+	if err == nil {
+		err = errors.New("memlogd has ended")
+	}
+	return err
+}
