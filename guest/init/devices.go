@@ -65,6 +65,24 @@ func loadDrivers(loader *kmod.Loader) error {
 	return errors.Join(errs...)
 }
 
+// makeNodes makes the device nodes of modules that are loaded when somebody opens them, /dev/loop-control or /dev/net/tun: a kernel that has
+// them built in makes these nodes itself.
+func makeNodes(nodes []kmod.Node) error {
+	var errs []error
+	for _, n := range nodes {
+		mode := uint32(unix.S_IFCHR | 0o600)
+		if n.Block {
+			mode = unix.S_IFBLK | 0o600
+		}
+		path := filepath.Join("/dev", n.Path)
+		os.MkdirAll(filepath.Dir(path), 0o755) // if it cannot be made, mknod says so
+		if err := unix.Mknod(path, mode, int(unix.Mkdev(n.Major, n.Minor))); err != nil && err != unix.EEXIST {
+			errs = append(errs, fmt.Errorf("make %s: %w", path, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // modaliases lists the devices on all buses, by the names that drivers know them by.
 func modaliases() []string {
 	files, _ := filepath.Glob("/sys/bus/*/devices/*/modalias") // the pattern is right

@@ -141,6 +141,7 @@ func (m *machine) startDrivers(told func(error)) {
 	hotplug, err := listenForDevices()
 	told(err)
 	begin := time.Now()
+	told(makeNodes(loader.Nodes()))
 	told(loadDrivers(loader))
 	m.out.say("drivers: loaded in %.2f s", time.Since(begin).Seconds())
 	if hotplug != nil {

@@ -21,6 +21,14 @@ type Index struct {
 	exact    map[string][]string // alias without a wildcard
 	globs    map[string][]alias  // by the first two bytes of the pattern
 	loose    []alias             // patterns with a wildcard in their first two bytes
+	nodes    []Node
+}
+
+// Node is a device node whose opening makes the kernel load a module.
+type Node struct {
+	Path         string // below /dev
+	Block        bool   // else a character device
+	Major, Minor uint32
 }
 
 type module struct {
@@ -58,6 +66,7 @@ func Read(file func(name string) ([]byte, error)) (*Index, error) {
 		{"modules.builtin", func(line string) { x.builtin[moduleName(line)] = true }},
 		{"modules.alias", x.addAlias},
 		{"modules.softdep", x.addSoftdep},
+		{"modules.devname", x.addNode},
 	} {
 		text, err := file(part.name)
 		if errors.Is(err, fs.ErrNotExist) && part.name != "modules.dep" {
@@ -132,6 +141,20 @@ func (x *Index) addSoftdep(line string) {
 		}
 	}
 	x.softdeps[name] = dep
+}
+
+// addNode parses a line of modules.devname: "MODULE PATH TYPEMAJOR:MINOR", TYPE being b or c.
+func (x *Index) addNode(line string) {
+	words := strings.Fields(line)
+	if len(words) != 3 || !filepath.IsLocal(words[1]) {
+		return
+	}
+	var kind rune
+	n := Node{Path: words[1]}
+	if _, err := fmt.Sscanf(words[2], "%c%d:%d", &kind, &n.Major, &n.Minor); err == nil {
+		n.Block = kind == 'b'
+		x.nodes = append(x.nodes, n)
+	}
 }
 
 // Resolve returns the modules that name stands for: a module's name, an alias of one, or the modalias of a device.

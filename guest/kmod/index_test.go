@@ -70,6 +70,12 @@ alias crc32c crc32c_intel
 alias crypto-xxhash64 xxhash_generic
 alias net-pf-16-proto-16-family-x mpls_gso
 `,
+		"modules.devname": `# Device nodes to trigger on-demand module loading.
+loop loop-control c10:237
+tun net/tun c10:200
+old floppy b2:0
+evil ../mem c1:1
+`,
 		"modules.softdep": `# Soft dependencies extracted from modules themselves.
 softdep btrfs pre: crypto-xxhash64
 softdep libcrc32c pre: crc32c
@@ -118,6 +124,14 @@ func TestOrder(t *testing.T) {
 		if got := x.order(name); !slices.Equal(got, want) {
 			t.Errorf("order(%q) = %q, want %q", name, got, want)
 		}
+	}
+}
+
+func TestNodes(t *testing.T) {
+	got := NewLoader(testIndex(t), nil).Nodes()
+	want := []Node{{"loop-control", false, 10, 237}, {"net/tun", false, 10, 200}, {"floppy", true, 2, 0}}
+	if !slices.Equal(got, want) {
+		t.Errorf("nodes %v, want %v", got, want)
 	}
 }
 

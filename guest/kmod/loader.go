@@ -68,6 +68,9 @@ func NewLoader(index *Index, args []cmdline.Arg) *Loader {
 	return l
 }
 
+// Nodes are the device nodes by which programs ask for modules that are not loaded yet.
+func (l *Loader) Nodes() []Node { return l.index.nodes }
+
 // Load loads the modules of a name or an alias, with all that they depend on. Modules that are loaded already are no error.
 func (l *Loader) Load(name string) error {
 	modules := l.index.Resolve(name)
