@@ -15,6 +15,8 @@ import (
 
 	"go.yaml.in/yaml/v4"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/guest/blkid"
 )
 
 // errAbsent is what a source says that this machine does not have.
@@ -57,9 +59,13 @@ func fetchMedia(_ context.Context, _ *client, root string) (*instance, error) {
 	devices, _ := filepath.Glob(filepath.Join(root, "sys/class/block/*")) // sorted; the pattern is right
 	for _, device := range devices {
 		name := filepath.Base(device)
-		volume, err := identify(filepath.Join(root, "dev", name))
-		if err != nil || volume.label != noCloudLabel && volume.label != configDriveLabel && !strings.HasPrefix(name, "sr") {
+		volume, err := blkid.Identify(filepath.Join(root, "dev", name))
+		if err != nil || volume.Type != "iso9660" && volume.Type != "vfat" {
 			continue // no medium in the drive, no filesystem, another one
+		}
+		volume.Label = strings.ToLower(volume.Label)
+		if volume.Label != noCloudLabel && volume.Label != configDriveLabel && !strings.HasPrefix(name, "sr") {
+			continue
 		}
 		found, err := readVolume(filepath.Join(root, "dev", name), volume)
 		if errors.Is(err, errAbsent) {
@@ -73,48 +79,17 @@ func fetchMedia(_ context.Context, _ *client, root string) (*instance, error) {
 	return nil, errAbsent
 }
 
-// volume is a filesystem that can be told by its first blocks.
-type volume struct {
-	kind  string // for mount(2)
-	label string // in lower case
-}
-
-// identify reads the label of an ISO 9660 filesystem (ECMA-119, 8.4: the primary volume descriptor in sector 16) or of a FAT one (Microsoft's
-// specification, 3.1: at offset 71 for FAT32, else 43).
-func identify(device string) (volume, error) {
-	f, err := os.Open(device)
-	if err != nil {
-		return volume{}, err
-	}
-	defer f.Close()
-	head := make([]byte, 33<<10)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return volume{}, err
-	}
-	text := func(b []byte) string { return strings.ToLower(strings.TrimRight(string(b), " \x00")) }
-	switch {
-	case n >= 33<<10 && string(head[32769:32774]) == "CD001":
-		return volume{"iso9660", text(head[32808:32840])}, nil
-	case n >= 512 && string(head[82:87]) == "FAT32":
-		return volume{"vfat", text(head[71:82])}, nil
-	case n >= 512 && string(head[54:57]) == "FAT":
-		return volume{"vfat", text(head[43:54])}, nil
-	}
-	return volume{}, errAbsent
-}
-
-func readVolume(device string, v volume) (found *instance, err error) {
+func readVolume(device string, v blkid.Content) (found *instance, err error) {
 	dir, err := os.MkdirTemp("", "metadata")
 	if err != nil {
 		return nil, err
 	}
 	defer os.Remove(dir)
-	if err := unix.Mount(device, dir, v.kind, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, ""); err != nil {
-		return nil, fmt.Errorf("mount as %s: %w (the container needs CAP_SYS_ADMIN, the kernel the filesystem's module)", v.kind, err)
+	if err := unix.Mount(device, dir, v.Type, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, ""); err != nil {
+		return nil, fmt.Errorf("mount as %s: %w (the container needs CAP_SYS_ADMIN, the kernel the filesystem's module)", v.Type, err)
 	}
 	defer func() { err = errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH)) }()
-	return readMedium(os.DirFS(dir), v.label)
+	return readMedium(os.DirFS(dir), v.Label)
 }
 
 // readMedium takes the instance out of a filesystem. On a CD of LinuxKit, user data is the file config.
