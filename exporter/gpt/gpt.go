@@ -1,4 +1,4 @@
-// Package gpt writes GUID partition tables.
+// Package gpt writes and reads GUID partition tables.
 //
 // Format: UEFI Specification 2.10, chapter 5. A disk has, in sectors (LBA) of
 // 512 bytes: 0 the protective MBR (5.2.3), 1 the header, 2 to 33 the array of
@@ -13,7 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf16"
 
@@ -52,6 +54,9 @@ var (
 	// TypeData is for file systems of Windows and those that are for all
 	// (UEFI 2.10, table 5.7, does not name it; it is Microsoft's).
 	TypeData = MustParse("EBD0A0A2-B9E5-4433-87C0-68B6B72699C7")
+	// TypeLinux is for file systems of Linux
+	// (https://uapi-group.org/specifications/specs/discoverable_partitions_specification).
+	TypeLinux = MustParse("0FC63DAF-8483-4772-8E79-3D69D8477DE4")
 )
 
 // MustParse reads the usual text form and panics if it is wrong.
@@ -89,6 +94,7 @@ func swap(g GUID) GUID {
 type Partition struct {
 	Type, ID    GUID
 	First, Last uint64
+	Attributes  uint64 // UEFI 2.10, table 5.8
 	Name        string
 }
 
@@ -125,6 +131,40 @@ func (t Table) Image() (sparse.Image, error) {
 	return sparse.New(int64(t.Sectors)*SectorSize, runs, nil)
 }
 
+// Read reads the first copy of a table.
+func Read(disk io.ReaderAt) (Table, error) {
+	b := make([]byte, FirstUsable*SectorSize)
+	if _, err := disk.ReadAt(b, 0); err != nil {
+		return Table{}, fmt.Errorf("gpt: %w", err)
+	}
+	le := binary.LittleEndian
+	mbr, header, array := b[:SectorSize], b[SectorSize:2*SectorSize], b[2*SectorSize:]
+	sum := le.Uint32(header[16:])
+	clear(header[16:20])
+	switch {
+	case string(header[:8]) != "EFI PART":
+		return Table{}, errors.New("gpt: the disk has no such table")
+	case le.Uint32(header[12:]) != headerSize || le.Uint64(header[72:]) != 2 || le.Uint32(header[80:]) != entryCount || le.Uint32(header[84:]) != entrySize:
+		return Table{}, errors.New("gpt: the table is not of the usual size and place")
+	case sum != crc32.ChecksumIEEE(header[:headerSize]) || le.Uint32(header[88:]) != crc32.ChecksumIEEE(array):
+		return Table{}, errors.New("gpt: the table is damaged")
+	}
+	t := Table{ID: GUID(header[56:72]), Sectors: le.Uint64(header[32:]) + 1, BootCode: mbr[:BootCodeSize]}
+	for e := range slices.Chunk(array, entrySize) {
+		p := Partition{Type: GUID(e), ID: GUID(e[16:]), First: le.Uint64(e[32:]), Last: le.Uint64(e[40:]), Attributes: le.Uint64(e[48:])}
+		if p.Type == (GUID{}) {
+			continue
+		}
+		var name [nameUnits]uint16
+		for i := range name {
+			name[i] = le.Uint16(e[56+2*i:])
+		}
+		p.Name = strings.TrimRight(string(utf16.Decode(name[:])), "\x00")
+		t.Partitions = append(t.Partitions, p)
+	}
+	return t, nil
+}
+
 func (t Table) check() error {
 	if t.Sectors < FirstUsable+BackupSectors {
 		return fmt.Errorf("gpt: a disk of %d sectors has no room for the table", t.Sectors)
@@ -133,8 +173,8 @@ func (t Table) check() error {
 		return errors.New("gpt: too many partitions or too much boot code")
 	}
 	for i, p := range t.Partitions {
-		if p.First < FirstUsable || p.Last < p.First || p.Last > t.lastUsable() {
-			return fmt.Errorf("gpt: partition %d takes sectors %d to %d, but usable are %d to %d", i+1, p.First, p.Last, FirstUsable, t.lastUsable())
+		if p.First < FirstUsable || p.Last < p.First || p.Last > t.LastUsable() {
+			return fmt.Errorf("gpt: partition %d takes sectors %d to %d, but usable are %d to %d", i+1, p.First, p.Last, FirstUsable, t.LastUsable())
 		}
 		if len(utf16.Encode([]rune(p.Name))) > nameUnits {
 			return fmt.Errorf("gpt: the name of partition %d is longer than %d characters", i+1, nameUnits)
@@ -148,7 +188,8 @@ func (t Table) check() error {
 	return nil
 }
 
-func (t Table) lastUsable() uint64 {
+// LastUsable is the last sector that a partition can have.
+func (t Table) LastUsable() uint64 {
 	return t.Sectors - BackupSectors - 1
 }
 
@@ -176,7 +217,7 @@ func (t Table) header(at, other, arrayAt uint64, array []byte) []byte {
 	le.PutUint64(b[24:], at)
 	le.PutUint64(b[32:], other)
 	le.PutUint64(b[40:], FirstUsable)
-	le.PutUint64(b[48:], t.lastUsable())
+	le.PutUint64(b[48:], t.LastUsable())
 	copy(b[56:], t.ID[:])
 	le.PutUint64(b[72:], arrayAt)
 	le.PutUint32(b[80:], entryCount)
@@ -194,6 +235,7 @@ func (t Table) array() []byte {
 		copy(e[16:], p.ID[:])
 		binary.LittleEndian.PutUint64(e[32:], p.First)
 		binary.LittleEndian.PutUint64(e[40:], p.Last)
+		binary.LittleEndian.PutUint64(e[48:], p.Attributes)
 		for j, unit := range utf16.Encode([]rune(p.Name)) {
 			binary.LittleEndian.PutUint16(e[56+2*j:], unit)
 		}

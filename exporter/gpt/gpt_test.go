@@ -1,6 +1,7 @@
 package gpt
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"os"
@@ -89,6 +90,39 @@ func TestTableIsSound(t *testing.T) {
 				t.Errorf("sfdisk (-written +read):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestRead(t *testing.T) {
+	want := table(64 << 11)
+	want.Partitions[0].Attributes = 1 << 2 // legacy BIOS bootable
+	want.BootCode = append(want.BootCode, make([]byte, BootCodeSize-len(want.BootCode))...)
+	image, err := want.Image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := make([]byte, image.Size)
+	if _, err := image.ReadAt(disk, 0); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(bytes.NewReader(disk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("table (-written +read):\n%s", diff)
+	}
+	for at, want := range map[int]string{
+		SectorSize:      "no such table",
+		SectorSize + 80: "not of the usual size",
+		SectorSize + 56: "damaged",
+		2 * SectorSize:  "damaged",
+	} {
+		disk[at] ^= 1
+		if _, err := Read(bytes.NewReader(disk)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("byte %d changed: error %v, want %q", at, err, want)
+		}
+		disk[at] ^= 1
 	}
 }
 
