@@ -22,6 +22,7 @@ variable "PACKAGES" {
     "kernel", "modules", "init", "runc", "containerd", "ctr", "ca-certificates",
     "sysctl", "dhcpcd", "metadata", "rngd", "sshd", "getty",
     "openntpd", "node_exporter", "nginx", "memlogd", "logwrite",
+    "format", "mount", "extend", "swap", "losetup", "dm-crypt", "modprobe", "sysfs", "poweroff",
   ]
 }
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -233,6 +234,64 @@ func TestConsole(t *testing.T) {
 	m.typeLine(t, "echo REPORT $((6 * 7)) $(service list | grep -c '^getty .*running'); poweroff")
 	m.wait(t)
 	m.says(t, `REPORT 42 1`)
+}
+
+// TestStorage boots a machine twice that prepares its disks, with larger ones the second time.
+func TestStorage(t *testing.T) {
+	t.Parallel()
+	dir := build(t, "storage.yml")
+	disks := t.TempDir()
+	run := func(name string, size int64, says ...string) {
+		ok := t.Run(name, func(t *testing.T) {
+			var data []string
+			for _, name := range []string{"one", "two", "three"} {
+				disk := filepath.Join(disks, name)
+				data = append(data, disk)
+				f, err := os.OpenFile(disk, os.O_CREATE|os.O_RDWR, 0o644)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m := bootWith(t, dir, vm.Config{Data: data, NoNetwork: true})
+			m.wait(t)
+			m.says(t, says...)
+			m.says(t,
+				`REPORT data: /dev/vd[abc]1 /var/data ext4 rw,relatime`,
+				`REPORT more: /dev/vd[abc]1 /var/more xfs rw,relatime,.*`,
+				`REPORT tree: /dev/vd[abc]1 /var/tree btrfs rw,relatime,.*`,
+				`REPORT loop: /locked`,
+				`REPORT locked: /dev/(mapper/locked|dm-\d) /var/locked ext4 rw,relatime`,
+				`REPORT plain: /dev/mapper/plain /var/plain ext4 rw,relatime`,
+				`REPORT links: 7`,
+				`REPORT swaps: /swap 327\d\d /dm-\d 327\d\d`,
+				`onboot \d+-noise-format: failed: exit 1\n +\| format: /dev/loop2 holds something unknown, not ext4: nothing is formatted.*`,
+				`onboot \d+-noise-crypt: failed: exit 1\n +\| crypto: the key in /etc/dm-crypt/key opens no filesystem: /dev/loop2 holds something unknown.*`,
+				`onboot \d+-noise-luks: failed: exit 1\n +\| crypto: /dev/loop2 holds something unknown, not LUKS: nothing is changed`,
+				`onboot \d+-condition: done .*`,
+				`REPORT sysfs: 64 64 64`,
+				`REPORT modules: dummy softdog`,
+				`poweroff now`,
+			)
+		})
+		if !ok {
+			t.FailNow()
+		}
+	}
+	run("new", 400<<20,
+		`REPORT said: /dev/vd[abc]1 is now ext4 "data" /dev/vd[abc]1 is now xfs "more" /dev/vd[abc]1 is now btrfs "tree"`,
+		`REPORT extended: (.*already as large as the disk){3}`,
+		`REPORT sizes:( 3\d\d){3}`,
+		`REPORT boots: one, one, one, one, one`,
+	)
+	run("larger", 700<<20,
+		`REPORT said: /dev/vd[abc]1 holds ext4 "data": nothing to do /dev/vd[abc]1 holds xfs "more": nothing to do /dev/vd[abc]1 holds btrfs "tree": nothing to do`,
+		`REPORT extended: (.*grown from 3\d\d to 6\d\d MiB){3}`,
+		`REPORT sizes:( 6\d\d){3}`,
+		`REPORT boots: one two, one two, one two, one two, one two`,
+	)
 }
 
 // TestOffline boots the machine of examples/aws.yml where something of what it asks for is not to be had: it must come up all the same.

@@ -1,7 +1,8 @@
 // Command sysctl sets kernel parameters, once, from files in the form of sysctl.d(5): "key = value" lines, keys with dots or slashes,
 // wildcards for parameters that exist, "-" before a key that may fail. All that can be set is; the exit status tells of the rest.
+// Under the name sysfs it does the same for what is below /sys.
 //
-// Usage: sysctl [FILE...], by default all /etc/sysctl.d/*.conf in the order of their names
+// Usage: sysctl [FILE...], by default all /etc/sysctl.d/*.conf in the order of their names; those of sysfs are /etc/sysfs.d/*.conf
 package main
 
 import (
@@ -16,17 +17,21 @@ import (
 )
 
 func main() {
+	name, root := filepath.Base(os.Args[0]), "/proc/sys"
+	if name == "sysfs" {
+		root = "/sys"
+	}
 	log.SetFlags(0)
-	log.SetPrefix("sysctl: ")
+	log.SetPrefix(name + ": ")
 	files := os.Args[1:]
 	if len(files) == 0 {
-		files, _ = filepath.Glob("/etc/sysctl.d/*.conf") // sorted; the pattern is right
+		files, _ = filepath.Glob("/etc/" + name + ".d/*.conf") // sorted; the pattern is right
 	}
 	failed := false
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err == nil {
-			err = apply("/proc/sys", file, string(text))
+			err = apply(root, file, string(text))
 		}
 		if err != nil {
 			log.Print(err)

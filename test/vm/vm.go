@@ -67,6 +67,7 @@ type Config struct {
 	Firmware     Firmware // default BIOS
 	Disk         string   // disk image; the guest's writes are thrown away, the file never changes
 	DiskFormat   string   // as QEMU calls it, default raw
+	Data         []string // more disks, on virtio: raw images, which keep what the guest writes
 	Kernel       string
 	Initrd       string
 	Cmdline      string
@@ -307,7 +308,7 @@ func (c *Config) check() error {
 	if c.Disk == "" && c.Kernel == "" && c.CD == "" {
 		return errors.New("a machine needs a disk, a CD or a kernel to boot")
 	}
-	for _, file := range []string{c.Disk, c.Kernel, c.Initrd, c.CD} {
+	for _, file := range append([]string{c.Disk, c.Kernel, c.Initrd, c.CD}, c.Data...) {
 		if file == "" {
 			continue
 		}
@@ -392,6 +393,12 @@ func (c *Config) args(sshPort, metadataPort int) []string {
 		args = append(args,
 			"-drive", "if=none,id=disk,snapshot=on,format="+cmp.Or(c.DiskFormat, "raw")+",file="+quote(c.Disk),
 			"-device", "nvme,drive=disk,serial=slipway"+order)
+	}
+	for i, file := range c.Data {
+		id := "data" + strconv.Itoa(i)
+		args = append(args,
+			"-drive", "if=none,id="+id+",format=raw,discard=unmap,file="+quote(file),
+			"-device", "virtio-blk-pci,drive="+id) // under load, requests to the NVMe of QEMU 7.2 were seen to wait for ever
 	}
 	if c.Kernel != "" {
 		args = append(args, "-kernel", c.Kernel, "-append", c.Cmdline)

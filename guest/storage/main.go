@@ -1,0 +1,101 @@
+// Command storage is the programs of the packages format, mount, extend, swap, losetup and dm-crypt, by their names in LinuxKit's packages and
+// with the arguments that those take: format, mountie, extend, swap.sh, loopy and crypto. Each prepares disks once, as an onboot container.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io/fs"
+	"log"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var commands = map[string]func(flags *flag.FlagSet, args []string) error{
+	"format":  formatCommand,
+	"mountie": mountCommand,
+	"extend":  extendCommand,
+	"swap.sh": swapCommand,
+	"loopy":   loopCommand,
+	"crypto":  cryptCommand,
+}
+
+func main() {
+	name := filepath.Base(os.Args[0])
+	log.SetFlags(0)
+	log.SetPrefix(strings.TrimSuffix(name, ".sh") + ": ")
+	command, ok := commands[name]
+	if !ok {
+		log.Fatal("unknown name of this program")
+	}
+	if err := command(flag.NewFlagSet(name, flag.ExitOnError), os.Args[1:]); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// parse parses the arguments of a command; usage tells what may follow the flags, which is min to max words.
+func parse(flags *flag.FlagSet, args []string, usage string, min, max int) ([]string, error) {
+	usage = fmt.Sprintf("usage: %s [flags] %s", flags.Name(), usage)
+	flags.Usage = func() {
+		fmt.Fprintln(flags.Output(), usage)
+		flags.PrintDefaults()
+	}
+	flags.Parse(args)
+	if n := flags.NArg(); n < min || n > max {
+		return nil, fmt.Errorf("%d arguments; %s", n, usage)
+	}
+	return flags.Args(), nil
+}
+
+// timeoutFlag is how long a command waits for its disk: clouds attach disks to machines that run already.
+func timeoutFlag(flags *flag.FlagSet) *time.Duration {
+	return flags.Duration("timeout", 10*time.Second, "wait for the disk for `DURATION`")
+}
+
+// await calls try until it succeeds. The error is that of the last time.
+func await(timeout time.Duration, try func() error) error {
+	for deadline := time.Now().Add(timeout); ; time.Sleep(100 * time.Millisecond) {
+		err := try()
+		if err == nil || !time.Now().Before(deadline) {
+			return err
+		}
+	}
+}
+
+// openDisk opens a block device. With unix.O_EXCL it fails if the device is mounted or part of another one.
+func openDisk(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || info.Mode()&(fs.ModeDevice|fs.ModeCharDevice) != fs.ModeDevice {
+		f.Close()
+		return nil, fmt.Errorf("%s is not a block device", path)
+	}
+	return f, nil
+}
+
+// control opens the device of a driver that makes devices, which loads the driver's module.
+func control(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w (the machine needs the module, and slipwaybuild/init or another one that makes this node)", err)
+	}
+	return f, nil
+}
+
+// mountAs mounts a device on a directory.
+func mountAs(device, dir, kind string) error {
+	err := unix.Mount(device, dir, kind, unix.MS_RELATIME, "")
+	if err == unix.ENODEV {
+		return fmt.Errorf("mount %s: the kernel has no %s: add slipwaybuild/modules to init", device, kind)
+	}
+	if err != nil {
+		return fmt.Errorf("mount %s, %s, on %s: %w", device, kind, dir, err)
+	}
+	return nil
+}
