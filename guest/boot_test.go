@@ -260,6 +260,7 @@ func TestStorage(t *testing.T) {
 			m.wait(t)
 			m.says(t, says...)
 			m.says(t,
+				`REPORT recovered: 0`,
 				`REPORT data: /dev/vd[abc]1 /var/data ext4 rw,relatime`,
 				`REPORT more: /dev/vd[abc]1 /var/more xfs rw,relatime,.*`,
 				`REPORT tree: /dev/vd[abc]1 /var/tree btrfs rw,relatime,.*`,

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -265,5 +266,12 @@ func TestCgroupControllers(t *testing.T) {
 	const text = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\ncpu\t0\t1\t1\nmemory\t0\t1\t0\n"
 	if diff := cmp.Diff([]string{"cpuset", "cpu"}, cgroupControllers(text)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+func TestSwaps(t *testing.T) {
+	got := swaps("Filename\t\t\tType\t\tSize\t\tUsed\t\tPriority\n/swap                file\t\t32752\t\t0\t\t-2\n/dm-0  partition\t32764\t0\t-3\n")
+	if want := []string{"/swap", "/dm-0"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

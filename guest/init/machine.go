@@ -161,8 +161,14 @@ func (m *machine) stop() {
 	}
 	killAll(2 * time.Second)
 	unix.Sync()
-	if err := unmountDisks(); err != nil {
-		m.out.say("%v", err)
+	steps := []func() error{unmountDisks}
+	if !inContainer() {
+		steps = []func() error{swapOff, unmountDisks, releaseDevices}
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			m.out.say("%v", err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -245,6 +246,79 @@ func unmountDisks() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// swapOff takes back from files and devices what is swapped out. A swap file keeps its filesystem in use.
+func swapOff() error {
+	text, err := os.ReadFile("/proc/swaps")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the kernel has no swap
+	}
+	points, pointsErr := bundle.MountPoints()
+	errs := []error{err, pointsErr}
+	for _, file := range swaps(string(text)) {
+		// Of a container that is gone, the path begins at the root of the filesystem, wherever that is mounted. The kernel refuses other files.
+		err := swapOffFile(file)
+		for i := 0; err != nil && i < len(points); i++ {
+			if swapOffFile(filepath.Join(points[i].Path, file)) == nil {
+				err = nil
+			}
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("swapoff %s: %w", file, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// swaps gives the paths out of the text of /proc/swaps, proc_swaps(5).
+func swaps(text string) []string {
+	var files []string
+	for i, line := range strings.Split(text, "\n") {
+		if fields := strings.Fields(line); i > 0 && len(fields) > 0 {
+			files = append(files, fields[0])
+		}
+	}
+	return files
+}
+
+func swapOffFile(path string) error {
+	name, err := unix.BytePtrFromString(path)
+	if err != nil {
+		return err
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_SWAPOFF, uintptr(unsafe.Pointer(name)), 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// releaseDevices removes mapped devices, then loop devices: a file that is a disk keeps its filesystem in use, even one that has been unmounted.
+func releaseDevices() error {
+	var errs []error
+	if mapped, _ := filepath.Glob("/sys/class/block/dm-*"); len(mapped) > 0 { // the pattern is right
+		request := unix.DmIoctl{Version: [3]uint32{unix.DM_VERSION_MAJOR}}
+		request.Data_size = uint32(unsafe.Sizeof(request))
+		errs = append(errs, ioctl("/dev/mapper/control", unix.DM_REMOVE_ALL, unsafe.Pointer(&request)))
+	}
+	files, _ := filepath.Glob("/sys/class/block/loop*/loop/backing_file") // the pattern is right
+	for _, file := range files {
+		name := filepath.Base(filepath.Dir(filepath.Dir(file)))
+		errs = append(errs, ioctl(filepath.Join("/dev", name), unix.LOOP_CLR_FD, nil))
+	}
+	return errors.Join(errs...)
+}
+
+func ioctl(path string, request uintptr, arg unsafe.Pointer) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(arg)); errno != 0 {
+		return fmt.Errorf("release %s: %w", path, errno)
+	}
+	return nil
 }
 
 func networkFilesystem(kind string) bool {

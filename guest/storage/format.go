@@ -34,7 +34,6 @@ type request struct {
 	kind, label string
 	table       string // dos, gpt, or "": dos where it can hold the disk
 	force       bool
-	verbose     bool
 }
 
 func (r request) check() error {
@@ -58,7 +57,7 @@ func formatCommand(flags *flag.FlagSet, args []string) error {
 	flags.StringVar(&r.kind, "type", "ext4", "`TYPE` of the filesystem: ext4, xfs or btrfs")
 	flags.StringVar(&r.table, "partition", "", "partition `TABLE`: dos or gpt (default dos; gpt for more than 2 TiB)")
 	flags.BoolVar(&r.force, "force", false, "format DEVICE anew, whatever it holds")
-	flags.BoolVar(&r.verbose, "verbose", false, "tell what is on each disk")
+	flags.Bool("verbose", false, "has no effect: what matters is always told")
 	timeout := timeoutFlag(flags)
 	names, err := parse(flags, args, "[DEVICE]", 0, 1)
 	if err != nil {
@@ -105,25 +104,22 @@ func (r request) find(names []string) (device, verdict, error) {
 	var all []device
 	for _, name := range names {
 		d, err := look(name)
-		if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOMEDIUM) || !named && errors.Is(err, fs.ErrNotExist) {
-			continue // gone since it was listed
+		if !named && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOMEDIUM)) {
+			continue // gone since it was listed, or a card reader without a card
 		}
 		if err != nil {
 			return device{}, 0, err
 		}
-		if r.verbose {
-			log.Print(d)
-		}
 		all = append(all, d)
 	}
-	if named && len(all) == 1 {
-		if r.force {
-			return all[0], wanting, nil
-		}
-		target, what := r.judge(all[0])
-		return target, what, nil
+	switch {
+	case !named:
+		return r.choose(all)
+	case r.force:
+		return all[0], wanting, nil
 	}
-	return r.choose(all)
+	target, what := r.judge(all[0])
+	return target, what, nil
 }
 
 // verdict is what is to be done with a device.

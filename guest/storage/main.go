@@ -83,7 +83,7 @@ func openDisk(path string, flags int) (*os.File, error) {
 func control(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%w (the machine needs the module, and slipwaybuild/init or another one that makes this node)", err)
+		return nil, fmt.Errorf("%w: has the machine the driver's module?", err)
 	}
 	return f, nil
 }
