@@ -109,7 +109,7 @@ func TestPolicy(t *testing.T) {
 		`REPORT wrong: service: no service nonesuch; there are a-web, crash, database, fill, hog, report, sealed, sshd service: usage: service list`,
 		`REPORT setuid:`,
 		`REPORT keys: sshd: running ssh_host_ecdsa_key\.pub: OK ssh_host_ed25519_key\.pub: OK`,
-		`REPORT seccomp: Seccomp:\s2 .*Operation not permitted`,
+		`REPORT seccomp: (Seccomp:\s2 .*Operation not permitted|.*Operation not permitted Seccomp:\s2)`,
 		`REPORT private: prw------- srw------- total [\d]+`,
 		`poweroff now`,
 	)
