@@ -21,7 +21,7 @@ variable "PACKAGES" {
   default = [
     "kernel", "modules", "init", "runc", "containerd", "ctr", "ca-certificates",
     "sysctl", "dhcpcd", "metadata", "rngd", "sshd", "getty",
-    "openntpd", "node_exporter", "nginx", "memlogd", "logwrite",
+    "openntpd", "node_exporter", "nginx", "memlogd", "logwrite", "docker",
     "format", "mount", "extend", "swap", "losetup", "dm-crypt", "modprobe", "sysfs", "poweroff",
   ]
 }

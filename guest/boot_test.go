@@ -214,14 +214,15 @@ func TestServices(t *testing.T) {
 	m.typeLine(t, "service list | sed s/^/REPORT./; poweroff")
 	m.wait(t)
 	m.says(t,
-		`machine is up, services started: 7`,
+		`machine is up, services started: 8`,
 		`REPORT nginx: <title>Welcome to nginx!</title>`,
 		`REPORT logread: onboot\.000-says(\.out;first onboot\.000-says;second|;second onboot\.000-says\.out;first) nginx;127\..* "GET / HTTP/1\.1" 200 .*`,
 		`REPORT nginx-log: \S+ nginx 127\.0\.0\.1 - - \[.*\] "GET / HTTP/1\.1" 200 .*`,
 		`REPORT metrics: node_exporter_build_info\{.*version="1\..*"\} 1 node_uname_info\{.*nodename="linuxkit-.*\} 1`,
 		`REPORT filesystems: / /run /tmp /var`,
 		`REPORT clock: 2029`,
-		`REPORT ctr: TASK PID STATUS getty \d+ RUNNING logwrite \d+ RUNNING nginx \d+ RUNNING node_exporter \d+ RUNNING ntpserver \d+ RUNNING openntpd \d+ RUNNING report \d+ RUNNING`,
+		`REPORT ctr: TASK PID STATUS docker \d+ RUNNING getty \d+ RUNNING logwrite \d+ RUNNING nginx \d+ RUNNING node_exporter \d+ RUNNING ntpserver \d+ RUNNING openntpd \d+ RUNNING report \d+ RUNNING`,
+		`REPORT docker: 67108864`,
 		`REPORT.getty +running .*`,
 	)
 }
