@@ -10,10 +10,15 @@ export REGISTRY ?= localhost:$(or $(STACK_PORT),5000)/slipwaybuild
 # The stack's builder.
 export BUILDX_BUILDER ?= slipway
 
+# Builds images into the stack's registry.
+bake = docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${PROGRESS:-auto}" \
+	--set '*.output=type=registry,rewrite-timestamp=true,compression=zstd,force-compression=true'
+
 .PHONY: demo test test-boot lint bench repro stack images
 
 ## demo: build examples/aws.yml with docker buildx, publish it to a fake of AWS, boot what is there, log in by ssh
-demo: images
+demo: stack
+	$(bake) aws-images
 	hack/debian-packages qemu-system-x86 ovmf netcat-openbsd openssh-client
 	go run ./hack/demo
 
@@ -41,7 +46,8 @@ lint:
 	hack/lint
 
 ## bench: time builds beside what no build can beat; BENCH='-run REGEXP -count N' measures a part, JSON=1 prints JSON
-bench: images
+bench: stack
+	$(bake) aws-images
 	go run ./hack/bench $(BENCH)
 
 ## repro: all formats, frontend and packages, each from two fresh builders that have little in common
@@ -54,4 +60,4 @@ stack:
 
 ## images: frontend and packages, in the stack's registry
 images: stack
-	docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${PROGRESS:-auto}" --set '*.output=type=registry,rewrite-timestamp=true,compression=zstd,force-compression=true' frontend packages
+	$(bake) frontend packages

@@ -1,5 +1,6 @@
 # docker buildx bake packages     the package images
 # docker buildx bake frontend     the frontend image
+# docker buildx bake aws-images   the frontend image and the package images of examples/aws.yml
 # docker buildx bake aws          the machine of examples/aws.yml, from all of them
 
 variable "REGISTRY" {
@@ -26,8 +27,19 @@ variable "PACKAGES" {
   ]
 }
 
+# Those of examples/aws.yml.
+variable "AWS_PACKAGES" {
+  default = [
+    "kernel", "init", "runc", "containerd", "ca-certificates", "sysctl", "dhcpcd", "metadata", "rngd", "sshd",
+  ]
+}
+
 group "default" {
   targets = ["frontend", "packages"]
+}
+
+group "aws-images" {
+  targets = concat(["frontend"], AWS_PACKAGES)
 }
 
 target "frontend" {
@@ -55,7 +67,7 @@ target "aws" {
   args       = { SIZE = "100M" }
   contexts = merge(
     { "slipwaybuild/slipway:1" = "target:frontend" },
-    { for p in PACKAGES : "slipwaybuild/${p}:v1" => "target:${p}" },
+    { for p in AWS_PACKAGES : "slipwaybuild/${p}:v1" => "target:${p}" },
   )
   output = ["type=local,dest=out"]
 }
