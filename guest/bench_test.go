@@ -16,7 +16,7 @@ import (
 	"github.com/slipway-build/slipway/test/vm"
 )
 
-// BenchmarkBoot boots the machine of examples/aws.yml, that of testdata/bench.yml, and for comparison the latter as LinuxKit starts it, with
+// BenchmarkBoot boots the machine of examples/aws.yml, that of testdata/bench.yml, also from a disk, and for comparison the latter as LinuxKit starts it, with
 // LinuxKit's compression, and with three host keys for ssh, as LinuxKit's sshd makes them at each start. It reports the seconds from the start of
 // the kernel to a login by ssh, the processor time of these, the memory that the machine has used at most on its way, and what is available then.
 func BenchmarkBoot(b *testing.B) {
@@ -37,15 +37,16 @@ func BenchmarkBoot(b *testing.B) {
 	baseline := filepath.Join(context, "image")
 	buildx(b, "testdata/baseline", "--output", "type=oci,tar=false,dest="+baseline, "testdata/baseline")
 	for _, m := range []struct {
-		name, file string
-		args       []string
+		name, file, format string
+		args               []string
 	}{
-		{"example", "../examples/aws.yml", nil},
-		{"slipway", "testdata/bench.yml", nil},
-		{"baseline", filepath.Join(context, "baseline.yml"), []string{"--build-context", "slipwaybuild/init:v1=oci-layout://" + baseline, "--build-arg", "COMPRESSION=gzip"}},
+		{"example", "../examples/aws.yml", "kernel+initrd", nil},
+		{"slipway", "testdata/bench.yml", "kernel+initrd", nil},
+		{"disk", "testdata/bench.yml", "kernel+erofs", nil},
+		{"baseline", filepath.Join(context, "baseline.yml"), "kernel+initrd", []string{"--build-context", "slipwaybuild/init:v1=oci-layout://" + baseline, "--build-arg", "COMPRESSION=gzip"}},
 	} {
 		dir := b.TempDir()
-		buildx(b, m.file, append(m.args, "-f", m.file, "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", dir, context)...)
+		buildx(b, m.file, append(m.args, "-f", m.file, "--target", m.format, "--build-arg", "NAME=machine", "-o", dir, context)...)
 		b.Run(m.name, func(b *testing.B) {
 			for b.Loop() {
 				benchmarkBoot(b, dir)
@@ -66,7 +67,12 @@ func benchmarkBoot(b *testing.B, dir string) {
 		b.Fatal(err)
 	}
 	defer os.RemoveAll(memory)
+	root := filepath.Join(dir, "machine-erofs.img")
+	if _, err := os.Stat(root); err != nil {
+		root = "" // it is in the initramfs
+	}
 	machine, err := vm.Start(ctx, vm.Config{
+		Disk:       root,
 		Kernel:     filepath.Join(dir, "machine-kernel"),
 		Initrd:     filepath.Join(dir, "machine-initrd.img"),
 		Cmdline:    "console=ttyS0",
