@@ -26,11 +26,14 @@ func TestContainer(t *testing.T) {
 	vm.RequireStack(t)
 	dir := t.TempDir()
 	buildx(t, "container.yml", "-f", "testdata/container.yml", "--target", "docker", "-o", filepath.Join(dir, "rootfs"), "testdata")
+	command := func(args ...string) *exec.Cmd {
+		cmd := exec.Command("runc", append([]string{"--root", filepath.Join(dir, "state")}, args...)...)
+		cmd.Dir = dir
+		return cmd
+	}
 	runc := func(args ...string) string {
 		t.Helper()
-		command := exec.Command("runc", append([]string{"--root", filepath.Join(dir, "state")}, args...)...)
-		command.Dir = dir
-		out, err := command.CombinedOutput()
+		out, err := command(args...).CombinedOutput()
 		if err != nil {
 			t.Errorf("runc %q: %v", args, err)
 		}
@@ -41,19 +44,19 @@ func TestContainer(t *testing.T) {
 
 	name := strings.ToLower(t.Name()) + filepath.Base(filepath.Dir(dir)) // runc's cgroups are named by it
 	var console bytes.Buffer
-	machine := exec.CommandContext(t.Context(), "runc", "--root", filepath.Join(dir, "state"), "run", name)
-	machine.Dir, machine.Stdout, machine.Stderr = dir, &console, &console
+	machine := command("run", name)
+	machine.Stdout, machine.Stderr = &console, &console
 	if err := machine.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			exec.Command("runc", "--root", filepath.Join(dir, "state"), "delete", "--force", name).Run()
+			command("delete", "--force", name).Run()
 			t.Log(console.String())
 		}
 	})
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		out, _ := exec.Command("runc", "--root", filepath.Join(dir, "state"), "exec", name, "service", "list").Output()
+		out, _ := command("exec", name, "service", "list").Output()
 		if strings.Contains(string(out), "running") {
 			break
 		}

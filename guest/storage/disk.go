@@ -50,19 +50,26 @@ func (d device) String() string {
 // sysBlock is where the kernel lists block devices. See Documentation/ABI/stable/sysfs-block of Linux.
 const sysBlock = "/sys/class/block"
 
+// blockDevices lists the names of all block devices, sorted.
+func blockDevices() ([]string, error) {
+	entries, err := os.ReadDir(sysBlock)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, err
+}
+
 // physicalDisks lists the disks in the order of their names, without those that cannot be written and CDs.
 func physicalDisks() ([]string, error) {
-	entries, err := os.ReadDir(sysBlock)
-	if err != nil {
-		return nil, err
-	}
+	names, err := blockDevices()
 	var paths []string
-	for _, e := range entries {
-		if isPhysical(e.Name()) && number(e.Name(), "ro") == 0 && number(e.Name(), "size") > 0 && !strings.HasPrefix(e.Name(), "sr") {
-			paths = append(paths, filepath.Join("/dev", e.Name()))
+	for _, name := range names {
+		if isPhysical(name) && number(name, "ro") == 0 && number(name, "size") > 0 && !strings.HasPrefix(name, "sr") {
+			paths = append(paths, filepath.Join("/dev", name))
 		}
 	}
-	return paths, nil
+	return paths, err
 }
 
 func isPhysical(name string) bool {

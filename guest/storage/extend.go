@@ -90,20 +90,12 @@ func orAny(kind string) string {
 
 // extendPartition writes the new end to the partition table and tells it to the kernel.
 func extendPartition(path string, p partition) error {
-	f, err := openDisk(path, os.O_RDWR)
+	f, size, sector, err := openTable(path, os.O_RDWR)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	size, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	sector, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
-	if err != nil {
-		return err
-	}
-	end, err := growTable(f, size, int64(sector), p)
+	end, err := growTable(f, size, sector, p)
 	if err != nil {
 		return err
 	}

@@ -214,19 +214,11 @@ func mkfs(kind, label, path string) error {
 
 // partition gives a disk a table with one partition that fills it.
 func (r request) partition(path string) error {
-	f, err := openDisk(path, os.O_RDWR|unix.O_EXCL)
+	f, size, sector, err := openTable(path, os.O_RDWR|unix.O_EXCL)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	size, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	sector, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
-	if err != nil {
-		return err
-	}
 	// What was there must not be taken for something later.
 	zeros := make([]byte, min(emptySize, size))
 	for _, at := range []int64{0, size - int64(len(zeros))} {
@@ -234,7 +226,7 @@ func (r request) partition(path string) error {
 			return err
 		}
 	}
-	if err := writeTable(f, r.table, size, int64(sector)); err != nil {
+	if err := writeTable(f, r.table, size, sector); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {

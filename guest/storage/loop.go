@@ -40,7 +40,7 @@ func loopCommand(flags *flag.FlagSet, args []string) error {
 	if err != nil {
 		return fmt.Errorf("--dev %s: want /dev/loop and a number", device)
 	}
-	if err := attach(names[0], number, 0); err != nil {
+	if err := attach(names[0], number); err != nil {
 		return err
 	}
 	log.Printf("%s is %s", names[0], device)
@@ -62,7 +62,7 @@ func allocate(path string, size int64) error {
 }
 
 // attach makes a file the loop device of a number.
-func attach(path string, number int, flags uint32) error {
+func attach(path string, number int) error {
 	c, err := control("/dev/loop-control")
 	if err != nil {
 		return err
@@ -81,7 +81,7 @@ func attach(path string, number int, flags uint32) error {
 		return err
 	}
 	defer device.Close()
-	config := unix.LoopConfig{Fd: uint32(file.Fd()), Info: unix.LoopInfo64{Flags: flags}}
+	config := unix.LoopConfig{Fd: uint32(file.Fd())}
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], path)
 	if err := unix.IoctlLoopConfigure(int(device.Fd()), &config); err != nil {
 		return fmt.Errorf("make %s %s: %w", path, device.Name(), err)

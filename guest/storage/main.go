@@ -5,6 +5,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"log"
 	"os"
@@ -77,6 +78,24 @@ func openDisk(path string, flags int) (*os.File, error) {
 		return nil, fmt.Errorf("%s is not a block device", path)
 	}
 	return f, nil
+}
+
+// openTable opens a disk whose partition table is to be written, and gives the bytes of the disk and of its sectors.
+func openTable(path string, flags int) (f *os.File, size, sector int64, err error) {
+	if f, err = openDisk(path, flags); err != nil {
+		return nil, 0, 0, err
+	}
+	size, err = f.Seek(0, io.SeekEnd)
+	if err == nil {
+		var n int
+		n, err = unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
+		sector = int64(n)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, 0, err
+	}
+	return f, size, sector, nil
 }
 
 // control opens the device of a driver that makes devices, which loads the driver's module.

@@ -90,16 +90,6 @@ func findFilesystem(device string) (string, blkid.Content, error) {
 	return "", blkid.Content{}, fmt.Errorf("no %s on this machine", device)
 }
 
-// blockDevices lists the names of all block devices, sorted.
-func blockDevices() ([]string, error) {
-	entries, err := os.ReadDir(sysBlock)
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names, err
-}
-
 // inUse tells whether a device is mounted or part of another one.
 func inUse(path string) bool {
 	f, err := openDisk(path, os.O_RDONLY|unix.O_EXCL)

@@ -94,7 +94,7 @@ func encryptSwap(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find a free loop device: %w", err)
 	}
-	if err := attach(path, number, 0); err != nil {
+	if err := attach(path, number); err != nil {
 		return "", err
 	}
 	key := make([]byte, 64)
