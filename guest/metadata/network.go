@@ -51,6 +51,10 @@ func everywhere(gateway string) string {
 // staticAlias is the alias of interfaces that have been configured here: the package dhcpcd leaves those alone.
 const staticAlias = "static"
 
+// ipv6Metric is the metric of IPv6 routes that have none. The kernel would take 1024, which is also what it gives to the routes that routers
+// advertise: whichever came first would be the only one, where now those that were configured go before.
+const ipv6Metric = 512
+
 // configure gives the machine's interfaces the addresses and routes of their links, and writes the name servers to a file as in resolv.conf(5). Links
 // without addresses are not touched. What is there already stays. It needs CAP_NET_ADMIN.
 func configure(links []link, resolvConf string) error {
@@ -153,7 +157,11 @@ func (r *route) add(kernel *netlink.Handle, nic netlink.Link, links []netip.Pref
 	if err != nil {
 		return err
 	}
-	added := &netlink.Route{LinkIndex: nic.Attrs().Index, Dst: to, Priority: r.Metric, Protocol: unix.RTPROT_STATIC}
+	metric := r.Metric
+	if metric == 0 && to.IP.To4() == nil {
+		metric = ipv6Metric
+	}
+	added := &netlink.Route{LinkIndex: nic.Attrs().Index, Dst: to, Priority: metric, Protocol: unix.RTPROT_STATIC}
 	if r.Via == "" {
 		added.Scope = netlink.SCOPE_LINK
 		return kernel.RouteAdd(added)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -127,6 +128,17 @@ func ownNetwork(t *testing.T, name, mac string) {
 func TestConfigure(t *testing.T) {
 	ownNetwork(t, "lan0", "52:54:00:12:34:56")
 	resolvConf := filepath.Join(t.TempDir(), "resolv.conf")
+	card, err := netlink.LinkByName("lan0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(card); err != nil {
+		t.Fatal(err)
+	}
+	_, all, _ := net.ParseCIDR("::/0")
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: card.Attrs().Index, Dst: all, Gw: net.ParseIP("fe80::2"), Protocol: unix.RTPROT_RA, Priority: 1024}); err != nil { // as advertised by a router
+		t.Fatal(err)
+	}
 	links := []link{
 		{MAC: "52:54:00:12:34:56", MTU: 1400, Addresses: []string{"192.0.2.7/32", "192.0.2.130/25", "2001:db8::7/64"},
 			Routes:      []route{{To: "0.0.0.0/0", Via: "198.51.100.1"}, {To: "10.0.0.0/8", Via: "192.0.2.129", Metric: 7}, {To: "203.0.113.0/24"}, {To: "::/0", Via: "fe80::1"}},
@@ -142,8 +154,7 @@ func TestConfigure(t *testing.T) {
 	if text, err := os.ReadFile(resolvConf); err != nil || string(text) != "search example.com\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n" {
 		t.Errorf("resolv.conf %q, %v", text, err)
 	}
-	card, err := netlink.LinkByName("lan0")
-	if err != nil {
+	if card, err = netlink.LinkByName("lan0"); err != nil {
 		t.Fatal(err)
 	}
 	if a := card.Attrs(); a.MTU != 1400 || a.Flags&net.FlagUp == 0 || a.Alias != staticAlias {
@@ -172,10 +183,13 @@ func TestConfigure(t *testing.T) {
 			if r.Gw != nil {
 				text += " via " + r.Gw.String()
 			}
+			if r.Priority != 0 {
+				text += " metric " + strconv.Itoa(r.Priority)
+			}
 			routes = append(routes, text)
 		}
 	}
-	if diff := cmp.Diff([]string{"0.0.0.0/0 via 198.51.100.1", "10.0.0.0/8 via 192.0.2.129", "203.0.113.0/24", "::/0 via fe80::1"}, routes); diff != "" {
+	if diff := cmp.Diff([]string{"0.0.0.0/0 via 198.51.100.1", "10.0.0.0/8 via 192.0.2.129 metric 7", "203.0.113.0/24", "::/0 via fe80::1 metric 512"}, routes); diff != "" {
 		t.Errorf("routes (-want +got):\n%s", diff)
 	}
 	if err := configure([]link{{MAC: "52:54:00:00:00:00", Addresses: []string{"192.0.2.8/32"}}, {Bond: "bond0", MAC: "52:54:00:12:34:56", Addresses: []string{"192.0.2.8/32"}}}, resolvConf); err == nil ||
