@@ -564,6 +564,44 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 }
 
+// TestAnotherRunTakesTheSnapshot lets a second machine publish the same when the
+// first one has completed its snapshot and is about to register it, or gives up.
+func TestAnotherRunTakesTheSnapshot(t *testing.T) {
+	t.Parallel()
+	data := content(1, 6)
+	for _, interrupted := range []bool{false, true} {
+		fake, state := awstest.Start(t, awstest.Knobs{}), t.TempDir()
+		ctx, cancel := context.WithCancel(t.Context())
+		var second *ami.Image
+		fake.SetKnobs(awstest.Knobs{Faults: func(q awstest.Request) awstest.Fault {
+			if second == nil && q.Operation == "RegisterImage" && fake.Count("ebs:CompleteSnapshot") == 1 {
+				second = &ami.Image{} // not again for its own
+				second = mustPublish(t, fake.URL(), write(t, data), ami.Options{}).Images[0]
+				if interrupted {
+					cancel()
+				}
+			}
+			return awstest.None
+		}})
+		first, err := publish(ctx, t, fake.URL(), write(t, data), ami.Options{State: state})
+		switch {
+		case interrupted && (ami.ClassOf(err) != ami.Interrupted || strings.Contains(err.Error(), "undone")):
+			t.Errorf("got %v, want that it was interrupted and nothing is left to undo", err)
+		case !interrupted && (err != nil || first.Images[0].Image != second.Image || first.Images[0].Snapshot != second.Snapshot):
+			t.Errorf("got %+v, %v, want %+v", first, err, second)
+		}
+		equal(t, fake, home, second.Snapshot, data)
+		if n := len(fake.Snapshots()); n != 1 {
+			t.Errorf("%d snapshots are left", n)
+		}
+		if files, _ := os.ReadDir(state); len(files) > 0 {
+			t.Errorf("state left behind: %v", files)
+		}
+		noViolations(t, fake)
+		noOrphans(t, fake)
+	}
+}
+
 func TestImport(t *testing.T) {
 	t.Parallel()
 	fake := awstest.Start(t, awstest.Knobs{Settle: 200 * time.Millisecond})

@@ -417,7 +417,7 @@ func (r *region) deleteSnapshot(ctx context.Context, snapshot string) error {
 			}
 		case errorCode(err) == "InvalidSnapshot.InUse" && time.Since(start) < patience:
 			// Registered, with an answer that was lost or is not yet known.
-			if err := r.deregisterBySnapshot(ctx, snapshot); err != nil {
+			if kept, err := r.deregisterBySnapshot(ctx, snapshot); kept || err != nil {
 				return err
 			}
 		default:
@@ -429,7 +429,9 @@ func (r *region) deleteSnapshot(ctx context.Context, snapshot string) error {
 	}
 }
 
-func (r *region) deregisterBySnapshot(ctx context.Context, snapshot string) error {
+// deregisterBySnapshot deregisters what this run has made of the snapshot. If
+// another run has found it and made an image of it, both are kept.
+func (r *region) deregisterBySnapshot(ctx context.Context, snapshot string) (kept bool, err error) {
 	out, err := try(ctx, r.caller, func(ctx context.Context) (*ec2.DescribeImagesOutput, error) {
 		return r.ec2.DescribeImages(ctx, &ec2.DescribeImagesInput{
 			Owners:  []string{"self"},
@@ -437,15 +439,15 @@ func (r *region) deregisterBySnapshot(ctx context.Context, snapshot string) erro
 		})
 	})
 	if err != nil {
-		return describe("look for the image of "+snapshot, err)
+		return false, describe("look for the image of "+snapshot, err)
 	}
 	for _, image := range out.Images {
 		if tag(image.Tags, tagRun) != r.journal.Run {
-			return fail(Other, "%s uses %s: both are kept", *image.ImageId, snapshot)
-		}
-		if err := r.deregister(ctx, *image.ImageId, false); err != nil {
-			return err
+			r.step("%s uses %s: both are kept", *image.ImageId, snapshot)
+			kept = true
+		} else if err := r.deregister(ctx, *image.ImageId, false); err != nil {
+			return false, err
 		}
 	}
-	return nil
+	return kept, nil
 }
