@@ -70,6 +70,7 @@ var formatBoots = []formatBoot{
 	{"arm64", "raw-efi", vm.UEFI, "raw", "CONSOLE " + formatCmdline},
 	{"arm64", "qcow2", vm.UEFI, "qcow2", `initrd=\initrd.img CONSOLE ` + formatCmdline},
 	{"arm64", "qcow2-efi", vm.UEFI, "qcow2", "CONSOLE " + formatCmdline},
+	{"arm64", "iso-efi-initrd", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline},
 	{"arm64", "uki", vm.UEFI, "raw", "CONSOLE " + formatCmdline},
 }
 

@@ -19,7 +19,7 @@ import (
 // rootMachine tells where its root filesystem is and that nobody can write there, while a container that may write can, and powers off.
 const rootMachine = `kernel:
   image: slipwaybuild/kernel:v1
-  cmdline: console=ttyS0 panic=-1
+  cmdline: CONSOLE panic=-1
 init:
   - slipwaybuild/init:v1
   - slipwaybuild/runc:v1
@@ -48,27 +48,33 @@ onboot:
 
 // A rootBoot is a format whose root filesystem is on a disk, and a way in which it boots.
 type rootBoot struct {
-	format   string
-	firmware vm.Firmware
-	root     string // what is mounted there
-	cmdline  string
+	architecture string
+	format       string
+	firmware     vm.Firmware // "": QEMU loads the kernel itself
+	root         string      // what is mounted there
+	cmdline      string
 }
 
 var rootBoots = []rootBoot{
-	{"kernel+squashfs", vm.BIOS, "/dev/nvme0n1 / squashfs ro,", "console=ttyS0 panic=-1"},
-	{"kernel+erofs", vm.BIOS, "/dev/nvme0n1 / erofs ro,", "console=ttyS0 panic=-1"},
-	{"kernel+iso", vm.BIOS, "/dev/nvme0n1 / iso9660 ro,", "console=ttyS0 panic=-1"},
-	{"iso-bios", vm.BIOS, "/dev/sr0 / iso9660 ro,", "BOOT_IMAGE=/boot/kernel root=/dev/sr0 console=ttyS0 panic=-1"},
-	{"iso-efi", vm.UEFI, "/dev/sr0 / iso9660 ro,", `initrd=\initrd.img root=/dev/sr0 console=ttyS0 panic=-1`},
+	{"amd64", "kernel+squashfs", "", "/dev/nvme0n1 / squashfs ro,", "CONSOLE panic=-1"},
+	{"amd64", "kernel+erofs", "", "/dev/nvme0n1 / erofs ro,", "CONSOLE panic=-1"},
+	{"amd64", "kernel+iso", "", "/dev/nvme0n1 / iso9660 ro,", "CONSOLE panic=-1"},
+	{"amd64", "iso-bios", vm.BIOS, "/dev/sr0 / iso9660 ro,", "BOOT_IMAGE=/boot/kernel root=/dev/sr0 CONSOLE panic=-1"},
+	{"amd64", "iso-efi", vm.UEFI, "/dev/sr0 / iso9660 ro,", `initrd=\initrd.img root=/dev/sr0 CONSOLE panic=-1`},
+	{"arm64", "kernel+squashfs", "", "/dev/nvme0n1 / squashfs ro,", "CONSOLE panic=-1"},
+	{"arm64", "kernel+erofs", "", "/dev/nvme0n1 / erofs ro,", "CONSOLE panic=-1"},
+	{"arm64", "kernel+iso", "", "/dev/nvme0n1 / iso9660 ro,", "CONSOLE panic=-1"},
+	{"arm64", "iso-efi", vm.UEFI, "/dev/vda / iso9660 ro,", `initrd=\initrd.img root=/dev/vda CONSOLE panic=-1`},
 }
 
 // TestRootFilesystems boots from root filesystems on disks and CDs, which the kernel reaches by modules.
 func TestRootFilesystems(t *testing.T) {
 	vm.RequireStack(t)
+	const onAMD64 = 5
 	for i, b := range rootBoots {
-		t.Run(b.format, func(t *testing.T) {
-			if part := int(time.Now().Unix()/(24*60*60)) % len(rootBoots); !*bootAll && i != part && i != (part+1)%len(rootBoots) {
-				t.Skip("not the day of this one; make test-boot boots all")
+		t.Run(b.architecture+" "+b.format, func(t *testing.T) {
+			if part := int(time.Now().Unix()/(24*60*60)) % onAMD64; !*bootAll && i != part && i != (part+1)%onAMD64 {
+				t.Skip("not the day of this one; make test-boot boots all, and builds the packages for arm64")
 			}
 			b.boot(t)
 		})
@@ -76,12 +82,12 @@ func TestRootFilesystems(t *testing.T) {
 }
 
 func (b rootBoot) boot(t *testing.T) {
-	dir := machineYAML(t, rootMachine)
-	if _, stderr, err := buildx(t, dir, "-f", "machine.yml", "--target="+b.format, "-o", "out", "."); err != nil {
+	dir := machineYAML(t, strings.Replace(rootMachine, "CONSOLE", consoles[b.architecture], 1))
+	if _, stderr, err := buildx(t, dir, "-f", "machine.yml", "--platform=linux/"+b.architecture, "--target="+b.format, "-o", "out", "."); err != nil {
 		t.Fatalf("build: %v\n%s", err, stderr)
 	}
 	out := func(suffix string) string { return filepath.Join(dir, "out", "machine"+suffix) }
-	config := vm.Config{Firmware: b.firmware, Memory: 512, NoNetwork: true, LogDir: artifacts(t)}
+	config := vm.Config{Architecture: b.architecture, Firmware: b.firmware, Memory: 512, NoNetwork: true, LogDir: artifacts(t)}
 	if strings.HasPrefix(b.format, "kernel+") {
 		cmdline, err := os.ReadFile(out("-cmdline"))
 		if err != nil {
@@ -89,6 +95,8 @@ func (b rootBoot) boot(t *testing.T) {
 		}
 		images := map[string]string{"kernel+squashfs": "-squashfs.img", "kernel+erofs": "-erofs.img", "kernel+iso": ".iso"}
 		config.Kernel, config.Initrd, config.Cmdline, config.Disk = out("-kernel"), out("-initrd.img"), string(cmdline), out(images[b.format])
+	} else if b.architecture == "arm64" {
+		config.Data = []string{out("-efi.iso")} // LinuxKit's virtual machines for arm64 have it as a disk on virtio
 	} else {
 		config.CD = out(map[string]string{"iso-bios": ".iso", "iso-efi": "-efi.iso"}[b.format])
 	}
@@ -106,7 +114,7 @@ func (b rootBoot) boot(t *testing.T) {
 	for _, line := range []string{
 		"REPORT " + b.root,
 		"REPORT touch: /x: Read-only file system",
-		"REPORT " + b.cmdline,
+		"REPORT " + strings.Replace(b.cmdline, "CONSOLE", consoles[b.architecture], 1),
 	} {
 		if !strings.Contains(console, line) {
 			t.Errorf("the console does not say %q", line)

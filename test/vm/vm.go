@@ -305,7 +305,7 @@ func (c *Config) check() error {
 	if p.qemu == "" {
 		return fmt.Errorf("unknown architecture %q", c.Architecture)
 	}
-	if c.Disk == "" && c.Kernel == "" && c.CD == "" {
+	if c.Disk == "" && c.Kernel == "" && c.CD == "" && len(c.Data) == 0 {
 		return errors.New("a machine needs a disk, a CD or a kernel to boot")
 	}
 	for _, file := range append([]string{c.Disk, c.Kernel, c.Initrd, c.CD}, c.Data...) {
