@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,11 @@ import (
 
 	"github.com/slipway-build/slipway/test/vm"
 )
+
+var architecture = flag.String("arch", "amd64", "of the machines that boot; make test-boot builds the packages for arm64")
+
+// consoles are the first serial ports.
+var consoles = map[string]string{"amd64": "ttyS0", "arm64": "ttyAMA0"}
 
 // TestBoot builds the machine of testdata/machine.yml, which reports on itself to its console and powers itself off.
 func TestBoot(t *testing.T) {
@@ -204,7 +210,7 @@ func TestServices(t *testing.T) {
 	}
 	vm.RequireStack(t)
 	ntp := t.TempDir()
-	buildx(t, "ntpserver", "-o", "type=oci,tar=false,dest="+ntp, "testdata/ntpserver")
+	buildx(t, "ntpserver", "--platform", "linux/"+*architecture, "-o", "type=oci,tar=false,dest="+ntp, "testdata/ntpserver")
 	m := boot(t, build(t, "services.yml", "--build-context", "test/ntpserver:v1=oci-layout://"+ntp), "")
 	m.await(t, `REPORT over`)
 	m.typeLine(t, "root")
@@ -342,7 +348,8 @@ func bootWith(t *testing.T, dir string, config vm.Config) *guest {
 	logs := filepath.Join(cmp.Or(os.Getenv("SLIPWAY_ARTIFACTS"), "../out/test"), t.Name())
 	config.Kernel = filepath.Join(dir, "machine-kernel")
 	config.Initrd = filepath.Join(dir, "machine-initrd.img")
-	config.Cmdline = strings.TrimSpace("console=ttyS0 panic=-1 " + config.Cmdline)
+	config.Cmdline = strings.TrimSpace("console=" + consoles[*architecture] + " panic=-1 " + config.Cmdline)
+	config.Architecture = *architecture
 	config.LogDir = logs
 	machine, err := vm.Start(t.Context(), config)
 	if err != nil {
@@ -434,7 +441,7 @@ func build(t *testing.T, file string, args ...string) (dir string) {
 	}
 	vm.RequireStack(t)
 	dir = t.TempDir()
-	buildx(t, file, append(args, "-f", "testdata/"+file, "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", dir, "testdata")...)
+	buildx(t, file, append(args, "-f", "testdata/"+file, "--platform", "linux/"+*architecture, "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", dir, "testdata")...)
 	return dir
 }
 
