@@ -155,7 +155,7 @@ func testAWS(t *testing.T, config vm.Config) {
 	t.Run("sysctl", func(t *testing.T) { testSysctl(t, g) })
 	t.Run("services", func(t *testing.T) { testServices(t, g) })
 	t.Run("reboot", func(t *testing.T) { testReboot(t, g) })
-	t.Run("poweroff", func(t *testing.T) { testPowerOff(t, g) })
+	t.Run("poweroff", func(t *testing.T) { testPowerOff(t, g, config.Architecture == "arm64") })
 }
 
 // testSSHD looks at what a login gets without capabilities that nobody has asked for.
@@ -320,8 +320,15 @@ func testReboot(t *testing.T, g *guest) {
 	}
 }
 
-func testPowerOff(t *testing.T, g *guest) {
-	g.run(t, inMachine("poweroff"))
+// testPowerOff powers off by the command, or by the power button as EC2 stops an instance.
+func testPowerOff(t *testing.T, g *guest, button bool) {
+	if button {
+		if err := g.Monitor(t.Context(), "system_powerdown"); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		g.run(t, inMachine("poweroff"))
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := g.Wait(ctx); err != nil {
