@@ -20,9 +20,6 @@ import (
 
 var architecture = flag.String("arch", "amd64", "of the machines that boot; make test-boot builds the packages for arm64")
 
-// consoles are the first serial ports.
-var consoles = map[string]string{"amd64": "ttyS0", "arm64": "ttyAMA0"}
-
 // TestBoot builds the machine of testdata/machine.yml, which reports on itself to its console and powers itself off.
 func TestBoot(t *testing.T) {
 	t.Parallel()
@@ -348,7 +345,7 @@ func bootWith(t *testing.T, dir string, config vm.Config) *guest {
 	logs := filepath.Join(cmp.Or(os.Getenv("SLIPWAY_ARTIFACTS"), "../out/test"), t.Name())
 	config.Kernel = filepath.Join(dir, "machine-kernel")
 	config.Initrd = filepath.Join(dir, "machine-initrd.img")
-	config.Cmdline = strings.TrimSpace("console=" + consoles[*architecture] + " panic=-1 " + config.Cmdline)
+	config.Cmdline = strings.TrimSpace(vm.Consoles[*architecture] + " panic=-1 " + config.Cmdline)
 	config.Architecture = *architecture
 	config.LogDir = logs
 	machine, err := vm.Start(t.Context(), config)

@@ -93,7 +93,7 @@ func TestAWSArm64(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := machineYAML(t, strings.Replace(string(example), "console=ttyS0", consoles["arm64"], 1))
+	dir := machineYAML(t, strings.Replace(string(example), "console=ttyS0", vm.Consoles["arm64"], 1))
 	_, stderr, err := buildx(t, dir, "-f", "machine.yml", "--platform=linux/arm64", "--target=raw", "--build-arg=SIZE=100M", "-o", "out", ".")
 	if err != nil {
 		t.Fatalf("build examples/aws.yml: %v\n%s", err, stderr)

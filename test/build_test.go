@@ -150,7 +150,7 @@ services:
 		if err := os.WriteFile(service, []byte("FROM slipwaybuild/rngd:v1\nCOPY <<EOF /version\n"+text+"\nEOF\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		ref := "localhost:" + cmp.Or(os.Getenv("STACK_PORT"), "5000") + "/test/rngd:" + text
+		ref := stackRegistry + "/test/rngd:" + text
 		if _, stderr, err := buildx(t, root, "-o", "type=registry", "-t", ref, "."); err != nil {
 			t.Fatal(stderr)
 		}

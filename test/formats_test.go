@@ -3,7 +3,6 @@ package test
 import (
 	"archive/tar"
 	"bytes"
-	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -98,15 +97,12 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// consoles are the first serial ports.
-var consoles = map[string]string{"amd64": "console=ttyS0", "arm64": "console=ttyAMA0"}
-
 // formatImages makes the images of the machine that there are not yet, and
 // returns the arguments that put them in their places, by architecture.
 func formatImages(t *testing.T) map[string][]string {
 	t.Helper()
 	dir := t.TempDir()
-	for architecture := range consoles {
+	for architecture := range vm.Consoles {
 		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "init-"+architecture), "../exporter/disk/testdata/init")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+architecture)
 		if out, err := build.CombinedOutput(); err != nil {
@@ -119,7 +115,7 @@ func formatImages(t *testing.T) map[string][]string {
 	}
 	contexts := map[string][]string{}
 	for stage, architectures := range map[string][]string{"kernel": {"arm64"}, "init": {"amd64", "arm64"}} {
-		ref := "localhost:" + cmp.Or(os.Getenv("STACK_PORT"), "5000") + "/test/formats-" + stage
+		ref := stackRegistry + "/test/formats-" + stage
 		args := []string{"-f", dockerfile, "--target", stage, "--provenance=false", "-o", "type=registry", "-t", ref, "."}
 		for _, a := range architectures {
 			args = append(args, "--platform=linux/"+a)
@@ -134,7 +130,7 @@ func formatImages(t *testing.T) map[string][]string {
 
 func (b formatBoot) boot(t *testing.T, images []string) {
 	dir := machineYAML(t, "kernel:\n  image: slipwaybuild/kernel:v1\n  tar: none\n"+
-		"  cmdline: '"+consoles[b.architecture]+" "+formatCmdline+"'\n"+
+		"  cmdline: '"+vm.Consoles[b.architecture]+" "+formatCmdline+"'\n"+
 		"init:\n  - slipwaybuild/init:v1\nfiles:\n  - path: data/greeting\n    contents: hello\n")
 	args := append([]string{"-f", "machine.yml", "--platform=linux/" + b.architecture, "--target=" + b.format, "-o", "out", "."}, images...)
 	if _, stderr, err := buildx(t, dir, args...); err != nil {
@@ -186,7 +182,7 @@ func (b formatBoot) boot(t *testing.T, images []string) {
 	if err := json.Unmarshal([]byte(line[1]), &report); err != nil || report.Error != "" {
 		t.Fatalf("%v, %s in %s", err, report.Error, line[1])
 	}
-	if want := strings.Replace(b.cmdline, "CONSOLE", consoles[b.architecture], 1) + "\n"; report.Cmdline != want {
+	if want := strings.Replace(b.cmdline, "CONSOLE", vm.Consoles[b.architecture], 1) + "\n"; report.Cmdline != want {
 		t.Errorf("command line\n%q, want\n%q", report.Cmdline, want)
 	}
 	if len(report.Files) != 1 || !strings.HasPrefix(report.Files[0], "greeting: ") {

@@ -1,7 +1,6 @@
 package test
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
@@ -14,8 +13,6 @@ import (
 
 	"github.com/slipway-build/slipway/test/vm"
 )
-
-var registry = "localhost:" + cmp.Or(os.Getenv("STACK_PORT"), "5000")
 
 // push builds a folder's Dockerfile, publishes the image and returns its digest.
 func push(t *testing.T, dir, ref string) string {
@@ -50,7 +47,7 @@ func publish(t *testing.T, ref, text string) string {
 // A machine that is locked stays what it is when tags move, and says so when it cannot.
 func TestLock(t *testing.T) {
 	vm.RequireStack(t)
-	app, tool := registry+"/test/lock-app:v1", registry+"/test/lock-tool:v1"
+	app, tool := stackRegistry+"/test/lock-app:v1", stackRegistry+"/test/lock-tool:v1"
 	yml := func(images ...string) string {
 		return "# syntax=slipwaybuild/slipway:1\ninit:\n  - " + strings.Join(images, "\n  - ") + "\n"
 	}
@@ -135,7 +132,7 @@ func TestLock(t *testing.T) {
 // A build context stands for an image whatever the lock says of it.
 func TestLockAndBuildContext(t *testing.T) {
 	vm.RequireStack(t)
-	ref := registry + "/test/lock-context:v1"
+	ref := stackRegistry + "/test/lock-context:v1"
 	publish(t, ref, "published")
 	dir := machineYAML(t, "init:\n  - "+ref+"\n")
 	write(t, dir, map[string]string{"own/text": "mine"})
@@ -153,7 +150,7 @@ func TestLockAndBuildContext(t *testing.T) {
 // With a lock, what was built once is built again without any registry.
 func TestLockOffline(t *testing.T) {
 	vm.RequireStack(t)
-	upstream, err := url.Parse("http://" + registry)
+	upstream, err := url.Parse("http://" + stackRegistry)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +184,7 @@ func TestLockOffline(t *testing.T) {
 // BuildKit's source policies decide about the images of a machine too.
 func TestSourcePolicy(t *testing.T) {
 	vm.RequireStack(t)
-	ref := registry + "/test/policy:v1"
+	ref := stackRegistry + "/test/policy:v1"
 	publish(t, ref, "by policy")
 	dir := machineYAML(t, "init:\n  - slipwaybuild/rngd:v1\n")
 	write(t, dir, map[string]string{

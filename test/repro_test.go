@@ -2,7 +2,6 @@ package test
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -73,7 +72,7 @@ func strange(t *testing.T) *world {
 	w.dir, w.buildx = filepath.Join(home, "a folder", "of", "someone else"), []string{filepath.Join(tools, "buildx")}
 	w.env = append(w.env, "HOME="+home, "DOCKER_CONFIG="+home)
 	// An image, as the frontend's: a folder would have no key in an exported cache but its content, and what hangs on that BuildKit sometimes leaves out.
-	ref := "localhost:" + cmp.Or(os.Getenv("STACK_PORT"), "5000") + "/test/strange-tools"
+	ref := stackRegistry + "/test/strange-tools"
 	w.args = []string{"--build-context=slipway-tools=docker-image://" + ref}
 	cmd := w.daemon.Build(t.Context(), "--provenance=false", "-o", "type=registry", "-t", ref, "-f", "-", programs)
 	cmd.Stdin = strings.NewReader("FROM scratch\nCOPY --from=slipwaybuild/slipway:1 /loaders /loaders\nCOPY slipway-packer slipway-exporter /\n")

@@ -121,7 +121,7 @@ func debianImage(t *testing.T, name, version string) (ref, digest string) {
 		"root/app":   name, "root/etc/os-release": "ID=debian\nVERSION_ID=\"12\"\n",
 		"root/var/lib/dpkg/status.d/" + name: fmt.Sprintf("Package: %s\nArchitecture: amd64\nVersion: %s\n", name, version),
 	})
-	ref = registry + "/test/sbom-" + name + ":v1"
+	ref = stackRegistry + "/test/sbom-" + name + ":v1"
 	return ref, push(t, dir, ref)
 }
 
@@ -276,9 +276,9 @@ cat >"$BUILDKIT_SCAN_DESTINATION/sbom.spdx.json" <<END
  "packages": [{"SPDXID": "SPDXRef-p", "name": "$(cat "$BUILDKIT_SCAN_SOURCE/text")", "versionInfo": "$BUILDKIT_SCAN_level", "downloadLocation": "NOASSERTION", "filesAnalyzed": false}]}}
 END
 `})
-	generator := registry + "/test/scanner:v1"
+	generator := stackRegistry + "/test/scanner:v1"
 	push(t, scanner, generator)
-	one, two := registry+"/test/generator:one", registry+"/test/generator:two"
+	one, two := stackRegistry+"/test/generator:one", stackRegistry+"/test/generator:two"
 	publish(t, one, "one")
 	publish(t, two, "two")
 	dir := machineYAML(t, "init:\n  - "+one+"\nservices:\n  - name: two\n    image: "+two+"\n")

@@ -55,6 +55,9 @@ var platforms = map[string]platform{
 	},
 }
 
+// Consoles are the kernel arguments that name the first serial port, which Config.Console and the log get, by architecture.
+var Consoles = map[string]string{"amd64": "console=ttyS0", "arm64": "console=ttyAMA0"}
+
 const (
 	// grace is how long QEMU has to end by itself when the machine is killed.
 	grace = 5 * time.Second
