@@ -13,13 +13,11 @@ COPY go.mod go.sum ./
 COPY cmd cmd
 COPY exporter exporter
 COPY frontend frontend
-COPY guest/policy guest/policy
-COPY guest/cmdline guest/cmdline
-COPY guest/kmod guest/kmod
-COPY guest/startup guest/startup
+COPY internal/contract internal/contract
+COPY internal/kernel internal/kernel
+COPY internal/sbom internal/sbom
 COPY llb llb
 COPY machine machine
-COPY sbom sbom
 # Without any stamp: the bytes of the packer are part of every segment's key.
 ENV CGO_ENABLED=0
 RUN --mount=type=cache,target=/root/.cache/go-build --mount=type=cache,target=/go/pkg/mod \

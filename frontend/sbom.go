@@ -17,9 +17,9 @@ import (
 	attest "github.com/moby/buildkit/solver/result"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/slipway-build/slipway/internal/sbom"
 	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/machine"
-	"github.com/slipway-build/slipway/sbom"
 )
 
 // sbomContext is what the file of an SBOM is found in, as if it were a context.

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 // BenchmarkBoot boots the machine of examples/aws.yml, that of testdata/bench.yml, also from a disk, and for comparison the latter as LinuxKit starts it, with

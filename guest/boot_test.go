@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 var architecture = flag.String("arch", "amd64", "of the machines that boot; make test-boot builds the packages for arm64")

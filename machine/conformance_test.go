@@ -21,7 +21,7 @@ import (
 )
 
 // corpus is the corpus of measured machine files that lies beside the checkout. Its README says what its files mean.
-const corpus = "../../shared/conformance"
+const corpus = "../test/conformance/testdata"
 
 // expectation is the expected.json of a case.
 type expectation struct {

@@ -16,7 +16,7 @@ import (
 // FuzzParse reads any text as machine YAML, once alone and once as an overlay of itself. It must not panic, each
 // mistake must have a place and a text, what is read must be planned, and its own description must be read the same.
 func FuzzParse(f *testing.F) {
-	for _, pattern := range []string{"testdata/diagnostics/*.txt", "../examples/*.yml", "../../shared/conformance/cases/*/*.yml"} {
+	for _, pattern := range []string{"testdata/diagnostics/*.txt", "../examples/*.yml", "../test/conformance/testdata/cases/*/*.yml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			f.Fatal(err)

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/slipway-build/slipway/test/buildkitd"
+	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
 )
 
 // actionsCache is the cache service of GitHub Actions, version 2, as far as

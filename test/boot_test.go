@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 // awsDisk builds the machine of examples/aws.yml as its first lines say.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/moby/buildkit/client"
 
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 // builder is the stack's, or the one that BUILDX_BUILDER names.

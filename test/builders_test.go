@@ -11,8 +11,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/slipway-build/slipway/test/buildkitd"
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 // rootless gives the settings of a daemon that runs without root.

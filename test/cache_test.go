@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/slipway-build/slipway/test/buildkitd"
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 // fresh starts an empty daemon.

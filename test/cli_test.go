@@ -11,7 +11,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 // command is the user's program, built from this checkout.

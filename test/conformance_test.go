@@ -10,11 +10,11 @@ import (
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 // conformance is the corpus of measured machine YAMLs beside the checkout.
-const conformance = "../../shared/conformance"
+const conformance = "conformance/testdata"
 
 type conformanceCase struct {
 	Title  string   `json:"title"`

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 var bootAll = flag.Bool("boot", false, "boot all formats in TestFormats, not the third whose day it is, and what is for arm64")

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 // push builds a folder's Dockerfile, publishes the image and returns its digest.

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 // TestPackagesGainNothing looks for programs in the packages that give who starts them more than he has: by setuid, setgid or capabilities of the file.

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/vm"
 	"github.com/slipway-build/slipway/publisher/ami"
 	"github.com/slipway-build/slipway/publisher/awstest"
-	"github.com/slipway-build/slipway/test/vm"
 )
 
 // account is one of a fake AWS, and the program that publishes to it.

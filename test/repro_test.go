@@ -19,8 +19,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/slipway-build/slipway/test/buildkitd"
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 var repro = flag.Bool("repro", false, "all formats and all images in TestReproducible…, on a BuildKit of another year as well: takes many minutes")

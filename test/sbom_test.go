@@ -13,7 +13,7 @@ import (
 
 	"github.com/moby/buildkit/client"
 
-	"github.com/slipway-build/slipway/test/vm"
+	"github.com/slipway-build/slipway/internal/vm"
 )
 
 // attested is an in-toto statement of a build.

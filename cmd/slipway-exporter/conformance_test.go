@@ -24,7 +24,7 @@ import (
 )
 
 // corpus is the corpus of measured machine files that lies beside the checkout.
-const corpus = "../../../shared/conformance"
+const corpus = "../../test/conformance/testdata"
 
 // Every machine of the corpus becomes a tar of its root filesystem, from the
 // blobs of its images, as the build makes it. The corpus' own program compares.

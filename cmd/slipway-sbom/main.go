@@ -20,7 +20,7 @@ import (
 
 	"github.com/slipway-build/slipway/cmd/internal/command"
 	"github.com/slipway-build/slipway/exporter"
-	"github.com/slipway-build/slipway/sbom"
+	"github.com/slipway-build/slipway/internal/sbom"
 )
 
 func main() {

@@ -29,8 +29,8 @@ import (
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/progress/progressui"
 
-	"github.com/slipway-build/slipway/client"
 	"github.com/slipway-build/slipway/frontend"
+	"github.com/slipway-build/slipway/internal/client"
 )
 
 func main() {

@@ -21,9 +21,9 @@ import (
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/squashfs"
 	"github.com/slipway-build/slipway/exporter/tree"
-	"github.com/slipway-build/slipway/guest/cmdline"
-	"github.com/slipway-build/slipway/guest/kmod"
-	"github.com/slipway-build/slipway/guest/startup"
+	"github.com/slipway-build/slipway/internal/contract/startup"
+	"github.com/slipway-build/slipway/internal/kernel/cmdline"
+	"github.com/slipway-build/slipway/internal/kernel/kmod"
 )
 
 // rootFS is a file system that the root of a machine can be.

@@ -9,7 +9,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
-	"github.com/slipway-build/slipway/guest/startup"
+	"github.com/slipway-build/slipway/internal/contract/startup"
 )
 
 // modular is a machine whose kernel has modules, by path of its files.

@@ -28,7 +28,7 @@ import (
 
 // corpus has small images with everything that layers can hold. It lies beside
 // the checkout.
-const corpus = "../../../shared/conformance/images"
+const corpus = "../../test/conformance/testdata/images"
 
 // corpusImages gives the layers of each image of the corpus, by name.
 func corpusImages(t *testing.T) map[string][]string {

@@ -6,7 +6,7 @@ import (
 	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/slipway-build/slipway/guest/policy"
+	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
 // wantsFilter tells whether the annotations of a container ask for the default filter of system calls.

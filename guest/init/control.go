@@ -12,7 +12,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/slipway-build/slipway/guest/bundle"
-	"github.com/slipway-build/slipway/guest/policy"
+	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
 // controlSocket is where process 1 takes orders from the program "service": one JSON request, one JSON answer, then the end.

@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/slipway-build/slipway/guest/cmdline"
-	"github.com/slipway-build/slipway/guest/kmod"
+	"github.com/slipway-build/slipway/internal/kernel/cmdline"
+	"github.com/slipway-build/slipway/internal/kernel/kmod"
 )
 
 // modules opens the modules of the running kernel. It returns nil without an error if the machine has none.

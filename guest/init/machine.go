@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/slipway-build/slipway/guest/cmdline"
+	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
 // machine is what runs.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/slipway-build/slipway/guest/bundle"
-	"github.com/slipway-build/slipway/guest/policy"
+	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
 // runAll runs the containers in /containers/KIND to their end, in the order of their names.

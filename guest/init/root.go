@@ -10,9 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/slipway-build/slipway/guest/cmdline"
-	"github.com/slipway-build/slipway/guest/kmod"
-	"github.com/slipway-build/slipway/guest/startup"
+	"github.com/slipway-build/slipway/internal/contract/startup"
+	"github.com/slipway-build/slipway/internal/kernel/cmdline"
+	"github.com/slipway-build/slipway/internal/kernel/kmod"
 )
 
 const (

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-build/slipway/guest/bundle"
-	"github.com/slipway-build/slipway/guest/policy"
+	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
 // play is an engine whose containers do as a test says. Its times are those of a synctest bubble.

@@ -10,7 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/slipway-build/slipway/guest/cmdline"
+	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
 // raiseLimits gives everything that runs in the machine LinuxKit's limits: a million files, and any number of processes.

@@ -23,8 +23,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/vm"
 	"github.com/slipway-build/slipway/publisher/awstest"
-	"github.com/slipway-build/slipway/test/vm"
 )
 
 const (

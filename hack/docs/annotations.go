@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/slipway-build/slipway/guest/policy"
+	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
 // annotationList gives the list of the annotations that the machine's init follows.

@@ -1,0 +1,221 @@
+package kmod
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/internal/kernel/cmdline"
+)
+
+func TestMatch(t *testing.T) {
+	const ena = "pci:v00001D0Fd0000EC20sv00001D0Fsd0000EC20bc02sc00i00"
+	for _, test := range []struct {
+		pattern, text string
+		want          bool
+	}{
+		{"pci:v00001D0Fd0000EC20sv*sd*bc*sc*i*", ena, true},
+		{"pci:v00001D0Fd0000EC21sv*sd*bc*sc*i*", ena, false},
+		{"pci:v*d*sv*sd*bc02sc00i*", ena, true},
+		{"pci:v*d*sv*sd*bc01sc08i02*", ena, false},
+		{"virtio:d00000001v*", "virtio:d00000001v00001AF4", true},
+		{"virtio:d0000001Av*", "virtio:d00000001v00001AF4", false},
+		{"acpi*:LNXPWRBN:*", "acpi:LNXPWRBN:", true},
+		{"acpi*:PNP0C0C:*", "acpi:PNP0C0C:LNXPWRBN:", true},
+		{"cpu:type:x86,ven*fam*mod*:feature:*0081*", "cpu:type:x86,ven0002fam000Fmod006B:feature:,0000,0081,0082", true},
+		{"input:b*v*p*e*-e*1,*k*r*a*m*l*s*f*w*", "input:b0019v0000p0001e0000-e0,1,k74,ramlsfw", true},
+		{"a?c", "abc", true},
+		{"a?c", "ac", false},
+		{"usb:d00[0-9A]*", "usb:d00A1", true},
+		{"usb:d00[0-9A]*", "usb:d00B1", false},
+		{"usb:d00[!0-9]*", "usb:d00B1", true},
+		{"x[]-]y", "x]y", true},
+		{"x[]-]y", "x-y", true},
+		{"x[y", "x[y", true},
+		{`x\*`, "x*", true},
+		{`x\*`, "xy", false},
+		{"abc", "abcd", false},
+		{"abcd", "abc", false},
+		{"abc*", "abc", true},
+	} {
+		if got := match(test.pattern, test.text); got != test.want {
+			t.Errorf("match(%q, %q) = %v", test.pattern, test.text, got)
+		}
+	}
+}
+
+// testIndex is written as depmod writes it.
+func testIndex(t *testing.T) *Index {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"modules.dep": `kernel/drivers/net/virtio_net.ko: kernel/drivers/net/net_failover.ko kernel/net/core/failover.ko
+kernel/drivers/net/net_failover.ko: kernel/net/core/failover.ko
+kernel/net/core/failover.ko:
+kernel/fs/btrfs/btrfs.ko.xz: kernel/lib/libcrc32c.ko
+kernel/lib/libcrc32c.ko:
+kernel/crypto/crc32c-intel.ko:
+kernel/crypto/xxhash_generic.ko:
+kernel/net/mpls/mpls_gso.ko:
+kernel/net/mpls/mpls_iptunnel.ko:
+`,
+		"modules.alias": `# Aliases extracted from modules themselves.
+alias virtio:d00000001v* virtio_net
+alias fs-btrfs btrfs
+alias crc32c crc32c_intel
+alias crypto-xxhash64 xxhash_generic
+alias net-pf-16-proto-16-family-x mpls_gso
+`,
+		"modules.devname": `# Device nodes to trigger on-demand module loading.
+loop loop-control c10:237
+tun net/tun c10:200
+old floppy b2:0
+evil ../mem c1:1
+`,
+		"modules.softdep": `# Soft dependencies extracted from modules themselves.
+softdep btrfs pre: crypto-xxhash64
+softdep libcrc32c pre: crc32c
+softdep mpls_iptunnel post: mpls_gso
+softdep xxhash_generic btrfs
+`,
+		"modules.builtin": "kernel/fs/ext4/ext4.ko\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func TestResolve(t *testing.T) {
+	x := testIndex(t)
+	for name, want := range map[string][]string{
+		"virtio:d00000001v00001AF4": {"virtio_net"},
+		"virtio-net":                {"virtio_net"},
+		"fs-btrfs":                  {"btrfs"},
+		"ext4":                      nil,
+		"v":                         nil,
+		"":                          nil,
+	} {
+		if got := x.Resolve(name); !slices.Equal(got, want) {
+			t.Errorf("Resolve(%q) = %q, want %q", name, got, want)
+		}
+	}
+	if !x.Builtin("ext4") || x.Builtin("btrfs") {
+		t.Error("ext4 should be built in, btrfs not")
+	}
+}
+
+func TestOrder(t *testing.T) {
+	x := testIndex(t)
+	for name, want := range map[string][]string{
+		"virtio_net":    {"failover", "net_failover", "virtio_net"},
+		"btrfs":         {"xxhash_generic", "crc32c_intel", "libcrc32c", "btrfs"},
+		"mpls_iptunnel": {"mpls_iptunnel", "mpls_gso"},
+	} {
+		if got := x.order(name); !slices.Equal(got, want) {
+			t.Errorf("order(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestNodes(t *testing.T) {
+	got := NewLoader(testIndex(t), nil).Nodes()
+	want := []Node{{"loop-control", false, 10, 237}, {"net/tun", false, 10, 200}, {"floppy", true, 2, 0}}
+	if !slices.Equal(got, want) {
+		t.Errorf("nodes %v, want %v", got, want)
+	}
+}
+
+func TestFiles(t *testing.T) {
+	got := testIndex(t).Files("virtio_net", "nonesuch", "ext4", "net_failover", "btrfs")
+	want := []string{
+		"kernel/net/core/failover.ko", "kernel/drivers/net/net_failover.ko", "kernel/drivers/net/virtio_net.ko",
+		"kernel/crypto/xxhash_generic.ko", "kernel/crypto/crc32c-intel.ko", "kernel/lib/libcrc32c.ko", "kernel/fs/btrfs/btrfs.ko.xz",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("files %q, want %q", got, want)
+	}
+}
+
+func TestLoader(t *testing.T) {
+	x := testIndex(t)
+	var calls []string
+	l := NewLoader(x, cmdline.Parse(`virtio-net.napi_tx=0 virtio_net.csum btrfs.note="two words" modprobe.blacklist=btrfs,mpls-gso`))
+	l.insert = func(path, params string) error {
+		rel, err := filepath.Rel(x.dir, path)
+		calls = append(calls, rel+" "+params)
+		switch rel {
+		case "kernel/crypto/crc32c-intel.ko": // a soft dependency that fails does no harm
+			err = unix.ENODEV
+		case "kernel/net/mpls/mpls_iptunnel.ko":
+			err = unix.EPERM
+		}
+		return err
+	}
+	for range 2 { // the second time there is nothing left to do
+		if err := l.LoadFor("virtio:d00000001v00001AF4"); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := l.LoadFor("fs-btrfs"); err != nil {
+		t.Error(err)
+	}
+	if err := l.Load("fs-btrfs"); err != nil {
+		t.Error(err)
+	}
+	for range 2 { // tried once, reported always
+		if err := l.Load("mpls_iptunnel"); !errors.Is(err, unix.EPERM) {
+			t.Errorf("Load mpls_iptunnel: %v, want the kernel's error", err)
+		}
+	}
+	if err := l.Load("ext4"); err != nil {
+		t.Errorf("Load of what is built in: %v", err)
+	}
+	if err := l.Load("nonesuch"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("Load nonesuch: %v", err)
+	}
+	want := []string{
+		"kernel/net/core/failover.ko ",
+		"kernel/drivers/net/net_failover.ko ",
+		"kernel/drivers/net/virtio_net.ko napi_tx=0 csum",
+		"kernel/crypto/xxhash_generic.ko ",
+		"kernel/crypto/crc32c-intel.ko ",
+		"kernel/lib/libcrc32c.ko ",
+		`kernel/fs/btrfs/btrfs.ko.xz note="two words"`,
+		"kernel/net/mpls/mpls_iptunnel.ko ",
+		"kernel/net/mpls/mpls_gso.ko ",
+	}
+	if !slices.Equal(calls, want) {
+		t.Errorf("inserted\n%q, want\n%q", calls, want)
+	}
+}
+
+// An index that is no index at all gives no modules, and never more than the kernel can be told to load.
+func FuzzRead(f *testing.F) {
+	f.Add("a/x.ko: a/y.ko\na/y.ko:\n", "alias pci:v* x\n", "softdep x pre: y post: x\n", "x")
+	f.Add("x", "alias", "softdep x pre:", "")
+	f.Fuzz(func(t *testing.T, dep, alias, soft, name string) {
+		x, err := Read(func(file string) ([]byte, error) {
+			return []byte(map[string]string{"modules.dep": dep, "modules.alias": alias, "modules.softdep": soft}[file]), nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]bool{}
+		for _, file := range x.Files(name, name) {
+			if seen[file] {
+				t.Errorf("%q is loaded twice", file)
+			}
+			seen[file] = true
+		}
+	})
+}

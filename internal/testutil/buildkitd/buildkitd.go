@@ -1,0 +1,198 @@
+// Package buildkitd runs BuildKit daemons of their own, each empty at its start, beside the one of the local stack: for
+// tests and measurements of what a fresh builder does.
+package buildkitd
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/slipway-build/slipway/internal/vm"
+)
+
+// Config is what is particular to a daemon; the zero value is like the stack's.
+type Config struct {
+	Binary      string              // default: the stack's, .stack/bin/buildkitd
+	Command     []string            // words before the binary, such as those of rootlesskit
+	Snapshotter string              // default: overlayfs
+	Settings    string              // appended to buildkitd.toml
+	Mirror      string              // host:port of the registry that answers for docker.io; default: the stack's
+	Registries  []string            // host:port of further registries without TLS
+	Env         []string            // KEY=VALUE, besides the environment of this process
+	User        *syscall.Credential // of a daemon without root; it has no home but the daemon's folder
+}
+
+// Daemon is a running buildkitd.
+type Daemon struct {
+	Dir     string // holds everything of the daemon, and goes with it
+	Root    string // its state
+	Address string // unix://…
+
+	process *process
+}
+
+// name is that of the builder in a daemon's own buildx configuration.
+const name = "daemon"
+
+// Start runs a daemon with an empty root, and returns once it answers. Stop ends it, and so does the end of this process.
+func Start(ctx context.Context, c Config) (*Daemon, error) {
+	stack, err := vm.Root()
+	if err != nil {
+		return nil, err
+	}
+	bin := filepath.Join(stack, ".stack", "bin")
+	c.Binary = cmp.Or(c.Binary, filepath.Join(bin, "buildkitd"))
+	if _, err := os.Stat(c.Binary); err != nil {
+		return nil, fmt.Errorf("start buildkitd: %w: run hack/stack up", err)
+	}
+	dir, err := os.MkdirTemp("", "buildkitd-") // short, for the socket's sake
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{Dir: dir, Root: filepath.Join(dir, "root"), Address: "unix://" + filepath.Join(dir, "sock")}
+	if err := d.start(ctx, c); err != nil {
+		return nil, errors.Join(err, d.Stop())
+	}
+	return d, nil
+}
+
+func (d *Daemon) start(ctx context.Context, c Config) error {
+	config := filepath.Join(d.Dir, "buildkitd.toml")
+	if err := os.WriteFile(config, []byte(d.config(c)), 0o644); err != nil {
+		return err
+	}
+	if err := os.Mkdir(d.Root, 0o711); err != nil {
+		return err
+	}
+	if c.User != nil {
+		// The user may not reach the checkout.
+		program := filepath.Join(d.Dir, filepath.Base(c.Binary))
+		if out, err := exec.Command("install", c.Binary, program).CombinedOutput(); err != nil {
+			return fmt.Errorf("copy %s: %w\n%s", c.Binary, err, out)
+		}
+		c.Binary = program
+		for _, name := range []string{d.Dir, d.Root} {
+			if err := os.Chown(name, int(c.User.Uid), int(c.User.Gid)); err != nil {
+				return err
+			}
+		}
+	}
+	words := slices.Concat(c.Command, []string{c.Binary, "--config", config})
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Env = append(os.Environ(), c.Env...)
+	if c.User != nil {
+		cmd.Env = append(cmd.Env, "HOME="+d.Dir, "XDG_RUNTIME_DIR="+d.Dir, "USER=rootless")
+	}
+	cmd.Dir = d.Dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.User}
+	p, err := spawn(cmd, filepath.Join(d.Dir, "log"))
+	if err != nil {
+		return fmt.Errorf("start buildkitd: %w", err)
+	}
+	d.process = p
+	if err := p.answers(ctx, "unix", filepath.Join(d.Dir, "sock")); err != nil {
+		return fmt.Errorf("start buildkitd: %w", err)
+	}
+	return d.register(ctx)
+}
+
+func (d *Daemon) config(c Config) string {
+	port := cmp.Or(os.Getenv("STACK_PORT"), "5000")
+	mirror := cmp.Or(c.Mirror, "localhost:"+port)
+	var b strings.Builder
+	fmt.Fprintf(&b, "root = %q\n[grpc]\n  address = [%q]\n", d.Root, d.Address)
+	if c.User != nil {
+		fmt.Fprintf(&b, "  uid = %d\n  gid = %d\n", 0, 0) // of the user namespace
+	}
+	fmt.Fprintf(&b, "[worker.oci]\n  snapshotter = %q\n  gc = false\n", cmp.Or(c.Snapshotter, "overlayfs"))
+	fmt.Fprintf(&b, "[worker.containerd]\n  enabled = false\n[registry.\"docker.io\"]\n  mirrors = [%q]\n", mirror)
+	registries := append([]string{mirror, "localhost:" + port}, c.Registries...)
+	slices.Sort(registries)
+	for _, r := range slices.Compact(registries) {
+		fmt.Fprintf(&b, "[registry.%q]\n  http = true\n  insecure = true\n", r)
+	}
+	return b.String() + c.Settings
+}
+
+// register makes the daemon known to a docker buildx with a configuration of its own.
+func (d *Daemon) register(ctx context.Context) error {
+	out, err := d.docker(ctx, "create", "--name", name, "--driver", "remote", "--bootstrap", d.Address).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("docker buildx create: %w\n%s\n%s", err, out, d.Log())
+	}
+	return nil
+}
+
+func (d *Daemon) docker(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "docker", append([]string{"buildx"}, args...)...)
+	cmd.Env = append(os.Environ(), "BUILDX_CONFIG="+filepath.Join(d.Dir, "buildx"), "BUILDX_BUILDER="+name)
+	return cmd
+}
+
+// Build is the command docker buildx build, on this daemon.
+func (d *Daemon) Build(ctx context.Context, args ...string) *exec.Cmd {
+	return d.docker(ctx, append([]string{"build"}, args...)...)
+}
+
+// Bake is the command docker buildx bake, on this daemon.
+func (d *Daemon) Bake(ctx context.Context, args ...string) *exec.Cmd {
+	return d.docker(ctx, append([]string{"bake"}, args...)...)
+}
+
+// Blobs gives the sizes of all blobs that the daemon has, by their digests in hexadecimal: what it pulled, and the
+// layers it made for an export.
+func (d *Daemon) Blobs() (map[string]int64, error) {
+	found, err := filepath.Glob(filepath.Join(d.Root, "runc-*", "content", "blobs", "sha256", "*"))
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]int64, len(found))
+	for _, name := range found {
+		info, err := os.Stat(name)
+		if err != nil {
+			return nil, err
+		}
+		out[filepath.Base(name)] = info.Size()
+	}
+	return out, nil
+}
+
+// Log is the end of the daemon's log.
+func (d *Daemon) Log() string { return d.process.tail() }
+
+// Stop ends the daemon and removes what it has on the disk.
+func (d *Daemon) Stop() error {
+	if d.process != nil {
+		d.process.stop()
+	}
+	return errors.Join(unmount(d.Dir), os.RemoveAll(d.Dir))
+}
+
+// unmount takes away all mounts below a folder, the last one first.
+func unmount(dir string) error {
+	table, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	defer table.Close()
+	var points []string
+	for lines := bufio.NewScanner(table); lines.Scan(); {
+		if fields := strings.Fields(lines.Text()); strings.HasPrefix(fields[4], dir+"/") {
+			points = append(points, fields[4])
+		}
+	}
+	for _, p := range slices.Backward(points) {
+		if err := syscall.Unmount(p, syscall.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", p, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,63 @@
+package buildkitd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/slipway-build/slipway/internal/vm"
+)
+
+// Registry is an empty registry of its own.
+type Registry struct {
+	Address string // host:port
+
+	dir     string
+	process *process
+}
+
+// StartRegistry runs the stack's registry program on a free port. Stop ends it and removes what it has.
+func StartRegistry(ctx context.Context) (*Registry, error) {
+	stack, err := vm.Root()
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	listener.Close()
+	dir, err := os.MkdirTemp("", "registry-")
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{Address: fmt.Sprintf("localhost:%d", port), dir: dir}
+	config := fmt.Sprintf("version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\n"+
+		"storage: {filesystem: {rootdirectory: %q}}\nhttp: {addr: 127.0.0.1:%d}\n", filepath.Join(dir, "root"), port)
+	file := filepath.Join(dir, "config.yml")
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		return nil, errors.Join(err, r.Stop())
+	}
+	cmd := exec.Command(filepath.Join(stack, ".stack", "bin", "registry"), "serve", file)
+	if r.process, err = spawn(cmd, filepath.Join(dir, "log")); err != nil {
+		r.process = nil
+		return nil, errors.Join(fmt.Errorf("start registry: %w: run hack/stack up", err), r.Stop())
+	}
+	if err := r.process.answers(ctx, "tcp", r.Address); err != nil {
+		return nil, errors.Join(fmt.Errorf("start registry: %w", err), r.Stop())
+	}
+	return r, nil
+}
+
+// Stop ends the registry.
+func (r *Registry) Stop() error {
+	if r.process != nil {
+		r.process.stop()
+	}
+	return os.RemoveAll(r.dir)
+}
