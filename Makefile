@@ -35,12 +35,12 @@ test: images
 	cd hack/oldest && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/oldest/ tool
 	go test -timeout 25m ./...
 
-## test-boot: boots every format under every firmware that it is for; make test boots a third of them, another one each day; and packages for arm64
+## test-boot: boots every format under every firmware that it is for; make test boots a representative third of them; and packages for arm64
 test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
 	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 netcat-openbsd openssh-client dosfstools mtools
 	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems|TestAWSArm64' -boot
-	go test -timeout 25m ./guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage' -arch arm64
+	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage' -arch arm64
 
 ## lint: gofmt, go vet, staticcheck, shellcheck
 lint:

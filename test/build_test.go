@@ -2,8 +2,6 @@ package test
 
 import (
 	"bytes"
-	"cmp"
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,37 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/moby/buildkit/client"
-
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// builder is the stack's, or the one that BUILDX_BUILDER names.
-var builder = cmp.Or(os.Getenv("BUILDX_BUILDER"), "slipway")
-
-// buildx runs docker buildx build in a folder, as a user would.
-func buildx(t *testing.T, dir string, args ...string) (stdout, stderr string, err error) {
-	t.Helper()
-	cmd := exec.Command("docker", append([]string{"buildx", "build", "--builder", builder}, args...)...)
-	cmd.Dir = dir
-	var o, e bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &o, &e
-	err = cmd.Run()
-	return o.String(), e.String(), err
-}
-
-// machineYAML writes a machine YAML into a folder of its own.
-func machineYAML(t *testing.T, text string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "machine.yml"), []byte("# syntax=slipwaybuild/slipway:1\n"+text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 func TestBadInput(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	for _, c := range []struct {
 		name, yaml string
 		args       []string
@@ -106,7 +78,7 @@ func TestBadInput(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := machineYAML(t, c.yaml)
 			out := filepath.Join(dir, "out")
-			_, stderr, err := buildx(t, dir, append(c.args, "--progress=plain", "-f", "machine.yml", "-o", out, ".")...)
+			_, stderr, err := stack.Buildx(dir, append(c.args, "--progress=plain", "-f", "machine.yml", "-o", out, ".")...)
 			if err == nil {
 				t.Error("the build succeeded")
 			}
@@ -128,7 +100,7 @@ func TestBadInput(t *testing.T) {
 // Changing one service's image runs that service's pack and the format
 // again, and nothing else.
 func TestRebuildOneService(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	root := t.TempDir()
 	dir := machineYAML(t, `kernel:
   image: slipwaybuild/kernel:v1
@@ -150,14 +122,14 @@ services:
 		if err := os.WriteFile(service, []byte("FROM slipwaybuild/rngd:v1\nCOPY <<EOF /version\n"+text+"\nEOF\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		ref := stackRegistry + "/test/rngd:" + text
-		if _, stderr, err := buildx(t, root, "-o", "type=registry", "-t", ref, "."); err != nil {
+		ref := stack.Registry + "/test/rngd:" + text
+		if _, stderr, err := stack.Buildx(root, "-o", "type=registry", "-t", ref, "."); err != nil {
 			t.Fatal(stderr)
 		}
 		return "--build-context=slipwaybuild/rngd:v1=docker-image://" + ref
 	}
 	build := func(args ...string) []string {
-		_, stderr, err := buildx(t, dir, append(args, "--progress=rawjson", "-f", "machine.yml", "--target=raw", "-o", filepath.Join(root, "out"), ".")...)
+		_, stderr, err := stack.Buildx(dir, append(args, "--progress=rawjson", "-f", "machine.yml", "--target=raw", "-o", filepath.Join(root, "out"), ".")...)
 		if err != nil {
 			t.Fatal(stderr)
 		}
@@ -178,10 +150,10 @@ services:
 // Several formats of one build are the same as each of its own, and share all
 // steps but the last.
 func TestSeveralFormats(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	dir := machineYAML(t, "kernel:\n  image: slipwaybuild/kernel:v1\ninit:\n  - slipwaybuild/init:v1\n")
 	build := func(target, out string) []string {
-		_, stderr, err := buildx(t, dir, "--progress=rawjson", "-f", "machine.yml", "--build-arg=MAP=true", "--target="+target, "-o", out, ".")
+		_, stderr, err := stack.Buildx(dir, "--progress=rawjson", "-f", "machine.yml", "--build-arg=MAP=true", "--target="+target, "-o", out, ".")
 		if err != nil {
 			t.Fatal(stderr)
 		}
@@ -218,53 +190,9 @@ func TestSeveralFormats(t *testing.T) {
 	}
 }
 
-// executed lists the exporter's vertices that did work, sorted, from the
-// statuses that BuildKit sent.
-func executed(t *testing.T, rawjson string) []string {
-	t.Helper()
-	ran, cached := map[string]bool{}, map[string]bool{}
-	seen := 0
-	dec := json.NewDecoder(strings.NewReader(rawjson))
-	for dec.More() {
-		var status client.SolveStatus
-		if err := dec.Decode(&status); err != nil {
-			t.Fatalf("read the build's progress: %v", err)
-		}
-		for _, v := range status.Vertexes {
-			if !isExporters(v.Name) {
-				continue
-			}
-			seen++
-			switch {
-			case v.Cached: // later without this word, when its output is pulled
-				cached[v.Name] = true
-			case v.Completed != nil:
-				ran[v.Name] = true
-			}
-		}
-	}
-	if seen == 0 {
-		t.Fatal("the build reported no vertex of ours")
-	}
-	var out []string
-	for name := range ran {
-		if !cached[name] {
-			out = append(out, name)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-func isExporters(name string) bool {
-	_, verb, _ := strings.Cut(name, "] ")
-	verb, _, _ = strings.Cut(verb, " ")
-	return verb == "pack" || verb == "write"
-}
-
 // Every request that buildx knows is answered by the frontend itself.
 func TestCalls(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	dir := machineYAML(t, "init:\n  - slipwaybuild/init:v1\ntrust:\n  org: [library]\n")
 	for _, c := range []struct {
 		call string
@@ -280,7 +208,7 @@ func TestCalls(t *testing.T) {
 		{call: "check", want: []string{"machine.yml:", "trust", ">>> trust:"}, fail: true},
 	} {
 		t.Run(c.call, func(t *testing.T) {
-			stdout, stderr, err := buildx(t, dir, "--call="+c.call, "-f", "machine.yml", ".")
+			stdout, stderr, err := stack.Buildx(dir, "--call="+c.call, "-f", "machine.yml", ".")
 			if (err != nil) != c.fail {
 				t.Errorf("exit: %v", err)
 			}
@@ -298,13 +226,13 @@ func TestCalls(t *testing.T) {
 
 // The example needs no further word.
 func TestExamplesAreClean(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	examples, err := filepath.Glob("../examples/*.yml")
 	if err != nil || len(examples) == 0 {
 		t.Fatal("no examples", err)
 	}
 	for _, e := range examples {
-		stdout, stderr, err := buildx(t, "..", "--check", "-f", strings.TrimPrefix(e, "../"), ".")
+		stdout, stderr, err := stack.Buildx("..", "--check", "-f", strings.TrimPrefix(e, "../"), ".")
 		if err != nil {
 			t.Errorf("%s: %v\n%s%s", e, err, stdout, stderr)
 		}
@@ -314,14 +242,14 @@ func TestExamplesAreClean(t *testing.T) {
 // One bake builds packages, frontend and machine from the checkout, and the
 // machine is the same, byte for byte, as the one made of pulled images.
 func TestBakeEqualsBuild(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	dir := t.TempDir()
-	cmd := exec.Command("docker", "buildx", "bake", "--builder", builder, "--allow=fs.write="+dir, "--set", "aws.output=type=local,dest="+filepath.Join(dir, "bake"), "aws")
+	cmd := exec.Command("docker", "buildx", "bake", "--builder", stack.Builder, "--allow=fs.write="+dir, "--set", "aws.output=type=local,dest="+filepath.Join(dir, "bake"), "aws")
 	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("bake: %v\n%s", err, out)
 	}
-	if _, stderr, err := buildx(t, "..", "-f", "examples/aws.yml", "--target=raw", "--build-arg=SIZE=100M", "-o", filepath.Join(dir, "build"), "."); err != nil {
+	if _, stderr, err := stack.Buildx("..", "-f", "examples/aws.yml", "--target=raw", "--build-arg=SIZE=100M", "-o", filepath.Join(dir, "build"), "."); err != nil {
 		t.Fatal(stderr)
 	}
 	baked, err := os.ReadFile(filepath.Join(dir, "bake", "aws.raw"))

@@ -2,61 +2,13 @@ package test
 
 import (
 	"bytes"
-	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
-
-// rootless gives the settings of a daemon that runs without root.
-func rootless(t *testing.T) buildkitd.Config {
-	t.Helper()
-	u, err := user.Lookup("slipway-rootless")
-	if err == nil {
-		_, err = exec.LookPath("rootlesskit")
-	}
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("no daemon without root, make test prepares it: %v", err)
-	}
-	id := func(s string) uint32 {
-		n, err := strconv.ParseUint(s, 10, 32)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return uint32(n)
-	}
-	return buildkitd.Config{
-		Command: []string{"rootlesskit", "--net=host", "--copy-up=/etc", "--copy-up=/run"},
-		User:    &syscall.Credential{Uid: id(u.Uid), Gid: id(u.Gid)},
-	}
-}
-
-// oldest gives the settings of a daemon of the oldest BuildKit that we promise to work with: hack/oldest has its version.
-func oldest(t *testing.T) buildkitd.Config {
-	t.Helper()
-	root, err := vm.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary := filepath.Join(root, ".stack", "oldest", "buildkitd")
-	if _, err := os.Stat(binary); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("no old daemon, make test compiles it: %v", err)
-	}
-	return buildkitd.Config{Binary: binary}
-}
 
 // Old and small builders make the same machines, byte for byte, of images with
 // what is hard to keep: devices, owners, set-user-id programs. They say what
@@ -117,7 +69,7 @@ COPY --from=build /out /
 
 // What an old builder lacks is told, once, where a machine would use it.
 func TestBuilderLacks(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	d := fresh(t, oldest(t))
 	dir := machineYAML(t, "init:\n  - test/layout:v1\n")
 	cmd := d.Build(t.Context(), "--provenance=false", "-o", "type=oci,tar=false,dest="+filepath.Join(dir, "layout"), "-")

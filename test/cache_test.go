@@ -1,48 +1,14 @@
 package test
 
 import (
-	"bytes"
-	"cmp"
 	"maps"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
-
-// fresh starts an empty daemon.
-func fresh(t *testing.T, c buildkitd.Config) *buildkitd.Daemon {
-	t.Helper()
-	d, err := buildkitd.Start(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
-}
-
-// metered puts a meter before a registry.
-func metered(t *testing.T, registry string) *buildkitd.Meter {
-	t.Helper()
-	m, err := buildkitd.StartMeter(registry)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { m.Stop() })
-	return m
-}
-
-// stackRegistry has the packages.
-var stackRegistry = "localhost:" + cmp.Or(os.Getenv("STACK_PORT"), "5000")
 
 // fleet is a registry for caches and one for packages, each behind a meter, and the settings of daemons that use them.
 type fleet struct {
@@ -52,7 +18,7 @@ type fleet struct {
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	vm.RequireStack(t)
+	stack.Require(t)
 	registry, err := buildkitd.StartRegistry(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +28,7 @@ func newFleet(t *testing.T) *fleet {
 			t.Error(err)
 		}
 	})
-	f := &fleet{packages: metered(t, stackRegistry), caches: metered(t, registry.Address)}
+	f := &fleet{packages: metered(t, stack.Registry), caches: metered(t, registry.Address)}
 	f.config = buildkitd.Config{Mirror: f.packages.Address, Registries: []string{f.caches.Address}}
 	return f
 }
@@ -85,9 +51,6 @@ func (f *fleet) push(t *testing.T, d *buildkitd.Daemon, name, dockerfile string)
 	return ref
 }
 
-// large is the size in bytes from which a blob is more than a manifest, a configuration or a generated file.
-const large = 128 << 10
-
 // crossed counts the large blobs that came out of a registry, by repository,
 // and gives the sum of all.
 func crossed(m *buildkitd.Meter) (blobs map[string]int, sum int64) {
@@ -100,56 +63,6 @@ func crossed(m *buildkitd.Meter) (blobs map[string]int, sum int64) {
 		}
 	}
 	return blobs, sum
-}
-
-// builds runs docker buildx build on a daemon and lists the exporter's vertices that did work.
-func builds(t *testing.T, d *buildkitd.Daemon, dir string, args ...string) []string {
-	t.Helper()
-	return runs(t, d.Build(t.Context(), append(args, "--progress=rawjson", "-f", "machine.yml", ".")...), dir)
-}
-
-// runs does the same with a command of docker buildx.
-func runs(t *testing.T, cmd *exec.Cmd, dir string) []string {
-	t.Helper()
-	cmd.Dir = dir
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%q: %v\n%s", cmd.Args, err, stderr.String())
-	}
-	return executed(t, stderr.String())
-}
-
-// largeBlobs lists what a daemon has, by size.
-func largeBlobs(t *testing.T, d *buildkitd.Daemon) []int64 {
-	t.Helper()
-	blobs, err := d.Blobs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []int64
-	for _, n := range blobs {
-		if n > large {
-			out = append(out, n)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-// sameVertices compares what ran, both sorted, by the beginnings of the names.
-func sameVertices(t *testing.T, what string, ran, want []string) {
-	t.Helper()
-	if len(ran) != len(want) || !slices.EqualFunc(ran, want, strings.HasPrefix) {
-		t.Errorf("%s ran %q, want %q", what, ran, want)
-	}
-}
-
-func sameFile(t *testing.T, a, b string) {
-	t.Helper()
-	if out, err := exec.Command("cmp", a, b).CombinedOutput(); err != nil {
-		t.Errorf("%s%v", out, err)
-	}
 }
 
 const cachedMachine = `kernel:

@@ -2,54 +2,18 @@ package test
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
-
-// command is the user's program, built from this checkout.
-var command = sync.OnceValues(func() (string, error) {
-	program, err := filepath.Abs("../out/test/slipway")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("go", "build", "-o", program, "../cmd/slipway").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%w\n%s", err, out)
-	}
-	return program, err
-})
-
-// slipway runs the command in a folder, against the builder of the tests.
-func slipway(t *testing.T, dir string, args ...string) (stdout, stderr string, exit int) {
-	t.Helper()
-	program, err := command()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "BUILDX_BUILDER="+builder)
-	var o, e bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &o, &e
-	var failed *exec.ExitError
-	if err := cmd.Run(); err != nil && !errors.As(err, &failed) {
-		t.Fatal(err)
-	}
-	return o.String(), e.String(), cmd.ProcessState.ExitCode()
-}
 
 // Files that are there and whole are not sent again. One that somebody changed
 // is, and so is all where a step could have another result.
 func TestCommandKeepsFiles(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	dir := machineYAML(t, "init:\n  - slipwaybuild/ca-certificates:v1\n")
 	file := filepath.Join(dir, "machine-initrd.img")
 	build := func(args ...string) (os.FileInfo, string) {
@@ -97,10 +61,10 @@ func TestCommandKeepsFiles(t *testing.T) {
 // The command makes of a machine what docker buildx build makes of it, and
 // takes every step from that build's cache.
 func TestCommandEqualsBuildx(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	dir := machineYAML(t, "kernel:\n  image: slipwaybuild/kernel:v1\ninit:\n  - slipwaybuild/init:v1\nfiles:\n  - path: etc/motd\n    source: motd\n")
 	write(t, dir, map[string]string{"motd": t.Name()})
-	if _, stderr, err := buildx(t, dir, "-f", "machine.yml", "--target=raw", "--build-arg=SIZE=64M", "-o", "buildx", "."); err != nil {
+	if _, stderr, err := stack.Buildx(dir, "-f", "machine.yml", "--target=raw", "--build-arg=SIZE=64M", "-o", "buildx", "."); err != nil {
 		t.Fatal(stderr)
 	}
 	stdout, stderr, exit := slipway(t, dir, "build", "--progress=rawjson", "--format=raw", "--size=64M", "-o", "slipway", "machine.yml")
@@ -131,7 +95,7 @@ func TestCommandEqualsBuildx(t *testing.T) {
 }
 
 func TestCommandErrors(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	for _, c := range []struct {
 		name, yaml string
 		args       []string

@@ -10,7 +10,7 @@ import (
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
 // conformance is the corpus of measured machine YAMLs beside the checkout.
@@ -26,7 +26,7 @@ type conformanceCase struct {
 // Every case of the corpus builds through BuildKit to the tree that it
 // expects, or fails with what it must mention.
 func TestConformance(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	if _, err := os.Stat(conformance); err != nil {
 		t.Skipf("the corpus is not beside the checkout: %v", err)
 	}
@@ -53,7 +53,7 @@ func TestConformance(t *testing.T) {
 				"--build-arg=OVERLAYS=" + strings.Join(c.Inputs[1:], ","),
 				"--platform=linux/" + c.Arch, "--target=tar", "-f", c.Inputs[0], "-o", out,
 			}, contexts...)
-			_, stderr, err := buildx(t, folder, append(args, ".")...)
+			_, stderr, err := stack.Buildx(folder, append(args, ".")...)
 			result := filepath.Join(out, "tree.tar")
 			if !c.OK {
 				if err == nil {

@@ -17,10 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
-var bootAll = flag.Bool("boot", false, "boot all formats in TestFormats, not the third whose day it is, and what is for arm64")
+var bootAll = flag.Bool("boot", false, "boot all formats under all their firmwares, not a representative third, and the AMI for arm64")
 
 // formatCmdline has what quoting can break.
 const formatCmdline = `quiet panic=-1 a="b c" %s %%d $HOME/${x} é=ü`
@@ -35,62 +36,58 @@ type formatBoot struct {
 	firmware     vm.Firmware // "": QEMU loads the kernel itself
 	driver       string      // of QEMU, for the file; "cd" for a CD drive
 	cmdline      string      // as the kernel gets it
+	always       bool        // boots without -boot too
 }
+
+// always marks the boots that represent the others: together they cover each
+// boot loader, each way into a disk image or CD, and both architectures.
+const always = true
 
 // formatBoots lists the ways in which formats boot. aws is raw.
 var formatBoots = []formatBoot{
-	{"amd64", "kernel+initrd", "", "", "CONSOLE " + formatCmdline},
-	{"amd64", "raw", vm.BIOS, "raw", formatBIOS},
-	{"amd64", "raw", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"amd64", "raw-bios", vm.BIOS, "raw", formatBIOS},
-	{"amd64", "raw-efi", vm.UEFI, "raw", "CONSOLE " + formatCmdline},
-	{"amd64", "qcow2", vm.BIOS, "qcow2", formatBIOS},
-	{"amd64", "qcow2", vm.UEFI, "qcow2", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"amd64", "qcow2-bios", vm.BIOS, "qcow2", formatBIOS},
-	{"amd64", "qcow2-efi", vm.UEFI, "qcow2", "CONSOLE " + formatCmdline},
-	{"amd64", "vhd", vm.BIOS, "vpc", formatBIOS},
-	{"amd64", "vhd", vm.UEFI, "vpc", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"amd64", "dynamic-vhd", vm.BIOS, "vpc", formatBIOS},
-	{"amd64", "dynamic-vhd", vm.UEFI, "vpc", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"amd64", "vmdk", vm.BIOS, "vmdk", formatBIOS},
-	{"amd64", "vmdk", vm.UEFI, "vmdk", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"amd64", "gcp", vm.BIOS, "raw", formatBIOS},
-	{"amd64", "gcp", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"amd64", "uki", vm.UEFI, "raw", "CONSOLE " + formatCmdline},
-	{"amd64", "iso", vm.BIOS, "cd", strings.Replace(formatBIOS, "/kernel", "/boot/kernel", 1)},
-	{"amd64", "iso", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"amd64", "iso", vm.BIOS, "raw", formatBIOS},
-	{"amd64", "iso", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"amd64", "iso-efi-initrd", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"arm64", "iso", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"arm64", "iso", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"arm64", "kernel+initrd", "", "", "CONSOLE " + formatCmdline},
-	{"arm64", "raw", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"arm64", "raw-efi", vm.UEFI, "raw", "CONSOLE " + formatCmdline},
-	{"arm64", "qcow2", vm.UEFI, "qcow2", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"arm64", "qcow2-efi", vm.UEFI, "qcow2", "CONSOLE " + formatCmdline},
-	{"arm64", "iso-efi-initrd", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline},
-	{"arm64", "uki", vm.UEFI, "raw", "CONSOLE " + formatCmdline},
+	{"amd64", "kernel+initrd", "", "", "CONSOLE " + formatCmdline, always},
+	{"amd64", "raw", vm.BIOS, "raw", formatBIOS, always},
+	{"amd64", "raw", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline, always},
+	{"amd64", "raw-bios", vm.BIOS, "raw", formatBIOS, false},
+	{"amd64", "raw-efi", vm.UEFI, "raw", "CONSOLE " + formatCmdline, always},
+	{"amd64", "qcow2", vm.BIOS, "qcow2", formatBIOS, false},
+	{"amd64", "qcow2", vm.UEFI, "qcow2", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
+	{"amd64", "qcow2-bios", vm.BIOS, "qcow2", formatBIOS, false},
+	{"amd64", "qcow2-efi", vm.UEFI, "qcow2", "CONSOLE " + formatCmdline, always},
+	{"amd64", "vhd", vm.BIOS, "vpc", formatBIOS, false},
+	{"amd64", "vhd", vm.UEFI, "vpc", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
+	{"amd64", "dynamic-vhd", vm.BIOS, "vpc", formatBIOS, false},
+	{"amd64", "dynamic-vhd", vm.UEFI, "vpc", `initrd=\initrd.img CONSOLE ` + formatCmdline, always},
+	{"amd64", "vmdk", vm.BIOS, "vmdk", formatBIOS, always},
+	{"amd64", "vmdk", vm.UEFI, "vmdk", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
+	{"amd64", "gcp", vm.BIOS, "raw", formatBIOS, false},
+	{"amd64", "gcp", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
+	{"amd64", "uki", vm.UEFI, "raw", "CONSOLE " + formatCmdline, false},
+	{"amd64", "iso", vm.BIOS, "cd", strings.Replace(formatBIOS, "/kernel", "/boot/kernel", 1), always},
+	{"amd64", "iso", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
+	{"amd64", "iso", vm.BIOS, "raw", formatBIOS, false},
+	{"amd64", "iso", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline, always},
+	{"amd64", "iso-efi-initrd", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
+	{"arm64", "iso", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
+	{"arm64", "iso", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
+	{"arm64", "kernel+initrd", "", "", "CONSOLE " + formatCmdline, false},
+	{"arm64", "raw", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline, always},
+	{"arm64", "raw-efi", vm.UEFI, "raw", "CONSOLE " + formatCmdline, false},
+	{"arm64", "qcow2", vm.UEFI, "qcow2", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
+	{"arm64", "qcow2-efi", vm.UEFI, "qcow2", "CONSOLE " + formatCmdline, false},
+	{"arm64", "iso-efi-initrd", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
+	{"arm64", "uki", vm.UEFI, "raw", "CONSOLE " + formatCmdline, always},
 }
 
 // TestFormats boots each format as it is, under each firmware that it is for.
 // The machine tells its command line and its files, and powers off.
 func TestFormats(t *testing.T) {
-	vm.RequireStack(t)
-	boots := formatBoots
-	if !*bootAll {
-		const parts = 3
-		part := int(time.Now().Unix()/(24*60*60)) % parts
-		t.Logf("part %d of %d; make test-boot boots all", part+1, parts)
-		boots = nil
-		for i, b := range formatBoots {
-			if i%parts == part {
-				boots = append(boots, b)
-			}
-		}
-	}
+	stack.Require(t)
 	images := formatImages(t)
-	for _, b := range boots {
+	for _, b := range formatBoots {
+		if !*bootAll && !b.always {
+			continue
+		}
 		t.Run(strings.Join(strings.Fields(fmt.Sprint(b.architecture, " ", b.format, " ", b.firmware, " ", b.driver)), " "), func(t *testing.T) {
 			b.boot(t, images[b.architecture])
 		})
@@ -115,13 +112,13 @@ func formatImages(t *testing.T) map[string][]string {
 	}
 	contexts := map[string][]string{}
 	for stage, architectures := range map[string][]string{"kernel": {"arm64"}, "init": {"amd64", "arm64"}} {
-		ref := stackRegistry + "/test/formats-" + stage
+		ref := stack.Registry + "/test/formats-" + stage
 		args := []string{"-f", dockerfile, "--target", stage, "--provenance=false", "-o", "type=registry", "-t", ref, "."}
 		for _, a := range architectures {
 			args = append(args, "--platform=linux/"+a)
 			contexts[a] = append(contexts[a], "--build-context=slipwaybuild/"+stage+":v1=docker-image://"+ref)
 		}
-		if _, stderr, err := buildx(t, dir, args...); err != nil {
+		if _, stderr, err := stack.Buildx(dir, args...); err != nil {
 			t.Fatalf("build %s: %v\n%s", stage, err, stderr)
 		}
 	}
@@ -133,11 +130,11 @@ func (b formatBoot) boot(t *testing.T, images []string) {
 		"  cmdline: '"+vm.Consoles[b.architecture]+" "+formatCmdline+"'\n"+
 		"init:\n  - slipwaybuild/init:v1\nfiles:\n  - path: data/greeting\n    contents: hello\n")
 	args := append([]string{"-f", "machine.yml", "--platform=linux/" + b.architecture, "--target=" + b.format, "-o", "out", "."}, images...)
-	if _, stderr, err := buildx(t, dir, args...); err != nil {
+	if _, stderr, err := stack.Buildx(dir, args...); err != nil {
 		t.Fatalf("build: %v\n%s", err, stderr)
 	}
 	out := func(suffix string) string { return filepath.Join(dir, "out", "machine"+suffix) }
-	config := vm.Config{Architecture: b.architecture, Firmware: b.firmware, DiskFormat: b.driver, Memory: 512, NoNetwork: true, LogDir: artifacts(t)}
+	config := vm.Config{Architecture: b.architecture, Firmware: b.firmware, DiskFormat: b.driver, Memory: 512, NoNetwork: true, LogDir: stack.Artifacts(t)}
 	switch b.format {
 	case "kernel+initrd":
 		cmdline, err := os.ReadFile(out("-cmdline"))

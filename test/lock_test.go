@@ -1,7 +1,6 @@
 package test
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -11,43 +10,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
-
-// push builds a folder's Dockerfile, publishes the image and returns its digest.
-func push(t *testing.T, dir, ref string) string {
-	t.Helper()
-	meta := filepath.Join(t.TempDir(), "meta.json")
-	if _, stderr, err := buildx(t, dir, "-o", "type=registry", "-t", ref, "--provenance=false", "--metadata-file", meta, "."); err != nil {
-		t.Fatal(stderr)
-	}
-	data, err := os.ReadFile(meta)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var result map[string]any
-	if err := json.Unmarshal(data, &result); err != nil {
-		t.Fatal(err)
-	}
-	digest, ok := result["containerimage.digest"].(string)
-	if !ok {
-		t.Fatalf("no digest in %s", data)
-	}
-	return digest
-}
-
-// publish pushes a small image that holds a text, and returns its digest.
-func publish(t *testing.T, ref, text string) string {
-	t.Helper()
-	dir := t.TempDir()
-	write(t, dir, map[string]string{"Dockerfile": "FROM scratch\nCOPY text /\nCMD [\"/text\"]\n", "text": text})
-	return push(t, dir, ref)
-}
 
 // A machine that is locked stays what it is when tags move, and says so when it cannot.
 func TestLock(t *testing.T) {
-	vm.RequireStack(t)
-	app, tool := stackRegistry+"/test/lock-app:v1", stackRegistry+"/test/lock-tool:v1"
+	stack.Require(t)
+	app, tool := stack.Registry+"/test/lock-app:v1", stack.Registry+"/test/lock-tool:v1"
 	yml := func(images ...string) string {
 		return "# syntax=slipwaybuild/slipway:1\ninit:\n  - " + strings.Join(images, "\n  - ") + "\n"
 	}
@@ -68,14 +37,14 @@ func TestLock(t *testing.T) {
 	}
 	text := func() string {
 		t.Helper()
-		if _, stderr, err := buildx(t, dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out", "."); err != nil {
+		if _, stderr, err := stack.Buildx(dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out", "."); err != nil {
 			t.Fatal(stderr)
 		}
 		return tree(t, filepath.Join(dir, "out", "machine.tar"))["text"]
 	}
 	refused := func(want ...string) {
 		t.Helper()
-		_, stderr, err := buildx(t, dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out", ".")
+		_, stderr, err := stack.Buildx(dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out", ".")
 		if err == nil {
 			t.Error("the build succeeded")
 		}
@@ -92,7 +61,7 @@ func TestLock(t *testing.T) {
 			t.Errorf("the lock lacks %q:\n%s", line, first)
 		}
 	}
-	printed, stderr, err := buildx(t, dir, "--call=machine.lock", "-f", "machine.yml", ".")
+	printed, stderr, err := stack.Buildx(dir, "--call=machine.lock", "-f", "machine.yml", ".")
 	if err != nil || strings.TrimSpace(printed) != strings.TrimSpace(first) {
 		t.Errorf("--call=machine.lock: %v\n%s%s", err, printed, stderr)
 	}
@@ -131,8 +100,8 @@ func TestLock(t *testing.T) {
 
 // A build context stands for an image whatever the lock says of it.
 func TestLockAndBuildContext(t *testing.T) {
-	vm.RequireStack(t)
-	ref := stackRegistry + "/test/lock-context:v1"
+	stack.Require(t)
+	ref := stack.Registry + "/test/lock-context:v1"
 	publish(t, ref, "published")
 	dir := machineYAML(t, "init:\n  - "+ref+"\n")
 	write(t, dir, map[string]string{"own/text": "mine"})
@@ -149,8 +118,8 @@ func TestLockAndBuildContext(t *testing.T) {
 
 // With a lock, what was built once is built again without any registry.
 func TestLockOffline(t *testing.T) {
-	vm.RequireStack(t)
-	upstream, err := url.Parse("http://" + stackRegistry)
+	stack.Require(t)
+	upstream, err := url.Parse("http://" + stack.Registry)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,8 +152,8 @@ func TestLockOffline(t *testing.T) {
 
 // BuildKit's source policies decide about the images of a machine too.
 func TestSourcePolicy(t *testing.T) {
-	vm.RequireStack(t)
-	ref := stackRegistry + "/test/policy:v1"
+	stack.Require(t)
+	ref := stack.Registry + "/test/policy:v1"
 	publish(t, ref, "by policy")
 	dir := machineYAML(t, "init:\n  - slipwaybuild/rngd:v1\n")
 	write(t, dir, map[string]string{
@@ -193,7 +162,7 @@ func TestSourcePolicy(t *testing.T) {
 	})
 	for name, build := range map[string]func() (string, bool){
 		"docker buildx": func() (string, bool) {
-			_, stderr, err := buildx(t, dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out", ".")
+			_, stderr, err := stack.Buildx(dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out", ".")
 			return stderr, err == nil
 		},
 		"slipway": func() (string, bool) {

@@ -12,12 +12,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
 // TestPackagesGainNothing looks for programs in the packages that give who starts them more than he has: by setuid, setgid or capabilities of the file.
 func TestPackagesGainNothing(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	print := exec.Command("docker", "buildx", "bake", "--print", "packages")
 	print.Dir = ".."
 	text, err := print.Output()
@@ -36,7 +36,7 @@ func TestPackagesGainNothing(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(dockerfile), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, stderr, err := buildx(t, dir, "-o", "type=tar,dest=all.tar", "."); err != nil {
+	if _, stderr, err := stack.Buildx(dir, "-o", "type=tar,dest=all.tar", "."); err != nil {
 		t.Fatalf("%v\n%s", err, stderr)
 	}
 	all, err := os.Open(filepath.Join(dir, "all.tar"))

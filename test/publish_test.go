@@ -2,82 +2,18 @@ package test
 
 import (
 	"bytes"
-	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/slipway-build/slipway/internal/vm"
-	"github.com/slipway-build/slipway/publisher/ami"
-	"github.com/slipway-build/slipway/publisher/awstest"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
-
-// account is one of a fake AWS, and the program that publishes to it.
-type account struct {
-	*awstest.Server
-	program, dir string
-}
-
-func newAccount(t *testing.T) account {
-	t.Helper()
-	a := account{Server: awstest.Start(t, awstest.Knobs{}), dir: t.TempDir()}
-	a.program = filepath.Join(a.dir, "slipway-publish")
-	if out, err := exec.Command("go", "build", "-o", a.program, "../cmd/slipway-publish").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	t.Cleanup(func() {
-		for _, v := range a.Violations() {
-			t.Error(v)
-		}
-	})
-	return a
-}
-
-// publish makes an AMI of a disk with slipway-publish.
-func (a account) publish(t *testing.T, disk string, args ...string) *ami.Image {
-	t.Helper()
-	cmd := exec.Command(a.program, append([]string{"aws", "--json", disk}, args...)...)
-	cmd.Env = append(append(os.Environ(), a.Env()...), "XDG_STATE_HOME="+a.dir)
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("publish: %v\n%s", err, log.String())
-	}
-	if strings.Contains(log.String(), "has no driver for") {
-		t.Error(log.String())
-	}
-	var result ami.Result
-	if err := json.Unmarshal(out, &result); err != nil {
-		t.Fatal(err)
-	}
-	return result.Images[0]
-}
-
-// save writes to a file what the snapshot of an image holds.
-func (a account) save(t *testing.T, image *ami.Image) string {
-	t.Helper()
-	volume, err := a.Disk(image.Region, image.Snapshot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := os.Create(filepath.Join(a.dir, image.Snapshot+".raw"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	if err := volume.WriteTo(file); err != nil {
-		t.Fatal(err)
-	}
-	return file.Name()
-}
 
 // TestRepublish publishes the machine of examples/aws.yml, and again with little changed: only the blocks of that go to
 // AWS, and few with tables and ids. docs/performance.md has what it logs.
 func TestRepublish(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	yaml, err := os.ReadFile("../examples/aws.yml")
 	if err != nil {
 		t.Fatal(err)
@@ -86,16 +22,16 @@ func TestRepublish(t *testing.T) {
 		dir := t.TempDir()
 		write(t, dir, map[string]string{"aws.yml": yaml})
 		args = append([]string{"-f", "aws.yml", "--target=raw", "--build-arg=SIZE=100M", "-o", "."}, args...)
-		if _, stderr, err := buildx(t, dir, append(args, ".")...); err != nil {
+		if _, stderr, err := stack.Buildx(dir, append(args, ".")...); err != nil {
 			t.Fatal(stderr)
 		}
 		return filepath.Join(dir, "aws.raw")
 	}
 	// changed is the machine with another version of a package: another file, the first in its segment, changes all of that.
 	changed := func(name string) string {
-		dir, ref := t.TempDir(), stackRegistry+"/test/republish/"+name+":v1"
+		dir, ref := t.TempDir(), stack.Registry+"/test/republish/"+name+":v1"
 		write(t, dir, map[string]string{"Dockerfile": "FROM slipwaybuild/" + name + ":v1\nCOPY <<EOF /.version\n2\nEOF\n"})
-		if _, stderr, err := buildx(t, dir, "-o", "type=registry", "-t", ref, "."); err != nil {
+		if _, stderr, err := stack.Buildx(dir, "-o", "type=registry", "-t", ref, "."); err != nil {
 			t.Fatal(stderr)
 		}
 		return machine(string(yaml), "--build-context=slipwaybuild/"+name+":v1=docker-image://"+ref)

@@ -20,7 +20,7 @@ import (
 	"testing"
 
 	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
 var repro = flag.Bool("repro", false, "all formats and all images in TestReproducible…, on a BuildKit of another year as well: takes many minutes")
@@ -48,7 +48,7 @@ func ordinary(t *testing.T) *world {
 // narrow umask in another folder.
 func strange(t *testing.T) *world {
 	t.Helper()
-	root, err := vm.Root()
+	root, err := stack.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func strange(t *testing.T) *world {
 	w.dir, w.buildx = filepath.Join(home, "a folder", "of", "someone else"), []string{filepath.Join(tools, "buildx")}
 	w.env = append(w.env, "HOME="+home, "DOCKER_CONFIG="+home)
 	// An image, as the frontend's: a folder would have no key in an exported cache but its content, and what hangs on that BuildKit sometimes leaves out.
-	ref := stackRegistry + "/test/strange-tools"
+	ref := stack.Registry + "/test/strange-tools"
 	w.args = []string{"--build-context=slipway-tools=docker-image://" + ref}
 	cmd := w.daemon.Build(t.Context(), "--provenance=false", "-o", "type=registry", "-t", ref, "-f", "-", programs)
 	cmd.Stdin = strings.NewReader("FROM scratch\nCOPY --from=slipwaybuild/slipway:1 /loaders /loaders\nCOPY slipway-packer slipway-exporter /\n")
@@ -208,7 +208,7 @@ const reproducedMachine = cachedMachine + `  - path: etc/app.conf
 
 // Every format of a machine has the same bytes wherever it is built.
 func TestReproducible(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	a, b := ordinary(t), strange(t)
 	for _, w := range []*world{a, b} {
 		w.write(t, "machine.yml", "# syntax=slipwaybuild/slipway:1\n"+reproducedMachine)
@@ -330,7 +330,7 @@ func shell(script string, args ...string) string {
 // Frontend and packages are the same images wherever they are built, as long as
 // Debian's packages are the same.
 func TestReproducibleImages(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	if !*repro {
 		t.Skip("compiles and downloads everything twice: make repro runs it")
 	}

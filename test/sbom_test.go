@@ -11,9 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/moby/buildkit/client"
-
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
 // attested is an in-toto statement of a build.
@@ -88,52 +86,15 @@ func parseSPDX(t *testing.T, data []byte) spdxDocument {
 	return d
 }
 
-// scanned lists the components that were scanned, from the statuses that BuildKit sent.
-func scanned(t *testing.T, rawjson string) []string {
-	t.Helper()
-	ran := map[string]bool{}
-	dec := json.NewDecoder(strings.NewReader(rawjson))
-	for dec.More() {
-		var status client.SolveStatus
-		if err := dec.Decode(&status); err != nil {
-			t.Fatal(err)
-		}
-		for _, v := range status.Vertexes {
-			if component, image, ok := strings.Cut(v.Name, "] scan "); ok && image != "" && v.Completed != nil && !v.Cached {
-				ran[strings.TrimPrefix(component, "[")] = true
-			}
-		}
-	}
-	var out []string
-	for name := range ran {
-		out = append(out, name)
-	}
-	slices.Sort(out)
-	return out
-}
-
-// debianImage pushes an image whose dpkg database has one package.
-func debianImage(t *testing.T, name, version string) (ref, digest string) {
-	t.Helper()
-	dir := t.TempDir()
-	write(t, dir, map[string]string{
-		"Dockerfile": "FROM scratch\nCOPY root /\nCMD [\"/app\"]\n",
-		"root/app":   name, "root/etc/os-release": "ID=debian\nVERSION_ID=\"12\"\n",
-		"root/var/lib/dpkg/status.d/" + name: fmt.Sprintf("Package: %s\nArchitecture: amd64\nVersion: %s\n", name, version),
-	})
-	ref = stackRegistry + "/test/sbom-" + name + ":v1"
-	return ref, push(t, dir, ref)
-}
-
 // The SBOM tells what is in each component, the provenance where everything is from.
 func TestSBOM(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	app, appDigest := debianImage(t, "app", "1-1")
 	data, dataDigest := debianImage(t, "data", "2-1")
 	const stored = "example.com/stored:v1" // an OCI layout
 	layout := t.TempDir()
 	write(t, layout, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
-	if _, stderr, err := buildx(t, layout, "--provenance=false", "-o", "type=oci,tar=false,dest=layout", "."); err != nil {
+	if _, stderr, err := stack.Buildx(layout, "--provenance=false", "-o", "type=oci,tar=false,dest=layout", "."); err != nil {
 		t.Fatal(stderr)
 	}
 	index, err := os.ReadFile(filepath.Join(layout, "layout", "index.json"))
@@ -162,7 +123,7 @@ files:
 `, app, data, stored))
 	build := func(args ...string) string {
 		t.Helper()
-		_, stderr, err := buildx(t, dir, append(args, "--progress=rawjson", "--build-context="+stored+"=oci-layout://"+filepath.Join(layout, "layout"),
+		_, stderr, err := stack.Buildx(dir, append(args, "--progress=rawjson", "--build-context="+stored+"=oci-layout://"+filepath.Join(layout, "layout"),
 			"--sbom=true", "--provenance=mode=max", "-f", "machine.yml", "--target=tar", "-o", "out", ".")...)
 		if err != nil {
 			t.Fatal(stderr)
@@ -239,7 +200,7 @@ files:
 
 // In an image the SBOM is an attestation, from the command too.
 func TestSBOMOfImage(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	dir := machineYAML(t, "init:\n  - slipwaybuild/rngd:v1\n")
 	_, stderr, exit := slipway(t, dir, "build", "--progress=plain", "--sbom", "--format=tar", "-o", "type=oci,name=machine:v1,dest=image.tar", "machine.yml")
 	if exit != 0 {
@@ -266,7 +227,7 @@ func TestSBOMOfImage(t *testing.T) {
 
 // A scanner that the user names looks at every component by itself.
 func TestSBOMGenerator(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	scanner := t.TempDir()
 	write(t, scanner, map[string]string{"Dockerfile": "FROM slipwaybuild/sshd:v1\nCOPY scan /scan\nENTRYPOINT [\"/bin/sh\", \"/scan\"]\n", "scan": `set -eu
 cat >"$BUILDKIT_SCAN_DESTINATION/sbom.spdx.json" <<END
@@ -276,13 +237,13 @@ cat >"$BUILDKIT_SCAN_DESTINATION/sbom.spdx.json" <<END
  "packages": [{"SPDXID": "SPDXRef-p", "name": "$(cat "$BUILDKIT_SCAN_SOURCE/text")", "versionInfo": "$BUILDKIT_SCAN_level", "downloadLocation": "NOASSERTION", "filesAnalyzed": false}]}}
 END
 `})
-	generator := stackRegistry + "/test/scanner:v1"
+	generator := stack.Registry + "/test/scanner:v1"
 	push(t, scanner, generator)
-	one, two := stackRegistry+"/test/generator:one", stackRegistry+"/test/generator:two"
+	one, two := stack.Registry+"/test/generator:one", stack.Registry+"/test/generator:two"
 	publish(t, one, "one")
 	publish(t, two, "two")
 	dir := machineYAML(t, "init:\n  - "+one+"\nservices:\n  - name: two\n    image: "+two+"\n")
-	_, stderr, err := buildx(t, dir, "--progress=plain", "--attest=type=sbom,generator="+generator+",level=7", "-f", "machine.yml", "--target=tar", "-o", "out", ".")
+	_, stderr, err := stack.Buildx(dir, "--progress=plain", "--attest=type=sbom,generator="+generator+",level=7", "-f", "machine.yml", "--target=tar", "-o", "out", ".")
 	if err != nil {
 		t.Fatal(stderr)
 	}

@@ -1,67 +1,25 @@
 package test
 
 import (
-	"archive/tar"
 	"bytes"
-	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
-
-// write makes the files of a folder.
-func write(t *testing.T, dir string, files map[string]string) {
-	t.Helper()
-	for name, text := range files {
-		name = filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// tree reads the files of a machine that was built to a tar.
-func tree(t *testing.T, name string) map[string]string {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	out := map[string]string{}
-	for r := tar.NewReader(f); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return out
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		data, err := io.ReadAll(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[strings.TrimSuffix(h.Name, "/")] = string(data)
-	}
-}
 
 // A secret's bytes are in the machine, and neither in the cache nor in what is
 // told about the build.
 func TestSecret(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	const secret, public = "kept-to-itself-5fa3", "for-everyone-81c0"
 	dir := machineYAML(t, "files:\n  - path: etc/secret\n    secret: token\n  - path: etc/public\n    source: public.txt\n")
 	write(t, dir, map[string]string{"public.txt": public, "token.txt": secret})
 	cache := filepath.Join(t.TempDir(), "cache")
-	_, stderr, err := buildx(t, dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out",
+	_, stderr, err := stack.Buildx(dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out",
 		"--secret=id=token,src=token.txt", "--no-cache", "--metadata-file=metadata.json", "--provenance=mode=max",
 		"--cache-to=type=local,mode=max,compression=uncompressed,force-compression=true,dest="+cache, ".")
 	if err != nil {
@@ -96,7 +54,7 @@ func TestSecret(t *testing.T) {
 	}
 	look(filepath.Join(dir, "metadata.json"))
 
-	_, stderr, err = buildx(t, dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "--no-cache", "-o", "out2", ".")
+	_, stderr, err = stack.Buildx(dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "--no-cache", "-o", "out2", ".")
 	if err == nil || !strings.Contains(stderr, "token") || !strings.Contains(stderr, ">>>     secret: token") {
 		t.Errorf("a missing secret: %v\n%s", err, stderr)
 	}
@@ -104,21 +62,21 @@ func TestSecret(t *testing.T) {
 
 // Absolute paths and those of the home folder come from the context "host".
 func TestHostFiles(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	host := t.TempDir()
 	write(t, host, map[string]string{"etc/motd": "hello", "home/me/.profile": "mine"})
 	dir := machineYAML(t, "files:\n  - path: etc/motd\n    source: /etc/motd\n  - path: root/.profile\n    source: ~/.profile\n  - path: etc/none\n    source: none\n    optional: true\n")
 	args := []string{"--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out", "."}
 
-	_, stderr, err := buildx(t, dir, args...)
+	_, stderr, err := stack.Buildx(dir, args...)
 	if err == nil || !strings.Contains(stderr, "--build-context host=/") || !strings.Contains(stderr, ">>>     source: /etc/motd") {
 		t.Errorf("without the context: %v\n%s", err, stderr)
 	}
-	_, stderr, err = buildx(t, dir, append([]string{"--build-context=host=" + host, "--build-arg=HOME=/home/me"}, args...)...)
+	_, stderr, err = stack.Buildx(dir, append([]string{"--build-context=host=" + host, "--build-arg=HOME=/home/me"}, args...)...)
 	if err != nil {
 		t.Fatal(stderr)
 	}
-	plan, stderr, err := buildx(t, dir, "--call=machine.plan", "--build-context=host="+host, "--build-arg=HOME=/home/me", "-f", "machine.yml", ".")
+	plan, stderr, err := stack.Buildx(dir, "--call=machine.plan", "--build-context=host="+host, "--build-arg=HOME=/home/me", "-f", "machine.yml", ".")
 	if err != nil || !strings.Contains(plan, "/root/.profile 0600 0:0 ~/.profile\n") {
 		t.Errorf("the plan does not name a source as it is written: %v\n%s%s", err, plan, stderr)
 	}
@@ -133,14 +91,14 @@ func TestHostFiles(t *testing.T) {
 
 // A package folder is built in the same build as the machine.
 func TestPackageFolder(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	dir := machineYAML(t, "services:\n  - name: hello\n    image: \"@pkg:pkg/hello\"\n")
 	write(t, dir, map[string]string{
 		"pkg/hello/build.yml":  "image: hello\norg: test\nbuildArgs:\n  - GREETING=hi\nconfig:\n  capabilities: [CAP_SYS_TIME]\n",
 		"pkg/hello/Dockerfile": "FROM slipwaybuild/rngd:v1\nARG GREETING\nCOPY <<EOF /greeting\n${GREETING} all\nEOF\nCOPY data /data\nCMD [\"/sbin/rngd\"]\n",
 		"pkg/hello/data":       "data",
 	})
-	_, stderr, err := buildx(t, dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out", ".")
+	_, stderr, err := stack.Buildx(dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out", ".")
 	if err != nil {
 		t.Fatal(stderr)
 	}

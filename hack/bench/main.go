@@ -34,7 +34,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
 func main() {
@@ -54,7 +54,7 @@ func main() {
 }
 
 func bench(ctx context.Context, r *results, count int) error {
-	root, err := vm.Root()
+	root, err := stack.Root()
 	if err != nil {
 		return err
 	}

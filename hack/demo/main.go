@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
@@ -45,7 +46,7 @@ func main() {
 	if *keep {
 		action = stay
 	}
-	root, err := vm.Root()
+	root, err := stack.Root()
 	if err == nil {
 		err = os.Chdir(root)
 	}

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
 // Metadata is what EC2's metadata service tells the machine about itself. Only IMDSv2 is served: every read needs a
@@ -39,7 +41,7 @@ func (s *service) wait() {
 
 // serve runs aws/amazon-ec2-metadata-mock on a free port of 127.0.0.1 until the end of ctx.
 func (d *Metadata) serve(ctx context.Context, logDir string) (*service, error) {
-	root, err := Root()
+	root, err := stack.Root()
 	if err != nil {
 		return nil, err
 	}
@@ -110,21 +112,4 @@ func (d *Metadata) configure(port int) (string, error) {
 	}
 	_, err = file.Write(config)
 	return file.Name(), errors.Join(err, file.Close())
-}
-
-// Root is the project's directory: the nearest one above the working directory with a go.mod.
-func Root() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("no go.mod here or above: run this in the project's directory")
-		}
-		dir = filepath.Dir(dir)
-	}
 }

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
 // bootSector is a disk whose first sector prints a text on the first serial port and then powers off or, if it stays,
@@ -225,7 +227,7 @@ func TestNothingToBoot(t *testing.T) {
 
 // TestMetadata reads the service as a guest does, but from here.
 func TestMetadata(t *testing.T) {
-	root, err := Root()
+	root, err := stack.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
 // Config is what is particular to a daemon; the zero value is like the stack's.
@@ -44,7 +44,7 @@ const name = "daemon"
 
 // Start runs a daemon with an empty root, and returns once it answers. Stop ends it, and so does the end of this process.
 func Start(ctx context.Context, c Config) (*Daemon, error) {
-	stack, err := vm.Root()
+	stack, err := stack.Root()
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
 // Registry is an empty registry of its own.
@@ -22,7 +22,7 @@ type Registry struct {
 
 // StartRegistry runs the stack's registry program on a free port. Stop ends it and removes what it has.
 func StartRegistry(ctx context.Context) (*Registry, error) {
-	stack, err := vm.Root()
+	stack, err := stack.Root()
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package test
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
@@ -21,54 +21,17 @@ import (
 func awsDisk(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	_, stderr, err := buildx(t, "..", "-f", "examples/aws.yml", "--target", "raw", "--build-arg", "SIZE=100M", "-o", dir, ".")
+	_, stderr, err := stack.Buildx("..", "-f", "examples/aws.yml", "--target", "raw", "--build-arg", "SIZE=100M", "-o", dir, ".")
 	if err != nil {
 		t.Fatalf("build examples/aws.yml: %v\n%s", err, stderr)
 	}
 	return filepath.Join(dir, "aws.raw")
 }
 
-// artifacts is the folder of a test's logs, which stay.
-func artifacts(t *testing.T) string {
-	t.Helper()
-	return filepath.Join(cmp.Or(os.Getenv("SLIPWAY_ARTIFACTS"), "../out/test"), t.Name())
-}
-
-// guest is a running machine and the key it lets in.
-type guest struct {
-	*vm.Machine
-	key vm.Key
-}
-
-// run runs a command on the machine; its exit status is the caller's to judge.
-func (g *guest) run(t *testing.T, command string) vm.Result {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	result, err := g.SSH(ctx, g.key, command)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return result
-}
-
-// output is what a command that succeeds prints.
-func (g *guest) output(t *testing.T, command string) string {
-	t.Helper()
-	result := g.run(t, command)
-	if result.Exit != 0 {
-		t.Fatalf("%s: exit %d, stdout %q, stderr %q", command, result.Exit, result.Stdout, result.Stderr)
-	}
-	return strings.TrimSpace(result.Stdout)
-}
-
-// inMachine makes a command of the ssh container look at the machine's own filesystem.
-func inMachine(command string) string { return "nsenter --target 1 --mount " + command }
-
 // TestAWS publishes the machine of examples/aws.yml, boots what the snapshot holds as EC2 does in both of its boot modes,
 // and goes through what it promises.
 func TestAWS(t *testing.T) {
-	vm.RequireStack(t)
+	stack.Require(t)
 	a := newAccount(t)
 	image := a.publish(t, awsDisk(t), "--name=aws")
 	if image.BootMode != "uefi-preferred" || image.Machine != "x86_64" {
@@ -88,13 +51,13 @@ func TestAWSArm64(t *testing.T) {
 	if !*bootAll {
 		t.Skip("make test-boot builds the packages for arm64 and boots it")
 	}
-	vm.RequireStack(t)
+	stack.Require(t)
 	example, err := os.ReadFile("../examples/aws.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := machineYAML(t, strings.Replace(string(example), "console=ttyS0", vm.Consoles["arm64"], 1))
-	_, stderr, err := buildx(t, dir, "-f", "machine.yml", "--platform=linux/arm64", "--target=raw", "--build-arg=SIZE=100M", "-o", "out", ".")
+	_, stderr, err := stack.Buildx(dir, "-f", "machine.yml", "--platform=linux/arm64", "--target=raw", "--build-arg=SIZE=100M", "-o", "out", ".")
 	if err != nil {
 		t.Fatalf("build examples/aws.yml: %v\n%s", err, stderr)
 	}
@@ -118,7 +81,7 @@ func testAWS(t *testing.T, config vm.Config) {
 		PublicKey:  key.Public,
 		UserData:   `{"app": {"entries": {"greeting": {"content": "hello from user data"}}}}`,
 	}
-	config.Metadata, config.LogDir = &metadata, artifacts(t)
+	config.Metadata, config.LogDir = &metadata, stack.Artifacts(t)
 	machine, err := vm.Start(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +89,7 @@ func testAWS(t *testing.T, config vm.Config) {
 	t.Cleanup(func() {
 		machine.Kill()
 		if t.Failed() {
-			t.Logf("the end of %s/console.log:\n%s", artifacts(t), machine.ConsoleTail(60))
+			t.Logf("the end of %s/console.log:\n%s", stack.Artifacts(t), machine.ConsoleTail(60))
 		}
 	})
 	g := &guest{machine, key}

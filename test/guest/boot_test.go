@@ -1,24 +1,15 @@
-// Package guest_test boots a machine and looks at what its init made of it.
-package guest_test
+package guest
 
 import (
-	"bytes"
-	"cmp"
-	"context"
 	"errors"
-	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"testing"
-	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 )
-
-var architecture = flag.String("arch", "amd64", "of the machines that boot; make test-boot builds the packages for arm64")
 
 // TestBoot builds the machine of testdata/machine.yml, which reports on itself to its console and powers itself off.
 func TestBoot(t *testing.T) {
@@ -163,14 +154,11 @@ func TestWithoutContainerd(t *testing.T) {
 // TestLinuxKitPackages boots a machine of packages that know nothing of Slipway.
 func TestLinuxKitPackages(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots a machine")
-	}
-	vm.RequireStack(t)
+	stack.Require(t)
 	var contexts []string
 	for _, name := range []string{"ctr", "sysctl", "format", "mount", "dhcpcd", "getty", "kmsg", "node_exporter", "poweroff"} {
 		dir := t.TempDir()
-		buildx(t, name, "--target", name, "-o", "type=oci,tar=false,dest="+dir, "testdata/linuxkit")
+		stack.MustBuildx(t, ".", "--target", name, "-o", "type=oci,tar=false,dest="+dir, "testdata/linuxkit")
 		contexts = append(contexts, "--build-context", "linuxkit/"+name+":v1=oci-layout://"+dir)
 	}
 	disk := filepath.Join(t.TempDir(), "disk")
@@ -202,12 +190,9 @@ func TestLinuxKitPackages(t *testing.T) {
 // TestServices boots a machine of Slipway's services.
 func TestServices(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots a machine")
-	}
-	vm.RequireStack(t)
+	stack.Require(t)
 	ntp := t.TempDir()
-	buildx(t, "ntpserver", "--platform", "linux/"+*architecture, "-o", "type=oci,tar=false,dest="+ntp, "testdata/ntpserver")
+	stack.MustBuildx(t, ".", "--platform", "linux/"+*architecture, "-o", "type=oci,tar=false,dest="+ntp, "testdata/ntpserver")
 	m := boot(t, build(t, "services.yml", "--build-context", "test/ntpserver:v1=oci-layout://"+ntp), "")
 	m.await(t, `REPORT over`)
 	m.typeLine(t, "root")
@@ -233,7 +218,7 @@ func TestServices(t *testing.T) {
 // TestConsole boots the machine of examples/minimal.yml, which has a shell on its console.
 func TestConsole(t *testing.T) {
 	t.Parallel()
-	m := boot(t, build(t, "../../examples/minimal.yml"), "")
+	m := boot(t, build(t, "../../../examples/minimal.yml"), "")
 	m.await(t, `machine is up`)
 	m.await(t, `/ # `)
 	m.typeLine(t, "echo REPORT $((6 * 7)) $(service list | grep -c '^getty .*running'); poweroff")
@@ -304,7 +289,7 @@ func TestStorage(t *testing.T) {
 // TestOffline boots the machine of examples/aws.yml where something of what it asks for is not to be had: it must come up all the same.
 func TestOffline(t *testing.T) {
 	t.Parallel()
-	dir := build(t, "../../examples/aws.yml")
+	dir := build(t, "../../../examples/aws.yml")
 	for name, c := range map[string]struct {
 		config vm.Config
 		says   []string
@@ -324,129 +309,5 @@ func TestOffline(t *testing.T) {
 			m.press(t, "system_powerdown")
 			m.wait(t)
 		})
-	}
-}
-
-// guest is a machine that has been started and its log.
-type guest struct {
-	*vm.Machine
-	log string
-}
-
-// boot starts what build has made, with further arguments for the kernel.
-func boot(t *testing.T, dir, args string) *guest {
-	t.Helper()
-	return bootWith(t, dir, vm.Config{Cmdline: args})
-}
-
-// bootWith starts it on other hardware.
-func bootWith(t *testing.T, dir string, config vm.Config) *guest {
-	t.Helper()
-	logs := filepath.Join(cmp.Or(os.Getenv("SLIPWAY_ARTIFACTS"), "../out/test"), t.Name())
-	config.Kernel = filepath.Join(dir, "machine-kernel")
-	config.Initrd = filepath.Join(dir, "machine-initrd.img")
-	config.Cmdline = strings.TrimSpace(vm.Consoles[*architecture] + " panic=-1 " + config.Cmdline)
-	config.Architecture = *architecture
-	config.LogDir = logs
-	machine, err := vm.Start(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		machine.Kill()
-		if t.Failed() {
-			t.Logf("the end of %s/console.log:\n%s", logs, machine.ConsoleTail(60))
-		}
-	})
-	return &guest{machine, filepath.Join(logs, "console.log")}
-}
-
-// wait waits until the machine has powered itself off.
-func (g *guest) wait(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	if err := g.Wait(ctx); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// await waits for what the console says.
-func (g *guest) await(t *testing.T, pattern string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	if _, err := g.WaitConsole(ctx, regexp.MustCompile(pattern)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (g *guest) press(t *testing.T, command string) {
-	t.Helper()
-	if err := g.Monitor(t.Context(), command); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// typeLine types a line on the console.
-func (g *guest) typeLine(t *testing.T, line string) {
-	t.Helper()
-	if err := g.Type(line + "\r"); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (g *guest) console(t *testing.T) []byte {
-	t.Helper()
-	text, err := os.ReadFile(g.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytes.ReplaceAll(text, []byte("\r"), nil)
-}
-
-// says looks for lines on the console.
-func (g *guest) says(t *testing.T, lines ...string) {
-	t.Helper()
-	console := g.console(t)
-	for _, line := range lines {
-		if !regexp.MustCompile(`(?m)^(\[ *\d+\.\d\d\] )?` + line + ` *$`).Match(console) {
-			t.Errorf("the console does not say %q", line)
-		}
-	}
-}
-
-// inOrder looks for texts on the console, each behind the one before.
-func (g *guest) inOrder(t *testing.T, texts ...string) {
-	t.Helper()
-	rest := g.console(t)
-	for i, text := range texts {
-		_, after, ok := bytes.Cut(rest, []byte(text))
-		if !ok {
-			t.Errorf("the console does not say %q after %q", text, texts[:i])
-			return
-		}
-		rest = after
-	}
-}
-
-// build makes kernel and initramfs of a machine in testdata with docker buildx, which takes packages and frontend from the local stack.
-func build(t *testing.T, file string, args ...string) (dir string) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("boots a machine")
-	}
-	vm.RequireStack(t)
-	dir = t.TempDir()
-	buildx(t, file, append(args, "-f", "testdata/"+file, "--platform", "linux/"+*architecture, "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", dir, "testdata")...)
-	return dir
-}
-
-// buildx runs docker buildx build; what is for an error message.
-func buildx(t testing.TB, what string, args ...string) {
-	t.Helper()
-	args = append([]string{"buildx", "build", "--builder", cmp.Or(os.Getenv("BUILDX_BUILDER"), "slipway")}, args...)
-	if out, err := exec.Command("docker", args...).CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", what, err, out)
 	}
 }

@@ -1,4 +1,4 @@
-package guest_test
+package guest
 
 import (
 	"bytes"
@@ -14,18 +14,15 @@ import (
 	"github.com/moby/sys/capability"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
 // TestContainer runs a machine as a privileged container of this host, as docker run --privileged does with --target docker.
 func TestContainer(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("runs a machine as a container")
-	}
-	vm.RequireStack(t)
+	stack.Require(t)
 	dir := t.TempDir()
-	buildx(t, "container.yml", "-f", "testdata/container.yml", "--target", "docker", "-o", filepath.Join(dir, "rootfs"), "testdata")
+	stack.MustBuildx(t, ".", "-f", "testdata/container.yml", "--target", "docker", "-o", filepath.Join(dir, "rootfs"), "testdata")
 	command := func(args ...string) *exec.Cmd {
 		cmd := exec.Command("runc", append([]string{"--root", filepath.Join(dir, "state")}, args...)...)
 		cmd.Dir = dir

@@ -1,8 +1,7 @@
-package guest_test
+package guest
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
@@ -20,7 +20,7 @@ import (
 // LinuxKit's compression, and with three host keys for ssh, as LinuxKit's sshd makes them at each start. It reports the seconds from the start of
 // the kernel to a login by ssh, the processor time of these, the memory that the machine has used at most on its way, and what is available then.
 func BenchmarkBoot(b *testing.B) {
-	vm.RequireStack(b)
+	stack.Require(b)
 	if _, err := os.Stat("/dev/shm"); err != nil {
 		b.Skip("the memory of the machine is measured in /dev/shm: ", err)
 	}
@@ -35,18 +35,18 @@ func BenchmarkBoot(b *testing.B) {
 		b.Fatal(err)
 	}
 	baseline := filepath.Join(context, "image")
-	buildx(b, "testdata/baseline", "--output", "type=oci,tar=false,dest="+baseline, "testdata/baseline")
+	stack.MustBuildx(b, ".", "--output", "type=oci,tar=false,dest="+baseline, "testdata/baseline")
 	for _, m := range []struct {
 		name, file, format string
 		args               []string
 	}{
-		{"example", "../examples/aws.yml", "kernel+initrd", nil},
+		{"example", "../../examples/aws.yml", "kernel+initrd", nil},
 		{"slipway", "testdata/bench.yml", "kernel+initrd", nil},
 		{"disk", "testdata/bench.yml", "kernel+erofs", nil},
 		{"baseline", filepath.Join(context, "baseline.yml"), "kernel+initrd", []string{"--build-context", "slipwaybuild/init:v1=oci-layout://" + baseline, "--build-arg", "COMPRESSION=gzip"}},
 	} {
 		dir := b.TempDir()
-		buildx(b, m.file, append(m.args, "-f", m.file, "--target", m.format, "--build-arg", "NAME=machine", "-o", dir, context)...)
+		stack.MustBuildx(b, ".", append(m.args, "-f", m.file, "--target", m.format, "--build-arg", "NAME=machine", "-o", dir, context)...)
 		b.Run(m.name, func(b *testing.B) {
 			for b.Loop() {
 				benchmarkBoot(b, dir)
@@ -78,7 +78,7 @@ func benchmarkBoot(b *testing.B, dir string) {
 		Cmdline:    "console=ttyS0",
 		Metadata:   &vm.Metadata{InstanceID: "i-0123456789abcdef0", Hostname: "bench", PublicKey: key.Public},
 		MemoryFile: filepath.Join(memory, "memory"),
-		LogDir:     filepath.Join(cmp.Or(os.Getenv("SLIPWAY_ARTIFACTS"), "../out/test"), b.Name()),
+		LogDir:     stack.Artifacts(b),
 	})
 	if err != nil {
 		b.Fatal(err)

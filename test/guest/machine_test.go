@@ -1,0 +1,132 @@
+// Package guest boots machines whose only purpose is to test what runs inside
+// them: the init and the programs of guest/. The machines are in testdata.
+package guest
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slipway-build/slipway/internal/testutil/stack"
+	"github.com/slipway-build/slipway/internal/vm"
+)
+
+var architecture = flag.String("arch", "amd64", "architecture of the machines that boot; make test-boot builds the packages for arm64")
+
+// guest is a machine that has been started and its log.
+type guest struct {
+	*vm.Machine
+	log string
+}
+
+// boot starts what build has made, with further arguments for the kernel.
+func boot(t *testing.T, dir, args string) *guest {
+	t.Helper()
+	return bootWith(t, dir, vm.Config{Cmdline: args})
+}
+
+// bootWith starts it on other hardware.
+func bootWith(t *testing.T, dir string, config vm.Config) *guest {
+	t.Helper()
+	logs := stack.Artifacts(t)
+	config.Kernel = filepath.Join(dir, "machine-kernel")
+	config.Initrd = filepath.Join(dir, "machine-initrd.img")
+	config.Cmdline = strings.TrimSpace(vm.Consoles[*architecture] + " panic=-1 " + config.Cmdline)
+	config.Architecture = *architecture
+	config.LogDir = logs
+	machine, err := vm.Start(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		machine.Kill()
+		if t.Failed() {
+			t.Logf("the end of %s/console.log:\n%s", logs, machine.ConsoleTail(60))
+		}
+	})
+	return &guest{machine, filepath.Join(logs, "console.log")}
+}
+
+// wait waits until the machine has powered itself off.
+func (g *guest) wait(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if err := g.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// await waits for what the console says.
+func (g *guest) await(t *testing.T, pattern string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	if _, err := g.WaitConsole(ctx, regexp.MustCompile(pattern)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (g *guest) press(t *testing.T, command string) {
+	t.Helper()
+	if err := g.Monitor(t.Context(), command); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// typeLine types a line on the console.
+func (g *guest) typeLine(t *testing.T, line string) {
+	t.Helper()
+	if err := g.Type(line + "\r"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (g *guest) console(t *testing.T) []byte {
+	t.Helper()
+	text, err := os.ReadFile(g.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.ReplaceAll(text, []byte("\r"), nil)
+}
+
+// says looks for lines on the console.
+func (g *guest) says(t *testing.T, lines ...string) {
+	t.Helper()
+	console := g.console(t)
+	for _, line := range lines {
+		if !regexp.MustCompile(`(?m)^(\[ *\d+\.\d\d\] )?` + line + ` *$`).Match(console) {
+			t.Errorf("the console does not say %q", line)
+		}
+	}
+}
+
+// inOrder looks for texts on the console, each behind the one before.
+func (g *guest) inOrder(t *testing.T, texts ...string) {
+	t.Helper()
+	rest := g.console(t)
+	for i, text := range texts {
+		_, after, ok := bytes.Cut(rest, []byte(text))
+		if !ok {
+			t.Errorf("the console does not say %q after %q", text, texts[:i])
+			return
+		}
+		rest = after
+	}
+}
+
+// build makes kernel and initramfs of a machine in testdata with docker buildx, which takes packages and frontend from the local stack.
+func build(t *testing.T, file string, args ...string) (dir string) {
+	t.Helper()
+	stack.Require(t)
+	dir = t.TempDir()
+	stack.MustBuildx(t, ".", append(args, "-f", "testdata/"+file, "--platform", "linux/"+*architecture, "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", dir, "testdata")...)
+	return dir
+}
