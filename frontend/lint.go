@@ -71,7 +71,7 @@ func (l *lint) warn(ctx context.Context, sources []*dockerui.Source, ds machine.
 }
 
 // rulePage is where the rules are explained.
-const rulePage = "https://github.com/slipway-build/slipway/blob/main/docs/lint.md#"
+const rulePage = "https://github.com/slipway-build/slipway/blob/main/docs/reference/lint.md#"
 
 // about gives a rule's description and its page.
 func about(rule string) (description, url string) {

@@ -15,7 +15,7 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// unseen lists the conformance cases whose mistake the JSON Schema does not see, and why; docs/machine.md says so too.
+// unseen lists the conformance cases whose mistake the JSON Schema does not see, and why; docs/reference/machine.md says so too.
 var unseen = map[string]string{
 	"068-error-duplicate-service":  "a name that is there twice",
 	"071-error-rlimit":             "names of limits, which may have capital letters",

@@ -11,7 +11,7 @@ import (
 )
 
 // TestRepublish publishes the machine of examples/aws.yml, and again with little changed: only the blocks of that go to
-// AWS, and few with tables and ids. docs/performance.md has what it logs.
+// AWS, and few with tables and ids. docs/internals/measurements.md has what it logs.
 func TestRepublish(t *testing.T) {
 	stack.Require(t)
 	yaml, err := os.ReadFile("../examples/aws.yml")

@@ -7,7 +7,7 @@
 //
 // The result goes to standard output, progress and errors to standard error.
 // Credentials, region and endpoints come from where the AWS CLI takes them too:
-// the environment, ~/.aws, or the instance's role. docs/aws.md explains all
+// the environment, ~/.aws, or the instance's role. docs/how-to/publish-to-aws.md explains all
 // flags, the state that is kept, and what each needs to be allowed.
 //
 // Exit codes: 0 done; 1 AWS, the network or anything else failed; 2 wrong

@@ -3,7 +3,7 @@
 # The workflows beside this file call it, so that a build in CI is the one at your desk.
 
 variable "CACHE" {
-  description = "where the cache of builds is kept, without its mode: GitHub's where there is one; docs/scale.md has others"
+  description = "where the cache of builds is kept, without its mode: GitHub's where there is one; docs/how-to/share-caches.md has others"
   default     = "type=gha,scope=aws"
 }
 

@@ -14,7 +14,7 @@
 //	}
 //
 // Numbers are bytes. Extents are in order and cover the disk without gaps or
-// overlaps. docs/formats.md describes the format for others.
+// overlaps. docs/reference/formats.md describes the format for others.
 package diskmap
 
 import (

@@ -111,7 +111,7 @@ To boot the disk again, with its console in your terminal, and log in yourself:
 
     go run ./hack/demo -keep
 
-To publish it to your AWS account (docs/aws.md):
+To publish it to your AWS account (docs/how-to/publish-to-aws.md):
 
     go run ./cmd/slipway-publish aws --name aws %s
 `, megabytes(initrdSize), initrd, megabytes(diskSize), disk, megabytes(data), built.Seconds(), published.Seconds(),

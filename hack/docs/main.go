@@ -1,10 +1,12 @@
-// Command docs writes into docs/ what is listed there from the code: machine.schema.json, and in the pages the parts
-// between the lines
+// Command docs generates the reference pages' lists from the code: it writes
+// docs/reference/machine.schema.json, and in the pages of docs/reference the
+// text between the lines
 //
 //	<!-- generated: NAME -->
 //	<!-- end -->
 //
-// All else in the pages is written by hand. Run it at the root of the checkout:
+// Everything else in the pages is written by hand. Run it at the root of the
+// checkout:
 //
 //	go run ./hack/docs
 package main
@@ -36,14 +38,14 @@ func main() {
 	}
 }
 
-// render gives the pages below dir as they should be, by file name.
+// render returns the generated files and pages below dir by file name.
 func render(dir string) (map[string][]byte, error) {
-	pages := map[string][]byte{filepath.Join(dir, "machine.schema.json"): machine.JSONSchema()}
+	pages := map[string][]byte{filepath.Join(dir, "reference/machine.schema.json"): machine.JSONSchema()}
 	for page, parts := range map[string]map[string]string{
-		"machine.md": keyLists(),
-		"lint.md":    {"rules": ruleList()},
-		"formats.md": {"formats": formatTable()},
-		"guest.md":   {"annotations": annotationList()},
+		"reference/machine.md": keyLists(),
+		"reference/lint.md":    {"rules": ruleList()},
+		"reference/formats.md": {"formats": formatTable()},
+		"reference/guest.md":   {"annotations": annotationList()},
 	} {
 		file := filepath.Join(dir, page)
 		text, err := os.ReadFile(file)
@@ -57,7 +59,7 @@ func render(dir string) (map[string][]byte, error) {
 	return pages, nil
 }
 
-// formatTable lists the output formats.
+// formatTable returns the table of output formats.
 func formatTable() string {
 	var b strings.Builder
 	b.WriteString("| `--target` | what | files | architectures |\n|---|---|---|---|\n")
@@ -86,7 +88,8 @@ const (
 	end   = "<!-- end -->\n"
 )
 
-// fill puts the parts into their places in a page. Each must have one.
+// fill replaces the generated blocks of a page with parts, by name. It is an
+// error if a block or a part is missing.
 func fill(page []byte, parts map[string]string) ([]byte, error) {
 	var out bytes.Buffer
 	rest := string(page)
@@ -96,24 +99,24 @@ func fill(page []byte, parts map[string]string) ([]byte, error) {
 		_, after, ended := strings.Cut(after, end)
 		if !found || !named || !ended {
 			missing := slices.Sorted(maps.Keys(parts))[0]
-			return nil, fmt.Errorf("no place for %s: add the lines %q and %q", missing, begin+missing+" -->", strings.TrimSpace(end))
+			return nil, fmt.Errorf("no block %s: add the lines %q and %q", missing, begin+missing+" -->", strings.TrimSpace(end))
 		}
 		part, known := parts[name]
 		if !known {
-			return nil, fmt.Errorf("%q is not generated, or has two places", name)
+			return nil, fmt.Errorf("block %q is unknown or repeated", name)
 		}
 		out.WriteString(before + begin + name + " -->\n" + part + end)
 		delete(parts, name)
 		rest = after
 	}
 	if strings.Contains(rest, begin) {
-		return nil, errors.New("there is more to generate than is known")
+		return nil, errors.New("unknown or repeated generated block")
 	}
 	out.WriteString(rest)
 	return out.Bytes(), nil
 }
 
-// write replaces a file unless it is as it should be.
+// write replaces a file if its contents differ.
 func write(file string, text []byte) error {
 	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, text) {
 		return nil

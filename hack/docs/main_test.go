@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,10 +17,10 @@ import (
 
 const docs = "../../docs"
 
-// pages are those that this package is about.
+// pages are the reference pages about the machine YAML.
 var pages = []string{"formats.md", "machine.md", "lint.md", "compatibility.md"}
 
-// TestGenerated checks that what docs/ lists is what the code has.
+// TestGenerated checks that the generated files and blocks match the code.
 func TestGenerated(t *testing.T) {
 	pages, err := render(docs)
 	if err != nil {
@@ -31,7 +32,7 @@ func TestGenerated(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(string(want), string(got)); diff != "" {
-			t.Errorf("%s is not in step with the code (-want +got): run go run ./hack/docs\n%s", file, diff)
+			t.Errorf("%s is out of date (-want +got): run go run ./hack/docs\n%s", file, diff)
 		}
 	}
 }
@@ -40,10 +41,10 @@ func TestFill(t *testing.T) {
 	const page = "a\n<!-- generated: x -->\nold\n<!-- end -->\nb\n"
 	for _, test := range []struct{ page, parts, want, err string }{
 		{page: page, parts: "x", want: "a\n<!-- generated: x -->\nnew x\n<!-- end -->\nb\n"},
-		{page: page, parts: "x y", err: "no place for y"},
-		{page: page + page, parts: "x y", err: `"x" is not generated, or has two places`},
-		{page: page + page, parts: "x", err: "more to generate than is known"},
-		{page: "<!-- generated: x -->\nno end\n", parts: "x", err: "no place for x"},
+		{page: page, parts: "x y", err: "no block y"},
+		{page: page + page, parts: "x y", err: `block "x" is unknown or repeated`},
+		{page: page + page, parts: "x", err: "unknown or repeated generated block"},
+		{page: "<!-- generated: x -->\nno end\n", parts: "x", err: "no block x"},
 	} {
 		parts := map[string]string{}
 		for _, name := range strings.Fields(test.parts) {
@@ -73,7 +74,7 @@ var yamlBlock = regexp.MustCompile("(?s)```yaml\n(.*?)```")
 // rule shows its warning and no other, the second none.
 func TestExamples(t *testing.T) {
 	for _, file := range pages {
-		page, err := os.ReadFile(filepath.Join(docs, file))
+		page, err := os.ReadFile(filepath.Join(docs, "reference", file))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +96,7 @@ func TestExamples(t *testing.T) {
 
 // TestRules checks that lint.md has a section for each rule, in order, with an example and a remedy.
 func TestRules(t *testing.T) {
-	page, err := os.ReadFile(docs + "/lint.md")
+	page, err := os.ReadFile(docs + "/reference/lint.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,36 +163,55 @@ var (
 	links    = regexp.MustCompile(`\]\(([^):]*)\)`)
 )
 
-// TestLinks checks that links on the pages lead somewhere.
+// TestLinks checks that every relative link on a page, and its anchor, exists.
 func TestLinks(t *testing.T) {
-	anchors, found := map[string]bool{}, []string{}
-	all, err := filepath.Glob(filepath.Join(docs, "*.md"))
-	if err != nil || len(all) == 0 {
-		t.Fatal("no pages", err)
-	}
-	for _, file := range all {
-		name := filepath.Base(file)
+	type link struct{ page, target string }
+	anchors, found := map[string]bool{}, []link{}
+	for _, file := range markdown(t) {
 		page, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, heading := range headings.FindAllStringSubmatch(string(page), -1) {
 			slug := noSlug.ReplaceAllString(strings.ToLower(heading[1]), "")
-			anchors[name+"#"+strings.ReplaceAll(slug, " ", "-")] = true
+			anchors[file+"#"+strings.ReplaceAll(slug, " ", "-")] = true
 		}
 		for _, id := range ids.FindAllStringSubmatch(string(page), -1) {
-			anchors[name+"#"+id[1]] = true
+			anchors[file+"#"+id[1]] = true
 		}
-		for _, link := range links.FindAllStringSubmatch(string(page), -1) {
-			if strings.HasPrefix(link[1], "#") {
-				link[1] = name + link[1]
-			}
-			found = append(found, link[1])
+		for _, match := range links.FindAllStringSubmatch(string(page), -1) {
+			found = append(found, link{file, match[1]})
 		}
 	}
-	for _, link := range found {
-		if _, err := os.Stat(filepath.Join(docs, link)); err != nil && !anchors[link] {
-			t.Errorf("the link %s leads nowhere", link)
+	for _, l := range found {
+		name, anchor, hasAnchor := strings.Cut(l.target, "#")
+		file := l.page
+		if name != "" {
+			file = filepath.Join(filepath.Dir(l.page), name)
+		}
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("%s links to %s, which does not exist", l.page, l.target)
+		} else if hasAnchor && !anchors[file+"#"+anchor] {
+			t.Errorf("%s links to %s, which has no such heading", l.page, l.target)
 		}
 	}
+}
+
+// markdown returns the pages that people read: those of docs and those at the
+// root of the checkout.
+func markdown(t *testing.T) []string {
+	files, err := filepath.Glob(filepath.Join(docs, "../*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(docs, func(file string, _ fs.DirEntry, err error) error {
+		if filepath.Ext(file) == ".md" {
+			files = append(files, file)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
 }

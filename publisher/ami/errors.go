@@ -86,7 +86,7 @@ func Advice(err error) string {
 	case Credentials:
 		return "check with: aws sts get-caller-identity; if that works, the account has not enabled the region"
 	case Permission:
-		return "docs/aws.md has the policy that each method needs"
+		return "docs/how-to/publish-to-aws.md has the policy that each method needs"
 	case Quota:
 		return "ask for more in the console under Service Quotas, or remove leftovers with: slipway-publish aws gc"
 	case Region:
