@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/slipway-build/slipway/internal/client"
+)
+
+func newBuildCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "build [flags] YAML [CONTEXT]",
+		Short: "Build a machine",
+		Example: `  slipway build aws.yml
+  slipway build --format raw --size 100M -o out aws.yml`,
+	}
+	f := newBuilderFlags(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&f.Target, "format", "", "`name` of the output format (default: kernel+initrd)")
+	size := flags.String("size", "", "`size` of a disk, for example 100M (default: the smallest that fits)")
+	flags.StringArrayVarP(&f.Outputs, "output", "o", nil, "`destination` of the files: a folder, - or type=TYPE,KEY=VALUE (default: the current folder)")
+	flags.StringArrayVar(&f.Secrets, "secret", nil, "secret for the machine: `id=ID,src=FILE` or id=ID,env=NAME")
+	flags.StringArrayVar(&f.SSH, "ssh", nil, "SSH agent for package folders: `ID[=SOCKET|KEY]`")
+	flags.StringArrayVar(&f.CacheFrom, "cache-from", nil, "cache to read: `type=TYPE,KEY=VALUE`")
+	flags.StringArrayVar(&f.CacheTo, "cache-to", nil, "cache to write: `type=TYPE,KEY=VALUE`")
+	flags.BoolVar(&f.NoCache, "no-cache", false, "run every step again")
+	flags.StringSliceVar(&f.NoCacheFilter, "no-cache-filter", nil, "comma-separated `components` whose steps run again")
+	attestationVar(flags, f.Attests, "sbom", "list the machine's software; --sbom=generator=IMAGE chooses the scanner")
+	attestationVar(flags, f.Attests, "provenance", "record the origin of the result; --provenance=mode=max records everything")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *size != "" {
+			f.BuildArgs["SIZE"] = *size
+		}
+		if len(f.Outputs) == 0 {
+			f.Outputs = []string{"."}
+		}
+		return build(cmd, f, args)
+	}
+	return cmd
+}
+
+func build(cmd *cobra.Command, f *builderFlags, args []string) error {
+	c, display, err := f.connect(cmd, args)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	files, err := client.Build(cmd.Context(), c, f.Options, display)
+	if err != nil {
+		return printSources(cmd, err)
+	}
+	for _, file := range files {
+		fmt.Fprintf(cmd.OutOrStdout(), "%s\t%s\n", file.Path, units.HumanSize(float64(file.Size)))
+		if filepath.Ext(file.Path) == ".raw" {
+			name := strings.TrimSuffix(filepath.Base(file.Path), ".raw")
+			fmt.Fprintf(cmd.ErrOrStderr(), "\nto make an AMI of it: slipway-publish aws --name %s %s\n", name, file.Path)
+		}
+	}
+	return nil
+}
+
+// attestationVar defines a flag that takes true, false or the attributes of an
+// attestation.
+func attestationVar(flags *pflag.FlagSet, attests map[string]string, kind, usage string) {
+	flags.BoolFunc(kind, usage, func(text string) error {
+		switch on, err := strconv.ParseBool(text); {
+		case err == nil && on:
+			attests[kind] = ""
+		case err == nil:
+			delete(attests, kind)
+		case !strings.Contains(text, "="):
+			return errors.New("write it as true, false or KEY=VALUE")
+		default:
+			attests[kind] = text
+		}
+		return nil
+	})
+}
