@@ -216,7 +216,7 @@ func publish(ctx context.Context, args []string) error {
 	o := ami.Options{
 		Name: *name, Regions: list(f.regions), Method: ami.Method(*method), Copy: *onlyCopy,
 		Bucket: *bucket, Role: *role, Parent: *parent, KMSKey: *key, Encrypt: *encrypt,
-		Size: *volumeSize, Volume: types.VolumeType(*volumeType), Tags: tags, Machine: disk.Machine(*arch),
+		Size: *volumeSize, Volume: types.VolumeType(*volumeType), Tags: tags, Machine: disk.Architecture(*arch),
 		Share: list(*share), DeprecateAfter: time.Duration(deprecate), SSMParameter: *parameter,
 		Keep: *keep, State: *state, Workers: *workers, Rate: *rate, Timeout: *timeout,
 		Monitor: new(ami.Monitor),

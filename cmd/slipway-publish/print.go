@@ -128,7 +128,7 @@ func printResult(w io.Writer, result *ami.Result, took time.Duration, asJSON boo
 }
 
 func instanceType(machine string) string {
-	if machine == string(disk.ARM) {
+	if machine == string(disk.ARM64) {
 		return "t4g.micro"
 	}
 	return "t3.micro"

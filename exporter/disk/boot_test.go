@@ -52,7 +52,7 @@ func TestBoot(t *testing.T) {
 	raw := filepath.Join(dir, "test.raw")
 	writeRaw(t, d, raw)
 	initrd := filepath.Join(dir, "initrd.img")
-	writeRaw(t, Disk{Image: sparse.Concat(parts...)}, initrd)
+	writeRaw(t, Disk{Content: sparse.Concat(parts...)}, initrd)
 	nvme := []string{"-drive", "if=none,id=d,format=raw,snapshot=on,file=" + raw, "-device", "nvme,drive=d,serial=1"}
 	for _, test := range []struct {
 		name    string
@@ -147,7 +147,7 @@ func uefiFirmware(t *testing.T) []string {
 
 // bootInitrd makes an initrd of segments of all compressions. It returns its
 // parts and the lines that the machine must report about /data.
-func bootInitrd(t *testing.T, dir string) ([]sparse.Image, []string) {
+func bootInitrd(t *testing.T, dir string) ([]sparse.Content, []string) {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -215,7 +215,7 @@ func bootInitrd(t *testing.T, dir string) ([]sparse.Image, []string) {
 
 	parts, err := segment.Initrd("", segments)
 	must(err)
-	var images []sparse.Image
+	var images []sparse.Content
 	for _, p := range parts {
 		images = append(images, imageOf(t, p.File).Pad(segment.PartAlignment))
 	}
@@ -255,7 +255,7 @@ func boot(t *testing.T, args []string) report {
 	return r
 }
 
-func imageOf(t testing.TB, name string) sparse.Image {
+func imageOf(t testing.TB, name string) sparse.Content {
 	t.Helper()
 	var files sparse.Files
 	t.Cleanup(files.Close)

@@ -121,7 +121,7 @@ func NewCD(cd CD, c Contents, root []tree.Entry, l Loaders, t time.Time) (Disk, 
 		}
 		runs = append(runs, more...)
 	}
-	d.Image, err = sparse.New(volume.Size(), runs, nil)
+	d.Content, err = sparse.New(volume.Size(), runs, nil)
 	return d, err
 }
 
@@ -173,10 +173,10 @@ type partition struct {
 	volume *fat.Volume
 }
 
-func newPartition(cd CD, c Contents, initrd sparse.Image, words []string, l Loaders, t time.Time) (partition, error) {
+func newPartition(cd CD, c Contents, initrd sparse.Content, words []string, l Loaders, t time.Time) (partition, error) {
 	// In slots, kernel and initrd are in one piece at multiples of the CD's
 	// sectors.
-	whole := func(i sparse.Image) []fat.Part {
+	whole := func(i sparse.Content) []fat.Part {
 		return []fat.Part{{Content: i, Slot: sparse.RoundUp(i.Size, fat.SlotAlignment)}}
 	}
 	p := partition{time: t, files: []fat.File{
@@ -213,7 +213,7 @@ func (p *partition) place(sector int64) (err error) {
 }
 
 // imageEntry is a file with the content of an image.
-func imageEntry(path string, image sparse.Image) tree.Entry {
+func imageEntry(path string, image sparse.Content) tree.Entry {
 	return tree.Entry{Path: path, Type: tree.File, Mode: 0o644, Size: image.Size, Open: func() (tree.Content, error) {
 		return imageContent{io.NewSectionReader(image, 0, image.Size)}, nil
 	}}

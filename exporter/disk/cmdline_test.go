@@ -22,7 +22,7 @@ func TestCmdlineUnderBIOS(t *testing.T) {
 		`$HOME ${x} %s %% #c ;|&<>`:       `$HOME ${x} %s %% #c ;|&<>`,
 		"init=/bin/ünï -- --flag":         "init=/bin/ünï -- --flag",
 	} {
-		d, err := New(Hybrid, Contents{Kernel: text("k"), Initrd: []sparse.Image{text("i")}, Cmdline: cmdline}, testLoaders(), 0, time.Unix(0, 0))
+		d, err := New(Hybrid, Contents{Kernel: text("k"), Initrd: []sparse.Content{text("i")}, Cmdline: cmdline}, testLoaders(), 0, time.Unix(0, 0))
 		if err != nil {
 			t.Errorf("%q: %v", cmdline, err)
 			continue
@@ -48,7 +48,7 @@ func TestCmdlineErrors(t *testing.T) {
 		"\xff":                    "not valid UTF-8, which UEFI needs",
 		strings.Repeat("x", 2029): "it is 1 bytes too long: Linux takes 2047, of which the boot loader needs 19",
 	} {
-		_, err := New(Hybrid, Contents{Kernel: text("k"), Initrd: []sparse.Image{text("i")}, Cmdline: cmdline}, testLoaders(), 0, time.Unix(0, 0))
+		_, err := New(Hybrid, Contents{Kernel: text("k"), Initrd: []sparse.Content{text("i")}, Cmdline: cmdline}, testLoaders(), 0, time.Unix(0, 0))
 		if err == nil || !strings.HasPrefix(err.Error(), "kernel command line: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.30q: error %v, want %q", cmdline, err, want)
 		}

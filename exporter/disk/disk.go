@@ -64,20 +64,20 @@ const (
 
 // Contents are what a machine boots.
 type Contents struct {
-	Kernel  sparse.Image
-	Initrd  []sparse.Image // in parts, as segment.Initrd gives them
+	Kernel  sparse.Content
+	Initrd  []sparse.Content // in parts, as segment.Initrd gives them
 	Cmdline string
 }
 
 // Boot is the way in which a disk boots.
-type Boot string
+type BootMethod string
 
 // Ways to boot.
 const (
-	Hybrid Boot = "BIOS or UEFI" // by GRUB or systemd-boot
-	BIOS   Boot = "BIOS"         // by GRUB
-	UEFI   Boot = "UEFI"         // by systemd-boot
-	UKI    Boot = "UKI"          // by UEFI, without a boot loader
+	Hybrid BootMethod = "BIOS or UEFI" // by GRUB or systemd-boot
+	BIOS   BootMethod = "BIOS"         // by GRUB
+	UEFI   BootMethod = "UEFI"         // by systemd-boot
+	UKI    BootMethod = "UKI"          // by UEFI, without a boot loader
 )
 
 // Loaders are the boot loaders for one architecture, as loaders.sh collects
@@ -139,7 +139,7 @@ func ReadLoaders(dir, architecture string) (Loaders, error) {
 
 // Disk is a disk laid out for writing.
 type Disk struct {
-	sparse.Image
+	sparse.Content
 	// ID tells the contents of disks apart.
 	ID [sha256.Size]byte
 	// BIOSCmdline is the kernel command line that the machine gets under BIOS, if
@@ -153,7 +153,7 @@ type Disk struct {
 // size is 0. The time stands on all files.
 //
 // All ids derive from the contents, which are read for that.
-func New(boot Boot, c Contents, l Loaders, size int64, t time.Time) (Disk, error) {
+func New(boot BootMethod, c Contents, l Loaders, size int64, t time.Time) (Disk, error) {
 	if size%gpt.SectorSize != 0 || size < 0 {
 		return Disk{}, fmt.Errorf("the size of a disk is a multiple of %d bytes, not %d", gpt.SectorSize, size)
 	}
@@ -173,12 +173,12 @@ func New(boot Boot, c Contents, l Loaders, size int64, t time.Time) (Disk, error
 		return Disk{}, err
 	}
 	image, err := r.image(id)
-	return Disk{Image: image, ID: id, BIOSCmdline: cmdline}, err
+	return Disk{Content: image, ID: id, BIOSCmdline: cmdline}, err
 }
 
 // layout is a disk in the making.
 type layout struct {
-	boot     Boot
+	boot     BootMethod
 	loaders  Loaders
 	time     time.Time
 	espFirst int64 // sector
@@ -263,9 +263,9 @@ func checkBIOS(c Contents) error {
 }
 
 // NewUKI makes a unified kernel image. Its stub is of systemd.
-func NewUKI(c Contents, stub []byte, fit Fit) (sparse.Image, error) {
+func NewUKI(c Contents, stub []byte, fit Fit) (sparse.Content, error) {
 	if err := checkCmdline(c.Cmdline, ""); err != nil {
-		return sparse.Image{}, err
+		return sparse.Content{}, err
 	}
 	// Without a command line of its own, the stub would take what the
 	// firmware has for it.
@@ -276,7 +276,7 @@ func NewUKI(c Contents, stub []byte, fit Fit) (sparse.Image, error) {
 	}
 	release, err := uki.Release(c.Kernel)
 	if err != nil {
-		return sparse.Image{}, err
+		return sparse.Content{}, err
 	}
 	if release != "" {
 		sections = append(sections, uki.Section{Name: ".uname", Content: sparse.Bytes([]byte(release))})
@@ -285,7 +285,7 @@ func NewUKI(c Contents, stub []byte, fit Fit) (sparse.Image, error) {
 	if fit == Roomy {
 		// Between segments the kernel skips zeros.
 		linux.Align, initrd.Align = fat.SlotAlignment, fat.SlotAlignment
-		var parts []sparse.Image
+		var parts []sparse.Content
 		for _, p := range c.Initrd {
 			p.Size = slot(p.Size)
 			parts = append(parts, p)
@@ -308,7 +308,7 @@ const (
 )
 
 // parts makes parts of a file out of images.
-func (f Fit) parts(images ...sparse.Image) []fat.Part {
+func (f Fit) parts(images ...sparse.Content) []fat.Part {
 	var parts []fat.Part
 	for n, i := range images {
 		p := fat.Part{Content: i}
@@ -401,10 +401,10 @@ func file(path string, content []byte) fat.File {
 }
 
 // image puts loaders, table and files together.
-func (r *layout) image(id [sha256.Size]byte) (sparse.Image, error) {
+func (r *layout) image(id [sha256.Size]byte) (sparse.Content, error) {
 	esp, err := r.esp.Image(binary.LittleEndian.Uint32(id[:]))
 	if err != nil {
-		return sparse.Image{}, err
+		return sparse.Content{}, err
 	}
 	table := gpt.Table{ID: gpt.Derive("disk", id[:]), Sectors: uint64(r.size / gpt.SectorSize)}
 	var runs []sparse.Run
@@ -432,7 +432,7 @@ func (r *layout) image(id [sha256.Size]byte) (sparse.Image, error) {
 	table.Partitions = append(table.Partitions, system)
 	tables, err := table.Image()
 	if err != nil {
-		return sparse.Image{}, err
+		return sparse.Content{}, err
 	}
 	between(start, r.espFirst)
 	for _, f := range esp.Free {
@@ -445,7 +445,7 @@ func (r *layout) image(id [sha256.Size]byte) (sparse.Image, error) {
 // contentID tells the contents of a disk apart: it is the SHA-256 of the paths
 // of files, and sizes and hashes of their parts.
 func contentID(files []fat.File) ([sha256.Size]byte, error) {
-	var parts []sparse.Image
+	var parts []sparse.Content
 	for _, f := range files {
 		for _, p := range f.Parts {
 			parts = append(parts, p.Content)

@@ -29,7 +29,7 @@ func tool(t testing.TB, name, pkg string) {
 	}
 }
 
-func text(content string) sparse.Image { return sparse.Bytes([]byte(content)) }
+func text(content string) sparse.Content { return sparse.Bytes([]byte(content)) }
 
 // testLoaders have the form of the real ones, which differ by Debian's version.
 func testLoaders() Loaders {
@@ -46,7 +46,7 @@ func testLoaders() Loaders {
 }
 
 func contents() Contents {
-	return Contents{Kernel: text("the kernel"), Initrd: []sparse.Image{text(strings.Repeat("initrd ", 1000))}, Cmdline: `console=ttyS0 a="b c"`}
+	return Contents{Kernel: text("the kernel"), Initrd: []sparse.Content{text(strings.Repeat("initrd ", 1000))}, Cmdline: `console=ttyS0 a="b c"`}
 }
 
 func testRaw(t testing.TB, c Contents, size int64) string {
@@ -54,7 +54,7 @@ func testRaw(t testing.TB, c Contents, size int64) string {
 	return testDisk(t, Hybrid, c, size)
 }
 
-func testDisk(t testing.TB, boot Boot, c Contents, size int64) string {
+func testDisk(t testing.TB, boot BootMethod, c Contents, size int64) string {
 	t.Helper()
 	d, err := New(boot, c, testLoaders(), size, time.Unix(0, 0))
 	if err != nil {
@@ -68,7 +68,7 @@ func testDisk(t testing.TB, boot Boot, c Contents, size int64) string {
 // The programs of others find the disk sound and read its files.
 func TestDiskIsSound(t *testing.T) {
 	for _, size := range []int64{0, 100 * mebibyte, 100*mebibyte + 512, 300 * mebibyte} {
-		for _, boot := range []Boot{Hybrid, BIOS, UEFI, UKI} {
+		for _, boot := range []BootMethod{Hybrid, BIOS, UEFI, UKI} {
 			t.Run(fmt.Sprint(boot, size), func(t *testing.T) {
 				checkDisk(t, boot, testDisk(t, boot, contents(), size))
 			})
@@ -77,7 +77,7 @@ func TestDiskIsSound(t *testing.T) {
 }
 
 // checkDisk asks others about a disk of contents().
-func checkDisk(t *testing.T, boot Boot, raw string) {
+func checkDisk(t *testing.T, boot BootMethod, raw string) {
 	t.Helper()
 	tool(t, "sgdisk", "gdisk")
 	tool(t, "fsck.fat", "dosfstools")
@@ -152,7 +152,7 @@ func TestLoadersArePatched(t *testing.T) {
 }
 
 func TestSize(t *testing.T) {
-	big := Contents{Kernel: text("k"), Initrd: []sparse.Image{{Size: 200*mebibyte - 10}}}
+	big := Contents{Kernel: text("k"), Initrd: []sparse.Content{{Size: 200*mebibyte - 10}}}
 	for name, test := range map[string]struct {
 		contents   Contents
 		size, want int64
@@ -167,7 +167,7 @@ func TestSize(t *testing.T) {
 		"no sectors":     {contents(), 1000, 0, "the size of a disk is a multiple of 512 bytes, not 1000"},
 		"negative":       {contents(), -512, 0, "the size of a disk is a multiple of 512 bytes, not -512"},
 		"huge":           {contents(), 1 << 42, 0, "SIZE 4194304M is too large: the file system, FAT32, has 2097151M at most"},
-		"4 GiB":          {Contents{Kernel: text("k"), Initrd: []sparse.Image{{Size: 1 << 32}}}, 0, 0, "initrd.img has 4294967296 bytes, but a file on FAT32 must be smaller than 4 GiB"},
+		"4 GiB":          {Contents{Kernel: text("k"), Initrd: []sparse.Content{{Size: 1 << 32}}}, 0, 0, "initrd.img has 4294967296 bytes, but a file on FAT32 must be smaller than 4 GiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, err := New(Hybrid, test.contents, testLoaders(), test.size, time.Unix(0, 0))
@@ -188,7 +188,7 @@ func TestSize(t *testing.T) {
 }
 
 // blocks counts the blocks of EBS in which two disks differ.
-func blocks(t *testing.T, boot Boot, a, b Contents) int {
+func blocks(t *testing.T, boot BootMethod, a, b Contents) int {
 	t.Helper()
 	const size = 64 * mebibyte
 	one, err := os.ReadFile(testDisk(t, boot, a, size))
@@ -228,7 +228,7 @@ func TestBlocksAreStable(t *testing.T) {
 		return c
 	}
 	before := machine("quiet")
-	for boot, tables := range map[Boot]int{Hybrid: 5, UKI: 6} {
+	for boot, tables := range map[BootMethod]int{Hybrid: 5, UKI: 6} {
 		if n := blocks(t, boot, before, machine("quiet")); n != 0 {
 			t.Errorf("%s: nothing changed: %d blocks differ", boot, n)
 		}
@@ -300,8 +300,8 @@ func TestInitrdLimitOfBIOS(t *testing.T) {
 	binary.LittleEndian.PutUint32(kernel[0x260:], 48*mebibyte)
 	const most = 0x7fffffff - 64<<10 - 64*mebibyte
 	for _, size := range []int64{most, most + 1} {
-		c := Contents{Kernel: sparse.Bytes(kernel), Initrd: []sparse.Image{{Size: size}}}
-		for _, boot := range []Boot{Hybrid, BIOS, UEFI} {
+		c := Contents{Kernel: sparse.Bytes(kernel), Initrd: []sparse.Content{{Size: size}}}
+		for _, boot := range []BootMethod{Hybrid, BIOS, UEFI} {
 			want := ""
 			if size > most && boot != UEFI {
 				want = "the initrd has 2080309248 bytes, but under BIOS the kernel takes one of up to 2080309247 bytes: use a format for UEFI"
@@ -346,7 +346,7 @@ func TestLargeDiskIsCheap(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := contents()
-	c.Initrd = []sparse.Image{imageOf(t, initrd)}
+	c.Initrd = []sparse.Content{imageOf(t, initrd)}
 
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -398,7 +398,7 @@ func TestReadLoaders(t *testing.T) {
 func BenchmarkRaw(b *testing.B) {
 	initrd := benchmarkFile(b)
 	c := contents()
-	c.Initrd = []sparse.Image{imageOf(b, initrd)}
+	c.Initrd = []sparse.Content{imageOf(b, initrd)}
 	out := filepath.Join(b.TempDir(), "test.raw")
 	b.SetBytes(256 * mebibyte)
 	for b.Loop() {

@@ -96,14 +96,14 @@ type layout struct {
 
 // New lays out a tree. The time stands on all files. It fails for what the format
 // cannot hold; extended attributes of namespaces that it does not know are left out:
-// see Holds.
-func New(entries []tree.Entry, t time.Time) (sparse.Image, error) {
+// see SupportsXattr.
+func New(entries []tree.Entry, t time.Time) (sparse.Content, error) {
 	if t.Unix() < 0 {
-		return sparse.Image{}, fmt.Errorf("EROFS knows no time before 1970: choose another SOURCE_DATE_EPOCH than %d", t.Unix())
+		return sparse.Content{}, fmt.Errorf("EROFS knows no time before 1970: choose another SOURCE_DATE_EPOCH than %d", t.Unix())
 	}
 	nodes, err := tree.Nodes(entries)
 	if err != nil {
-		return sparse.Image{}, err
+		return sparse.Content{}, err
 	}
 	l := layout{of: map[*tree.Node]*inode{}, time: t}
 	for _, n := range nodes {
@@ -112,13 +112,13 @@ func New(entries []tree.Entry, t time.Time) (sparse.Image, error) {
 		}
 		i, err := newInode(n)
 		if err != nil {
-			return sparse.Image{}, fmt.Errorf("%s: %w", n.Path, err)
+			return sparse.Content{}, fmt.Errorf("%s: %w", n.Path, err)
 		}
 		l.inodes, l.of[n] = append(l.inodes, i), i
 	}
 	l.place()
 	if l.blocks > math.MaxUint32 {
-		return sparse.Image{}, fmt.Errorf("the file system has %d blocks of %d bytes; EROFS takes %d", l.blocks, blockSize, uint32(math.MaxUint32))
+		return sparse.Content{}, fmt.Errorf("the file system has %d blocks of %d bytes; EROFS takes %d", l.blocks, blockSize, uint32(math.MaxUint32))
 	}
 	return l.image()
 }
@@ -170,7 +170,7 @@ func (l *layout) place() {
 }
 
 // image puts everything together.
-func (l *layout) image() (sparse.Image, error) {
+func (l *layout) image() (sparse.Content, error) {
 	const start = metadataBlock * blockSize
 	var runs []sparse.Run
 	digest := sha256.New()
@@ -326,8 +326,8 @@ const (
 // ones are not used.
 var xattrPrefixes = []string{1: "user.", 2: "system.posix_acl_access", 3: "system.posix_acl_default", 4: "trusted.", 6: "security."}
 
-// Holds tells whether the format has a place for an extended attribute.
-func Holds(xattr string) bool {
+// SupportsXattr tells whether the format has a place for an extended attribute.
+func SupportsXattr(xattr string) bool {
 	return slices.ContainsFunc(xattrPrefixes, func(prefix string) bool { return prefix != "" && strings.HasPrefix(xattr, prefix) })
 }
 

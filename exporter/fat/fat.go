@@ -67,7 +67,7 @@ type File struct {
 
 // Part is a part of a file.
 type Part struct {
-	Content sparse.Image
+	Content sparse.Content
 	// Slot is the room for the part in bytes, from a multiple of SlotAlignment
 	// of the disk on; 0 if it needs no more room than it has bytes, wherever
 	// that is.
@@ -233,9 +233,9 @@ func (v *Volume) offset(cluster uint32) int64 {
 }
 
 // Image is the volume with the given serial number.
-func (v *Volume) Image(serial uint32) (sparse.Image, error) {
+func (v *Volume) Image(serial uint32) (sparse.Content, error) {
 	var runs []sparse.Run
-	add := func(offset int64, content sparse.Image) {
+	add := func(offset int64, content sparse.Content) {
 		runs = append(runs, content.At(offset)...)
 	}
 	head := append(v.bootSector(serial), v.infoSector()...)

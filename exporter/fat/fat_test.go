@@ -38,7 +38,7 @@ func text(path, content string) File {
 
 // empty is a file of zeros.
 func empty(path string, size int64) File {
-	return File{Path: path, Parts: []Part{{Content: sparse.Image{Size: size}}}}
+	return File{Path: path, Parts: []Part{{Content: sparse.Content{Size: size}}}}
 }
 
 // image writes a volume to a file and returns its name.
@@ -234,7 +234,7 @@ func TestErrors(t *testing.T) {
 		"label":              {34 * mebibyte, nil, "lower", `FAT does not allow 'l' in labels`},
 		"long label":         {34 * mebibyte, nil, "TWELVE CHARS", "longer than 11 characters"},
 		"4 GiB":              {34 * mebibyte, []File{empty("initrd.img", 1<<32)}, "", "initrd.img has 4294967296 bytes, but a file on FAT32 must be smaller than 4 GiB"},
-		"part":               {34 * mebibyte, []File{{Path: "f", Parts: []Part{{Content: sparse.Image{Size: 512}}, {}}}}, "", "part 0 of f has 512 bytes, which is no multiple of 32768"},
+		"part":               {34 * mebibyte, []File{{Path: "f", Parts: []Part{{Content: sparse.Content{Size: 512}}, {}}}}, "", "part 0 of f has 512 bytes, which is no multiple of 32768"},
 		"colon":              {34 * mebibyte, []File{text("a:b", "")}, "", `FAT does not allow ':' in names`},
 		"dot":                {34 * mebibyte, []File{text("a.", "")}, "", "cannot end in a dot or blank"},
 		"absolute":           {34 * mebibyte, []File{text("/a", "")}, "", `"/a" is no path in a FAT volume`},

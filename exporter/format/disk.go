@@ -23,7 +23,7 @@ import (
 type holder func(f *os.File, d disk.Disk, m Machine) error
 
 // onDisk writes a disk, and its map if wanted, to NAME and suffix.
-func onDisk(boot disk.Boot, hold holder, suffix string) writer {
+func onDisk(boot disk.BootMethod, hold holder, suffix string) writer {
 	return func(m Machine, out string, warn func(string)) ([]string, error) {
 		var opened sparse.Files
 		defer opened.Close()
@@ -64,7 +64,7 @@ func (m Machine) kernelAndLoaders(opened *sparse.Files) (c disk.Contents, loader
 
 // disk lays out a disk. What boots everywhere boots under UEFI on machines that
 // have nothing else.
-func (m Machine) disk(boot disk.Boot, opened *sparse.Files, warn func(string)) (disk.Disk, error) {
+func (m Machine) disk(boot disk.BootMethod, opened *sparse.Files, warn func(string)) (disk.Disk, error) {
 	contents, loaders, err := m.contents(opened)
 	if err != nil {
 		return disk.Disk{}, err
@@ -82,7 +82,7 @@ func (m Machine) disk(boot disk.Boot, opened *sparse.Files, warn func(string)) (
 func raw(f *os.File, d disk.Disk, _ Machine) error { return d.WriteFile(f) }
 
 func asQcow2(f *os.File, d disk.Disk, _ Machine) error {
-	image, err := qcow2.Image(d.Image)
+	image, err := qcow2.Image(d.Content)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func asQcow2(f *os.File, d disk.Disk, _ Machine) error {
 }
 
 func fixedVHD(f *os.File, d disk.Disk, m Machine) error {
-	image, err := vhd.Fixed(d.Image, gpt.Derive("VHD", d.ID[:]), m.Time)
+	image, err := vhd.Fixed(d.Content, gpt.Derive("VHD", d.ID[:]), m.Time)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func fixedVHD(f *os.File, d disk.Disk, m Machine) error {
 }
 
 func dynamicVHD(f *os.File, d disk.Disk, m Machine) error {
-	image, err := vhd.Dynamic(d.Image, gpt.Derive("VHD", d.ID[:]), m.Time)
+	image, err := vhd.Dynamic(d.Content, gpt.Derive("VHD", d.ID[:]), m.Time)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func dynamicVHD(f *os.File, d disk.Disk, m Machine) error {
 }
 
 func asVMDK(f *os.File, d disk.Disk, m Machine) error {
-	return vmdk.Write(f, d.Image, m.Name+".vmdk", binary.LittleEndian.Uint32(d.ID[:]))
+	return vmdk.Write(f, d.Content, m.Name+".vmdk", binary.LittleEndian.Uint32(d.ID[:]))
 }
 
 const gibibyte = 1 << 30

@@ -103,17 +103,17 @@ func Write(format string, m Machine, out string, warn func(string)) ([]string, e
 }
 
 // writeImage makes a file with the content of an image.
-func writeImage(name string, image sparse.Image) error {
+func writeImage(name string, image sparse.Content) error {
 	return output.File(name, image.WriteFile)
 }
 
 // initrd opens the parts of the initramfs, the microcode first if there is any.
-func (m Machine) initrd(ucode string, opened *sparse.Files) ([]sparse.Image, error) {
+func (m Machine) initrd(ucode string, opened *sparse.Files) ([]sparse.Content, error) {
 	parts, err := segment.Initrd(ucode, m.Segments)
 	if err != nil {
 		return nil, err
 	}
-	var images []sparse.Image
+	var images []sparse.Content
 	for _, p := range parts {
 		image := sparse.Bytes(p.Data)
 		if p.File != "" {

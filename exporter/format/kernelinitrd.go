@@ -27,10 +27,10 @@ func kernelInitrd(m Machine, out string, _ func(string)) ([]string, error) {
 
 // writeBoot writes NAME-kernel, NAME-initrd.img and NAME-cmdline, of which it
 // leaves out what is empty.
-func (m Machine) writeBoot(out string, initrd []sparse.Image) ([]string, error) {
+func (m Machine) writeBoot(out string, initrd []sparse.Content) ([]string, error) {
 	var opened sparse.Files
 	defer opened.Close()
-	images := map[string]sparse.Image{"-initrd.img": sparse.Concat(initrd...), "-cmdline": sparse.Bytes([]byte(m.Cmdline))}
+	images := map[string]sparse.Content{"-initrd.img": sparse.Concat(initrd...), "-cmdline": sparse.Bytes([]byte(m.Cmdline))}
 	if m.Kernel != "" {
 		var err error
 		if images["-kernel"], err = opened.Open(m.Kernel); err != nil {
@@ -61,7 +61,7 @@ func tarKernelInitrd(m Machine, out string, _ func(string)) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	images := map[string]sparse.Image{"initrd.img": sparse.Concat(parts...), "cmdline": sparse.Bytes([]byte(m.Cmdline))}
+	images := map[string]sparse.Content{"initrd.img": sparse.Concat(parts...), "cmdline": sparse.Bytes([]byte(m.Cmdline))}
 	for name, file := range map[string]string{"kernel": m.Kernel, "ucode.cpio": m.Ucode} {
 		if file == "" {
 			continue

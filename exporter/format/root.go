@@ -39,14 +39,14 @@ type rootFS struct {
 
 var (
 	squashfsRoot = rootFS{
-		name: "SquashFS", kind: "squashfs", module: "squashfs", drivers: []string{"virtio_blk", "nvme"}, holds: squashfs.Holds,
+		name: "SquashFS", kind: "squashfs", module: "squashfs", drivers: []string{"virtio_blk", "nvme"}, holds: squashfs.SupportsXattr,
 		write: func(f *os.File, entries []tree.Entry, m Machine) error {
 			_, err := squashfs.Write(f, entries, squashfs.Options{Compression: m.Compression.Algorithm, Level: m.Compression.Level, Time: m.Time})
 			return err
 		},
 	}
 	erofsRoot = rootFS{
-		name: "EROFS", kind: "erofs", module: "erofs", drivers: []string{"virtio_blk", "nvme"}, holds: erofs.Holds,
+		name: "EROFS", kind: "erofs", module: "erofs", drivers: []string{"virtio_blk", "nvme"}, holds: erofs.SupportsXattr,
 		write: func(f *os.File, entries []tree.Entry, m Machine) error {
 			image, err := erofs.New(entries, m.Time)
 			if err != nil {
@@ -134,8 +134,8 @@ func (r rootFS) prepare(entries []tree.Entry, warn func(string)) []tree.Entry {
 // startup gives the parts of the small initramfs that leads to the root
 // filesystem: microcode, and the machine's init with the modules that it needs for
 // that. There are none if the kernel needs neither.
-func (m Machine) startup(entries []tree.Entry, root rootFS, opened *sparse.Files) ([]sparse.Image, error) {
-	var parts []sparse.Image
+func (m Machine) startup(entries []tree.Entry, root rootFS, opened *sparse.Files) ([]sparse.Content, error) {
+	var parts []sparse.Content
 	if m.Ucode != "" {
 		switch ucode, err := opened.Open(m.Ucode); {
 		case err == nil:

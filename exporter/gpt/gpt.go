@@ -109,9 +109,9 @@ type Table struct {
 // Image gives both copies of the table and the protective MBR, as an image of
 // the disk. It fails if a partition lies outside the usable sectors or overlaps
 // with another.
-func (t Table) Image() (sparse.Image, error) {
+func (t Table) Image() (sparse.Content, error) {
 	if err := t.check(); err != nil {
-		return sparse.Image{}, err
+		return sparse.Content{}, err
 	}
 	array := t.array()
 	backup := t.Sectors - 1

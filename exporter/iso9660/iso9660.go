@@ -187,7 +187,7 @@ func (v *Volume) Tail() int64 {
 }
 
 // Image is the volume without system area and tail.
-func (v *Volume) Image() (sparse.Image, error) {
+func (v *Volume) Image() (sparse.Content, error) {
 	var runs []sparse.Run
 	add := func(sector uint32, content []byte) {
 		runs = append(runs, sparse.Bytes(content).At(int64(sector)*SectorSize)...)
@@ -211,7 +211,7 @@ func (v *Volume) Image() (sparse.Image, error) {
 		}
 		program, err := f.bootProgram()
 		if err != nil {
-			return sparse.Image{}, fmt.Errorf("%s: %w", f.Path, err)
+			return sparse.Content{}, fmt.Errorf("%s: %w", f.Path, err)
 		}
 		add(f.extent, program)
 	}

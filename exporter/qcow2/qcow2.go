@@ -40,9 +40,9 @@ const (
 
 // Image puts a disk into a qcow2 file. It fails if the disk is no multiple of
 // 512 bytes or has more than 2 EiB.
-func Image(disk sparse.Image) (sparse.Image, error) {
+func Image(disk sparse.Content) (sparse.Content, error) {
 	if disk.Size%512 != 0 || disk.Size <= 0 || disk.Size > maxSize {
-		return sparse.Image{}, fmt.Errorf("qcow2: a disk has a multiple of 512 bytes, up to %d, not %d", int64(maxSize), disk.Size)
+		return sparse.Content{}, fmt.Errorf("qcow2: a disk has a multiple of 512 bytes, up to %d, not %d", int64(maxSize), disk.Size)
 	}
 	extents := dataClusters(disk)
 	var data, l2 int64
@@ -127,7 +127,7 @@ func Image(disk sparse.Image) (sparse.Image, error) {
 type extent struct{ first, count int64 }
 
 // dataClusters lists what of the disk is stored. No run is in two extents.
-func dataClusters(disk sparse.Image) []extent {
+func dataClusters(disk sparse.Content) []extent {
 	var extents []extent
 	for _, r := range disk.Runs {
 		first, end := r.Offset/clusterSize, divide(r.End(), clusterSize)

@@ -1,7 +1,7 @@
 // Package sparse describes files before they are written: as runs of bytes,
 // with zeros between them.
 //
-// A disk image is laid out as an Image and then written, as it is or in a
+// A disk image is laid out as a Content and then written, as it is or in a
 // container such as qcow2. Contents stay in the files that they come from until
 // then, so an image of any size costs memory for its runs only.
 package sparse
@@ -21,7 +21,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/diskmap"
 )
 
-// Run is a run of bytes in an Image.
+// Run is a run of bytes in a Content.
 type Run struct {
 	Offset, Size int64       // bytes
 	Data         io.ReaderAt // Size bytes, from its own offset 0 on
@@ -30,11 +30,12 @@ type Run struct {
 // End is the offset behind the run.
 func (r Run) End() int64 { return r.Offset + r.Size }
 
-// Range is a part of an Image.
+// Range is a part of a Content.
 type Range struct{ Offset, Size int64 }
 
-// Image is the content of a file. It is made by New, or by what lies over it.
-type Image struct {
+// Content is the content of a file. New makes one from runs, and Bytes, Concat
+// and Files.Open make simple ones.
+type Content struct {
 	Size int64
 	// Runs are in order and do not overlap. What is between them reads as
 	// zeros.
@@ -45,8 +46,8 @@ type Image struct {
 
 // New makes an image of runs in any order. It fails if runs overlap with each
 // other or with what is free, or lie outside of the image.
-func New(size int64, runs []Run, free []Range) (Image, error) {
-	var i Image
+func New(size int64, runs []Run, free []Range) (Content, error) {
+	var i Content
 	i.Size = size
 	taken := make([]Range, 0, len(runs)+len(free))
 	for _, r := range runs {
@@ -68,7 +69,7 @@ func New(size int64, runs []Run, free []Range) (Image, error) {
 	var end int64
 	for _, r := range taken {
 		if r.Offset < end || r.Size > size-r.Offset {
-			return Image{}, fmt.Errorf("sparse: %d bytes at %d overlap with others or lie outside of %d bytes", r.Size, r.Offset, size)
+			return Content{}, fmt.Errorf("sparse: %d bytes at %d overlap with others or lie outside of %d bytes", r.Size, r.Offset, size)
 		}
 		end = r.Offset + r.Size
 	}
@@ -86,8 +87,8 @@ func compare(a, b int64) int {
 }
 
 // Bytes is an image with the given content.
-func Bytes(b []byte) Image {
-	i := Image{Size: int64(len(b))}
+func Bytes(b []byte) Content {
+	i := Content{Size: int64(len(b))}
 	if len(b) > 0 {
 		i.Runs = []Run{{Size: i.Size, Data: bytes.NewReader(b)}}
 	}
@@ -98,17 +99,17 @@ func Bytes(b []byte) Image {
 type Files struct{ open []*os.File }
 
 // Open opens a file. The image is good until Close, if the file stays as it is.
-func (f *Files) Open(name string) (Image, error) {
+func (f *Files) Open(name string) (Content, error) {
 	file, err := os.Open(name)
 	if err != nil {
-		return Image{}, err
+		return Content{}, err
 	}
 	f.open = append(f.open, file)
 	info, err := file.Stat()
 	if err != nil {
-		return Image{}, err
+		return Content{}, err
 	}
-	i := Image{Size: info.Size()}
+	i := Content{Size: info.Size()}
 	if i.Size > 0 {
 		i.Runs = []Run{{Size: i.Size, Data: file}}
 	}
@@ -123,8 +124,8 @@ func (f *Files) Close() {
 }
 
 // Concat puts images after each other.
-func Concat(images ...Image) Image {
-	var all Image
+func Concat(images ...Content) Content {
+	var all Content
 	for _, i := range images {
 		all.Runs = append(all.Runs, i.At(all.Size)...)
 		all.Size += i.Size
@@ -133,7 +134,7 @@ func Concat(images ...Image) Image {
 }
 
 // Pad makes the size a multiple of alignment, by zeros at the end.
-func (i Image) Pad(alignment int64) Image {
+func (i Content) Pad(alignment int64) Content {
 	i.Size = RoundUp(i.Size, alignment)
 	return i
 }
@@ -144,7 +145,7 @@ func RoundUp(size, alignment int64) int64 {
 }
 
 // At gives the runs of the image in one that it is a part of, from offset on.
-func (i Image) At(offset int64) []Run {
+func (i Content) At(offset int64) []Run {
 	runs := slices.Clone(i.Runs)
 	for n := range runs {
 		runs[n].Offset += offset
@@ -153,7 +154,7 @@ func (i Image) At(offset int64) []Run {
 }
 
 // ReadAt reads as of a file that has the image's content.
-func (i Image) ReadAt(p []byte, off int64) (int, error) {
+func (i Content) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("sparse: negative offset")
 	}
@@ -190,7 +191,7 @@ func readFull(r io.ReaderAt, p []byte, off int64) error {
 
 // NextData gives the first offset from off on that is in a run; false if there
 // is none.
-func (i Image) NextData(off int64) (int64, bool) {
+func (i Content) NextData(off int64) (int64, bool) {
 	n := sort.Search(len(i.Runs), func(k int) bool { return i.Runs[k].End() > off })
 	if n == len(i.Runs) {
 		return 0, false
@@ -199,14 +200,14 @@ func (i Image) NextData(off int64) (int64, bool) {
 }
 
 // Reader reads the image from its start.
-func (i Image) Reader() io.Reader { return io.NewSectionReader(i, 0, i.Size) }
+func (i Content) Reader() io.Reader { return io.NewSectionReader(i, 0, i.Size) }
 
 // copySize is how many bytes are copied at once, where the kernel does not copy.
 const copySize = 1 << 20
 
 // WriteFile makes f, which must be empty, a file with the image's content.
 // What is not in a run becomes a hole where the file system has holes.
-func (i Image) WriteFile(f *os.File) error {
+func (i Content) WriteFile(f *os.File) error {
 	if err := f.Truncate(i.Size); err != nil {
 		return err
 	}
@@ -251,7 +252,7 @@ func copyFile(dst, src *os.File, r Run) error {
 }
 
 // Map tells data, zeros and what is free apart.
-func (i Image) Map() diskmap.Map {
+func (i Content) Map() diskmap.Map {
 	m := diskmap.Map{Version: diskmap.Version, Size: i.Size}
 	var end int64
 	add := func(to int64, t diskmap.Type) {
@@ -285,7 +286,7 @@ func (i Image) Map() diskmap.Map {
 // Hash gives a number for the content of each image, by xxHash64 of its runs. It
 // tells contents apart, and nothing more: whoever wants the same number for
 // two contents can have it. All processors take part.
-func Hash(images []Image) ([]uint64, error) {
+func Hash(images []Content) ([]uint64, error) {
 	sums := make([]uint64, len(images))
 	errs := make([]error, len(images))
 	next := make(chan int)
@@ -309,7 +310,7 @@ func Hash(images []Image) ([]uint64, error) {
 // hashers is how many images are read at once.
 const hashers = 4
 
-func (i Image) hash(buf []byte) (uint64, error) {
+func (i Content) hash(buf []byte) (uint64, error) {
 	digest := xxhash.New()
 	for _, r := range i.Runs {
 		fmt.Fprintf(digest, "%d %d\n", r.Offset, r.Size)

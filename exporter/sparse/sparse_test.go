@@ -16,7 +16,7 @@ import (
 )
 
 // save writes an image to a file.
-func save(t *testing.T, i Image) *os.File {
+func save(t *testing.T, i Content) *os.File {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
 	if err != nil {
@@ -98,7 +98,7 @@ func TestContent(t *testing.T) {
 }
 
 func TestHash(t *testing.T) {
-	images := []Image{Bytes([]byte("a")), Bytes([]byte("a")), Bytes([]byte("b")), Bytes([]byte("a")).Pad(512), {Size: 5}}
+	images := []Content{Bytes([]byte("a")), Bytes([]byte("a")), Bytes([]byte("b")), Bytes([]byte("a")).Pad(512), {Size: 5}}
 	moved, err := New(512, Bytes([]byte("a")).At(1), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +141,7 @@ func TestErrors(t *testing.T) {
 	if err := short.WriteFile(out); err == nil || !strings.Contains(err.Error(), "short: read 3 of 4 bytes") {
 		t.Errorf("a file that has become shorter: error %v", err)
 	}
-	if _, err := Hash([]Image{short}); err == nil || !strings.Contains(err.Error(), "read 3 of 4 bytes") {
+	if _, err := Hash([]Content{short}); err == nil || !strings.Contains(err.Error(), "read 3 of 4 bytes") {
 		t.Errorf("a file that has become shorter: error %v", err)
 	}
 }

@@ -69,7 +69,7 @@ type writer struct {
 
 // Write writes a tree to out, which must read as zeros where nothing was written,
 // and returns its size in bytes. Extended attributes whose names do not begin with user.,
-// trusted. or security. have no place in the format: see Holds.
+// trusted. or security. have no place in the format: see SupportsXattr.
 func Write(out *os.File, entries []tree.Entry, options Options) (int64, error) {
 	if t := options.Time.Unix(); t < 0 || t > math.MaxUint32 {
 		return 0, fmt.Errorf("SquashFS knows the years 1970 to 2106, not %d: choose another SOURCE_DATE_EPOCH", options.Time.UTC().Year())

@@ -10,8 +10,8 @@ import (
 // xattrPrefixes are the names that the format has, by their number.
 var xattrPrefixes = []string{"user.", "trusted.", "security."}
 
-// Holds tells whether the format has a place for an extended attribute.
-func Holds(xattr string) bool {
+// SupportsXattr tells whether the format has a place for an extended attribute.
+func SupportsXattr(xattr string) bool {
 	return slices.ContainsFunc(xattrPrefixes, func(prefix string) bool { return strings.HasPrefix(xattr, prefix) })
 }
 

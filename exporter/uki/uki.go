@@ -24,7 +24,7 @@ import (
 // Section is a section of an image.
 type Section struct {
 	Name    string // of the specification, such as .linux
-	Content sparse.Image
+	Content sparse.Content
 	// Align is what the offset of the content in the file is a multiple of,
 	// in bytes; 0 for what the stub demands.
 	Align int64
@@ -55,13 +55,13 @@ const (
 // New makes an image of the stub and sections, in their order in the file. It
 // fails if the stub is no PE file for 64 bits or has no room for the headers,
 // and if the image does not fit into 4 GiB.
-func New(stub []byte, sections []Section) (sparse.Image, error) {
+func New(stub []byte, sections []Section) (sparse.Content, error) {
 	s, err := parse(stub)
 	if err != nil {
-		return sparse.Image{}, fmt.Errorf("UKI: the stub is of no use: %w", err)
+		return sparse.Content{}, fmt.Errorf("UKI: the stub is of no use: %w", err)
 	}
 	if room := (s.headers - s.tableEnd) / sectionSize; len(sections) > room {
-		return sparse.Image{}, fmt.Errorf("UKI: the stub has room for %d more sections, not for %d", room, len(sections))
+		return sparse.Content{}, fmt.Errorf("UKI: the stub has room for %d more sections, not for %d", room, len(sections))
 	}
 
 	le := binary.LittleEndian
@@ -76,16 +76,16 @@ func New(stub []byte, sections []Section) (sparse.Image, error) {
 	}
 	for i, section := range sections {
 		if len(section.Name) > maxNameLength {
-			return sparse.Image{}, fmt.Errorf("UKI: %s is too long a name for a section", section.Name)
+			return sparse.Content{}, fmt.Errorf("UKI: %s is too long a name for a section", section.Name)
 		}
 		at = sparse.RoundUp(at, max(section.Align, s.fileAlign))
 		if at+section.Content.Size > math.MaxUint32 || address+section.Content.Size > math.MaxUint32-pageSize {
-			return sparse.Image{}, fmt.Errorf("UKI: %s of %d bytes makes it larger than 4 GiB, which UEFI cannot load", section.Name, section.Content.Size)
+			return sparse.Content{}, fmt.Errorf("UKI: %s of %d bytes makes it larger than 4 GiB, which UEFI cannot load", section.Name, section.Content.Size)
 		}
 		if i > 0 {
 			reach(at)
 		} else if err := s.extendLast(head, at); err != nil {
-			return sparse.Image{}, err
+			return sparse.Content{}, err
 		}
 		last = s.tableEnd + i*sectionSize
 		h := head[last:]
@@ -109,7 +109,7 @@ func New(stub []byte, sections []Section) (sparse.Image, error) {
 
 	image, err := sparse.New(size, append(content, sparse.Bytes(head).At(0)...), nil)
 	if err != nil {
-		return sparse.Image{}, err
+		return sparse.Content{}, err
 	}
 	sum, err := checksum(image)
 	le.PutUint32(optional[optChecksum:], sum)
@@ -176,7 +176,7 @@ func (s stub) extendLast(head []byte, end int64) error {
 
 // checksum is that of the file: the sum of its 16-bit words with the carries
 // added, and its length. The field for it must be 0.
-func checksum(image sparse.Image) (uint32, error) {
+func checksum(image sparse.Content) (uint32, error) {
 	var sum uint64
 	buf := make([]byte, 256<<10)
 	for _, r := range image.Runs {
@@ -204,7 +204,7 @@ func checksum(image sparse.Image) (uint32, error) {
 
 // Release finds the release of a Linux kernel, as uname -r gives it: "" if the
 // kernel does not tell (Linux, Documentation/arch/x86/boot.rst, kernel_version).
-func Release(kernel sparse.Image) (string, error) {
+func Release(kernel sparse.Content) (string, error) {
 	header := make([]byte, 0x210)
 	if kernel.Size < int64(len(header)) {
 		return "", nil

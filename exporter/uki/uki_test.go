@@ -15,7 +15,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
-func text(s string) sparse.Image { return sparse.Bytes([]byte(s)) }
+func text(s string) sparse.Content { return sparse.Bytes([]byte(s)) }
 
 func sections() []Section {
 	return []Section{
@@ -148,7 +148,7 @@ func TestErrors(t *testing.T) {
 		"it is no PE file for 64 bits":                           {append([]byte("MZ"), make([]byte, 1000)...), nil},
 		"its headers are damaged":                                {good[:0x300], nil},
 		"the stub has room for 14 more sections, not for 20":     {good, many},
-		".initrd of 4294967296 bytes makes it larger than 4 GiB": {good, []Section{{Name: ".initrd", Content: sparse.Image{Size: 1 << 32}}}},
+		".initrd of 4294967296 bytes makes it larger than 4 GiB": {good, []Section{{Name: ".initrd", Content: sparse.Content{Size: 1 << 32}}}},
 		".longname0 is too long a name for a section":            {good, []Section{{Name: ".longname0"}}},
 	} {
 		if _, err := New(test.stub, test.sections); err == nil || !strings.Contains(err.Error(), want) {

@@ -45,9 +45,9 @@ const none = math.MaxUint64
 
 // Fixed puts a disk into a fixed VHD with an id and a time of creation. It fails
 // unless the disk has a multiple of 1 MiB, which Azure demands, up to 2040 GiB.
-func Fixed(disk sparse.Image, id [16]byte, created time.Time) (sparse.Image, error) {
+func Fixed(disk sparse.Content, id [16]byte, created time.Time) (sparse.Content, error) {
 	if err := check(disk.Size); err != nil {
-		return sparse.Image{}, err
+		return sparse.Content{}, err
 	}
 	footer := footer(disk.Size, typeFixed, none, id, created)
 	return sparse.New(disk.Size+sectorSize, append(disk.At(0), sparse.Bytes(footer).At(disk.Size)...), nil)
@@ -55,9 +55,9 @@ func Fixed(disk sparse.Image, id [16]byte, created time.Time) (sparse.Image, err
 
 // Dynamic puts a disk into a dynamic VHD, which has no room for what is zero on
 // the disk. It fails as Fixed does.
-func Dynamic(disk sparse.Image, id [16]byte, created time.Time) (sparse.Image, error) {
+func Dynamic(disk sparse.Content, id [16]byte, created time.Time) (sparse.Content, error) {
 	if err := check(disk.Size); err != nil {
-		return sparse.Image{}, err
+		return sparse.Content{}, err
 	}
 	blocks := (disk.Size + blockSize - 1) / blockSize
 	table := bytes.Repeat([]byte{0xff}, int(sparse.RoundUp(4*blocks, sectorSize)))

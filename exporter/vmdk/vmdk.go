@@ -47,7 +47,7 @@ const (
 
 // Write writes a disk to w. The name is that of the file; id tells the content
 // apart. It fails if the disk is no multiple of 64 KiB or has more than 2 TiB.
-func Write(w io.Writer, disk sparse.Image, name string, id uint32) error {
+func Write(w io.Writer, disk sparse.Content, name string, id uint32) error {
 	if disk.Size <= 0 || disk.Size%grainSize != 0 || disk.Size > maxSize {
 		return fmt.Errorf("SIZE: a VMDK has a multiple of %dK, up to 2048G, not %d bytes", grainSize>>10, disk.Size)
 	}
@@ -100,7 +100,7 @@ func (s *stream) put(b []byte) {
 func (s *stream) sector() uint32 { return uint32(s.n / sectorSize) }
 
 // grains writes the grains of a table, and returns it: nil if there are none.
-func (s *stream) grains(disk sparse.Image, start int64) (table []byte, err error) {
+func (s *stream) grains(disk sparse.Content, start int64) (table []byte, err error) {
 	if s.grain == nil {
 		s.grain = make([]byte, grainSize)
 		if s.compressor, err = zlib.NewWriterLevel(nil, zlib.BestSpeed); err != nil {

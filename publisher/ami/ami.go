@@ -72,7 +72,7 @@ type Options struct {
 	Volume   types.VolumeType  // default: gp3
 	Tags     map[string]string // on images and snapshots
 	Register ec2.RegisterImageInput
-	Machine  disk.Machine // default: from the disk
+	Machine  disk.Architecture // default: from the disk
 
 	Share          []string      // accounts, ARNs of organizations or units, or "all"
 	DeprecateAfter time.Duration // from now
@@ -214,7 +214,7 @@ func (o *Options) checkBoot(d *disk.Disk) ([]string, error) {
 		return nil, &Error{Input, err}
 	}
 	if o.Machine == "" {
-		o.Machine = disk.Machine(o.Register.Architecture)
+		o.Machine = disk.Architecture(o.Register.Architecture)
 	}
 	if o.Machine == "" {
 		switch {
@@ -223,7 +223,7 @@ func (o *Options) checkBoot(d *disk.Disk) ([]string, error) {
 		case len(boot.UEFI) > 1:
 			return nil, fail(Usage, "%s boots on %v: choose one by --arch", d.Name, boot.UEFI)
 		case boot.BIOS:
-			o.Machine = disk.X86
+			o.Machine = disk.AMD64
 		default:
 			return nil, fail(Input, "%s has nothing that boots: neither EFI/BOOT/BOOTX64.EFI or BOOTAA64.EFI on an EFI system partition nor boot code for BIOS; build it with --target raw", d.Name)
 		}

@@ -217,7 +217,7 @@ func TestJournal(t *testing.T) {
 func TestImage(t *testing.T) {
 	size, iops := int32(8), int32(6000)
 	device, other := "/dev/xvda", "/dev/sdb"
-	o := Options{Name: "machine", Size: 1, Volume: types.VolumeTypeGp3, Machine: disk.ARM}
+	o := Options{Name: "machine", Size: 1, Volume: types.VolumeTypeGp3, Machine: disk.ARM64}
 	got := o.image("snap-1", true)
 	root := got.BlockDeviceMappings[0]
 	if got.Architecture != "arm64" || *got.VirtualizationType != "hvm" || !*got.EnaSupport || got.ImdsSupport != "v2.0" || *got.RootDeviceName != device ||

@@ -10,30 +10,30 @@ import (
 	"slices"
 )
 
-// Machine is a processor architecture, as EC2 calls it.
-type Machine string
+// Architecture is a processor architecture, as EC2 calls it.
+type Architecture string
 
 // Architectures that can be told from a disk.
 const (
-	X86 Machine = "x86_64"
-	ARM Machine = "arm64"
+	AMD64 Architecture = "x86_64"
+	ARM64 Architecture = "arm64"
 )
 
 // Boot is how a disk can be booted.
 type Boot struct {
-	BIOS     bool      // boot code and something for it to load
-	UEFI     []Machine // architectures of EFI/BOOT/BOOT*.EFI on the ESP
+	BIOS     bool           // boot code and something for it to load
+	UEFI     []Architecture // architectures of EFI/BOOT/BOOT*.EFI on the ESP
 	Warnings []string
 }
 
 // Mode returns EC2's boot mode for the architecture: "legacy-bios", "uefi" or
 // "uefi-preferred", or "" if there is no way to boot.
-func (b Boot) Mode(machine Machine) string {
+func (b Boot) Mode(machine Architecture) string {
 	uefi := false
 	for _, m := range b.UEFI {
 		uefi = uefi || m == machine
 	}
-	bios := b.BIOS && machine == X86
+	bios := b.BIOS && machine == AMD64
 	switch {
 	case uefi && bios:
 		return "uefi-preferred"
@@ -215,15 +215,15 @@ func (d *Disk) boot(partitions []partition, code bool) (Boot, error) {
 // 8.3 form, and the machine that their PE header must have (PE format, 3.3).
 var loaderNames = []struct {
 	short   string
-	machine Machine
+	machine Architecture
 	pe      uint16
 }{
-	{"BOOTX64 EFI", X86, 0x8664},
-	{"BOOTAA64EFI", ARM, 0xaa64},
+	{"BOOTX64 EFI", AMD64, 0x8664},
+	{"BOOTAA64EFI", ARM64, 0xaa64},
 }
 
 // loaders finds boot loaders on an EFI system partition.
-func loaders(fs *fatReader) ([]Machine, error) {
+func loaders(fs *fatReader) ([]Architecture, error) {
 	dir, err := fs.lookup(fs.root, "EFI        ", true)
 	if err == nil {
 		dir, err = fs.lookup(dir, "BOOT       ", true)
@@ -234,7 +234,7 @@ func loaders(fs *fatReader) ([]Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	var machines []Machine
+	var machines []Architecture
 	for _, l := range loaderNames {
 		file, err := fs.lookup(dir, l.short, false)
 		if errors.Is(err, errNotFound) {

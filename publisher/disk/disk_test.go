@@ -167,7 +167,7 @@ func TestBoot(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if x86, arm := boot.Mode(X86), boot.Mode(ARM); x86 != test.x86 || arm != test.arm {
+			if x86, arm := boot.Mode(AMD64), boot.Mode(ARM64); x86 != test.x86 || arm != test.arm {
 				t.Errorf("got %q and %q, want %q and %q; %+v", x86, arm, test.x86, test.arm, boot)
 			}
 		})
@@ -246,7 +246,7 @@ func TestFATs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if found, err := loaders(fs); err != nil || !slices.Equal(found, []Machine{ARM}) {
+			if found, err := loaders(fs); err != nil || !slices.Equal(found, []Architecture{ARM64}) {
 				t.Errorf("got %v, %v", found, err)
 			}
 			at, err := fs.file("/efi/boot/bootaa64.efi")

@@ -143,7 +143,7 @@ func expectDrivers(t *testing.T, data []byte, want []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if boot.Mode(X86) != "uefi" {
+	if boot.Mode(AMD64) != "uefi" {
 		t.Errorf("does not boot: %+v", boot)
 	}
 	warnings := slices.DeleteFunc(boot.Warnings, func(w string) bool { return !strings.Contains(w, "driver") })
