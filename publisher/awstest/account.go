@@ -37,10 +37,10 @@ func queryService(version string, operations map[string]func(*call) (any, error)
 				RequestID string `xml:"RequestId"`
 			}{Error: one{"Sender", e.code, e.message}, RequestID: requestID})
 		},
-		throttle:    *refuse("Throttling", "rate exceeded"),
-		internal:    *refuse("ServiceFailure", "the service failed").with(http.StatusInternalServerError),
-		denied:      *refuse("AccessDenied", "").with(http.StatusForbidden),
-		credentials: *refuse("InvalidClientTokenId", "the security token included in the request is invalid").with(http.StatusForbidden),
+		throttle:    *newError("Throttling", "rate exceeded"),
+		internal:    *newError("ServiceFailure", "the service failed").withStatus(http.StatusInternalServerError),
+		denied:      *newError("AccessDenied", "").withStatus(http.StatusForbidden),
+		credentials: *newError("InvalidClientTokenId", "the security token included in the request is invalid").withStatus(http.StatusForbidden),
 	}
 }
 
@@ -100,7 +100,7 @@ func iamService() *service {
 				return nil, err
 			}
 			if !c.roleExists(name) {
-				return nil, refuse("NoSuchEntity", "the role with name %s cannot be found", name).with(http.StatusNotFound)
+				return nil, newError("NoSuchEntity", "the role with name %s cannot be found", name).withStatus(http.StatusNotFound)
 			}
 			type role struct {
 				Path       string
@@ -134,10 +134,10 @@ func ssmService() *service {
 			operation, ok := strings.CutPrefix(target, "AmazonSSM.")
 			c.Operation = operation
 			if svc := services["ssm"]; !ok || svc.operations[operation] == nil {
-				return mistake("UnknownOperationException", "awstest has no target %q, only AmazonSSM's %s", target, svc.names())
+				return violation("UnknownOperationException", "awstest has no target %q, only AmazonSSM's %s", target, svc.names())
 			}
 			if v := c.http.Header.Get("Content-Type"); v != json11 {
-				return mistake("SerializationException", "Content-Type is %q, not %s", v, json11)
+				return violation("SerializationException", "Content-Type is %q, not %s", v, json11)
 			}
 			var in struct{ Name string }
 			_ = json.Unmarshal(c.body, &in) // the operation tells what is wrong with it
@@ -155,10 +155,10 @@ func ssmService() *service {
 		fail: func(_ *call, e *apiError) *answer {
 			return encodeJSON(e.status, json11, map[string]string{"__type": e.code, "message": e.message})
 		},
-		throttle:    *refuse("ThrottlingException", "rate exceeded"),
-		internal:    *refuse("InternalServerError", "the service failed").with(http.StatusInternalServerError),
-		denied:      *refuse("AccessDeniedException", ""),
-		credentials: *refuse("UnrecognizedClientException", "the security token included in the request is invalid"),
+		throttle:    *newError("ThrottlingException", "rate exceeded"),
+		internal:    *newError("InternalServerError", "the service failed").withStatus(http.StatusInternalServerError),
+		denied:      *newError("AccessDeniedException", ""),
+		credentials: *newError("UnrecognizedClientException", "the security token included in the request is invalid"),
 	}
 }
 
@@ -186,17 +186,17 @@ func (c *call) putParameter() (any, error) {
 	}
 	switch first, _, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(in.Name, "/")), "/"); {
 	case !parameterName.MatchString(in.Name) || len(in.Name) > 1011 || strings.Count(in.Name, "/") > 15:
-		return nil, mistake("ValidationException", "the parameter name %q is not valid", in.Name)
+		return nil, violation("ValidationException", "the parameter name %q is not valid", in.Name)
 	case strings.HasPrefix(first, "aws") || strings.HasPrefix(first, "ssm"):
-		return nil, mistake("ValidationException", "the parameter name %q starts with a reserved word", in.Name)
+		return nil, violation("ValidationException", "the parameter name %q starts with a reserved word", in.Name)
 	case in.Value == "" || len(in.Value) > 4096:
-		return nil, mistake("ValidationException", "a value has 1 to 4096 characters, not %d", len(in.Value))
+		return nil, violation("ValidationException", "a value has 1 to 4096 characters, not %d", len(in.Value))
 	case in.Type != "" && !slices.Contains([]string{"String", "StringList", "SecureString"}, in.Type):
-		return nil, mistake("UnsupportedParameterType", "type %q is not supported", in.Type)
+		return nil, violation("UnsupportedParameterType", "type %q is not supported", in.Type)
 	case !slices.Contains([]string{"", "text", "aws:ec2:image"}, in.DataType):
-		return nil, mistake("ValidationException", "data type %q is not supported", in.DataType)
+		return nil, violation("ValidationException", "data type %q is not supported", in.DataType)
 	case in.Overwrite && len(in.Tags) > 0:
-		return nil, mistake("ValidationException", "tags and overwrite can't be used together")
+		return nil, violation("ValidationException", "tags and overwrite can't be used together")
 	}
 	if _, err := newTags(in.Tags); err != nil {
 		return nil, err
@@ -207,12 +207,12 @@ func (c *call) putParameter() (any, error) {
 	old := r.params[in.Name]
 	switch {
 	case old != nil && !in.Overwrite:
-		return nil, refuse("ParameterAlreadyExists", "the parameter %s exists; to overwrite it, set overwrite", in.Name)
+		return nil, newError("ParameterAlreadyExists", "the parameter %s exists; to overwrite it, set overwrite", in.Name)
 	case old == nil && in.Type == "":
-		return nil, mistake("ValidationException", "a new parameter needs a type")
+		return nil, violation("ValidationException", "a new parameter needs a type")
 	case in.DataType == "aws:ec2:image" && r.images[in.Value] == nil:
 		// AWS checks it after its answer and then makes no new version.
-		return nil, mistake("ValidationException", "the value %s is no image", in.Value)
+		return nil, violation("ValidationException", "the value %s is no image", in.Value)
 	}
 	p := &parameter{value: in.Value, kind: in.Type, dataType: cmp.Or(in.DataType, "text"), version: 1}
 	if old != nil {
@@ -234,7 +234,7 @@ func (c *call) getParameter() (any, error) {
 	defer c.mu.Unlock()
 	p := c.region(c.Region).params[in.Name]
 	if p == nil {
-		return nil, refuse("ParameterNotFound", "the parameter %s does not exist", in.Name)
+		return nil, newError("ParameterNotFound", "the parameter %s does not exist", in.Name)
 	}
 	return map[string]any{"Parameter": p.json(c.Region, in.Name)}, nil
 }
@@ -248,7 +248,7 @@ func (c *call) getParameters() (any, error) {
 		return nil, err
 	}
 	if len(in.Names) < 1 || len(in.Names) > 10 {
-		return nil, mistake("ValidationException", "GetParameters takes 1 to 10 names, not %d", len(in.Names))
+		return nil, violation("ValidationException", "GetParameters takes 1 to 10 names, not %d", len(in.Names))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -272,7 +272,7 @@ func (c *call) deleteParameter() (any, error) {
 	defer c.mu.Unlock()
 	r := c.region(c.Region)
 	if r.params[in.Name] == nil {
-		return nil, refuse("ParameterNotFound", "the parameter %s does not exist", in.Name)
+		return nil, newError("ParameterNotFound", "the parameter %s does not exist", in.Name)
 	}
 	delete(r.params, in.Name)
 	return struct{}{}, nil

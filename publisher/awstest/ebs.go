@@ -31,10 +31,10 @@ func ebsService() *service {
 			a.header["X-Amzn-Errortype"] = e.code
 			return a
 		},
-		throttle:    *refuse("ThrottlingException", "rate exceeded"),
-		internal:    *refuse("InternalServerException", "the service failed").with(http.StatusInternalServerError),
-		denied:      *refuse("AccessDeniedException", "").with(http.StatusForbidden).because("UNAUTHORIZED_ACCOUNT"),
-		credentials: *refuse("UnrecognizedClientException", "the security token included in the request is invalid").with(http.StatusForbidden),
+		throttle:    *newError("ThrottlingException", "rate exceeded"),
+		internal:    *newError("InternalServerException", "the service failed").withStatus(http.StatusInternalServerError),
+		denied:      *newError("AccessDeniedException", "").withStatus(http.StatusForbidden).withReason("UNAUTHORIZED_ACCOUNT"),
+		credentials: *newError("UnrecognizedClientException", "the security token included in the request is invalid").withStatus(http.StatusForbidden),
 	}
 }
 
@@ -68,7 +68,7 @@ func routeEBS(c *call) error {
 	case match("GET", "snapshots", "", "changedblocks"):
 		c.Operation, known = "ListChangedBlocks", []string{"firstSnapshotId", "pageToken", "maxResults", "startingBlockIndex"}
 	default:
-		return mistake("UnknownOperationException", "EBS direct has no %s %s", c.http.Method, c.http.URL.Path).with(http.StatusNotFound)
+		return violation("UnknownOperationException", "EBS direct has no %s %s", c.http.Method, c.http.URL.Path).withStatus(http.StatusNotFound)
 	}
 	for name := range c.http.URL.Query() {
 		if !slices.Contains(known, name) {
@@ -80,15 +80,15 @@ func routeEBS(c *call) error {
 
 // invalid is the answer to a wrong parameter.
 func invalid(format string, args ...any) *apiError {
-	return mistake("ValidationException", format, args...).because("INVALID_PARAMETER_VALUE")
+	return violation("ValidationException", format, args...).withReason("INVALID_PARAMETER_VALUE")
 }
 
 // find returns a snapshot that the client may know of. The caller holds s.mu.
 func (c *call) find(id string) (*snapshot, error) {
 	p := c.region(c.Region).snapshots[id]
 	if p == nil || c.now().Sub(p.started) < c.knobs.Grace {
-		return nil, refuse("ResourceNotFoundException", "the snapshot '%s' does not exist", id).
-			with(http.StatusNotFound).because("SNAPSHOT_NOT_FOUND")
+		return nil, newError("ResourceNotFoundException", "the snapshot '%s' does not exist", id).
+			withStatus(http.StatusNotFound).withReason("SNAPSHOT_NOT_FOUND")
 	}
 	return p, nil
 }
@@ -97,7 +97,7 @@ func (c *call) find(id string) (*snapshot, error) {
 func (c *call) readable(id string) (*snapshot, error) {
 	p, err := c.find(id)
 	if err == nil && p.state(c.now()) != "completed" {
-		err = mistake("ValidationException", "the snapshot '%s' is %s, not completed", id, p.state(c.now())).because("INVALID_SNAPSHOT_ID")
+		err = violation("ValidationException", "the snapshot '%s' is %s, not completed", id, p.state(c.now())).withReason("INVALID_SNAPSHOT_ID")
 	}
 	return p, err
 }
@@ -114,7 +114,7 @@ func (c *call) startSnapshot() (any, error) {
 		return nil, err
 	}
 	if in.VolumeSize < 1 || in.VolumeSize > 65536 {
-		return nil, mistake("ValidationException", "VolumeSize is %d GiB, not 1 to 65536", in.VolumeSize).because("INVALID_VOLUME_SIZE")
+		return nil, violation("ValidationException", "VolumeSize is %d GiB, not 1 to 65536", in.VolumeSize).withReason("INVALID_VOLUME_SIZE")
 	}
 	timeout := time.Hour
 	if in.Timeout != nil {
@@ -128,7 +128,7 @@ func (c *call) startSnapshot() (any, error) {
 	}
 	list, err := newTags(in.Tags)
 	if err != nil {
-		return nil, mistake("ValidationException", "%v", err).because("INVALID_TAG")
+		return nil, violation("ValidationException", "%v", err).withReason("INVALID_TAG")
 	}
 	if in.ParentSnapshotId != "" && (in.Encrypted != nil || in.KmsKeyArn != "") {
 		return nil, invalid("with ParentSnapshotId neither Encrypted nor KmsKeyArn may be given")
@@ -144,13 +144,13 @@ func (c *call) startSnapshot() (any, error) {
 	parameters := fmt.Sprint(in.VolumeSize, in.ParentSnapshotId, in.Description, in.KmsKeyArn, in.Encrypted != nil && *in.Encrypted, timeout, list)
 	id, mismatch := r.once(c.Operation, in.ClientToken, parameters)
 	if mismatch {
-		return nil, mistake("ConflictException", "the client token %q came with other parameters before", in.ClientToken).with(http.StatusConflict)
+		return nil, violation("ConflictException", "the client token %q came with other parameters before", in.ClientToken).withStatus(http.StatusConflict)
 	}
 	p := r.snapshots[id]
 	switch {
 	case id != "" && p == nil:
-		return nil, refuse("ResourceNotFoundException", "the snapshot '%s' that the client token stands for was deleted", id).
-			with(http.StatusNotFound).because("SNAPSHOT_NOT_FOUND")
+		return nil, newError("ResourceNotFoundException", "the snapshot '%s' that the client token stands for was deleted", id).
+			withStatus(http.StatusNotFound).withReason("SNAPSHOT_NOT_FOUND")
 	case p == nil:
 		var parent *snapshot
 		if in.ParentSnapshotId != "" {
@@ -158,10 +158,10 @@ func (c *call) startSnapshot() (any, error) {
 				return nil, err
 			}
 			if parent.size > in.VolumeSize {
-				return nil, mistake("ValidationException", "VolumeSize is %d GiB, the parent has %d", in.VolumeSize, parent.size).because("INVALID_VOLUME_SIZE")
+				return nil, violation("ValidationException", "VolumeSize is %d GiB, the parent has %d", in.VolumeSize, parent.size).withReason("INVALID_VOLUME_SIZE")
 			}
 			if c.knobs.EncryptByDefault && !parent.encrypted {
-				return nil, refuse("ValidationException", "the account encrypts by default, the parent '%s' is not encrypted", in.ParentSnapshotId).because("INVALID_PARAMETER_VALUE")
+				return nil, newError("ValidationException", "the account encrypts by default, the parent '%s' is not encrypted", in.ParentSnapshotId).withReason("INVALID_PARAMETER_VALUE")
 			}
 		}
 		pending, quota := 0, c.knobs.PendingSnapshots
@@ -174,8 +174,8 @@ func (c *call) startSnapshot() (any, error) {
 			}
 		}
 		if pending >= quota {
-			return nil, refuse("ServiceQuotaExceededException", "there are %d pending snapshots already", pending).
-				with(http.StatusPaymentRequired).because("DEPENDENCY_SERVICE_QUOTA_EXCEEDED")
+			return nil, newError("ServiceQuotaExceededException", "there are %d pending snapshots already", pending).
+				withStatus(http.StatusPaymentRequired).withReason("DEPENDENCY_SERVICE_QUOTA_EXCEEDED")
 		}
 		p = c.newSnapshot(r, parent)
 		if parent == nil {
@@ -219,7 +219,7 @@ func (c *call) putSnapshotBlock() (any, error) {
 	id, _, _ := strings.Cut(c.Resource, "/")
 	number, err := strconv.ParseInt(c.Resource[strings.LastIndex(c.Resource, "/")+1:], 10, 32)
 	if err != nil {
-		return nil, mistake("ValidationException", "block index: %v", err).because("INVALID_BLOCK")
+		return nil, violation("ValidationException", "block index: %v", err).withReason("INVALID_BLOCK")
 	}
 	index := int32(number)
 	if _, err = c.header("x-amz-Data-Length", strconv.Itoa(BlockSize)); err != nil {
@@ -238,7 +238,7 @@ func (c *call) putSnapshotBlock() (any, error) {
 		}
 	}
 	if len(c.body) != BlockSize {
-		return nil, mistake("ValidationException", "the block has %d bytes, not %d", len(c.body), BlockSize).because("INVALID_BLOCK")
+		return nil, violation("ValidationException", "the block has %d bytes, not %d", len(c.body), BlockSize).withReason("INVALID_BLOCK")
 	}
 	sum := sha256.Sum256(c.body)
 	if own := base64.StdEncoding.EncodeToString(sum[:]); own != checksum {
@@ -266,10 +266,10 @@ func (c *call) beginBlock(id string, index int32, sum digest) error {
 		return err
 	}
 	if !p.inside(int64(index)) {
-		return mistake("ValidationException", "block %d is outside of the volume of %d blocks", index, p.count()).because("INVALID_BLOCK")
+		return violation("ValidationException", "block %d is outside of the volume of %d blocks", index, p.count()).withReason("INVALID_BLOCK")
 	}
 	if other, ok := p.writing[index]; ok && other.sum != sum {
-		return refuse("ValidationException", "block %d is being written by another request", index).because("CONFLICTING_BLOCK_UPDATE")
+		return newError("ValidationException", "block %d is being written by another request", index).withReason("CONFLICTING_BLOCK_UPDATE")
 	}
 	if rate := c.knobs.PutRate; rate > 0 {
 		now := time.Now()
@@ -280,7 +280,7 @@ func (c *call) beginBlock(id string, index int32, sum digest) error {
 		}
 		p.counted = now
 		if p.allowed < 1 {
-			return refuse("RequestThrottledException", "snapshot %s takes %g blocks per second", id, rate).because("RESOURCE_LEVEL_THROTTLE")
+			return newError("RequestThrottledException", "snapshot %s takes %g blocks per second", id, rate).withReason("RESOURCE_LEVEL_THROTTLE")
 		}
 		p.allowed--
 	}
@@ -326,10 +326,10 @@ func (c *call) writable(id string) (*snapshot, error) {
 		return nil, err
 	}
 	if p.state(c.now()) == "error" {
-		return p, refuse("ValidationException", "the snapshot '%s' is in the state error: %s", id, p.failed).because("WRITE_REQUEST_TIMEOUT")
+		return p, newError("ValidationException", "the snapshot '%s' is in the state error: %s", id, p.failed).withReason("WRITE_REQUEST_TIMEOUT")
 	}
 	if !p.completed.IsZero() {
-		return p, mistake("ValidationException", "the snapshot '%s' was completed before", id).because("INVALID_SNAPSHOT_ID")
+		return p, violation("ValidationException", "the snapshot '%s' was completed before", id).withReason("INVALID_SNAPSHOT_ID")
 	}
 	return p, nil
 }
@@ -363,7 +363,7 @@ func (c *call) completeSnapshot() (any, error) {
 		return nil, err
 	}
 	if p.state(c.now()) == "error" {
-		return nil, refuse("ValidationException", "the snapshot '%s' is in the state error: %s", p.id, p.failed).because("WRITE_REQUEST_TIMEOUT")
+		return nil, newError("ValidationException", "the snapshot '%s' is in the state error: %s", p.id, p.failed).withReason("WRITE_REQUEST_TIMEOUT")
 	}
 	// The count and the checksum are of the blocks that were put, each once. The same request may come again when its
 	// answer was lost.
@@ -415,7 +415,7 @@ func (c *call) page(subject string) (page, error) {
 		number, ok := strings.CutPrefix(string(raw), subject+" ")
 		n, err2 := strconv.ParseInt(number, 10, 32)
 		if err != nil || err2 != nil || !ok {
-			return pg, mistake("ValidationException", "the page token is not from this list").because("INVALID_PAGE_TOKEN")
+			return pg, violation("ValidationException", "the page token is not from this list").withReason("INVALID_PAGE_TOKEN")
 		}
 		pg.start = int32(n)
 	} else if v := q.Get("startingBlockIndex"); v != "" {
@@ -507,7 +507,7 @@ func (c *call) listChangedBlocks() (any, error) {
 			return nil, err
 		}
 		if old.lineage != second.lineage {
-			return nil, mistake("ValidationException", "snapshots %s and %s are not related", first, id).because("UNRELATED_SNAPSHOTS")
+			return nil, violation("ValidationException", "snapshots %s and %s are not related", first, id).withReason("UNRELATED_SNAPSHOTS")
 		}
 	}
 	var changed []int32
@@ -546,7 +546,7 @@ func (c *call) getSnapshotBlock() (any, error) {
 	id, _, _ := strings.Cut(c.Resource, "/")
 	number, err := strconv.ParseInt(c.Resource[strings.LastIndex(c.Resource, "/")+1:], 10, 32)
 	if err != nil {
-		return nil, mistake("ValidationException", "block index: %v", err).because("INVALID_BLOCK")
+		return nil, violation("ValidationException", "block index: %v", err).withReason("INVALID_BLOCK")
 	}
 	index := int32(number)
 	c.mu.Lock()
@@ -563,7 +563,7 @@ func (c *call) getSnapshotBlock() (any, error) {
 	}
 	c.mu.Unlock()
 	if !ok || c.http.URL.Query().Get("blockToken") != token {
-		return nil, mistake("ValidationException", "the block token is not that of block %d of %s", index, id).because("INVALID_BLOCK_TOKEN")
+		return nil, violation("ValidationException", "the block token is not that of block %d of %s", index, id).withReason("INVALID_BLOCK_TOKEN")
 	}
 	data := make([]byte, BlockSize)
 	if err := c.blocks.readAt(sum, data, 0); err != nil {

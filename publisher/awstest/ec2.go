@@ -65,10 +65,10 @@ func ec2Service() *service {
 				RequestID string
 			}{Error: one{e.code, e.message}, RequestID: requestID})
 		},
-		throttle:    *refuse("RequestLimitExceeded", "request limit exceeded").with(http.StatusServiceUnavailable),
-		internal:    *refuse("InternalError", "an internal error has occurred").with(http.StatusInternalServerError),
-		denied:      *refuse("UnauthorizedOperation", "").with(http.StatusForbidden),
-		credentials: *refuse("AuthFailure", "AWS was not able to validate the provided access credentials").with(http.StatusUnauthorized),
+		throttle:    *newError("RequestLimitExceeded", "request limit exceeded").withStatus(http.StatusServiceUnavailable),
+		internal:    *newError("InternalError", "an internal error has occurred").withStatus(http.StatusInternalServerError),
+		denied:      *newError("UnauthorizedOperation", "").withStatus(http.StatusForbidden),
+		credentials: *newError("AuthFailure", "AWS was not able to validate the provided access credentials").withStatus(http.StatusUnauthorized),
 	}
 }
 
@@ -130,11 +130,11 @@ func routeQuery(version string) func(*call) error {
 			}
 		}
 		if v := c.form.required("Version"); v != version {
-			c.form.fail(mistake("NoSuchVersion", "version %q is not %s", v, version))
+			c.form.fail(violation("NoSuchVersion", "version %q is not %s", v, version))
 		}
 		svc := services[c.Service]
 		if svc.operations[c.Operation] == nil {
-			return mistake("InvalidAction", "awstest has no %s:%s, only %s", c.Service, c.Operation, svc.names())
+			return violation("InvalidAction", "awstest has no %s:%s, only %s", c.Service, c.Operation, svc.names())
 		}
 		return nil
 	}
@@ -147,7 +147,7 @@ func (c *call) ready() error {
 		return err
 	}
 	if dry {
-		return refuse("DryRunOperation", "request would have succeeded, but DryRun flag is set").with(http.StatusPreconditionFailed)
+		return newError("DryRunOperation", "request would have succeeded, but DryRun flag is set").withStatus(http.StatusPreconditionFailed)
 	}
 	return nil
 }
@@ -158,7 +158,7 @@ func (f *form) tagsFor(types ...string) map[string]tags {
 	for _, spec := range f.each("TagSpecification") {
 		kind := spec.oneOf("ResourceType", types...)
 		if kind == "" || out[kind] != nil {
-			f.fail(mistake("InvalidParameterValue", "%sResourceType is missing or there twice", spec.prefix))
+			f.fail(violation("InvalidParameterValue", "%sResourceType is missing or there twice", spec.prefix))
 		}
 		out[kind] = spec.tags("Tag")
 	}
@@ -191,10 +191,10 @@ func (f *form) filters(name string, known ...string) filters {
 	for _, one := range f.each(name) {
 		key, values := one.required("Name"), one.list("Value")
 		if !slices.Contains(known, key) && (!strings.HasPrefix(key, "tag:") || !slices.Contains(known, "tag:")) {
-			f.fail(mistake("InvalidParameterValue", "the filter '%s' is invalid", key))
+			f.fail(violation("InvalidParameterValue", "the filter '%s' is invalid", key))
 		}
 		if len(values) == 0 || len(values) > 200 {
-			f.fail(mistake("InvalidParameterValue", "the filter '%s' has %d values, not 1 to 200", key, len(values)))
+			f.fail(violation("InvalidParameterValue", "the filter '%s' has %d values, not 1 to 200", key, len(values)))
 		}
 		out = append(out, filter{key, values})
 	}
@@ -249,7 +249,7 @@ func paged[T any](s slicer, c *call, element string, list []T) (any, error) {
 		number, ok := strings.CutPrefix(s.token, c.Operation+"-")
 		n, err := strconv.Atoi(number)
 		if !ok || err != nil || n > len(list) {
-			return nil, mistake("InvalidParameterValue", "NextToken is not of %s", c.Operation)
+			return nil, violation("InvalidParameterValue", "NextToken is not of %s", c.Operation)
 		}
 		from = n
 	}
@@ -307,11 +307,11 @@ func (p *snapshot) xml(now time.Time) snapshotXML {
 // ec2Snapshot returns a snapshot that the client may know of. The caller holds s.mu.
 func (c *call) ec2Snapshot(id string) (*snapshot, error) {
 	if !strings.HasPrefix(id, "snap-") {
-		return nil, mistake("InvalidSnapshotID.Malformed", "invalid id: \"%s\" (expecting \"snap-...\")", id)
+		return nil, violation("InvalidSnapshotID.Malformed", "invalid id: \"%s\" (expecting \"snap-...\")", id)
 	}
 	p := c.region(c.Region).snapshots[id]
 	if p == nil || c.now().Sub(p.started) < c.knobs.Grace {
-		return nil, refuse("InvalidSnapshot.NotFound", "the snapshot '%s' does not exist", id)
+		return nil, newError("InvalidSnapshot.NotFound", "the snapshot '%s' does not exist", id)
 	}
 	return p, nil
 }
@@ -328,7 +328,7 @@ func (c *call) describeSnapshots() (any, error) {
 		"storage-tier", "tag-key", "tag:", "volume-id", "volume-size")
 	pages := c.form.slicer(5)
 	if len(ids) > 0 && pages.max > 0 {
-		c.form.fail(mistake("InvalidParameterCombination", "SnapshotId and MaxResults cannot be used together"))
+		c.form.fail(violation("InvalidParameterCombination", "SnapshotId and MaxResults cannot be used together"))
 	}
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -343,7 +343,7 @@ func (c *call) describeSnapshots() (any, error) {
 			return nil, err
 		}
 		if flaps && c.young(p.started) && p.state(c.now()) != "completed" {
-			return nil, refuse("InvalidSnapshot.NotFound", "the snapshot '%s' does not exist", id)
+			return nil, newError("InvalidSnapshot.NotFound", "the snapshot '%s' does not exist", id)
 		}
 		found = append(found, p)
 	}
@@ -384,7 +384,7 @@ func (c *call) deleteSnapshot() (any, error) {
 		return nil, err
 	}
 	if users := r.users(id); len(users) > 0 {
-		return nil, refuse("InvalidSnapshot.InUse", "the snapshot %s is currently in use by %s", id, strings.Join(users, ", "))
+		return nil, newError("InvalidSnapshot.InUse", "the snapshot %s is currently in use by %s", id, strings.Join(users, ", "))
 	}
 	c.drop(r, p)
 	return yes, nil
@@ -407,7 +407,7 @@ func (c *call) copySnapshot() (any, error) {
 	description, key, encrypted := f.string("Description"), f.string("KmsKeyId"), f.bool("Encrypted")
 	f.string("PresignedUrl") // only needed between partitions and for encrypted snapshots
 	if to := f.string("DestinationRegion"); to != "" && to != c.Region {
-		f.fail(mistake("InvalidParameterValue", "DestinationRegion is %s, but the request is for %s", to, c.Region))
+		f.fail(violation("InvalidParameterValue", "DestinationRegion is %s, but the request is for %s", to, c.Region))
 	}
 	f.int("CompletionDurationMinutes", 15, 2880)
 	given := f.tagsFor("snapshot")
@@ -422,10 +422,10 @@ func (c *call) copySnapshot() (any, error) {
 	defer c.mu.Unlock()
 	old := c.region(from).snapshots[source]
 	if old == nil {
-		return nil, refuse("InvalidSnapshot.NotFound", "the snapshot '%s' does not exist in %s", source, from)
+		return nil, newError("InvalidSnapshot.NotFound", "the snapshot '%s' does not exist in %s", source, from)
 	}
 	if state := old.state(c.now()); state != "completed" {
-		return nil, refuse("IncorrectState", "the snapshot '%s' is %s", source, state)
+		return nil, newError("IncorrectState", "the snapshot '%s' is %s", source, state)
 	}
 	p := c.copyOf(old, encrypted, key)
 	p.description, p.tags = description, given["snapshot"]
@@ -459,14 +459,14 @@ func (c *call) modifySnapshotAttribute() (any, error) {
 	}
 	if slices.Contains(add, "all") {
 		if p.encrypted {
-			return nil, mistake("OperationNotPermitted", "the encrypted snapshot %s cannot be shared with all", id)
+			return nil, violation("OperationNotPermitted", "the encrypted snapshot %s cannot be shared with all", id)
 		}
 		if c.knobs.BlockPublicAccess {
-			return nil, refuse("OperationNotPermitted", "snapshots cannot be shared with all: block public access is enabled")
+			return nil, newError("OperationNotPermitted", "snapshots cannot be shared with all: block public access is enabled")
 		}
 	}
 	if p.encrypted && len(add) > 0 && strings.HasSuffix(p.kmsKey, keyARN("", "")[len("arn:aws:kms::"+Account+":"):]) {
-		return nil, mistake("InvalidParameter", "the snapshot %s is encrypted with the default key and cannot be shared", id)
+		return nil, violation("InvalidParameter", "the snapshot %s is encrypted with the default key and cannot be shared", id)
 	}
 	share(p.shared, add, remove)
 	return yes, nil
@@ -493,7 +493,7 @@ func (f *form) permissions(name string, kinds ...string) (add, remove []string) 
 				}
 			}
 			if len(out) != n+1 {
-				f.fail(mistake("InvalidAttributeValue", "%s names not exactly one of %s", one.prefix, strings.Join(kinds, ", ")))
+				f.fail(violation("InvalidAttributeValue", "%s names not exactly one of %s", one.prefix, strings.Join(kinds, ", ")))
 			}
 		}
 		return out
@@ -516,7 +516,7 @@ func (f *form) permissions(name string, kinds ...string) (add, remove []string) 
 		remove = append(remove, flat...)
 	default:
 		if len(flat) > 0 {
-			f.fail(mistake("MissingParameter", "the request must contain the parameter OperationType"))
+			f.fail(violation("MissingParameter", "the request must contain the parameter OperationType"))
 		}
 	}
 	return add, remove
@@ -537,7 +537,7 @@ func (f *form) grantee(kind, v string) string {
 		good = strings.HasPrefix(v, "arn:aws:organizations::") && strings.Contains(v, ":ou/o-")
 	}
 	if !good {
-		f.fail(mistake("InvalidAttributeValue", "%q is no %s", v, kind))
+		f.fail(violation("InvalidAttributeValue", "%q is no %s", v, kind))
 	}
 	return v
 }
@@ -588,7 +588,7 @@ func (c *call) describeSnapshotAttribute() (any, error) {
 // tagged returns the tags of each resource. The caller holds s.mu.
 func (c *call) tagged(ids []string) ([]*tags, error) {
 	if len(ids) == 0 {
-		return nil, mistake("MissingParameter", "the request must contain the parameter ResourceId")
+		return nil, violation("MissingParameter", "the request must contain the parameter ResourceId")
 	}
 	var out []*tags
 	for _, id := range ids {
@@ -608,11 +608,11 @@ func (c *call) tagged(ids []string) ([]*tags, error) {
 		case "import":
 			task := c.region(c.Region).tasks[id]
 			if task == nil {
-				return nil, refuse("InvalidConversionTaskId", "the task %s does not exist", id)
+				return nil, newError("InvalidConversionTaskId", "the task %s does not exist", id)
 			}
 			out = append(out, &task.tags)
 		default:
-			return nil, mistake("InvalidID", "the ID '%s' is not valid", id)
+			return nil, violation("InvalidID", "the ID '%s' is not valid", id)
 		}
 	}
 	return out, nil
@@ -621,7 +621,7 @@ func (c *call) tagged(ids []string) ([]*tags, error) {
 func (c *call) createTags() (any, error) {
 	ids, given := c.form.list("ResourceId"), c.form.tags("Tag")
 	if len(given) == 0 {
-		c.form.fail(mistake("MissingParameter", "the request must contain the parameter Tag"))
+		c.form.fail(violation("MissingParameter", "the request must contain the parameter Tag"))
 	}
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -681,7 +681,7 @@ func (c *call) describeRegions() (any, error) {
 	var list []item
 	for _, name := range names {
 		if !slices.Contains(regions, name) {
-			return nil, refuse("InvalidParameterValue", "invalid region: %s", name)
+			return nil, newError("InvalidParameterValue", "invalid region: %s", name)
 		}
 	}
 	for _, name := range regions {

@@ -22,11 +22,11 @@ type form struct {
 func parseForm(body []byte) (*form, error) {
 	values, err := url.ParseQuery(string(body))
 	if err != nil {
-		return nil, mistake("MalformedQueryString", "%v", err)
+		return nil, violation("MalformedQueryString", "%v", err)
 	}
 	for name, list := range values {
 		if len(list) != 1 {
-			return nil, mistake("MalformedQueryString", "parameter %s is there %d times", name, len(list))
+			return nil, violation("MalformedQueryString", "parameter %s is there %d times", name, len(list))
 		}
 	}
 	return &form{values: values, used: map[string]bool{}}, nil
@@ -55,7 +55,7 @@ func (f *form) string(name string) string {
 func (f *form) required(name string) string {
 	v := f.string(name)
 	if v == "" {
-		f.fail(mistake("MissingParameter", "the request must contain the parameter %s%s", f.prefix, name))
+		f.fail(violation("MissingParameter", "the request must contain the parameter %s%s", f.prefix, name))
 	}
 	return v
 }
@@ -64,7 +64,7 @@ func (f *form) required(name string) string {
 func (f *form) oneOf(name string, values ...string) string {
 	v := f.string(name)
 	if v != "" && !slices.Contains(values, v) {
-		f.fail(mistake("InvalidParameterValue", "value (%s) for parameter %s%s is invalid: must be one of %s", v, f.prefix, name, strings.Join(values, ", ")))
+		f.fail(violation("InvalidParameterValue", "value (%s) for parameter %s%s is invalid: must be one of %s", v, f.prefix, name, strings.Join(values, ", ")))
 	}
 	return v
 }
@@ -80,7 +80,7 @@ func (f *form) int(name string, low, high int64) int64 {
 	}
 	n, err := strconv.ParseInt(v, 10, 64)
 	if err != nil || n < low || n > high {
-		f.fail(mistake("InvalidParameterValue", "value (%s) for parameter %s%s is invalid: must be a number from %d to %d", v, f.prefix, name, low, high))
+		f.fail(violation("InvalidParameterValue", "value (%s) for parameter %s%s is invalid: must be a number from %d to %d", v, f.prefix, name, low, high))
 	}
 	return n
 }
@@ -89,7 +89,7 @@ func (f *form) int(name string, low, high int64) int64 {
 func (f *form) base64(name string) string {
 	v := f.string(name)
 	if _, err := base64.StdEncoding.DecodeString(v); err != nil {
-		f.fail(mistake("InvalidParameterValue", "parameter %s%s is not base64: %v", f.prefix, name, err))
+		f.fail(violation("InvalidParameterValue", "parameter %s%s is not base64: %v", f.prefix, name, err))
 	}
 	return v
 }
@@ -138,7 +138,7 @@ func (f *form) done() error {
 	}
 	if len(unknown) > 0 {
 		slices.Sort(unknown)
-		return mistake("UnknownParameter", "the parameter %s is not recognized", unknown[0])
+		return violation("UnknownParameter", "the parameter %s is not recognized", unknown[0])
 	}
 	return nil
 }

@@ -61,11 +61,11 @@ var imageName = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`)
 // image returns an image that the client may know of. The caller holds s.mu.
 func (c *call) image(id string) (*image, error) {
 	if !strings.HasPrefix(id, "ami-") {
-		return nil, mistake("InvalidAMIID.Malformed", "invalid id: \"%s\" (expecting \"ami-...\")", id)
+		return nil, violation("InvalidAMIID.Malformed", "invalid id: \"%s\" (expecting \"ami-...\")", id)
 	}
 	im := c.region(c.Region).images[id]
 	if im == nil || c.now().Sub(im.created) < c.knobs.Grace {
-		return nil, refuse("InvalidAMIID.NotFound", "the image id '[%s]' does not exist", id)
+		return nil, newError("InvalidAMIID.NotFound", "the image id '[%s]' does not exist", id)
 	}
 	return im, nil
 }
@@ -75,11 +75,11 @@ func (c *call) newImage(im *image) error {
 	r := c.region(c.Region)
 	for _, other := range r.images {
 		if other.name == im.name {
-			return refuse("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s", im.name, other.id)
+			return newError("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s", im.name, other.id)
 		}
 	}
 	if quota := cmp.Or(c.knobs.Images, 50000); len(r.images) >= quota {
-		return refuse("AMIQuotaExceeded", "there are %d AMIs already", len(r.images))
+		return newError("AMIQuotaExceeded", "there are %d AMIs already", len(r.images))
 	}
 	im.id, im.created, im.shared, im.state = r.id("ami"), c.now(), map[string]bool{}, "available"
 	im.available = im.created.Add(c.knobs.Settle)
@@ -94,7 +94,7 @@ func (f *form) mapping() mapping {
 	}
 	e := f.at("Ebs")
 	if e.has("Encrypted") && e.has("SnapshotId") {
-		f.fail(mistake("InvalidBlockDeviceMapping", "the encrypted flag cannot be specified since device %s has a snapshot specified", m.Device))
+		f.fail(violation("InvalidBlockDeviceMapping", "the encrypted flag cannot be specified since device %s has a snapshot specified", m.Device))
 	}
 	m.Ebs = &ebs{
 		Snapshot:   e.string("SnapshotId"),
@@ -108,14 +108,14 @@ func (f *form) mapping() mapping {
 	}
 	switch needs := m.Ebs.Type == "io1" || m.Ebs.Type == "io2"; {
 	case needs && m.Ebs.Iops == 0:
-		f.fail(mistake("MissingParameter", "volume type %s needs Iops", m.Ebs.Type))
+		f.fail(violation("MissingParameter", "volume type %s needs Iops", m.Ebs.Type))
 	case m.Ebs.Iops != 0 && !needs && m.Ebs.Type != "gp3":
-		f.fail(mistake("InvalidParameterCombination", "Iops is not supported for volume type %s", m.Ebs.Type))
+		f.fail(violation("InvalidParameterCombination", "Iops is not supported for volume type %s", m.Ebs.Type))
 	case m.Ebs.Throughput != 0 && m.Ebs.Type != "gp3":
-		f.fail(mistake("InvalidParameterCombination", "Throughput is not supported for volume type %s", m.Ebs.Type))
+		f.fail(violation("InvalidParameterCombination", "Throughput is not supported for volume type %s", m.Ebs.Type))
 	}
 	if m.Ebs.Snapshot == "" && m.Ebs.Size == 0 {
-		f.fail(mistake("MissingParameter", "device %s needs a snapshot or a size", m.Device))
+		f.fail(violation("MissingParameter", "device %s needs a snapshot or a size", m.Device))
 	}
 	return m
 }
@@ -155,10 +155,10 @@ func (c *call) registerImage() (any, error) {
 			return nil, err
 		}
 		if state := p.state(c.now()); state != "completed" {
-			return nil, mistake("IncorrectState", "the snapshot '%s' is %s, not completed", p.id, state)
+			return nil, violation("IncorrectState", "the snapshot '%s' is %s, not completed", p.id, state)
 		}
 		if m.Ebs.Size != 0 && m.Ebs.Size < p.size {
-			return nil, mistake("InvalidBlockDeviceMapping", "the volume of %d GiB is smaller than snapshot '%s' of %d", m.Ebs.Size, p.id, p.size)
+			return nil, violation("InvalidBlockDeviceMapping", "the volume of %d GiB is smaller than snapshot '%s' of %d", m.Ebs.Size, p.id, p.size)
 		}
 		im.mappings[i].Ebs.Size = max(m.Ebs.Size, p.size)
 		im.mappings[i].Ebs.Encrypted, im.mappings[i].Ebs.Key = p.encrypted, p.kmsKey
@@ -172,14 +172,14 @@ func (c *call) registerImage() (any, error) {
 // check refuses images that EC2 refuses, and those that no machine of today boots.
 func (im *image) check() error {
 	wrong := func(format string, args ...any) error {
-		return mistake("InvalidParameterCombination", format, args...)
+		return violation("InvalidParameterCombination", format, args...)
 	}
 	arm := strings.HasPrefix(im.architecture, "arm64")
 	switch {
 	case !imageName.MatchString(im.name):
-		return mistake("InvalidAMIName.Malformed", "AMI names have 3 to 128 letters, digits, or ()[] ./-'@_: %q", im.name)
+		return violation("InvalidAMIName.Malformed", "AMI names have 3 to 128 letters, digits, or ()[] ./-'@_: %q", im.name)
 	case len(im.description) > 255:
-		return mistake("InvalidParameterValue", "the description has %d characters, 255 at most", len(im.description))
+		return violation("InvalidParameterValue", "the description has %d characters, 255 at most", len(im.description))
 	case im.virtualization != "hvm":
 		return wrong("virtualization type paravirtual, which is the default, boots nowhere but on the oldest instances")
 	case im.architecture == "i386":
@@ -195,7 +195,7 @@ func (im *image) check() error {
 	seen := map[string]bool{}
 	for _, m := range im.mappings {
 		if seen[m.Device] {
-			return mistake("InvalidBlockDeviceMapping", "device %s is mapped twice", m.Device)
+			return violation("InvalidBlockDeviceMapping", "device %s is mapped twice", m.Device)
 		}
 		seen[m.Device] = true
 		if m.Device == im.root && m.Ebs != nil && m.Ebs.Snapshot != "" {
@@ -203,7 +203,7 @@ func (im *image) check() error {
 		}
 	}
 	if root != 1 {
-		return mistake("InvalidBlockDeviceMapping", "the root device %s is not mapped to a snapshot", im.root)
+		return violation("InvalidBlockDeviceMapping", "the root device %s is not mapped to a snapshot", im.root)
 	}
 	return nil
 }
@@ -272,7 +272,7 @@ func (c *call) describeImages() (any, error) {
 	c.form.bool("IncludeDisabled")
 	pages := c.form.slicer(1)
 	if len(ids) > 0 && pages.max > 0 {
-		c.form.fail(mistake("InvalidParameterCombination", "ImageId and MaxResults cannot be used together"))
+		c.form.fail(violation("InvalidParameterCombination", "ImageId and MaxResults cannot be used together"))
 	}
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -286,7 +286,7 @@ func (c *call) describeImages() (any, error) {
 			return nil, err
 		}
 		if flaps && c.young(im.created) {
-			return nil, refuse("InvalidAMIID.NotFound", "the image id '[%s]' does not exist", id)
+			return nil, newError("InvalidAMIID.NotFound", "the image id '[%s]' does not exist", id)
 		}
 	}
 	var list []imageXML
@@ -332,7 +332,7 @@ func (c *call) deregisterImage() (any, error) {
 		return nil, err
 	}
 	if im.protection != "" {
-		return nil, refuse("OperationNotPermitted", "the image %s is protected from deregistration", id)
+		return nil, newError("OperationNotPermitted", "the image %s is protected from deregistration", id)
 	}
 	delete(r.images, id)
 	type result struct {
@@ -370,7 +370,7 @@ func (c *call) copyImage() (any, error) {
 		f.fail(err)
 	}
 	if !imageName.MatchString(name) {
-		f.fail(mistake("InvalidAMIName.Malformed", "AMI names have 3 to 128 letters, digits, or ()[] ./-'@_: %q", name))
+		f.fail(violation("InvalidAMIName.Malformed", "AMI names have 3 to 128 letters, digits, or ()[] ./-'@_: %q", name))
 	}
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -381,17 +381,17 @@ func (c *call) copyImage() (any, error) {
 	parameters := f.parameters("DryRun")
 	id, mismatch := r.once(c.Operation, token, parameters)
 	if mismatch {
-		return nil, mistake("IdempotentParameterMismatch", "the client token %q came with other parameters before", token)
+		return nil, violation("IdempotentParameterMismatch", "the client token %q came with other parameters before", token)
 	}
 	if id != "" {
 		return members{{"imageId", id}}, nil
 	}
 	old := c.region(from).images[source]
 	if old == nil {
-		return nil, refuse("InvalidAMIID.NotFound", "the image id '[%s]' does not exist in %s", source, from)
+		return nil, newError("InvalidAMIID.NotFound", "the image id '[%s]' does not exist in %s", source, from)
 	}
 	if state := old.stateAt(c.now()); state != "available" {
-		return nil, refuse("InvalidAMIID.Unavailable", "the image '%s' is %s", source, state)
+		return nil, newError("InvalidAMIID.Unavailable", "the image '%s' is %s", source, state)
 	}
 	im := *old
 	im.name, im.description, im.sourceImage, im.sourceRegion = name, description, source, from
@@ -442,13 +442,13 @@ func (c *call) modifyImageAttribute() (any, error) {
 	case "description", "imdsSupport":
 	default:
 		if f.string("Value") != "" {
-			f.fail(mistake("InvalidParameterCombination", "Value needs the attribute description or imdsSupport"))
+			f.fail(violation("InvalidParameterCombination", "Value needs the attribute description or imdsSupport"))
 		}
 	}
 	description, describe := f.value("Description", "description")
 	imds, restrict := f.value("ImdsSupport", "imdsSupport")
 	if restrict && imds != "v2.0" {
-		f.fail(mistake("InvalidParameterValue", "ImdsSupport is %q, not v2.0", imds))
+		f.fail(violation("InvalidParameterValue", "ImdsSupport is %q, not v2.0", imds))
 	}
 	add, remove := f.permissions("LaunchPermission", "Group", "UserId", "OrganizationArn", "OrganizationalUnitArn")
 	if err := c.ready(); err != nil {
@@ -462,11 +462,11 @@ func (c *call) modifyImageAttribute() (any, error) {
 	}
 	if slices.Contains(add, "all") {
 		if c.knobs.BlockPublicAccess {
-			return nil, refuse("OperationNotPermitted", "AMIs cannot be shared with all: block public access is enabled")
+			return nil, newError("OperationNotPermitted", "AMIs cannot be shared with all: block public access is enabled")
 		}
 		for _, m := range im.mappings {
 			if m.Ebs != nil && m.Ebs.Encrypted {
-				return nil, mistake("InvalidParameter", "the image %s has an encrypted snapshot and cannot be shared with all", id)
+				return nil, violation("InvalidParameter", "the image %s has an encrypted snapshot and cannot be shared with all", id)
 			}
 		}
 	}
@@ -518,7 +518,7 @@ func (c *call) enableImageDeprecation() (any, error) {
 	id, text := c.form.required("ImageId"), c.form.required("DeprecateAt")
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		c.form.fail(mistake("InvalidParameterValue", "DeprecateAt: %v", err))
+		c.form.fail(violation("InvalidParameterValue", "DeprecateAt: %v", err))
 	}
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -534,7 +534,7 @@ func (c *call) enableImageDeprecation() (any, error) {
 		years = 2
 	}
 	if now := c.now(); at.Before(now) || at.After(now.AddDate(years, 0, 0)) {
-		return nil, mistake("InvalidParameterValue", "DeprecateAt %s is not within %d years from now", text, years)
+		return nil, violation("InvalidParameterValue", "DeprecateAt %s is not within %d years from now", text, years)
 	}
 	im.deprecated = at.Round(time.Minute)
 	return yes, nil

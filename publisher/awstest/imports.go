@@ -104,24 +104,24 @@ func (c *call) importSnapshot() (any, error) {
 	parameters := f.parameters("DryRun")
 	id, mismatch := r.once(c.Operation, token, parameters)
 	if mismatch {
-		return nil, mistake("IdempotentParameterMismatch", "the client token %q came with other parameters before", token)
+		return nil, violation("IdempotentParameterMismatch", "the client token %q came with other parameters before", token)
 	}
 	if old := r.tasks[id]; old != nil {
 		return old.answer(c.now()), nil
 	}
 	if !c.roleExists(role) {
-		return nil, refuse("InvalidParameter", "the service role %s provided does not exist or does not have sufficient permissions", role)
+		return nil, newError("InvalidParameter", "the service role %s provided does not exist or does not have sufficient permissions", role)
 	}
 	b := c.buckets[t.bucket]
 	if b == nil {
-		return nil, refuse("InvalidParameter", "the bucket %s does not exist", t.bucket)
+		return nil, newError("InvalidParameter", "the bucket %s does not exist", t.bucket)
 	}
 	if b.region != c.Region {
-		return nil, refuse("InvalidParameter", "the bucket %s is in %s, not in %s", t.bucket, b.region, c.Region)
+		return nil, newError("InvalidParameter", "the bucket %s is in %s, not in %s", t.bucket, b.region, c.Region)
 	}
 	object := b.objects[t.key]
 	if object == nil {
-		return nil, refuse("InvalidParameter", "the object %s does not exist in bucket %s", t.key, t.bucket)
+		return nil, newError("InvalidParameter", "the object %s does not exist in bucket %s", t.key, t.bucket)
 	}
 	t.id, t.started, t.size = r.id("import-snap"), c.now(), object.size
 	t.ends = t.started.Add(c.knobs.Settle)
@@ -207,7 +207,7 @@ func (c *call) describeImportTasks() (any, error) {
 	for _, id := range ids {
 		t := r.tasks[id]
 		if t == nil || flaps && c.young(t.started) {
-			return nil, refuse("InvalidConversionTaskId", "the task %s does not exist", id)
+			return nil, newError("InvalidConversionTaskId", "the task %s does not exist", id)
 		}
 	}
 	var list []taskXML
@@ -231,11 +231,11 @@ func (c *call) cancelImportTask() (any, error) {
 	defer c.mu.Unlock()
 	t := c.region(c.Region).tasks[id]
 	if t == nil {
-		return nil, refuse("InvalidConversionTaskId", "the task %s does not exist", id)
+		return nil, newError("InvalidConversionTaskId", "the task %s does not exist", id)
 	}
 	c.step(t)
 	if t.state != "" {
-		return nil, refuse("IncorrectState", "the task %s is %s and cannot be cancelled", id, t.state)
+		return nil, newError("IncorrectState", "the task %s is %s and cannot be cancelled", id, t.state)
 	}
 	t.state, t.message = "deleted", cmp.Or(why, "cancelled by the user")
 	return members{{"importTaskId", id}, {"previousState", "active"}, {"state", "deleting"}}, nil

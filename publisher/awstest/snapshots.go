@@ -112,13 +112,13 @@ func (s *Server) drop(r *region, p *snapshot) {
 // encryption settles whether a new snapshot is encrypted, and by which key.
 func (c *call) encryption(asked bool, key string) (bool, string, error) {
 	if key != "" && !asked {
-		return false, "", mistake("ValidationException", "a KMS key needs Encrypted").because("INVALID_PARAMETER_VALUE")
+		return false, "", violation("ValidationException", "a KMS key needs Encrypted").withReason("INVALID_PARAMETER_VALUE")
 	}
 	if key != "" && !keyPattern.MatchString(key) {
-		return false, "", mistake("ValidationException", "%q is no KMS key", key).because("INVALID_CUSTOMER_KEY")
+		return false, "", violation("ValidationException", "%q is no KMS key", key).withReason("INVALID_CUSTOMER_KEY")
 	}
 	if parts := strings.Split(key, ":"); len(parts) > 3 && parts[3] != c.Region {
-		return false, "", mistake("ValidationException", "the KMS key %s is not in %s", key, c.Region).because("INVALID_CUSTOMER_KEY")
+		return false, "", violation("ValidationException", "the KMS key %s is not in %s", key, c.Region).withReason("INVALID_CUSTOMER_KEY")
 	}
 	if !asked && !c.knobs.EncryptByDefault {
 		return false, "", nil
@@ -275,15 +275,15 @@ func newTags(list []tag) (tags, error) {
 	for i, one := range t {
 		switch {
 		case one.Key == "" || len([]rune(one.Key)) > 128 || len([]rune(one.Value)) > 256:
-			return nil, mistake("InvalidParameterValue", "tag %q: a key has 1 to 128 characters, a value up to 256", one.Key)
+			return nil, violation("InvalidParameterValue", "tag %q: a key has 1 to 128 characters, a value up to 256", one.Key)
 		case strings.HasPrefix(strings.ToLower(one.Key), "aws:"):
-			return nil, mistake("InvalidParameterValue", "tag %q: keys with aws: are reserved", one.Key)
+			return nil, violation("InvalidParameterValue", "tag %q: keys with aws: are reserved", one.Key)
 		case i > 0 && one.Key == t[i-1].Key:
-			return nil, mistake("InvalidParameterValue", "tag %q is there twice", one.Key)
+			return nil, violation("InvalidParameterValue", "tag %q is there twice", one.Key)
 		}
 	}
 	if len(t) > 50 {
-		return nil, mistake("TagLimitExceeded", "there are %d tags, but 50 at most", len(t))
+		return nil, violation("TagLimitExceeded", "there are %d tags, but 50 at most", len(t))
 	}
 	return t, nil
 }

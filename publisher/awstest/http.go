@@ -44,30 +44,30 @@ type apiError struct {
 	code, message string
 	reason        string // only of EBS direct
 	header        map[string]string
-	mistake       bool
+	violation     bool
 }
 
 func (e *apiError) Error() string { return e.code + ": " + e.message }
 
 // refuse is an error that a correct client can meet.
-func refuse(code, format string, args ...any) *apiError {
+func newError(code, format string, args ...any) *apiError {
 	return &apiError{status: http.StatusBadRequest, code: code, message: fmt.Sprintf(format, args...)}
 }
 
 // mistake is an error that is the client's fault.
-func mistake(code, format string, args ...any) *apiError {
-	e := refuse(code, format, args...)
-	e.mistake = true
+func violation(code, format string, args ...any) *apiError {
+	e := newError(code, format, args...)
+	e.violation = true
 	return e
 }
 
-func (e *apiError) with(status int) *apiError {
+func (e *apiError) withStatus(status int) *apiError {
 	e.status = status
 	return e
 }
 
 // because sets EBS direct's reason.
-func (e *apiError) because(reason string) *apiError {
+func (e *apiError) withReason(reason string) *apiError {
 	e.reason = reason
 	return e
 }
@@ -104,7 +104,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var err error
 	if c.scope, err = parseAuthorization(r.Header.Get("Authorization")); err != nil {
 		c.Operation = r.Method + " " + r.URL.Path
-		s.finish(c, mistake("MissingAuthenticationToken", "%v", err).with(http.StatusForbidden))
+		s.finish(c, violation("MissingAuthenticationToken", "%v", err).withStatus(http.StatusForbidden))
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
@@ -112,7 +112,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	svc := services[c.Service]
 	if svc == nil {
 		c.Operation = r.Method + " " + r.URL.Path
-		err := mistake("UnknownService", "awstest has no service %q", c.Service).with(http.StatusNotImplemented)
+		err := violation("UnknownService", "awstest has no service %q", c.Service).withStatus(http.StatusNotImplemented)
 		s.finish(c, err)
 		http.Error(w, err.Error(), err.status)
 		return
@@ -184,7 +184,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		var e *apiError
 		if !errors.As(err, &e) {
-			e = refuse("InternalFailure", "awstest: %v", err).with(http.StatusInternalServerError)
+			e = newError("InternalFailure", "awstest: %v", err).withStatus(http.StatusInternalServerError)
 		}
 		err = e
 		out = svc.fail(c, e)
@@ -230,7 +230,7 @@ func (s *Server) finish(c *call, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests = append(s.requests, c.Request)
-	if e != nil && e.mistake {
+	if e != nil && e.violation {
 		s.violations = append(s.violations, Violation{c.Request, e.Error()})
 	}
 }
@@ -249,7 +249,7 @@ func (c *call) readInto(buffer *bytes.Buffer, limit int) error {
 	}
 	c.body = buffer.Bytes()
 	if len(c.body) > limit {
-		return mistake("RequestEntityTooLarge", "the body has more than %d bytes", limit).with(http.StatusRequestEntityTooLarge)
+		return violation("RequestEntityTooLarge", "the body has more than %d bytes", limit).withStatus(http.StatusRequestEntityTooLarge)
 	}
 	return nil
 }
@@ -269,11 +269,11 @@ func (s *Server) authenticate(c *call, svc *service) error {
 		}
 	} else if c.Service != "s3" && payloads[0] != unsignedPayload {
 		if sum := sha256.Sum256(c.body); payloads[0] != hex.EncodeToString(sum[:]) {
-			return mistake("InvalidSignatureException", "X-Amz-Content-Sha256 is not the body's digest").with(http.StatusForbidden)
+			return violation("InvalidSignatureException", "X-Amz-Content-Sha256 is not the body's digest").withStatus(http.StatusForbidden)
 		}
 	}
 	if err := c.scope.verify(c.http, payloads...); err != nil {
-		return mistake("SignatureDoesNotMatch", "%v", err).with(http.StatusForbidden)
+		return violation("SignatureDoesNotMatch", "%v", err).withStatus(http.StatusForbidden)
 	}
 	if !slices.Contains(regions, c.Region) {
 		e := svc.credentials
@@ -380,7 +380,7 @@ func decodeJSON(body []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return mistake("ValidationException", "the body is not as in the model: %v", err)
+		return violation("ValidationException", "the body is not as in the model: %v", err)
 	}
 	return nil
 }
