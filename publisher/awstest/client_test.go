@@ -7,8 +7,10 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -215,4 +217,30 @@ func (c *client) send(service, body string) *http.Response {
 	response := must(http.DefaultClient.Do(r))
 	response.Body.Close()
 	return response
+}
+
+// toLoopback sends all requests to the fake, whatever their host.
+type toLoopback struct{ url string }
+
+func (l toLoopback) Do(r *http.Request) (*http.Response, error) {
+	there := must(url.Parse(l.url))
+	r.Host = r.URL.Host
+	r.URL.Host = there.Host
+	return http.DefaultClient.Do(r)
+}
+
+// changeBody flips a bit in the middle of each body.
+type changeBody struct{ aws.HTTPClient }
+
+func (c changeBody) Do(r *http.Request) (*http.Response, error) {
+	if r.Body == nil {
+		return c.HTTPClient.Do(r)
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	body[len(body)/2] ^= 1
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return c.HTTPClient.Do(r)
 }

@@ -41,14 +41,11 @@
 package awstest
 
 import (
-	"encoding/binary"
-	"encoding/hex"
 	"fmt"
-	"hash/fnv"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -63,51 +60,6 @@ const (
 	// Region is the one that [Server.Env] names.
 	Region = "us-east-1"
 )
-
-// regions are those of the partition aws, all enabled: DescribeRegions lists them and requests may be signed for them.
-var regions = slices.Sorted(slices.Values(slices.Concat(always, optIn)))
-
-var (
-	// always are the regions that every account has.
-	always = []string{
-		"ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "ca-central-1", "eu-central-1",
-		"eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2",
-	}
-	// optIn are those that an account must ask for, as this one has.
-	optIn = []string{
-		"af-south-1", "ap-east-1", "ap-east-2", "ap-south-2", "ap-southeast-3", "ap-southeast-4", "ap-southeast-5", "ap-southeast-6", "ap-southeast-7",
-		"ca-west-1", "eu-central-2", "eu-south-1", "eu-south-2", "il-central-1", "me-central-1", "me-south-1", "me-west-1", "mx-central-1", "sa-west-1",
-	}
-)
-
-// Knobs set how the account is and how the service behaves. The zero value is a healthy account and an instant service.
-type Knobs struct {
-	// Latency passes before each answer.
-	Latency time.Duration
-	// Grace is how long a new snapshot "does not exist" yet for those who write or describe it.
-	Grace time.Duration
-	// Settle is how long a completed snapshot, a new image, a copy or an import task stays pending.
-	Settle time.Duration
-	// Flap makes every third Describe deny an object that is younger than this or show its former state, and EBS direct
-	// give short or empty pages of lists.
-	Flap time.Duration
-	// Faults decides for each request if and how it fails. It may be called at the same time for several.
-	Faults func(Request) Fault
-	// PutRate is how many blocks per second a snapshot takes before it throttles (AWS: 1000); 0 is no limit.
-	PutRate float64
-	// PendingSnapshots and Images are quotas per region; 0 is AWS's 100 and 50000.
-	PendingSnapshots, Images int
-	// EncryptByDefault encrypts every new snapshot, asked or not.
-	EncryptByDefault bool
-	// BlockPublicAccess forbids to share images and snapshots with all.
-	BlockPublicAccess bool
-	// Denied are operations that the account may not call, such as "ec2:RegisterImage"; "ec2:*" is all of a service.
-	Denied []string
-	// Roles are the account's IAM roles; nil is vmimport alone.
-	Roles []string
-	// ImportFailure makes import tasks end with this message instead of a snapshot.
-	ImportFailure string
-}
 
 // Server is the fake. It is an [http.Handler]: serve it on any listener, or use [Start].
 type Server struct {
@@ -202,131 +154,34 @@ func (s *Server) Advance(d time.Duration) {
 // now is the fake's time. The caller holds s.mu.
 func (s *Server) now() time.Time { return time.Now().Add(s.ahead).UTC() }
 
-// Request is one request as the fake saw it.
-type Request struct {
-	Service   string // as in the signature: "ebs", "ec2", "s3" …
-	Region    string
-	Operation string // as in the service's model: "PutSnapshotBlock"
-	// Resource is what the operation is about, if its address says so: a path, or an id or name among the parameters.
-	Resource string
-	// Attempt counts requests with the same service, region, operation and resource, from 1.
-	Attempt int
-	// Fault is how the fake let it fail, and Status the HTTP status of the answer; 0 is none.
-	Fault  Fault
-	Status int
-	// Error is the code of the error that the answer held.
-	Error string
-}
-
-func (r Request) key() string {
-	return strings.Join([]string{r.Service, r.Region, r.Operation, r.Resource}, " ")
-}
-
-// String gives the request on a line.
-func (r Request) String() string {
-	text := fmt.Sprintf("%s:%s %s %s #%d: %d", r.Service, r.Operation, r.Region, r.Resource, r.Attempt, r.Status)
-	if r.Service == "" { // it was not signed
-		text = fmt.Sprintf("%s: %d", r.Operation, r.Status)
-	}
-	if r.Error != "" {
-		text += " " + r.Error
-	}
-	if r.Fault != None {
-		text += " (" + r.Fault.String() + ")"
-	}
-	return text
-}
-
-// Requests returns all requests so far, in the order of their ends. Those that are still under way are not among them.
-func (s *Server) Requests() []Request {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]Request(nil), s.requests...)
-}
-
-// Count says how often an operation, such as "ec2:RegisterImage", was called.
-func (s *Server) Count(operation string) int {
-	n := 0
-	for _, r := range s.Requests() {
-		if r.Service+":"+r.Operation == operation {
-			n++
-		}
-	}
-	return n
-}
-
-// Violation is something that no correct client does.
-type Violation struct {
-	Request Request
-	Message string
-}
-
-func (v Violation) String() string { return v.Request.String() + ": " + v.Message }
-
-// Violations returns all violations so far.
-func (s *Server) Violations() []Violation {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]Violation(nil), s.violations...)
-}
-
-// region is what one region of the account holds.
-type region struct {
-	name      string
-	ids       uint64
-	snapshots map[string]*snapshot
-	images    map[string]*image
-	tasks     map[string]*importTask
-	params    map[string]*parameter
-	tokens    map[string]*token
-	describes int // counts Describe requests, for flapping
-}
-
-// region returns a region by name. The caller holds s.mu.
-func (s *Server) region(name string) *region {
-	r := s.regions[name]
-	if r == nil {
-		r = &region{
-			name:      name,
-			snapshots: map[string]*snapshot{},
-			images:    map[string]*image{},
-			tasks:     map[string]*importTask{},
-			params:    map[string]*parameter{},
-			tokens:    map[string]*token{},
-		}
-		s.regions[name] = r
-	}
-	return r
-}
-
-// id returns a new id: the same for the n-th one of a region in each run, but no plain count that a client could guess.
-func (r *region) id(prefix string) string {
-	r.ids++
-	h := fnv.New64a()
-	fmt.Fprintf(h, "%s/%s/%d", r.name, prefix, r.ids)
-	return prefix + "-0" + hex.EncodeToString(binary.BigEndian.AppendUint64(nil, h.Sum64()))
-}
-
-// token remembers what a client token stands for.
-type token struct {
-	parameters string // a canonical text of the request
-	id         string // what it made
-}
-
-// once finds what an earlier request with the same client token made. A token that comes with other parameters is the
-// client's mistake.
-func (r *region) once(operation, name, parameters string) (id string, mismatch bool) {
-	if t := r.tokens[operation+" "+name]; name != "" && t != nil {
-		return t.id, t.parameters != parameters
-	}
-	return "", false
-}
-
-// remember binds a client token to what it made.
-func (r *region) remember(operation, name, parameters, id string) {
-	if name != "" {
-		r.tokens[operation+" "+name] = &token{parameters: parameters, id: id}
-	}
-}
-
 var _ http.Handler = (*Server)(nil)
+
+// Orphans lists what is there although no image uses it: snapshots, import tasks under way, S3 objects and multipart
+// uploads, sorted.
+func (s *Server) Orphans() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for name, r := range s.regions {
+		for id, p := range r.snapshots {
+			if len(r.users(id)) == 0 {
+				out = append(out, fmt.Sprintf("%s snapshot %s (%s)", name, id, p.state(s.now())))
+			}
+		}
+		for id, t := range r.tasks {
+			if t.state == "" {
+				out = append(out, fmt.Sprintf("%s import task %s", name, id))
+			}
+		}
+	}
+	for name, b := range s.buckets {
+		for key := range b.objects {
+			out = append(out, fmt.Sprintf("%s object s3://%s/%s", b.region, name, key))
+		}
+		for _, id := range slices.Sorted(maps.Keys(b.uploads)) {
+			out = append(out, fmt.Sprintf("%s upload of s3://%s/%s", b.region, name, b.uploads[id].key))
+		}
+	}
+	slices.Sort(out)
+	return out
+}

@@ -3,126 +3,27 @@ package awstest
 import (
 	"cmp"
 	"encoding/json"
-	"encoding/xml"
-	"fmt"
-	"maps"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
 )
 
-// STS and IAM (protocol awsQuery), and SSM's parameters (awsJson1.1).
-
-const (
-	stsVersion = "2011-06-15"
-	iamVersion = "2010-05-08"
-)
-
-// queryService is a service of the protocol awsQuery.
-func queryService(version string, operations map[string]func(*call) (any, error)) *service {
-	space := map[string]string{stsVersion: "https://sts.amazonaws.com/doc/2011-06-15/", iamVersion: "https://iam.amazonaws.com/doc/2010-05-08/"}[version]
-	return &service{
-		route:      routeQuery(version),
-		limit:      1 << 20,
-		operations: operations,
-		encode: func(c *call, v any) *answer {
-			return encodeXML(http.StatusOK, wrapped{xml.Name{Space: space, Local: c.Operation + "Response"}, c.Operation + "Result", v})
-		},
-		fail: func(_ *call, e *apiError) *answer {
-			type one struct{ Type, Code, Message string }
-			return encodeXML(e.status, struct {
-				XMLName   xml.Name `xml:"ErrorResponse"`
-				Error     one
-				RequestID string `xml:"RequestId"`
-			}{Error: one{"Sender", e.code, e.message}, RequestID: requestID})
-		},
-		throttle:    *newError("Throttling", "rate exceeded"),
-		internal:    *newError("ServiceFailure", "the service failed").withStatus(http.StatusInternalServerError),
-		denied:      *newError("AccessDenied", "").withStatus(http.StatusForbidden),
-		credentials: *newError("InvalidClientTokenId", "the security token included in the request is invalid").withStatus(http.StatusForbidden),
-	}
-}
-
-// wrapped is an answer within OPERATIONResponse and OPERATIONResult.
-type wrapped struct {
-	name   xml.Name
-	result string
-	value  any
-}
-
-// MarshalXML implements [xml.Marshaler].
-func (w wrapped) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
-	start := xml.StartElement{Name: w.name}
-	if err := e.EncodeToken(start); err != nil {
-		return err
-	}
-	if err := e.EncodeElement(w.value, xml.StartElement{Name: xml.Name{Local: w.result}}); err != nil {
-		return err
-	}
-	type metadata struct {
-		RequestID string `xml:"RequestId"`
-	}
-	if err := e.EncodeElement(metadata{requestID}, xml.StartElement{Name: xml.Name{Local: "ResponseMetadata"}}); err != nil {
-		return err
-	}
-	return e.EncodeToken(start.End())
-}
-
-func stsService() *service {
-	return queryService(stsVersion, map[string]func(*call) (any, error){
-		"GetCallerIdentity": func(c *call) (any, error) {
-			if err := c.form.done(); err != nil {
-				return nil, err
-			}
-			return struct {
-				Arn     string
-				UserID  string `xml:"UserId"`
-				Account string
-			}{userARN, "AIDACKCEVSQ6C2EXAMPLE", Account}, nil
-		},
-	})
-}
-
-// roleExists says whether the account has a role.
-func (c *call) roleExists(name string) bool {
-	if c.knobs.Roles == nil {
-		return name == "vmimport"
-	}
-	return slices.Contains(c.knobs.Roles, name)
-}
-
-func iamService() *service {
-	return queryService(iamVersion, map[string]func(*call) (any, error){
-		"GetRole": func(c *call) (any, error) {
-			name := c.form.required("RoleName")
-			if err := c.form.done(); err != nil {
-				return nil, err
-			}
-			if !c.roleExists(name) {
-				return nil, newError("NoSuchEntity", "the role with name %s cannot be found", name).withStatus(http.StatusNotFound)
-			}
-			type role struct {
-				Path       string
-				RoleName   string
-				RoleID     string `xml:"RoleId"`
-				Arn        string
-				CreateDate string
-				Trust      string `xml:"AssumeRolePolicyDocument"`
-			}
-			trust := escape(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"vmie.amazonaws.com"},`+
-				`"Action":"sts:AssumeRole","Condition":{"StringEquals":{"sts:ExternalId":"vmimport"}}}]}`, false)
-			return struct{ Role role }{role{
-				"/", name, "AROADBQP57FF2AEXAMPLE", "arn:aws:iam::" + Account + ":role/" + name, "2024-01-01T00:00:00Z", trust,
-			}}, nil
-		},
-	})
-}
-
 // parameter is one of SSM.
 type parameter struct {
 	value, kind, dataType string
 	version               int64
+}
+
+func (p *parameter) json(region, name string) parameterJSON {
+	return parameterJSON{
+		"arn:aws:ssm:" + region + ":" + Account + ":parameter/" + strings.TrimPrefix(name, "/"), name, p.kind, p.value, p.dataType, p.version,
+	}
+}
+
+type parameterJSON struct {
+	ARN, Name, Type, Value, DataType string
+	Version                          int64
 }
 
 const json11 = "application/x-amz-json-1.1"
@@ -159,17 +60,6 @@ func ssmService() *service {
 		internal:    *newError("InternalServerError", "the service failed").withStatus(http.StatusInternalServerError),
 		denied:      *newError("AccessDeniedException", ""),
 		credentials: *newError("UnrecognizedClientException", "the security token included in the request is invalid"),
-	}
-}
-
-type parameterJSON struct {
-	ARN, Name, Type, Value, DataType string
-	Version                          int64
-}
-
-func (p *parameter) json(region, name string) parameterJSON {
-	return parameterJSON{
-		"arn:aws:ssm:" + region + ":" + Account + ":parameter/" + strings.TrimPrefix(name, "/"), name, p.kind, p.value, p.dataType, p.version,
 	}
 }
 
@@ -276,34 +166,4 @@ func (c *call) deleteParameter() (any, error) {
 	}
 	delete(r.params, in.Name)
 	return struct{}{}, nil
-}
-
-// Orphans lists what is there although no image uses it: snapshots, import tasks under way, S3 objects and multipart
-// uploads, sorted.
-func (s *Server) Orphans() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []string
-	for name, r := range s.regions {
-		for id, p := range r.snapshots {
-			if len(r.users(id)) == 0 {
-				out = append(out, fmt.Sprintf("%s snapshot %s (%s)", name, id, p.state(s.now())))
-			}
-		}
-		for id, t := range r.tasks {
-			if t.state == "" {
-				out = append(out, fmt.Sprintf("%s import task %s", name, id))
-			}
-		}
-	}
-	for name, b := range s.buckets {
-		for key := range b.objects {
-			out = append(out, fmt.Sprintf("%s object s3://%s/%s", b.region, name, key))
-		}
-		for _, id := range slices.Sorted(maps.Keys(b.uploads)) {
-			out = append(out, fmt.Sprintf("%s upload of s3://%s/%s", b.region, name, b.uploads[id].key))
-		}
-	}
-	slices.Sort(out)
-	return out
 }

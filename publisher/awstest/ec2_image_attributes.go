@@ -1,0 +1,155 @@
+package awstest
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// value reads an attribute that the request holds as NAME.Value, or as Attribute=name with Value.
+func (f *form) value(name, attribute string) (string, bool) {
+	if f.has(name + ".Value") {
+		return f.string(name + ".Value"), true
+	}
+	if f.values.Get("Attribute") == attribute && f.has("Value") {
+		return f.string("Value"), true
+	}
+	return "", false
+}
+
+func (c *call) modifyImageAttribute() (any, error) {
+	f := c.form
+	id := f.required("ImageId")
+	switch f.oneOf("Attribute", "description", "imdsSupport", "launchPermission") {
+	case "description", "imdsSupport":
+	default:
+		if f.string("Value") != "" {
+			f.fail(violation("InvalidParameterCombination", "Value needs the attribute description or imdsSupport"))
+		}
+	}
+	description, describe := f.value("Description", "description")
+	imds, restrict := f.value("ImdsSupport", "imdsSupport")
+	if restrict && imds != "v2.0" {
+		f.fail(violation("InvalidParameterValue", "ImdsSupport is %q, not v2.0", imds))
+	}
+	add, remove := f.permissions("LaunchPermission", "Group", "UserId", "OrganizationArn", "OrganizationalUnitArn")
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	im, err := c.image(id)
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(add, "all") {
+		if c.knobs.BlockPublicAccess {
+			return nil, newError("OperationNotPermitted", "AMIs cannot be shared with all: block public access is enabled")
+		}
+		for _, m := range im.mappings {
+			if m.Ebs != nil && m.Ebs.Encrypted {
+				return nil, violation("InvalidParameter", "the image %s has an encrypted snapshot and cannot be shared with all", id)
+			}
+		}
+	}
+	share(im.shared, add, remove)
+	if describe {
+		im.description = description
+	}
+	if restrict {
+		im.imds = imds
+	}
+	return yes, nil
+}
+
+func (c *call) describeImageAttribute() (any, error) {
+	id := c.form.required("ImageId")
+	attribute := c.form.oneOf("Attribute", "launchPermission", "description", "bootMode", "tpmSupport", "uefiData", "imdsSupport",
+		"sriovNetSupport", "deregistrationProtection", "blockDeviceMapping")
+	if attribute == "" {
+		c.form.required("Attribute")
+	}
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	im, err := c.image(id)
+	if err != nil {
+		return nil, err
+	}
+	type value struct {
+		Value string `xml:"value,omitempty"`
+	}
+	var v any
+	switch attribute {
+	case "launchPermission":
+		v = permissionsXML(im.shared)
+	case "blockDeviceMapping":
+		v = items[mapping]{im.mappings}
+	default:
+		v = value{map[string]string{
+			"description": im.description, "bootMode": im.boot, "tpmSupport": im.tpm, "uefiData": im.uefi, "imdsSupport": im.imds,
+			"sriovNetSupport": im.sriov, "deregistrationProtection": cmp.Or(im.protection, "disabled"),
+		}[attribute]}
+	}
+	return members{{"imageId", id}, {attribute, v}}, nil
+}
+
+func (c *call) enableImageDeprecation() (any, error) {
+	id, text := c.form.required("ImageId"), c.form.required("DeprecateAt")
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		c.form.fail(violation("InvalidParameterValue", "DeprecateAt: %v", err))
+	}
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	im, err := c.image(id)
+	if err != nil {
+		return nil, err
+	}
+	years := 10
+	if im.shared["all"] {
+		years = 2
+	}
+	if now := c.now(); at.Before(now) || at.After(now.AddDate(years, 0, 0)) {
+		return nil, violation("InvalidParameterValue", "DeprecateAt %s is not within %d years from now", text, years)
+	}
+	im.deprecated = at.Round(time.Minute)
+	return yes, nil
+}
+
+// change is the rest of the operations on an image, which have only its id as parameter.
+func (c *call) change(apply func(*image)) (any, error) {
+	id := c.form.required("ImageId")
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	im, err := c.image(id)
+	if err != nil {
+		return nil, err
+	}
+	apply(im)
+	return yes, nil
+}
+
+func (c *call) disableImageDeprecation() (any, error) {
+	return c.change(func(im *image) { im.deprecated = time.Time{} })
+}
+
+func (c *call) enableProtection() (any, error) {
+	state := "enabled-without-cooldown"
+	if c.form.bool("WithCooldown") {
+		state = "enabled-with-cooldown"
+	}
+	return c.change(func(im *image) { im.protection = state })
+}
+
+func (c *call) disableProtection() (any, error) {
+	return c.change(func(im *image) { im.protection = "" })
+}

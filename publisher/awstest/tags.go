@@ -1,0 +1,162 @@
+package awstest
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// tags are sorted by key.
+type tags []tag
+
+type tag struct {
+	Key   string `xml:"key"`
+	Value string `xml:"value"`
+}
+
+// newTags checks tags as EC2 does: at most 50, keys of at most 128 and values of at most 256 characters.
+func newTags(list []tag) (tags, error) {
+	t := slices.Clone(list)
+	slices.SortFunc(t, func(a, b tag) int { return cmp.Compare(a.Key, b.Key) })
+	for i, one := range t {
+		switch {
+		case one.Key == "" || len([]rune(one.Key)) > 128 || len([]rune(one.Value)) > 256:
+			return nil, violation("InvalidParameterValue", "tag %q: a key has 1 to 128 characters, a value up to 256", one.Key)
+		case strings.HasPrefix(strings.ToLower(one.Key), "aws:"):
+			return nil, violation("InvalidParameterValue", "tag %q: keys with aws: are reserved", one.Key)
+		case i > 0 && one.Key == t[i-1].Key:
+			return nil, violation("InvalidParameterValue", "tag %q is there twice", one.Key)
+		}
+	}
+	if len(t) > 50 {
+		return nil, violation("TagLimitExceeded", "there are %d tags, but 50 at most", len(t))
+	}
+	return t, nil
+}
+
+func (t tags) plain() map[string]string {
+	m := map[string]string{}
+	for _, one := range t {
+		m[one.Key] = one.Value
+	}
+	return m
+}
+
+// merge returns t with the tags of more, which win.
+func (t tags) merge(more tags) (tags, error) {
+	m := t.plain()
+	maps.Copy(m, more.plain())
+	var list []tag
+	for key, value := range m {
+		list = append(list, tag{key, value})
+	}
+	return newTags(list)
+}
+
+// tagsFor reads TagSpecification.N, which may only name some types of resources.
+func (f *form) tagsFor(types ...string) map[string]tags {
+	out := map[string]tags{}
+	for _, spec := range f.each("TagSpecification") {
+		kind := spec.oneOf("ResourceType", types...)
+		if kind == "" || out[kind] != nil {
+			f.fail(violation("InvalidParameterValue", "%sResourceType is missing or there twice", spec.prefix))
+		}
+		out[kind] = spec.tags("Tag")
+	}
+	return out
+}
+
+func (f *form) tags(name string) tags {
+	var list []tag
+	for _, t := range f.each(name) {
+		list = append(list, tag{t.string("Key"), t.string("Value")})
+	}
+	checked, err := newTags(list)
+	if err != nil {
+		f.fail(err)
+	}
+	return checked
+}
+
+// tagged returns the tags of each resource. The caller holds s.mu.
+func (c *call) tagged(ids []string) ([]*tags, error) {
+	if len(ids) == 0 {
+		return nil, violation("MissingParameter", "the request must contain the parameter ResourceId")
+	}
+	var out []*tags
+	for _, id := range ids {
+		switch kind, _, _ := strings.Cut(id, "-"); kind {
+		case "snap":
+			p, err := c.ec2Snapshot(id)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, &p.tags)
+		case "ami":
+			im, err := c.image(id)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, &im.tags)
+		case "import":
+			task := c.region(c.Region).tasks[id]
+			if task == nil {
+				return nil, newError("InvalidConversionTaskId", "the task %s does not exist", id)
+			}
+			out = append(out, &task.tags)
+		default:
+			return nil, violation("InvalidID", "the ID '%s' is not valid", id)
+		}
+	}
+	return out, nil
+}
+
+func (c *call) createTags() (any, error) {
+	ids, given := c.form.list("ResourceId"), c.form.tags("Tag")
+	if len(given) == 0 {
+		c.form.fail(violation("MissingParameter", "the request must contain the parameter Tag"))
+	}
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	resources, err := c.tagged(ids)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range resources {
+		merged, err := t.merge(given)
+		if err != nil {
+			return nil, err
+		}
+		*t = merged
+	}
+	return yes, nil
+}
+
+func (c *call) deleteTags() (any, error) {
+	ids := c.form.list("ResourceId")
+	var gone []tag
+	for _, t := range c.form.each("Tag") {
+		gone = append(gone, tag{t.required("Key"), t.string("Value")})
+	}
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	resources, err := c.tagged(ids)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range resources {
+		*t = slices.DeleteFunc(*t, func(one tag) bool {
+			return len(gone) == 0 || slices.ContainsFunc(gone, func(g tag) bool {
+				return g.Key == one.Key && (g.Value == "" || g.Value == one.Value)
+			})
+		})
+	}
+	return yes, nil
+}
