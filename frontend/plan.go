@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/internal/contract"
 	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/machine"
 )
@@ -50,8 +51,8 @@ type planFile struct {
 	Path string `json:"path"`
 	Type string `json:"type"`
 	Mode string `json:"mode"` // octal
-	UID  int    `json:"uid"`
-	GID  int    `json:"gid"`
+	UID  uint32 `json:"uid"`
+	GID  uint32 `json:"gid"`
 	From string `json:"from,omitempty"`
 }
 
@@ -151,9 +152,9 @@ func bundles(configs []machine.Entry) []container {
 	for _, e := range configs {
 		place := path.Join("/", path.Dir(e.Path))
 		switch path.Base(e.Path) {
-		case "config.json":
+		case contract.Config:
 			out = append(out, container{Place: place, Config: e.Contents})
-		case "runtime.json":
+		case contract.Runtime:
 			if i := slices.IndexFunc(out, func(c container) bool { return c.Place == place }); i >= 0 {
 				out[i].Runtime = e.Contents
 			}

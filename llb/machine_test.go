@@ -18,6 +18,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -28,13 +29,16 @@ func input() Input {
 		Plan: &machine.Plan{
 			Cmdline: "console=ttyS0",
 			Kernel:  &machine.Kernel{Image: "docker.io/test/kernel:v1", Binary: "kernel", Tar: "kernel.tar", Ucode: "ucode.cpio"},
-			Dirs:    []machine.Entry{{Path: "dev", Type: "dir", Mode: 0o755}},
+			Dirs:    []machine.Entry{{Entry: contract.Entry{Path: "dev", Type: "dir", Mode: 0o755}}},
 			Trees: []machine.Tree{
 				{Name: "init[0]", Image: "docker.io/test/init:v1", Rules: "init"},
 				{Name: "services.sshd", Image: "docker.io/test/sshd:v1", Prefix: "containers/services/sshd/rootfs", Rules: "container"},
 			},
-			Configs: []machine.Entry{{Path: "containers/services/sshd/config.json", Type: "file", Mode: 0o644, Contents: []byte("{}")}},
-			Files:   []machine.Entry{{Path: "etc/app.conf", Type: "file", Mode: 0o600, Source: "context/app.conf"}, {Path: "etc/key", Type: "file", Mode: 0o600, Secret: "key"}},
+			Configs: []machine.Entry{{Entry: contract.Entry{Path: "containers/services/sshd/config.json", Type: "file", Mode: 0o644, Contents: []byte("{}")}}},
+			Files: []machine.Entry{
+				{Entry: contract.Entry{Path: "etc/app.conf", Type: "file", Mode: 0o600, Source: "context/app.conf"}},
+				{Entry: contract.Entry{Path: "etc/key", Type: "file", Mode: 0o600}, Secret: "key"},
+			},
 		},
 		Images: map[string]Image{
 			"docker.io/test/kernel:v1": {Root: llb.Image("docker.io/test/kernel:v1"), Pinned: true},

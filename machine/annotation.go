@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
@@ -53,7 +54,7 @@ func (k checker) needs(at value[string], annotation string, names []string) {
 // order notes what a service waits for. It is a mistake if services wait for each other.
 func (p *planner) order(c *container) {
 	name := string(c.Name.V)
-	order, err := policy.Parse(policy.Services, texts(c.Annotations))
+	order, err := policy.Parse(contract.Services, texts(c.Annotations))
 	if err != nil || len(order.After) == 0 {
 		return
 	}

@@ -40,7 +40,7 @@ type expectation struct {
 // node is something in the expected root filesystem.
 type node struct {
 	Path, Type, Mode, SHA256, Link, Content string
-	UID, GID                                int
+	UID, GID                                uint32
 	Optional                                bool
 	MustContain                             []string `json:"must_contain"`
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // file is an entry of the files section.
@@ -176,7 +178,7 @@ func (m *Machine) entries() []Entry {
 func (m *Machine) entry(f value[file]) Entry {
 	uid, _ := m.number(f.V.UID.V)
 	gid, _ := m.number(f.V.GID.V)
-	e := Entry{Path: f.V.Path.V.clean, UID: int(uid), GID: int(gid), Range: f.At}
+	e := Entry{Entry: contract.Entry{Path: f.V.Path.V.clean, UID: uid, GID: gid}, Range: f.At}
 	switch f.V.kind() {
 	case "directory":
 		e.Type, e.Mode = Directory, uint32(f.V.Mode.or(defaultDirectoryMode))

@@ -5,7 +5,11 @@
 // the same plan.
 package machine
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/slipway-build/slipway/internal/contract"
+)
 
 // Machine is what one or several machine YAMLs describe.
 type Machine struct {
@@ -47,16 +51,15 @@ type kernel struct {
 // sections are all containers in the order in which they get their ids and share trees.
 func (m *model) sections() []section {
 	return []section{
-		{name: "onboot", noun: "onboot", numbered: true, containers: m.Onboot.V},
-		{name: "onshutdown", noun: "onshutdown", numbered: true, containers: m.Onshutdown.V},
-		{name: "services", noun: "service", containers: m.Services.V},
+		{name: contract.Onboot, noun: "onboot", containers: m.Onboot.V},
+		{name: contract.Onshutdown, noun: "onshutdown", containers: m.Onshutdown.V},
+		{name: contract.Services, noun: "service", containers: m.Services.V},
 	}
 }
 
 // section is a list of containers.
 type section struct {
 	name, noun string
-	numbered   bool // the directories of the bundles begin with a number
 	containers []value[container]
 }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/contract/runtimejson"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -135,18 +137,18 @@ files:
 services: [{name: web, image: alpine}]
 `)
 	check(t, "files", []machine.Entry{
-		{Path: "etc/key", Type: "file", Mode: 0o400, Secret: "ssh_key", Range: machine.Range{Start: 3, End: 3}},
-		{Path: "etc/twice", Type: "dir", Mode: 0o700, GID: 100, Range: machine.Range{Start: 8, End: 8}},
-		{Path: "etc/conf", Type: "file", Mode: 0o600, Source: "../conf/a", Optional: true, Range: machine.Range{Start: 6, End: 6}},
+		{Entry: contract.Entry{Path: "etc/key", Type: "file", Mode: 0o400}, Secret: "ssh_key", Range: machine.Range{Start: 3, End: 3}},
+		{Entry: contract.Entry{Path: "etc/twice", Type: "dir", Mode: 0o700, GID: 100}, Range: machine.Range{Start: 8, End: 8}},
+		{Entry: contract.Entry{Path: "etc/conf", Type: "file", Mode: 0o600, Source: "../conf/a"}, Optional: true, Range: machine.Range{Start: 6, End: 6}},
 	}, plan(t, m).Files)
 }
 
 // TestEntryJSON checks the form that slipway-packer reads.
 func TestEntryJSON(t *testing.T) {
 	got, err := json.Marshal([]machine.Entry{
-		{Path: "a", Type: machine.File, Mode: 0o644, UID: 1, GID: 2, Contents: []byte("x"), Range: machine.Range{Start: 3, End: 3}},
-		{Path: "b", Type: machine.Symlink, Mode: 0o777, Link: "a"},
-		{Path: "c", Type: machine.File, Source: "dir/c", Optional: true},
+		{Entry: contract.Entry{Path: "a", Type: machine.File, Mode: 0o644, UID: 1, GID: 2, Contents: []byte("x")}, Range: machine.Range{Start: 3, End: 3}},
+		{Entry: contract.Entry{Path: "b", Type: machine.Symlink, Mode: 0o777, Link: "a"}},
+		{Entry: contract.Entry{Path: "c", Type: machine.File, Source: "dir/c"}, Optional: true},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -328,6 +330,21 @@ func TestSchema(t *testing.T) {
 		if m := parse(t, text); len(m.Warnings()) > 0 {
 			t.Errorf("%s: %v", f.Name, m.Warnings())
 		}
+	}
+}
+
+// The documented default is the one that the init follows.
+func TestNamespaceDefault(t *testing.T) {
+	field := func(m *machine.Type, name string) *machine.Field {
+		i := slices.IndexFunc(m.Fields, func(f *machine.Field) bool { return f.Name == name })
+		if i < 0 {
+			t.Fatalf("%s has no key %s", m.Name, name)
+		}
+		return m.Fields[i]
+	}
+	namespace := field(field(machine.ContainerSchema(), "runtime").Type, "namespace")
+	if namespace.Default != runtimejson.DefaultNamespace {
+		t.Errorf("default %q, want %q", namespace.Default, runtimejson.DefaultNamespace)
 	}
 }
 

@@ -3,13 +3,12 @@ package machine
 import (
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/slipway-build/slipway/internal/contract/policy"
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // Image is a resolved image.
@@ -53,9 +52,9 @@ type Tree struct {
 
 // The rules for the files of images.
 const (
-	RulesInit      = "init"
-	RulesVolume    = "volume"
-	RulesContainer = "container"
+	RulesInit      = contract.RulesInit
+	RulesVolume    = contract.RulesVolume
+	RulesContainer = contract.RulesContainer
 )
 
 // Layout is an image as an OCI image layout (OCI image specification, image layout) at its place in the machine.
@@ -67,16 +66,11 @@ type Layout struct {
 	Range     Range    // of the image
 }
 
-// Entry is a generated file, directory or symbolic link of the machine. Its JSON is what slipway-packer reads.
+// Entry is a generated file, directory or symbolic link of the machine. Its JSON
+// is the [contract.Entry] that slipway-packer reads. Source is the path as
+// written in the YAML, relative to the build context.
 type Entry struct {
-	Path     string `json:"path"` // without leading slash
-	Type     string `json:"type"` // File, Directory or Symlink
-	Mode     uint32 `json:"mode"` // permissions, with setuid, setgid and sticky bit
-	UID      int    `json:"uid"`
-	GID      int    `json:"gid"`
-	Contents []byte `json:"contents,omitempty"` // of a file without source and secret
-	Source   string `json:"source,omitempty"`   // path as written, relative to the build context
-	Link     string `json:"link,omitempty"`     // target of a symbolic link
+	contract.Entry
 
 	Secret   string `json:"-"` // id of a build secret with the contents
 	SBOM     bool   `json:"-"` // the contents are the machine's SBOM
@@ -86,9 +80,9 @@ type Entry struct {
 
 // The types of entries.
 const (
-	File      = "file"
-	Directory = "dir"
-	Symlink   = "symlink"
+	File      = contract.File
+	Directory = contract.Directory
+	Symlink   = contract.Symlink
 )
 
 // planner holds what is known while a plan is made.
@@ -173,7 +167,7 @@ func (p *planner) init() {
 
 func (p *planner) volumes() {
 	for _, v := range p.Volumes.V {
-		ref, prefix := v.V.Image, v.V.directory()+"/lower"
+		ref, prefix := v.V.Image, v.V.directory()+"/"+contract.Lower
 		switch {
 		case v.V.layout():
 			var platforms []string
@@ -193,15 +187,16 @@ func (p *planner) container(s section, index int, c container) {
 	if !ok {
 		return
 	}
-	if s.name == policy.Services {
+	if s.name == contract.Services {
 		p.order(&all)
 	}
 	image := p.images[c.Image.V.name].Config
 	p.warnContainer(s, c, all, image)
-	dir := s.directory(index, c)
-	tree := dir + "/lower"
+	dir := contract.Bundle(s.name, index, string(c.Name.V))
+	rootfs := dir + "/" + contract.Rootfs
+	tree := dir + "/" + contract.Lower
 	if all.Readonly.V {
-		tree = dir + "/rootfs"
+		tree = rootfs
 	}
 	holder, shared := p.trees[c.Image.V.name]
 	if !shared {
@@ -209,13 +204,13 @@ func (p *planner) container(s section, index int, c container) {
 		p.trees[c.Image.V.name] = tree
 		p.plan.Trees = append(p.plan.Trees, Tree{s.component(c), c.Image.V.name, tree, RulesContainer, c.Image.At})
 	}
-	p.file(dir+"/config.json", p.spec(&all, image))
-	p.file(dir+"/runtime.json", runtimeSpec(&all, dir, holder))
+	p.file(dir+"/"+contract.Config, p.spec(&all, image))
+	p.file(dir+"/"+contract.Runtime, runtimeSpec(&all, dir, holder))
 	if !all.Readonly.V {
-		p.directory(dir + "/tmp")
+		p.directory(dir + "/" + contract.Tmp)
 	}
-	if holder != dir+"/rootfs" {
-		p.directory(dir + "/rootfs")
+	if holder != rootfs {
+		p.directory(rootfs)
 	}
 }
 
@@ -246,42 +241,31 @@ func (p *planner) labelled(section section, c container) (container, bool) {
 	return all, len(p.found) == before
 }
 
-// directory is that of a container's bundle.
-func (s section) directory(index int, c container) string {
-	name := string(c.Name.V)
-	if s.numbered {
-		name = fmt.Sprintf("%03d-%s", index, name)
-	}
-	return path.Join("containers", s.name, name)
-}
-
 func (p *planner) directory(path string) {
-	p.plan.Configs = append(p.plan.Configs, Entry{Path: path, Type: Directory, Mode: 0o755})
+	p.plan.Configs = append(p.plan.Configs, Entry{Entry: contract.Entry{Path: path, Type: Directory, Mode: 0o755}})
 }
 
 func (p *planner) file(path string, contents []byte) {
-	p.plan.Configs = append(p.plan.Configs, Entry{Path: path, Type: File, Mode: 0o644, Contents: contents})
+	p.plan.Configs = append(p.plan.Configs, Entry{Entry: contract.Entry{Path: path, Type: File, Mode: 0o644, Contents: contents}})
 }
 
-// initDirectories must be in every machine that has an init image (LinuxKit's rules for images, in which they are added to
-// each image that lacks them).
-var initDirectories = []string{"dev", "dev/pts", "dev/shm", "etc", "proc", "sys"}
-
-// dirs gives the directories that must be there before anything is put into them.
+// dirs returns the directories that must exist before anything is put into
+// them. A machine with an init image needs the system directories, which
+// LinuxKit adds to each such image that lacks them.
 func (p *planner) dirs() []Entry {
 	all := map[string]Entry{}
-	add := func(dir string, uid, gid int) {
+	add := func(dir string, uid, gid uint32) {
 		if _, ok := all[dir]; !ok && dir != "" {
-			all[dir] = Entry{Path: dir, Type: Directory, Mode: 0o755, UID: uid, GID: gid}
+			all[dir] = Entry{Entry: contract.Entry{Path: dir, Type: Directory, Mode: 0o755, UID: uid, GID: gid}}
 		}
 	}
 	if len(p.Init.V) > 0 {
-		for _, dir := range initDirectories {
+		for _, dir := range contract.SystemDirectories() {
 			add(dir, 0, 0)
 		}
 	}
 	for _, v := range p.Volumes.V {
-		for _, part := range []string{"lower", "tmp", "merged"} {
+		for _, part := range []string{contract.Lower, contract.Tmp, contract.Merged} {
 			add(v.V.directory()+"/"+part, 0, 0)
 		}
 	}

@@ -1,6 +1,11 @@
 package machine
 
-import specs "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/contract/runtimejson"
+)
 
 // runtime is what the guest prepares for a container, written to its runtime.json.
 type runtime struct {
@@ -31,50 +36,27 @@ type bindNS struct {
 	Uts    value[string] `yaml:"uts" doc:"Path for the UTS namespace." example:"/run/utsns/app"`
 }
 
-// runtimeJSON is runtime.json: what LinuxKit's guest prepares before it starts a container.
-type runtimeJSON struct {
-	Cgroups    []string      `json:"cgroups"`
-	Mounts     []specs.Mount `json:"mounts"`
-	Mkdir      []string      `json:"mkdir"`
-	Interfaces []netifJSON   `json:"interfaces"`
-	BindNS     bindNSJSON    `json:"bindNS"`
-	Namespace  string        `json:"namespace,omitempty"`
-}
-
-type netifJSON struct {
-	Name         string `json:"name,omitempty"`
-	Add          string `json:"add,omitempty"`
-	Peer         string `json:"peer,omitempty"`
-	CreateInRoot bool   `json:"createInRoot"`
-}
-
-type bindNSJSON struct {
-	Cgroup string `json:"cgroup"`
-	Ipc    string `json:"ipc"`
-	Mnt    string `json:"mnt"`
-	Net    string `json:"net"`
-	Pid    string `json:"pid"`
-	User   string `json:"user"`
-	Uts    string `json:"uts"`
-}
-
 // runtimeSpec gives runtime.json of a container whose bundle is in dir and whose image's tree is in tree.
 func runtimeSpec(c *container, dir, tree string) []byte {
 	r := c.Runtime.V
 	ns := r.BindNS.V
-	spec := runtimeJSON{
+	spec := runtimejson.Runtime{
 		Cgroups:    append([]string{}, plain(r.Cgroups)...),
 		Mounts:     rootMounts(c.Readonly.V, "/"+dir, "/"+tree),
 		Mkdir:      append([]string{}, plain(r.Mkdir)...),
-		Interfaces: []netifJSON{},
-		BindNS:     bindNSJSON{ns.Cgroup.V, ns.Ipc.V, ns.Mnt.V, ns.Net.V, ns.Pid.V, ns.User.V, ns.Uts.V},
-		Namespace:  r.Namespace.V,
+		Interfaces: []runtimejson.Interface{},
+		BindNS: map[string]string{
+			"cgroup": ns.Cgroup.V, "ipc": ns.Ipc.V, "mnt": ns.Mnt.V, "net": ns.Net.V, "pid": ns.Pid.V, "user": ns.User.V, "uts": ns.Uts.V,
+		},
+		Namespace: r.Namespace.V,
 	}
 	for _, m := range r.Mounts.V {
 		spec.Mounts = append(spec.Mounts, m.V.written())
 	}
 	for _, i := range r.Interfaces.V {
-		spec.Interfaces = append(spec.Interfaces, netifJSON{i.V.Name.V, i.V.Add.V, i.V.Peer.V, i.V.CreateInRoot.V})
+		spec.Interfaces = append(spec.Interfaces, runtimejson.Interface{
+			Name: i.V.Name.V, Add: i.V.Add.V, Peer: i.V.Peer.V, CreateInRoot: i.V.CreateInRoot.V,
+		})
 	}
 	return indented(spec)
 }
@@ -82,7 +64,7 @@ func runtimeSpec(c *container, dir, tree string) []byte {
 // rootMounts are the mounts that make the root filesystem of a container: a bind of the tree, so that it is a mount
 // point, or, if it is to be written, an overlay on it with the changes in memory.
 func rootMounts(readonly bool, dir, tree string) []specs.Mount {
-	rootfs, tmp := dir+"/rootfs", dir+"/tmp"
+	rootfs, tmp := dir+"/"+contract.Rootfs, dir+"/"+contract.Tmp
 	if readonly {
 		return []specs.Mount{{Destination: rootfs, Source: tree, Options: []string{"bind"}}}
 	}

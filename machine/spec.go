@@ -7,6 +7,8 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // specVersion is the version of the OCI runtime specification that config.json follows.
@@ -16,7 +18,7 @@ const specVersion = "1.2.1"
 func (p *planner) spec(c *container, image ocispec.ImageConfig) []byte {
 	return indented(specs.Spec{
 		Version:     specVersion,
-		Root:        &specs.Root{Path: "rootfs", Readonly: c.Readonly.V},
+		Root:        &specs.Root{Path: contract.Rootfs, Readonly: c.Readonly.V},
 		Hostname:    c.Hostname.V,
 		Process:     p.process(c, image),
 		Mounts:      c.mounts(),

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // volume is a directory that containers share.
@@ -56,13 +58,11 @@ func (v *volume) layout() bool { return v.Format.V == "oci" && v.Image.V.name !=
 // component is the name of the volume among the components of the machine.
 func (v *volume) component() string { return "volumes." + string(v.Name.V) }
 
-const volumesDirectory = "containers/volumes"
-
 // directory is where the volume is in the machine.
-func (v *volume) directory() string { return volumesDirectory + "/" + string(v.Name.V) }
+func (v *volume) directory() string { return contract.Volumes + "/" + string(v.Name.V) }
 
 // merged is the path at which containers find a volume.
-func merged(name string) string { return "/" + volumesDirectory + "/" + name + "/merged" }
+func merged(name string) string { return "/" + contract.Volumes + "/" + name + "/" + contract.Merged }
 
 // volume checks the source of a bind, which is the name of a volume unless it is a path.
 func (k checker) volume(key, text, source string, options []string, at Range) {

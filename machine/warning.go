@@ -8,6 +8,8 @@ import (
 
 	distref "github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // The rules of warnings. Their names are stable.
@@ -105,9 +107,6 @@ func (m *Machine) warnImages(r *report) {
 	}
 }
 
-// temporary are the directories on which the guest mounts temporary filesystems.
-var temporary = []string{"run", "tmp", "var"}
-
 func (m *Machine) warnFiles(r *report) {
 	kinds := map[string]string{}
 	for _, f := range m.Files.V {
@@ -116,7 +115,7 @@ func (m *Machine) warnFiles(r *report) {
 			r.add(FileConflict, f.At, "%s is written as a %s here and as a %s before", path, kind, before)
 		}
 		kinds[path] = kind
-		for _, dir := range temporary {
+		for _, dir := range contract.TemporaryDirectories() {
 			if strings.HasPrefix(path, dir+"/") {
 				r.add(FileHidden, f.At, "%s is hidden by the temporary filesystem that the machine mounts on /%s", path, dir)
 			}
@@ -131,7 +130,7 @@ func (p *planner) warnContainer(s section, own, all container, image ocispec.Ima
 	warn := func(rule string, at Range, format string, args ...any) {
 		p.add(rule, at, "%s %s", where, fmt.Sprintf(format, args...))
 	}
-	if s.name == "services" && hasAll(all.Capabilities) && !all.limited() {
+	if s.name == contract.Services && hasAll(all.Capabilities) && !all.limited() {
 		warn(AllCapabilities, cmp.Or(own.Capabilities.At, own.CapabilitiesAdd.At, at), "has all capabilities and no limit: list those that it needs, or make it readonly")
 	}
 	if user, _, _ := strings.Cut(image.User, ":"); user != "" && user != "root" && user != "0" && !all.UID.set() {

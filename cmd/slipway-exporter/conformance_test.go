@@ -17,9 +17,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
-	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -115,9 +115,15 @@ func dumpInitrd(t *testing.T, name string) string {
 		}
 		data = data[end:]
 	}
-	if list := filepath.Join(dir, segment.XattrsList); fileExists(list) {
-		var xattrs map[string]map[string][]byte
-		readJSON(t, list, &xattrs)
+	if list := filepath.Join(dir, contract.XattrsFile); fileExists(list) {
+		data, err := os.ReadFile(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		xattrs, err := contract.UnmarshalXattrs(data)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for path, attributes := range xattrs {
 			for name, value := range attributes {
 				if err := unix.Lsetxattr(filepath.Join(dir, path), name, value, 0); err != nil {

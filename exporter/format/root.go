@@ -21,7 +21,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/squashfs"
 	"github.com/slipway-build/slipway/exporter/tree"
-	"github.com/slipway-build/slipway/internal/contract/startup"
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 	"github.com/slipway-build/slipway/internal/kernel/kmod"
 )
@@ -123,7 +123,7 @@ func (r rootFS) prepare(entries []tree.Entry, warn func(string)) []tree.Entry {
 	for _, name := range slices.Sorted(maps.Keys(lost)) {
 		warn(fmt.Sprintf("%s has no place for the extended attribute %s; files that lose it: %d", r.name, name, lost[name]))
 	}
-	for _, name := range []string{"dev", "mnt", "proc", "run", "sys", "tmp", "var"} {
+	for _, name := range contract.MountPoints() {
 		if !there[name] {
 			entries = append(entries, tree.NewDir(name))
 		}
@@ -152,7 +152,7 @@ func (m Machine) startup(entries []tree.Entry, root rootFS, opened *sparse.Files
 	if err != nil {
 		return nil, fmt.Errorf("the kernel needs modules for a root filesystem on %s, and so an init that loads them: %w", root.name, err)
 	}
-	files = append(files, init, tree.NewFile(startup.Marker, 0o444, root.kind))
+	files = append(files, init, tree.NewFile(contract.StartupMarker, 0o444, root.kind))
 	var b bytes.Buffer
 	if err := segment.Write(&b, tree.AddParents(files), m.Compression); err != nil {
 		return nil, err
@@ -173,7 +173,7 @@ func findInit(entries []tree.Entry) (tree.Entry, error) {
 	if err != nil {
 		return init, err
 	}
-	if !bytes.Contains(program, []byte(startup.Marker)) {
+	if !bytes.Contains(program, []byte(contract.StartupMarker)) {
 		return init, errors.New("this /sbin/init cannot: use slipwaybuild/init, or a kernel that has them built in")
 	}
 	init.Path, init.Inode, init.Xattrs = "init", 0, nil

@@ -9,7 +9,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
-	"github.com/slipway-build/slipway/internal/contract/startup"
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // modular is a machine whose kernel has modules, by path of its files.
@@ -22,7 +22,7 @@ func modular(change func(map[string]string)) []tree.Entry {
 		dir + "kernel/lib/unpack.ko":            "unpack",
 		dir + "kernel/drivers/virtio_blk.ko.xz": "virtio",
 		dir + "kernel/net/other.ko":             "other",
-		"bin/init":                              "\x7fELF/" + startup.Marker,
+		"bin/init":                              "\x7fELF/" + contract.StartupMarker,
 	}
 	change(files)
 	var entries []tree.Entry

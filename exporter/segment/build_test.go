@@ -14,6 +14,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // files makes a directory of files from names and contents.
@@ -370,7 +371,7 @@ func TestInitrdKeepsXattrs(t *testing.T) {
 	}
 	out := t.TempDir()
 	unpack(t, rest, out)
-	if got, want := read(t, out, XattrsList), `{"bin/ping":{"security.capability":"AQD/Cg==","user.b":"IjIi"}}`; got != want {
+	if got, want := read(t, out, contract.XattrsFile), `{"bin/ping":{"security.capability":"AQD/Cg==","user.b":"IjIi"}}`; got != want {
 		t.Errorf("list %s, want %s", got, want)
 	}
 }

@@ -9,22 +9,11 @@ import (
 	"path"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
-// Spec is one element of the JSON array that ReadSpec reads: an entry that the
-// machine YAML itself asks for.
-type Spec struct {
-	Path     string `json:"path"` // as tree.Entry.Path
-	Type     string `json:"type"` // "file", "dir" or "symlink"
-	Mode     uint32 `json:"mode"` // permission bits as a number: 420 is 0644
-	UID      uint32 `json:"uid"`
-	GID      uint32 `json:"gid"`
-	Contents []byte `json:"contents"` // of a file, base64 in JSON
-	Source   string `json:"source"`   // path of a file below the source directory, instead of contents
-	Link     string `json:"link"`     // target of a symlink
-}
-
-// ReadSpec reads a JSON array of Spec and gives its entries in the same order.
+// ReadSpec reads a JSON array of contract.Entry and returns its entries in the
+// same order.
 // A directory may occur several times: its first entry counts. Any other path
 // that occurs twice, or lies below a file or symlink, is an error, and so is
 // an unknown member. Sources are opened below source, out of which no symbolic
@@ -32,7 +21,7 @@ type Spec struct {
 func ReadSpec(r io.Reader, source *os.Root) ([]tree.Entry, error) {
 	decoder := json.NewDecoder(r)
 	decoder.DisallowUnknownFields()
-	var specs []Spec
+	var specs []contract.Entry
 	if err := decoder.Decode(&specs); err != nil {
 		return nil, fmt.Errorf("read entries: %w", err)
 	}
@@ -43,7 +32,7 @@ func ReadSpec(r io.Reader, source *os.Root) ([]tree.Entry, error) {
 	var entries []tree.Entry
 	types := map[string]tree.Type{}
 	for _, spec := range specs {
-		e, err := spec.entry(source)
+		e, err := specified(spec, source)
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", spec.Path, err)
 		}
@@ -64,26 +53,27 @@ func ReadSpec(r io.Reader, source *os.Root) ([]tree.Entry, error) {
 	return entries, nil
 }
 
-func (s Spec) entry(source *os.Root) (tree.Entry, error) {
+// specified returns the entry that s describes.
+func specified(s contract.Entry, source *os.Root) (tree.Entry, error) {
 	if err := tree.CheckPath(s.Path); err != nil {
 		return tree.Entry{}, err
 	}
 	if s.Mode&^tree.ModeMask != 0 {
 		return tree.Entry{}, fmt.Errorf("mode %#o has bits beyond %#o", s.Mode, tree.ModeMask)
 	}
-	if s.Type != "file" && (len(s.Contents) > 0 || s.Source != "") {
+	if s.Type != contract.File && (len(s.Contents) > 0 || s.Source != "") {
 		return tree.Entry{}, fmt.Errorf("a %s has no contents", s.Type)
 	}
 	e := tree.Entry{Path: s.Path}
 	switch s.Type {
-	case "dir":
+	case contract.Directory:
 		e = tree.NewDir(s.Path)
-	case "symlink":
+	case contract.Symlink:
 		if s.Link == "" {
 			return tree.Entry{}, errors.New("a symlink needs a link")
 		}
 		e = tree.NewSymlink(s.Path, s.Link)
-	case "file":
+	case contract.File:
 		e = tree.NewFile(s.Path, s.Mode, string(s.Contents))
 		if s.Source == "" {
 			break
@@ -92,20 +82,20 @@ func (s Spec) entry(source *os.Root) (tree.Entry, error) {
 			return tree.Entry{}, errors.New("contents and source exclude each other")
 		}
 		var err error
-		if e, err = s.fromSource(source); err != nil {
+		if e, err = fromSource(s, source); err != nil {
 			return tree.Entry{}, err
 		}
 	default:
 		return tree.Entry{}, fmt.Errorf("unknown type %q: use file, dir or symlink", s.Type)
 	}
-	if s.Type != "symlink" {
+	if s.Type != contract.Symlink {
 		e.Mode = s.Mode
 	}
 	e.UID, e.GID = s.UID, s.GID
 	return e, nil
 }
 
-func (s Spec) fromSource(source *os.Root) (tree.Entry, error) {
+func fromSource(s contract.Entry, source *os.Root) (tree.Entry, error) {
 	if source == nil {
 		return tree.Entry{}, fmt.Errorf("source %s: there is no source directory", s.Source)
 	}

@@ -2,15 +2,14 @@ package segment
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // Names of the files in a segment's directory.
@@ -56,8 +55,8 @@ const PartAlignment = alignment
 // them follows the last of these, compressed as that one is.
 //
 // Extended attributes, for which newc has no place, are in a last segment: the
-// file XattrsList. They are those that files have when all segments lie over each
-// other.
+// file contract.XattrsFile. They are those that files have when all segments lie
+// over each other.
 //
 // Initrd fails where tree.Merge does: the kernel would unpack one of the segments
 // in part, without a word.
@@ -94,13 +93,13 @@ func Initrd(ucode string, segments []Dir) ([]Part, error) {
 			parts = append(parts, part)
 		}
 		if i == len(segments)-1 && len(xattrs) > 0 {
-			list, err := json.Marshal(xattrs) // sorts its keys
+			list, err := xattrs.Marshal()
 			if err != nil {
 				return nil, err
 			}
-			dir := tree.NewDir(path.Dir(XattrsList))
+			dir := tree.NewDir(contract.XattrsDir)
 			dir.Mode = 0o700
-			part, err := generated(name, dir, tree.NewFile(XattrsList, 0o600, string(list)))
+			part, err := generated(name, dir, tree.NewFile(contract.XattrsFile, 0o600, string(list)))
 			if err != nil {
 				return nil, err
 			}
@@ -109,10 +108,6 @@ func Initrd(ucode string, segments []Dir) ([]Part, error) {
 	}
 	return parts, nil
 }
-
-// XattrsList is a JSON object: path to name to value, in base64. Slipway's init
-// sets them and removes the directory before the root becomes read-only.
-const XattrsList = ".xattrs/list.json"
 
 // generated is a segment that is compressed as the one in a file is.
 func generated(name string, entries ...tree.Entry) (Part, error) {
@@ -127,7 +122,7 @@ func generated(name string, entries ...tree.Entry) (Part, error) {
 
 // mergeNames makes sure that the segments can be unpacked over each other, and
 // gives the extended attributes that files have in the end.
-func mergeNames(segments []Dir) (xattrs map[string]map[string][]byte, err error) {
+func mergeNames(segments []Dir) (contract.Xattrs, error) {
 	var parts []tree.Part
 	for _, segment := range segments {
 		entries, err := readNames(filepath.Join(segment.Path, NamesName))
@@ -140,7 +135,7 @@ func mergeNames(segments []Dir) (xattrs map[string]map[string][]byte, err error)
 	if err != nil {
 		return nil, err
 	}
-	xattrs = map[string]map[string][]byte{}
+	xattrs := contract.Xattrs{}
 	for _, e := range merged {
 		for name, value := range e.Xattrs {
 			if xattrs[e.Path] == nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // Rules names what is done to the tree of an image before it is packed.
@@ -15,10 +16,10 @@ type Rules string
 // The rules of LinuxKit for the three places that an image can have in a
 // machine, and none.
 const (
-	RulesNone      Rules = "none"      // as it is
-	RulesInit      Rules = "init"      // at the root, with other images below and above it
-	RulesContainer Rules = "container" // root filesystem of an onboot, onshutdown or service container
-	RulesVolume    Rules = "volume"    // content of a volume
+	RulesNone      Rules = contract.RulesNone
+	RulesInit      Rules = contract.RulesInit
+	RulesContainer Rules = contract.RulesContainer
+	RulesVolume    Rules = contract.RulesVolume
 )
 
 // What the replaced files hold.
@@ -38,9 +39,6 @@ const (
 var dropped = map[string]bool{
 	".dockerenv": true, "Dockerfile": true, "dev/console": true, "dev/pts": true, "dev/shm": true, "etc/hostname": true,
 }
-
-// systemDirs are the directories that every root filesystem needs.
-var systemDirs = []string{"dev", "dev/pts", "dev/shm", "etc", "proc", "sys"}
 
 // Apply gives entries the form that the rules want. Dropped files are gone, but
 // what lies below a dropped directory stays. etc/hosts and etc/resolv.conf have
@@ -69,10 +67,11 @@ func Apply(rules Rules, entries []tree.Entry) ([]tree.Entry, error) {
 		return nil, fmt.Errorf("unknown rules %q: use init, container, volume or none", rules)
 	}
 	if rules != RulesInit {
-		for _, dir := range systemDirs {
+		for _, dir := range contract.SystemDirectories() {
 			added[dir] = tree.NewDir(dir)
 		}
 	}
+	systemDirs := contract.SystemDirectories()
 	parents := map[string]bool{}
 	for _, e := range entries {
 		parents[path.Dir(e.Path)] = true

@@ -8,48 +8,25 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/contract/runtimejson"
 )
 
 // Bundle is a directory with a config.json and, where something has to be prepared, a runtime.json.
 type Bundle struct {
 	Dir     string // absolute
 	Name    string // name of the directory: "000-sysctl", "sshd"
-	Runtime Runtime
+	Runtime runtimejson.Runtime
 
 	prepared bool
-}
-
-// Runtime is the content of runtime.json, the "runtime" section of LinuxKit's machine YAML.
-type Runtime struct {
-	Cgroups    []string          `json:"cgroups"`    // made before the container
-	Mounts     []Mount           `json:"mounts"`     // done in the machine, in this order
-	Mkdir      []string          `json:"mkdir"`      // made after the mounts
-	Interfaces []Interface       `json:"interfaces"` // put into the container's network namespace
-	BindNS     map[string]string `json:"bindNS"`     // kind of namespace to the path at which it is kept
-	Namespace  string            `json:"namespace"`  // of containerd
-}
-
-// Mount is a mount as in config.json, but done in the machine. A relative destination is below the container's root filesystem.
-type Mount struct {
-	Destination string   `json:"destination"`
-	Type        string   `json:"type"`
-	Source      string   `json:"source"`
-	Options     []string `json:"options"`
-}
-
-// Interface is a network interface for the container: one of the machine is moved, or with Add a new one of that type is made.
-// A Peer without Add makes a pair of type veth. CreateInRoot makes it in the machine first, so that it keeps its links there.
-type Interface struct {
-	Name         string `json:"name"`
-	Add          string `json:"add"`
-	Peer         string `json:"peer"`
-	CreateInRoot bool   `json:"createInRoot"`
 }
 
 // Open reads the bundle in dir. A bundle without runtime.json needs no preparation.
 func Open(dir string) (*Bundle, error) {
 	b := &Bundle{Dir: dir, Name: filepath.Base(dir)}
-	text, err := os.ReadFile(filepath.Join(dir, "runtime.json"))
+	file := filepath.Join(dir, contract.Runtime)
+	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return b, nil
 	}
@@ -57,7 +34,7 @@ func Open(dir string) (*Bundle, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(text, &b.Runtime); err != nil {
-		return nil, fmt.Errorf("%s/runtime.json: %w", dir, err)
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return b, nil
 }
@@ -103,7 +80,7 @@ func (b *Bundle) Spec() ([]byte, error) {
 	return json.Marshal(spec)
 }
 
-func (b *Bundle) config() string { return filepath.Join(b.Dir, "config.json") }
+func (b *Bundle) config() string { return filepath.Join(b.Dir, contract.Config) }
 
 // Annotations gives those of config.json.
 func (b *Bundle) Annotations() (map[string]string, error) {
@@ -135,7 +112,7 @@ func (b *Bundle) Materialise(dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	return dir, os.WriteFile(filepath.Join(dir, "config.json"), spec, 0o600)
+	return dir, os.WriteFile(filepath.Join(dir, contract.Config), spec, 0o600)
 }
 
 // Prepare does, in this order, the mounts, directories and cgroups of runtime.json, before the container is created. It does so once: a
@@ -154,7 +131,7 @@ func (b *Bundle) Prepare() error {
 func (b *Bundle) prepare() error {
 	for _, m := range b.Runtime.Mounts {
 		m.Destination = b.abs(m.Destination, b.root())
-		if err := m.Do(); err != nil {
+		if err := Mount(m); err != nil {
 			return err
 		}
 	}
@@ -190,7 +167,7 @@ func (b *Bundle) Attach(pid int) error {
 		}
 	}
 	for _, i := range b.Runtime.Interfaces {
-		if err := i.give(pid); err != nil {
+		if err := give(i, pid); err != nil {
 			return fmt.Errorf("network interface %s: %w", i.Name, err)
 		}
 	}
@@ -212,7 +189,7 @@ func (b *Bundle) Release() error {
 }
 
 // root is where every LinuxKit bundle has its root filesystem.
-func (b *Bundle) root() string { return filepath.Join(b.Dir, "rootfs") }
+func (b *Bundle) root() string { return filepath.Join(b.Dir, contract.Rootfs) }
 
 func (b *Bundle) abs(path, base string) string {
 	if filepath.IsAbs(path) {

@@ -9,7 +9,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/internal/contract/runtimejson"
 )
 
 func writeBundle(t *testing.T, files map[string]string) string {
@@ -43,14 +46,14 @@ func TestOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Bundle{Dir: dir, Name: "000-setup", Runtime: Runtime{
+	want := &Bundle{Dir: dir, Name: "000-setup", Runtime: runtimejson.Runtime{
 		Cgroups: []string{"podruntime/kubelet"},
-		Mounts: []Mount{
+		Mounts: []specs.Mount{
 			{Destination: "/containers/onboot/000-setup/tmp", Source: "tmpfs", Type: "tmpfs"},
 			{Destination: "log", Source: "/var/log", Options: []string{"bind"}},
 		},
 		Mkdir:      []string{"/var/lib/setup", "made/inside"},
-		Interfaces: []Interface{{Name: "veth0", Add: "veth", Peer: "veth1"}},
+		Interfaces: []runtimejson.Interface{{Name: "veth0", Add: "veth", Peer: "veth1"}},
 		BindNS:     map[string]string{"cgroup": "", "net": "/run/ns/net"},
 		Namespace:  "system",
 	}}

@@ -7,20 +7,22 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/internal/contract/runtimejson"
 )
 
 // give puts the interface into the network namespace of the process pid. When a container is started again, those of its old namespace may
 // still be going.
-func (i Interface) give(pid int) error {
+func give(i runtimejson.Interface, pid int) error {
 	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		err := i.tryGive(pid)
+		err := tryGive(i, pid)
 		if !errors.Is(err, unix.EEXIST) || time.Now().After(deadline) {
 			return err
 		}
 	}
 }
 
-func (i Interface) tryGive(pid int) error {
+func tryGive(i runtimejson.Interface, pid int) error {
 	kind := i.Add
 	if kind == "" && i.Peer != "" {
 		kind = "veth"

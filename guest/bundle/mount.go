@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -81,8 +82,9 @@ func parseOptions(options []string) (flags uintptr, propagation []uintptr, data 
 	return flags, propagation, strings.Join(unknown, ",")
 }
 
-// Do mounts. It makes the destination, and the upper and work directories of an overlay.
-func (m Mount) Do() error {
+// Mount mounts in the machine. It makes the destination, and the upper and work
+// directories of an overlay.
+func Mount(m specs.Mount) error {
 	flags, propagation, data := parseOptions(m.Options)
 	fail := func(err error) error {
 		return fmt.Errorf("mount %s (%s) on %s: %w", m.Source, m.Type, m.Destination, err)

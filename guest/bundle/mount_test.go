@@ -6,7 +6,10 @@ import (
 	"runtime"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/internal/contract/runtimejson"
 )
 
 // ownMounts gives the test a mount namespace of its own. The thread is thrown away with the test.
@@ -34,8 +37,8 @@ func TestPrepareAndRelease(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b := &Bundle{Dir: dir, Name: "000-setup", Runtime: Runtime{
-		Mounts: []Mount{
+	b := &Bundle{Dir: dir, Name: "000-setup", Runtime: runtimejson.Runtime{
+		Mounts: []specs.Mount{
 			{Type: "tmpfs", Source: "tmpfs", Destination: dir + "/tmp"},
 			{Destination: dir + "/tmp", Options: []string{"remount", "private"}},
 			{Type: "overlay", Source: "overlay", Destination: dir + "/rootfs", Options: []string{

@@ -14,6 +14,7 @@ import (
 
 	"github.com/slipway-build/slipway/guest/bundle"
 	"github.com/slipway-build/slipway/guest/containerd"
+	"github.com/slipway-build/slipway/internal/contract/runtimejson"
 )
 
 const (
@@ -22,8 +23,6 @@ const (
 	containerdConfig = "/etc/containerd/config.toml"
 	containerdState  = "/var/lib/containerd"
 	containerdCgroup = bundle.CgroupRoot + "/containerd"
-
-	defaultNamespace = "services.linuxkit"
 )
 
 // daemon is containerd, which is started again whenever it ends: containers live on without it. As an engine it runs the services.
@@ -212,7 +211,7 @@ func namespace(b *bundle.Bundle) string {
 	if b.Runtime.Namespace != "" {
 		return b.Runtime.Namespace
 	}
-	return defaultNamespace
+	return runtimejson.DefaultNamespace
 }
 
 // start starts a container. If the daemon dies meanwhile, it is tried again with the next one.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
@@ -81,7 +82,7 @@ func (m *machine) start(ctx context.Context) {
 	m.out.say("slipway init")
 	told(rootErr)
 	told(kernelErr)
-	told(restoreXattrs("/.xattrs"))
+	told(restoreXattrs("/" + contract.XattrsDir))
 	told(mountWritable())
 	if !container {
 		told(fillDev())
@@ -114,7 +115,7 @@ func (m *machine) start(ctx context.Context) {
 	}
 	m.runStages(ctx, m.stages("/etc/init.d",
 		stage{"005-volumes", func(context.Context) error { return mountVolumes() }},
-		stage{"010-onboot", func(ctx context.Context) error { return m.runAll(ctx, "onboot") }},
+		stage{"010-onboot", func(ctx context.Context) error { return m.runAll(ctx, contract.Onboot) }},
 		stage{"020-containerd", m.startServices},
 	))
 	if ctx.Err() == nil {
@@ -153,7 +154,7 @@ func (m *machine) startDrivers(told func(error)) {
 func (m *machine) stop() {
 	ctx := context.Background()
 	m.runStages(ctx, m.stages("/etc/shutdown.d",
-		stage{"010-onshutdown", func(ctx context.Context) error { return m.runAll(ctx, "onshutdown") }},
+		stage{"010-onshutdown", func(ctx context.Context) error { return m.runAll(ctx, contract.Onshutdown) }},
 	))
 	m.stopServices()
 	if m.containerd != nil {

@@ -8,9 +8,12 @@ import (
 	"strings"
 	"unsafe"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/guest/bundle"
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // setRoot puts a mount of the initramfs over the initramfs itself. The first mount of all can neither be moved nor be left by pivot_root(2), which runc
@@ -54,19 +57,20 @@ func mountKernel() error {
 func mountWritable() error {
 	var errs []error
 	// The root of an initramfs can be written until here: what must be there is made now.
-	for _, dir := range []string{"/run", "/tmp", "/var", "/mnt"} {
-		os.MkdirAll(dir, 0o755) // on a read-only root it must be there, and if it is not the mount says so
+	for _, dir := range contract.MountPoints() {
+		os.MkdirAll("/"+dir, 0o755) // on a read-only root it must be there, and if it is not the mount says so
 	}
 	// Of a container the mount is its own, the filesystem is not.
 	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
 		errs = append(errs, fmt.Errorf("make / read-only: %w", err))
 	}
+	options := map[string]string{"run": "size=10%,mode=755", "tmp": "size=10%,mode=1777", "var": "size=50%,mode=755"}
+	var mounts []mount
+	for _, dir := range contract.TemporaryDirectories() {
+		mounts = append(mounts, mount{"tmpfs", "/" + dir, noSetID | unix.MS_RELATIME, options[dir]})
+	}
 	errs = append(errs,
-		mountAll([]mount{
-			{"tmpfs", "/run", noSetID | unix.MS_RELATIME, "size=10%,mode=755"},
-			{"tmpfs", "/tmp", noSetID | unix.MS_RELATIME, "size=10%,mode=1777"},
-			{"tmpfs", "/var", noSetID | unix.MS_RELATIME, "size=50%,mode=755"},
-		}),
+		mountAll(mounts),
 		makeAll(
 			[]string{
 				"/run/config", "/run/lock", "/run/log/onboot", "/run/resolvconf",
@@ -198,24 +202,24 @@ func mountAll(mounts []mount) error {
 	return errors.Join(errs...)
 }
 
-// mountVolumes makes the volumes of /containers/volumes: what is written to one lies over its content, in memory.
-// One without a directory for that is read-only.
+// mountVolumes mounts the volumes. What is written to a volume lies over its
+// content, in memory. A volume without a directory for that is read-only.
 func mountVolumes() error {
-	dirs, err := bundle.List("/containers/volumes")
+	dirs, err := bundle.List("/" + contract.Volumes)
 	errs := []error{err}
 	for _, dir := range dirs {
-		lower, tmp, merged := filepath.Join(dir, "lower"), filepath.Join(dir, "tmp"), filepath.Join(dir, "merged")
-		mounts := []bundle.Mount{
+		lower, tmp, merged := filepath.Join(dir, contract.Lower), filepath.Join(dir, contract.Tmp), filepath.Join(dir, contract.Merged)
+		mounts := []specs.Mount{
 			{Type: "tmpfs", Source: "tmpfs", Destination: tmp},
 			{Type: "overlay", Source: "overlay", Destination: merged, Options: []string{
 				"lowerdir=" + lower, "upperdir=" + filepath.Join(tmp, "upper"), "workdir=" + filepath.Join(tmp, "work"),
 			}},
 		}
 		if _, err := os.Stat(tmp); err != nil {
-			mounts = []bundle.Mount{{Source: lower, Destination: merged, Options: []string{"bind", "ro"}}}
+			mounts = []specs.Mount{{Source: lower, Destination: merged, Options: []string{"bind", "ro"}}}
 		}
 		for _, m := range mounts {
-			if err := m.Do(); err != nil {
+			if err := bundle.Mount(m); err != nil {
 				errs = append(errs, fmt.Errorf("volume %s: %w", filepath.Base(dir), err))
 				break
 			}

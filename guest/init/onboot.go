@@ -10,17 +10,19 @@ import (
 	"time"
 
 	"github.com/slipway-build/slipway/guest/bundle"
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
-// runAll runs the containers in /containers/KIND to their end, in the order of their names.
-func (m *machine) runAll(ctx context.Context, kind string) error {
-	dirs, err := bundle.List(filepath.Join("/containers", kind))
+// runAll runs the containers of a section one after another, in the order of
+// their names.
+func (m *machine) runAll(ctx context.Context, section string) error {
+	dirs, err := bundle.List("/" + contract.Bundles(section))
 	for _, dir := range dirs {
 		if ctx.Err() != nil {
 			break
 		}
-		m.runToEnd(ctx, kind, dir)
+		m.runToEnd(ctx, section, dir)
 	}
 	return err
 }

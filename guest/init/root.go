@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/slipway-build/slipway/internal/contract/startup"
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 	"github.com/slipway-build/slipway/internal/kernel/kmod"
 )
@@ -25,7 +25,7 @@ const (
 // enterRoot goes on with the machine whose root filesystem lies on a disk, if this is the small initramfs that leads there. What
 // comes back is an error, or nil if this is the machine itself.
 func enterRoot() error {
-	kind, err := os.ReadFile("/" + startup.Marker)
+	kind, err := os.ReadFile("/" + contract.StartupMarker)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -110,7 +110,7 @@ func startIn(root string, args []cmdline.Arg) error {
 		}
 	}
 	// Nobody can see the initramfs from now on, but it takes memory.
-	for _, name := range []string{"/lib", "/" + startup.Marker, "/init"} {
+	for _, name := range []string{"/lib", "/" + contract.StartupMarker, "/init"} {
 		if err := os.RemoveAll(name); err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/guest/bundle"
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
@@ -267,7 +268,7 @@ func (s *service) stop(t *task) {
 // startServices starts all services at once. Those that wait for each other are started in no order.
 func (m *machine) startServices(ctx context.Context) error {
 	m.checkContainerd()
-	dirs, err := bundle.List("/containers/services")
+	dirs, err := bundle.List("/" + contract.Bundles(contract.Services))
 	if err != nil {
 		return err
 	}
@@ -322,7 +323,7 @@ func (m *machine) service(dir string) (*service, error) {
 	}
 	s := newService(b.Name)
 	s.bundle, s.out, s.times, s.engine = b, m.out, m.times, m.engine
-	s.policy = m.policy(b, policy.Services)
+	s.policy = m.policy(b, contract.Services)
 	s.stream, err = m.openStream(s.name)
 	return s, err
 }

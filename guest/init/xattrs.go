@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -9,10 +8,13 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
-// restoreXattrs sets the extended attributes that the archives of an initramfs cannot hold. The exporter lists them in files
-// of a directory at the root, each a JSON object: path to name to value, in base64. The directory is removed.
+// restoreXattrs sets the extended attributes that the archives of an initramfs
+// cannot hold. The exporter lists them in files of the directory dir, which lies
+// at the root and is removed afterwards.
 func restoreXattrs(dir string) error {
 	lists, err := os.ReadDir(dir)
 	if os.IsNotExist(err) {
@@ -29,8 +31,8 @@ func restoreXattrs(dir string) error {
 			errs = append(errs, err)
 			continue
 		}
-		var files map[string]map[string][]byte
-		if err := json.Unmarshal(data, &files); err != nil {
+		files, err := contract.UnmarshalXattrs(data)
+		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", list.Name(), err))
 			continue
 		}

@@ -1,12 +1,13 @@
 package main
 
 import (
-	"encoding/hex"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 func TestRestoreXattrs(t *testing.T) {
@@ -15,31 +16,34 @@ func TestRestoreXattrs(t *testing.T) {
 	}
 	root := t.TempDir()
 	program := filepath.Join(root, "bin", "ping")
-	for _, dir := range []string{"bin", ".xattrs"} {
+	for _, dir := range []string{"bin", contract.XattrsDir} {
 		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// As exporter/segment writes it: cap_net_raw=ep, version 2 (linux/capability.h).
-	const want = "0100000200200000000000000000000000000000"
-	list := `{"bin/ping":{"security.capability":"AQAAAgAgAAAAAAAAAAAAAAAAAAA="}}`
-	for name, text := range map[string]string{program: "", filepath.Join(root, ".xattrs", "0"): list} {
+	// cap_net_raw=ep, version 2 (linux/capability.h).
+	const want = "\x01\x00\x00\x02\x00\x20" + "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	list, err := contract.Xattrs{"bin/ping": {"security.capability": []byte(want)}}.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{program: "", filepath.Join(root, contract.XattrsFile): string(list)} {
 		if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := restoreXattrs(filepath.Join(root, ".xattrs")); err != nil {
+	if err := restoreXattrs(filepath.Join(root, contract.XattrsDir)); err != nil {
 		t.Fatal(err)
 	}
 	value := make([]byte, 64)
 	n, err := unix.Lgetxattr(program, "security.capability", value)
-	if got := hex.EncodeToString(value[:max(n, 0)]); err != nil || got != want {
+	if got := string(value[:max(n, 0)]); err != nil || got != want {
 		t.Errorf("got %q, %v", got, err)
 	}
-	if _, err := os.Stat(filepath.Join(root, ".xattrs")); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(root, contract.XattrsDir)); !os.IsNotExist(err) {
 		t.Errorf("the list is still there: %v", err)
 	}
-	if err := restoreXattrs(filepath.Join(root, ".xattrs")); err != nil {
+	if err := restoreXattrs(filepath.Join(root, contract.XattrsDir)); err != nil {
 		t.Errorf("without a list: %v", err)
 	}
 }

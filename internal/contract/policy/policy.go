@@ -9,17 +9,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // Prefix is what the names of all these annotations begin with. Others are none of ours.
 const Prefix = "build.slipway."
-
-// The kinds of containers, by their sections of the machine YAML.
-const (
-	Onboot     = "onboot"
-	Onshutdown = "onshutdown"
-	Services   = "services"
-)
 
 // Policy is how the init treats one container. The zero value is what LinuxKit does.
 type Policy struct {
@@ -71,7 +66,7 @@ type Key struct {
 // Keys are all annotations, sorted by name.
 var Keys = []Key{
 	{
-		Name: Prefix + "after", Sections: []string{Services}, Values: "names of services, with commas", Default: "none", Example: "database",
+		Name: Prefix + "after", Sections: []string{contract.Services}, Values: "names of services, with commas", Default: "none", Example: "database",
 		Doc: "The service starts when these have started, and stops before they do. If one of them cannot be started, this one is not either.",
 		set: func(p *Policy, value string) error {
 			for name := range strings.SplitSeq(value, ",") {
@@ -85,17 +80,17 @@ var Keys = []Key{
 		},
 	},
 	{
-		Name: Prefix + "failure", Sections: []string{Onboot}, Values: "continue, halt, reboot", Default: "continue", Example: "halt",
+		Name: Prefix + "failure", Sections: []string{contract.Onboot}, Values: "continue, halt, reboot", Default: "continue", Example: "halt",
 		Doc: "What follows if the container cannot be started, ends with another status than 0, or exceeds its timeout: the start goes on, or the machine stops and halts or starts anew.",
 		set: func(p *Policy, value string) error { return choose(&p.Failure, value, Continue, Halt, Reboot) },
 	},
 	{
-		Name: Prefix + "restart", Sections: []string{Services}, Values: "no, on-failure, always", Default: "no", Example: "always",
+		Name: Prefix + "restart", Sections: []string{contract.Services}, Values: "no, on-failure, always", Default: "no", Example: "always",
 		Doc: "When the service is started again after its end. The pauses before that grow from 1 second to 1 minute; a minute of running makes them short again.",
 		set: func(p *Policy, value string) error { return choose(&p.Restart, value, Never, OnFailure, Always) },
 	},
 	{
-		Name: Prefix + "seccomp", Sections: []string{Onboot, Onshutdown, Services}, Values: "default, none", Default: "none", Example: "default",
+		Name: Prefix + "seccomp", Sections: []string{contract.Onboot, contract.Onshutdown, contract.Services}, Values: "default, none", Default: "none", Example: "default",
 		Doc: "Default forbids the system calls that containers do not need, as Docker does; those that a capability of the container is for stay allowed.",
 		set: func(p *Policy, value string) error {
 			var choice string
@@ -105,7 +100,7 @@ var Keys = []Key{
 		},
 	},
 	{
-		Name: Prefix + "timeout", Sections: []string{Onboot, Onshutdown, Services}, Values: "a time such as 30s or 5m", Default: "none; for a service " + StopTimeout.String(), Example: "30s",
+		Name: Prefix + "timeout", Sections: []string{contract.Onboot, contract.Onshutdown, contract.Services}, Values: "a time such as 30s or 5m", Default: "none; for a service " + StopTimeout.String(), Example: "30s",
 		Doc: "How long the container may take to come to its end. One of onboot or onshutdown is stopped then and has failed; a service is killed if it is still there so long after it was asked to stop.",
 		set: func(p *Policy, value string) error {
 			d, err := time.ParseDuration(value)

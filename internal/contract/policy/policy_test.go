@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
@@ -19,17 +20,17 @@ func TestParse(t *testing.T) {
 		want    policy.Policy
 		err     string
 	}{
-		{policy.Services, nil, policy.Policy{}, ""},
-		{policy.Services, map[string]string{"org.example.team": "web"}, policy.Policy{}, ""},
-		{policy.Services, map[string]string{
+		{contract.Services, nil, policy.Policy{}, ""},
+		{contract.Services, map[string]string{"org.example.team": "web"}, policy.Policy{}, ""},
+		{contract.Services, map[string]string{
 			"build.slipway.restart": "on-failure", "build.slipway.after": "a, b", "build.slipway.timeout": "1m30s", "build.slipway.seccomp": "default",
 		}, policy.Policy{Restart: policy.OnFailure, After: []string{"a", "b"}, Timeout: 90 * time.Second, Seccomp: true}, ""},
-		{policy.Onboot, map[string]string{"build.slipway.failure": "reboot"}, policy.Policy{Failure: policy.Reboot}, ""},
-		{policy.Services, map[string]string{"build.slipway.failure": "halt"}, policy.Policy{}, ""},
-		{policy.Services, map[string]string{"build.slipway.restart": "yes"}, policy.Policy{}, "annotation build.slipway.restart must be no, on-failure or always"},
-		{policy.Onboot, map[string]string{"build.slipway.timeout": "30"}, policy.Policy{}, "annotation build.slipway.timeout must be a time such as 30s or 5m"},
-		{policy.Onboot, map[string]string{"build.slipway.timeout": "-1s"}, policy.Policy{}, "annotation build.slipway.timeout must be a time such as 30s or 5m"},
-		{policy.Services, map[string]string{"build.slipway.after": "a,,b"}, policy.Policy{After: []string{"a"}}, "annotation build.slipway.after must be names of services, with commas between them"},
+		{contract.Onboot, map[string]string{"build.slipway.failure": "reboot"}, policy.Policy{Failure: policy.Reboot}, ""},
+		{contract.Services, map[string]string{"build.slipway.failure": "halt"}, policy.Policy{}, ""},
+		{contract.Services, map[string]string{"build.slipway.restart": "yes"}, policy.Policy{}, "annotation build.slipway.restart must be no, on-failure or always"},
+		{contract.Onboot, map[string]string{"build.slipway.timeout": "30"}, policy.Policy{}, "annotation build.slipway.timeout must be a time such as 30s or 5m"},
+		{contract.Onboot, map[string]string{"build.slipway.timeout": "-1s"}, policy.Policy{}, "annotation build.slipway.timeout must be a time such as 30s or 5m"},
+		{contract.Services, map[string]string{"build.slipway.after": "a,,b"}, policy.Policy{After: []string{"a"}}, "annotation build.slipway.after must be names of services, with commas between them"},
 	} {
 		got, err := policy.Parse(c.section, c.text)
 		text := ""
@@ -45,7 +46,7 @@ func TestParse(t *testing.T) {
 		"build.slipway.failure": policy.ErrSection,
 		"build.other.restart":   nil,
 	} {
-		if err := new(policy.Policy).Set(policy.Services, name, "halt"); !errors.Is(err, want) {
+		if err := new(policy.Policy).Set(contract.Services, name, "halt"); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", name, err, want)
 		}
 	}
