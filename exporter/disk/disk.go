@@ -46,6 +46,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/uki"
+	"github.com/slipway-build/slipway/internal/kernel"
 )
 
 const (
@@ -237,27 +238,25 @@ func (r *layout) contents(c Contents) (biosCmdline string, err error) {
 	return biosCmdline, nil
 }
 
-// checkBIOS refuses an initrd that GRUB cannot put where the kernel finds it:
-// between the end of the kernel and what the kernel's header says (Linux,
+// checkBIOS returns an error if GRUB cannot load the initramfs below the highest
+// address that the kernel allows, and above the kernel (Linux,
 // Documentation/arch/x86/boot.rst; GRUB 2.06, grub-core/loader/i386/linux.c).
 func checkBIOS(c Contents) error {
-	header := make([]byte, 0x264)
-	if c.Kernel.Size < int64(len(header)) {
+	h, err := kernel.ReadHeader(c.Kernel, c.Kernel.Size)
+	if errors.Is(err, kernel.ErrFormat) {
 		return nil
 	}
-	if _, err := c.Kernel.ReadAt(header, 0); err != nil {
+	if err != nil {
 		return err
 	}
-	le := binary.LittleEndian
-	const firstWithInitSize = 0x20a
-	if string(header[0x202:0x206]) != "HdrS" || le.Uint16(header[0x206:]) < firstWithInitSize {
-		return nil
+	if h.X86 == nil || h.X86.InitSize == 0 {
+		return nil // the kernel does not say how much memory it needs
 	}
-	high, kernelEnd := int64(le.Uint32(header[0x22c:])), int64(le.Uint64(header[0x258:]))+int64(le.Uint32(header[0x260:]))
 	const reserved = 64 << 10 // by GRUB, below the limit
-	room := high - reserved - kernelEnd
-	if size := sparse.Concat(c.Initrd...).Size; size > room {
-		return fmt.Errorf("the initrd has %d bytes, but under BIOS the kernel takes one of up to %d bytes: use a format for UEFI", size, room)
+	kernelEnd := int64(h.X86.PrefAddress) + int64(h.X86.InitSize)
+	limit := int64(h.X86.InitrdAddrMax) - reserved - kernelEnd
+	if size := sparse.Concat(c.Initrd...).Size; size > limit {
+		return fmt.Errorf("the initrd has %d bytes, but under BIOS the kernel accepts at most %d: use a format for UEFI", size, limit)
 	}
 	return nil
 }
@@ -274,8 +273,8 @@ func NewUKI(c Contents, stub []byte, fit Fit) (sparse.Content, error) {
 		{Name: ".osrel", Content: sparse.Bytes([]byte("ID=slipway\nNAME=Slipway\nPRETTY_NAME=Slipway\n"))},
 		{Name: ".cmdline", Content: sparse.Bytes([]byte(cmdline))},
 	}
-	release, err := uki.Release(c.Kernel)
-	if err != nil {
+	release, err := kernel.Release(c.Kernel, c.Kernel.Size)
+	if err != nil && !errors.Is(err, kernel.ErrFormat) {
 		return sparse.Content{}, err
 	}
 	if release != "" {

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"debug/pe"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -304,12 +305,48 @@ func TestInitrdLimitOfBIOS(t *testing.T) {
 		for _, boot := range []BootMethod{Hybrid, BIOS, UEFI} {
 			want := ""
 			if size > most && boot != UEFI {
-				want = "the initrd has 2080309248 bytes, but under BIOS the kernel takes one of up to 2080309247 bytes: use a format for UEFI"
+				want = "the initrd has 2080309248 bytes, but under BIOS the kernel accepts at most 2080309247: use a format for UEFI"
 			}
 			_, err := New(boot, c, testLoaders(), 0, time.Unix(0, 0))
 			if want == "" && err != nil || want != "" && (err == nil || err.Error() != want) {
 				t.Errorf("%s, %d bytes: error %v, want %s", boot, size, err, want)
 			}
+		}
+	}
+}
+
+// A UKI names the release of its kernel in .uname, on x86 and arm64. A kernel
+// without a release leaves the section out.
+func TestUKIRelease(t *testing.T) {
+	x86 := make([]byte, 0x1000)
+	copy(x86[0x202:], "HdrS\x0f\x02")
+	binary.LittleEndian.PutUint16(x86[0x20e:], 0x600)
+	copy(x86[0x800:], "6.1.0-cloud-amd64 (debian) #1 SMP")
+	arm := make([]byte, 0x1000)
+	copy(arm, "MZ")
+	copy(arm[56:], "ARM\x64")
+	copy(arm[0x800:], "Linux version 6.6.13-arm64 (debian) #1 SMP")
+	for want, kernel := range map[string][]byte{"6.1.0-cloud-amd64": x86, "6.6.13-arm64": arm, "": []byte("bzImage")} {
+		c := contents()
+		c.Kernel = sparse.Bytes(kernel)
+		image, err := NewUKI(c, disktest.Program(0xaa64, 0x400), Packed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		program, err := pe.NewFile(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if s := program.Section(".uname"); s != nil {
+			data, err := s.Data()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = string(data[:s.VirtualSize])
+		}
+		if got != want {
+			t.Errorf("release %q, want %q", got, want)
 		}
 	}
 }

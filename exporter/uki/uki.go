@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strings"
 
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
@@ -200,30 +199,4 @@ func checksum(image sparse.Content) (uint32, error) {
 		sum = sum>>16 + sum&math.MaxUint16
 	}
 	return uint32(sum) + uint32(image.Size), nil
-}
-
-// Release finds the release of a Linux kernel, as uname -r gives it: "" if the
-// kernel does not tell (Linux, Documentation/arch/x86/boot.rst, kernel_version).
-func Release(kernel sparse.Content) (string, error) {
-	header := make([]byte, 0x210)
-	if kernel.Size < int64(len(header)) {
-		return "", nil
-	}
-	if _, err := kernel.ReadAt(header, 0); err != nil {
-		return "", err
-	}
-	at := int64(binary.LittleEndian.Uint16(header[0x20e:]))
-	if string(header[0x202:0x206]) != "HdrS" || at == 0 {
-		return "", nil
-	}
-	text := make([]byte, 128)
-	n, err := kernel.ReadAt(text, at+0x200)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return "", err
-	}
-	release, _, _ := strings.Cut(string(text[:n]), " ")
-	if strings.ContainsFunc(release, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", nil
-	}
-	return release, nil
 }

@@ -157,18 +157,6 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-func TestRelease(t *testing.T) {
-	kernel := make([]byte, 0x1000)
-	copy(kernel[0x202:], "HdrS")
-	binary.LittleEndian.PutUint16(kernel[0x20e:], 0x600)
-	copy(kernel[0x800:], "6.1.0-cloud-amd64 (debian) #1 SMP")
-	for want, content := range map[string][]byte{"6.1.0-cloud-amd64": kernel, "": []byte("bzImage")} {
-		if got, err := Release(sparse.Bytes(content)); err != nil || got != want {
-			t.Errorf("release %q, %v, want %q", got, err, want)
-		}
-	}
-}
-
 // A damaged stub is refused or gives an image of its own size and more.
 func FuzzNew(f *testing.F) {
 	f.Add(disktest.Program(0x8664, 0x400))

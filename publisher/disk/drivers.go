@@ -2,16 +2,15 @@ package disk
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"debug/pe"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"path"
-	"regexp"
 	"strings"
+
+	"github.com/slipway-build/slipway/internal/kernel"
 )
 
 // What EC2's current instance types have, and the kernel's names of the drivers.
@@ -25,12 +24,12 @@ var drivers = []struct{ module, warning string }{
 // kernel does not name it, and there is no other partition where it could be.
 // Wherever one of these cannot be told, there is no warning.
 func missingDrivers(esp *fatReader) []string {
-	kernel, initrds, err := bootFiles(esp)
+	linux, initrds, err := bootFiles(esp)
 	if err != nil {
 		return nil
 	}
-	version := kernelVersion(kernel)
-	if version == "" {
+	version, err := kernel.Release(linux, linux.Size())
+	if err != nil || version == "" {
 		return nil
 	}
 	has, err := modules(initrds, version)
@@ -48,7 +47,7 @@ func missingDrivers(esp *fatReader) []string {
 
 // bootFiles finds kernel and initramfs: in the one entry of systemd-boot (UAPI.1
 // Boot Loader Specification, type 1), or in a unified kernel image (UAPI.5).
-func bootFiles(esp *fatReader) (kernel io.ReaderAt, initrds []io.Reader, err error) {
+func bootFiles(esp *fatReader) (linux *io.SectionReader, initrds []io.Reader, err error) {
 	entries, err := esp.lookup(esp.root, "LOADER     ", true)
 	if err == nil {
 		entries, err = esp.lookup(entries, "ENTRIES    ", true)
@@ -88,19 +87,19 @@ func bootFiles(esp *fatReader) (kernel io.ReaderAt, initrds []io.Reader, err err
 			return nil, nil, err
 		}
 		if fields[0] == "linux" {
-			kernel = file
+			linux = file
 		} else {
 			initrds = append(initrds, file)
 		}
 	}
-	if kernel == nil || len(initrds) > 8 {
+	if linux == nil || len(initrds) > 8 {
 		return nil, nil, errNotFound
 	}
-	return kernel, initrds, lines.Err()
+	return linux, initrds, lines.Err()
 }
 
 // unified looks for the sections of a kernel in what the firmware starts.
-func unified(esp *fatReader) (kernel io.ReaderAt, initrds []io.Reader, err error) {
+func unified(esp *fatReader) (linux *io.SectionReader, initrds []io.Reader, err error) {
 	for _, l := range loaderNames {
 		at, err := esp.file("EFI/BOOT/" + strings.TrimSpace(l.short[:8]) + ".EFI")
 		if err != nil {
@@ -116,57 +115,10 @@ func unified(esp *fatReader) (kernel io.ReaderAt, initrds []io.Reader, err error
 		}
 		linux, initrd := program.Section(".linux"), program.Section(".initrd")
 		if linux != nil && initrd != nil {
-			return linux, []io.Reader{initrd.Open()}, nil
+			return io.NewSectionReader(linux, 0, int64(linux.Size)), []io.Reader{initrd.Open()}, nil
 		}
 	}
 	return nil, nil, errNotFound
-}
-
-var validVersion = regexp.MustCompile(`^[0-9]+\.[0-9]+[\w.+~-]*$`)
-
-// kernelVersion is what uname -r would say, or "".
-func kernelVersion(kernel io.ReaderAt) string {
-	head := make([]byte, 0x210)
-	if _, err := kernel.ReadAt(head, 0); err != nil {
-		return ""
-	}
-	var text []byte
-	switch {
-	case string(head[0x202:0x206]) == "HdrS": // Linux, Documentation/arch/x86/boot.rst
-		at := int64(binary.LittleEndian.Uint16(head[0x20e:]))
-		if at == 0 {
-			return ""
-		}
-		text = make([]byte, 128)
-		if _, err := kernel.ReadAt(text, at+0x200); err != nil {
-			return ""
-		}
-	case string(head[0x38:0x3c]) == "ARM\x64": // Linux, Documentation/arch/arm64/booting.rst
-		text = banner(kernel)
-	}
-	text, _, _ = bytes.Cut(text, []byte{0})
-	fields := bytes.Fields(text)
-	if len(fields) == 0 || !validVersion.Match(fields[0]) {
-		return ""
-	}
-	return string(fields[0])
-}
-
-// banner finds what follows the words that a kernel begins its log with.
-func banner(kernel io.ReaderAt) []byte {
-	const most, piece, overlap = 128 << 20, 1 << 20, 256
-	words := []byte("Linux version ")
-	block := make([]byte, piece+overlap)
-	for at := int64(0); at < most; at += piece {
-		n, err := kernel.ReadAt(block, at)
-		if i := bytes.Index(block[:n], words); i >= 0 && i < piece {
-			return block[i+len(words) : n]
-		}
-		if err != nil {
-			return nil
-		}
-	}
-	return nil
 }
 
 // modules tells which of the drivers are in the initramfs or built into the

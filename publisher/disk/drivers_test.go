@@ -18,6 +18,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/cpio"
 	"github.com/slipway-build/slipway/exporter/gpt"
+	"github.com/slipway-build/slipway/internal/kernel"
 )
 
 const (
@@ -217,9 +218,9 @@ func TestRealKernel(t *testing.T) {
 		}
 		t.Skipf("no kernel: make test gets it: %v", err)
 	}
-	version := kernelVersion(bytes.NewReader(image))
-	if version == "" {
-		t.Fatal("its version is not found")
+	version, err := kernel.Release(bytes.NewReader(image), int64(len(image)))
+	if err != nil || version == "" {
+		t.Fatalf("its release is not found: %v", err)
 	}
 	for _, without := range []string{"", "/ena.ko"} {
 		file, err := os.Open("../../.stack/kernel/kernel.tar")
@@ -247,21 +248,6 @@ func TestRealKernel(t *testing.T) {
 		has, err := modules([]io.Reader{bytes.NewReader(archive(t, members...))}, version)
 		if err != nil || !has["nvme"] || has["ena"] != (without == "") {
 			t.Errorf("%s without %q: found %v, %v", version, without, has, err)
-		}
-	}
-}
-
-func TestKernelVersion(t *testing.T) {
-	arm := make([]byte, 3<<20)
-	copy(arm[0x38:], "ARM\x64")
-	copy(arm[1<<20-5:], "Linux version 6.6.13-linuxkit (root@host) (gcc)\n\x00")
-	for want, kernel := range map[string][]byte{
-		release:           bzImage(release),
-		"6.6.13-linuxkit": arm,
-		"":                bytes.Repeat([]byte("x"), 0x1000),
-	} {
-		if got := kernelVersion(bytes.NewReader(kernel)); got != want {
-			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }
