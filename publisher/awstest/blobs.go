@@ -7,20 +7,20 @@ import (
 	"sync"
 )
 
-// BlockSize is the size of EBS's blocks in bytes.
+// BlockSize is the size of an EBS block in bytes.
 const BlockSize = 512 << 10
 
 type digest = [sha256.Size]byte
 
 var zeroDigest = sha256.Sum256(make([]byte, BlockSize))
 
-// blobs stores blocks by their digest in one file without a name, so that memory stays small and equal blocks are stored
-// once. Blocks of zeros take no room. It is safe for concurrent use.
+// blobs stores blocks by their digest in one anonymous file: equal blocks once,
+// blocks of zeros not at all. It is safe for concurrent use.
 type blobs struct {
 	mu    sync.Mutex
 	file  *os.File
-	slots int64   // in the file
-	free  []int64 // slots that nobody uses
+	slots int64   // number of slots in the file
+	free  []int64 // unused slots
 	known map[digest]*blob
 }
 
@@ -33,7 +33,7 @@ type blob struct {
 
 func newBlobs() *blobs { return &blobs{known: map[digest]*blob{}} }
 
-// anonymous returns a new file that goes with its last use.
+// anonymous returns a new file without a name, which disappears when it is closed.
 func anonymous() (*os.File, error) {
 	f, err := os.CreateTemp("", "awstest-")
 	if err != nil {
@@ -46,7 +46,7 @@ func anonymous() (*os.File, error) {
 	return f, nil
 }
 
-// add stores a block, or counts one more user of a known one.
+// add stores a block, or adds a user to a stored one.
 func (b *blobs) add(sum digest, data []byte) error {
 	if sum == zeroDigest {
 		return nil
@@ -76,7 +76,7 @@ func (b *blobs) add(sum digest, data []byte) error {
 	return entry.err
 }
 
-// use counts one more user of a block that is stored.
+// use adds a user to a stored block.
 func (b *blobs) use(sum digest) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -85,7 +85,7 @@ func (b *blobs) use(sum digest) {
 	}
 }
 
-// release says that a user is gone.
+// release removes a user of a block, and the block with its last user.
 func (b *blobs) release(sum digest) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,7 +99,7 @@ func (b *blobs) release(sum digest) {
 	}
 }
 
-// readAt reads a part of a stored block.
+// readAt reads a part of a stored block into p.
 func (b *blobs) readAt(sum digest, p []byte, off int64) error {
 	if sum == zeroDigest {
 		clear(p)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Equal blocks are stored once, zeros not at all, and room is used again.
+// Equal blocks are stored once, zeros not at all, and free slots are reused.
 func TestBlobs(t *testing.T) {
 	b := newBlobs()
 	defer b.close()
@@ -34,14 +34,14 @@ func TestBlobs(t *testing.T) {
 	b.release(one)
 	add(3)
 	if b.slots != 3 {
-		t.Errorf("a block that is still used lost its slot: there are %d", b.slots)
+		t.Errorf("a used block lost its slot: there are %d", b.slots)
 	}
 	b.release(one)
 	add(4)
 	if b.slots != 3 {
-		t.Errorf("a free slot was not used: there are %d", b.slots)
+		t.Errorf("a free slot was not reused: there are %d", b.slots)
 	}
 	if err := b.readAt(one, make([]byte, 1), 0); err == nil {
-		t.Error("a block that nobody uses is still there")
+		t.Error("an unused block is still stored")
 	}
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// Another SDK, with models and a transfer manager of its own, publishes to the fake by both roads.
+// boto3, with its own models and transfer manager, publishes to the fake with both
+// methods.
 func TestBoto3(t *testing.T) {
 	const python = "../../.stack/moto/bin/python" // boto3 comes with moto
 	if _, err := os.Stat(python); err != nil {
@@ -41,7 +42,7 @@ func TestBoto3(t *testing.T) {
 		got := make([]byte, len(want))
 		disk := must(fake.Disk(p.Region, p.ID))
 		if _, err := disk.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("snapshot %s is another disk: %v", p.ID, err)
+			t.Errorf("snapshot %s is a different disk: %v", p.ID, err)
 		}
 	}
 	if orphans := fake.Orphans(); len(orphans) != 0 {

@@ -31,7 +31,7 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// client drives a fake by the SDK, one attempt per call.
+// A client calls a fake through the SDK, without retries.
 type client struct {
 	testing.TB
 	ctx  context.Context
@@ -70,12 +70,12 @@ func connect(tb testing.TB, fake *awstest.Server, conf aws.Config) *client {
 	}
 }
 
-// in is the same account in another region.
+// in returns a client for another region.
 func (c *client) in(region string) *client {
 	return connect(c.TB, c.fake, config(*c.conf.BaseEndpoint, region))
 }
 
-// code is the error's code as the SDK understood it; "" is no error.
+// code returns the code of an API error, "" if there is no error.
 func code(err error) string {
 	var e smithy.APIError
 	if errors.As(err, &e) {
@@ -87,7 +87,7 @@ func code(err error) string {
 	return ""
 }
 
-// clean ends the test at a violation.
+// clean fails the test if there are violations.
 func (c *client) clean() {
 	c.Helper()
 	for _, v := range c.fake.Violations() {
@@ -95,7 +95,7 @@ func (c *client) clean() {
 	}
 }
 
-// violated ends the test unless there is exactly one violation, with this text in it.
+// violated fails the test unless there is exactly one violation that contains text.
 func (c *client) violated(text string) {
 	c.Helper()
 	if v := c.fake.Violations(); len(v) != 1 || !strings.Contains(v[0].String(), text) {
@@ -124,7 +124,7 @@ func (c *client) put(id string, index int32, block []byte) {
 	must(c.ebs.PutSnapshotBlock(c.ctx, putInput(id, index, block)))
 }
 
-// must ends the test at an error.
+// must returns out, or panics on an error.
 func must[T any](out T, err error) T {
 	if err != nil {
 		panic(err)
@@ -132,7 +132,7 @@ func must[T any](out T, err error) T {
 	return out
 }
 
-// linear is the aggregate checksum of blocks in the order of their indexes.
+// linear returns the linear aggregate checksum of blocks.
 func linear(blocks map[int32][]byte) *string {
 	var indexes []int32
 	for index := range blocks {
@@ -155,7 +155,8 @@ func completeInput(id string, blocks map[int32][]byte) *ebs.CompleteSnapshotInpu
 	}
 }
 
-// snapshot makes a completed snapshot of 1 GiB, or what change makes of it.
+// snapshot creates a completed snapshot of 1 GiB. The function change may change
+// the request.
 func (c *client) snapshot(blocks map[int32][]byte, change func(*ebs.StartSnapshotInput)) string {
 	c.Helper()
 	in := &ebs.StartSnapshotInput{VolumeSize: aws.Int64(1)}
@@ -170,7 +171,7 @@ func (c *client) snapshot(blocks map[int32][]byte, change func(*ebs.StartSnapsho
 	return id
 }
 
-// disk reads the first 16 blocks of a volume back.
+// disk returns the first 16 blocks of a volume.
 func (c *client) disk(id string) []byte {
 	c.Helper()
 	d, err := c.fake.Disk(c.conf.Region, id)
@@ -184,7 +185,7 @@ func (c *client) disk(id string) []byte {
 	return data
 }
 
-// imageInput is what RegisterImage takes for a machine of today.
+// imageInput returns a valid request for a UEFI machine.
 func imageInput(name, snapshot string) *ec2.RegisterImageInput {
 	return &ec2.RegisterImageInput{
 		Name: &name, Architecture: ec2types.ArchitectureValuesX8664, VirtualizationType: aws.String("hvm"),
@@ -200,7 +201,7 @@ func imageInput(name, snapshot string) *ec2.RegisterImageInput {
 	}
 }
 
-// send posts a body that the SDK would not make, with a good signature.
+// send posts a body with a valid signature, for requests that the SDK cannot send.
 func (c *client) send(service, body string) *http.Response {
 	c.Helper()
 	path := "/"
@@ -229,7 +230,7 @@ func (l toLoopback) Do(r *http.Request) (*http.Response, error) {
 	return http.DefaultClient.Do(r)
 }
 
-// changeBody flips a bit in the middle of each body.
+// changeBody flips a bit in the middle of each body, after signing.
 type changeBody struct{ aws.HTTPClient }
 
 func (c changeBody) Do(r *http.Request) (*http.Response, error) {

@@ -9,9 +9,9 @@ import (
 	"slices"
 )
 
-// Disk is the volume that a snapshot makes.
+// A Disk is the volume that EBS would create from a snapshot.
 type Disk struct {
-	// Size of the volume in bytes.
+	// Size is the size of the volume in bytes.
 	Size int64
 
 	blobs  *blobs
@@ -19,13 +19,14 @@ type Disk struct {
 	noise  string
 }
 
-// Disk returns the volume of a completed snapshot. It shows what the snapshot held at the time of the call.
+// Disk returns the volume of a completed snapshot. It returns an error if the
+// snapshot does not exist or is not completed. Later changes do not affect it.
 func (s *Server) Disk(region, id string) (*Disk, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.region(region).snapshots[id]
 	if p == nil {
-		return nil, fmt.Errorf("there is no snapshot %s in %s", id, region)
+		return nil, fmt.Errorf("snapshot %s does not exist in %s", id, region)
 	}
 	if state := p.state(s.now()); state != "completed" {
 		return nil, fmt.Errorf("snapshot %s is %s, not completed", id, state)
@@ -36,7 +37,7 @@ func (s *Server) Disk(region, id string) (*Disk, error) {
 // ReadAt implements [io.ReaderAt].
 func (d *Disk) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
-		return 0, fmt.Errorf("read at the negative offset %d", off)
+		return 0, fmt.Errorf("read at negative offset %d", off)
 	}
 	n := 0
 	for n < len(p) && off < d.Size {
@@ -60,7 +61,8 @@ func (d *Disk) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// WriteTo writes all blocks that hold data, or noise, at their places, and sets w's size; a file stays sparse.
+// WriteTo sets the size of w and writes all blocks that hold data or noise. A file
+// stays sparse elsewhere.
 func (d *Disk) WriteTo(w interface {
 	io.WriterAt
 	Truncate(int64) error
@@ -84,9 +86,9 @@ func (d *Disk) WriteTo(w interface {
 	return nil
 }
 
-// noise fills p with what lies at off of a block where nobody wrote.
+// noise fills p with the contents of an unwritten block at the offset off.
 func noise(name string, index int32, p []byte, off int64) {
-	const page = 4096 // so that a read in the middle need not begin at the start
+	const page = 4096 // each has its own seed, so that a read can start anywhere
 	for n := 0; n < len(p); {
 		at := off + int64(n)
 		source := rand.NewChaCha8(sha256.Sum256(fmt.Appendf(nil, "%s/%d/%d", name, index, at/page)))
@@ -96,21 +98,24 @@ func noise(name string, index int32, p []byte, off int64) {
 	}
 }
 
-// SnapshotInfo is what a test may want to know of a snapshot and AWS would not tell.
+// A SnapshotInfo describes a snapshot for tests, with details that AWS does not
+// return.
 type SnapshotInfo struct {
 	ID, Region, State, Parent string
-	// Size of the volume in GiB.
+	// Size is the size of the volume in GiB.
 	Size      int64
 	Encrypted bool
 	Tags      map[string]string
-	// Blocks hold data: Written were put here, the others inherited.
+	// Blocks is the number of blocks that hold data. Written of them were written to
+	// this snapshot, the others are inherited.
 	Blocks, Written int
-	// Rewritten counts writes of a block whose former write was acknowledged, whatever they wrote. An answer that a Lost
-	// fault withheld, or that found the client gone, is no acknowledgement; one that was sent is, read or not.
+	// Rewritten is the number of writes to a block after an acknowledged one. A write
+	// is not acknowledged if a Lost fault withheld the answer or the client had
+	// disconnected.
 	Rewritten int
 }
 
-// Snapshots returns all snapshots, sorted by region and id.
+// Snapshots returns all snapshots, sorted by region and ID.
 func (s *Server) Snapshots() []SnapshotInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// EBS direct: the model of github.com/aws/aws-sdk-go-v2/service/ebs, version 2019-11-02, protocol restJson1.
+// EBS direct APIs: the model of github.com/aws/aws-sdk-go-v2/service/ebs, version
+// 2019-11-02, protocol restJson1.
 
 func ebsService() *service {
 	return &service{
@@ -38,7 +39,7 @@ func ebsService() *service {
 	}
 }
 
-// routeEBS goes by method and path.
+// routeEBS finds the operation by method and path.
 func routeEBS(c *call) error {
 	parts := strings.Split(strings.TrimPrefix(c.http.URL.Path, "/"), "/")
 	match := func(method string, pattern ...string) bool {
@@ -68,22 +69,22 @@ func routeEBS(c *call) error {
 	case match("GET", "snapshots", "", "changedblocks"):
 		c.Operation, known = "ListChangedBlocks", []string{"firstSnapshotId", "pageToken", "maxResults", "startingBlockIndex"}
 	default:
-		return violation("UnknownOperationException", "EBS direct has no %s %s", c.http.Method, c.http.URL.Path).withStatus(http.StatusNotFound)
+		return violation("UnknownOperationException", "EBS direct does not have %s %s", c.http.Method, c.http.URL.Path).withStatus(http.StatusNotFound)
 	}
 	for name := range c.http.URL.Query() {
 		if !slices.Contains(known, name) {
-			return invalid("%s has no parameter %q", c.Operation, name)
+			return invalid("%s does not have the parameter %q", c.Operation, name)
 		}
 	}
 	return nil
 }
 
-// invalid is the answer to a wrong parameter.
+// invalid returns the error for an invalid parameter.
 func invalid(format string, args ...any) *apiError {
 	return violation("ValidationException", format, args...).withReason("INVALID_PARAMETER_VALUE")
 }
 
-// find returns a snapshot that the client may know of. The caller holds s.mu.
+// find returns a snapshot that exists for the client. The caller holds s.mu.
 func (c *call) find(id string) (*snapshot, error) {
 	p := c.region(c.Region).snapshots[id]
 	if p == nil || c.now().Sub(p.started) < c.knobs.Grace {
@@ -93,7 +94,7 @@ func (c *call) find(id string) (*snapshot, error) {
 	return p, nil
 }
 
-// readable returns a snapshot whose blocks can be read. The caller holds s.mu.
+// readable returns a completed snapshot. The caller holds s.mu.
 func (c *call) readable(id string) (*snapshot, error) {
 	p, err := c.find(id)
 	if err == nil && p.state(c.now()) != "completed" {
@@ -131,7 +132,7 @@ func (c *call) startSnapshot() (any, error) {
 		return nil, violation("ValidationException", "%v", err).withReason("INVALID_TAG")
 	}
 	if in.ParentSnapshotId != "" && (in.Encrypted != nil || in.KmsKeyArn != "") {
-		return nil, invalid("with ParentSnapshotId neither Encrypted nor KmsKeyArn may be given")
+		return nil, invalid("ParentSnapshotId excludes Encrypted and KmsKeyArn")
 	}
 	encrypted, key, err := c.encryption(in.Encrypted != nil && *in.Encrypted, in.KmsKeyArn)
 	if err != nil {
@@ -144,12 +145,12 @@ func (c *call) startSnapshot() (any, error) {
 	parameters := fmt.Sprint(in.VolumeSize, in.ParentSnapshotId, in.Description, in.KmsKeyArn, in.Encrypted != nil && *in.Encrypted, timeout, list)
 	id, mismatch := r.once(c.Operation, in.ClientToken, parameters)
 	if mismatch {
-		return nil, violation("ConflictException", "the client token %q came with other parameters before", in.ClientToken).withStatus(http.StatusConflict)
+		return nil, violation("ConflictException", "the client token %q was used with different parameters", in.ClientToken).withStatus(http.StatusConflict)
 	}
 	p := r.snapshots[id]
 	switch {
 	case id != "" && p == nil:
-		return nil, newError("ResourceNotFoundException", "the snapshot '%s' that the client token stands for was deleted", id).
+		return nil, newError("ResourceNotFoundException", "the snapshot '%s' of the client token was deleted", id).
 			withStatus(http.StatusNotFound).withReason("SNAPSHOT_NOT_FOUND")
 	case p == nil:
 		var parent *snapshot
@@ -158,10 +159,10 @@ func (c *call) startSnapshot() (any, error) {
 				return nil, err
 			}
 			if parent.size > in.VolumeSize {
-				return nil, violation("ValidationException", "VolumeSize is %d GiB, the parent has %d", in.VolumeSize, parent.size).withReason("INVALID_VOLUME_SIZE")
+				return nil, violation("ValidationException", "VolumeSize is %d GiB, less than the %d GiB of the parent", in.VolumeSize, parent.size).withReason("INVALID_VOLUME_SIZE")
 			}
 			if c.knobs.EncryptByDefault && !parent.encrypted {
-				return nil, newError("ValidationException", "the account encrypts by default, the parent '%s' is not encrypted", in.ParentSnapshotId).withReason("INVALID_PARAMETER_VALUE")
+				return nil, newError("ValidationException", "the account encrypts by default, but the parent '%s' is not encrypted", in.ParentSnapshotId).withReason("INVALID_PARAMETER_VALUE")
 			}
 		}
 		pending, quota := 0, c.knobs.PendingSnapshots
@@ -206,11 +207,15 @@ func (c *call) startSnapshot() (any, error) {
 
 func epoch(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
-// header returns a header that must be there with one of some values, if these are given.
+// header returns a required header, which must have one of the values if there are
+// any.
 func (c *call) header(name string, values ...string) (string, error) {
 	v := c.http.Header.Get(name)
-	if v == "" || len(values) > 0 && !slices.Contains(values, v) {
-		return "", invalid("header %s is %q, not %s", name, v, strings.Join(append(values, "there")[:max(1, len(values))], " or "))
+	if v == "" {
+		return "", invalid("header %s is missing", name)
+	}
+	if len(values) > 0 && !slices.Contains(values, v) {
+		return "", invalid("header %s is %q, not %s", name, v, strings.Join(values, " or "))
 	}
 	return v, nil
 }
@@ -257,7 +262,7 @@ func (c *call) putSnapshotBlock() (any, error) {
 	return a, nil
 }
 
-// beginBlock checks that a block may be written now.
+// beginBlock checks whether the block may be written now.
 func (c *call) beginBlock(id string, index int32, sum digest) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -266,29 +271,29 @@ func (c *call) beginBlock(id string, index int32, sum digest) error {
 		return err
 	}
 	if !p.inside(int64(index)) {
-		return violation("ValidationException", "block %d is outside of the volume of %d blocks", index, p.count()).withReason("INVALID_BLOCK")
+		return violation("ValidationException", "block %d is outside the volume of %d blocks", index, p.count()).withReason("INVALID_BLOCK")
 	}
 	if other, ok := p.writing[index]; ok && other.sum != sum {
 		return newError("ValidationException", "block %d is being written by another request", index).withReason("CONFLICTING_BLOCK_UPDATE")
 	}
 	if rate := c.knobs.PutRate; rate > 0 {
 		now := time.Now()
-		if p.counted.IsZero() {
+		if p.allowedAt.IsZero() {
 			p.allowed = rate
 		} else {
-			p.allowed = min(rate, p.allowed+rate*now.Sub(p.counted).Seconds())
+			p.allowed = min(rate, p.allowed+rate*now.Sub(p.allowedAt).Seconds())
 		}
-		p.counted = now
+		p.allowedAt = now
 		if p.allowed < 1 {
-			return newError("RequestThrottledException", "snapshot %s takes %g blocks per second", id, rate).withReason("RESOURCE_LEVEL_THROTTLE")
+			return newError("RequestThrottledException", "snapshot %s accepts %g blocks per second", id, rate).withReason("RESOURCE_LEVEL_THROTTLE")
 		}
 		p.allowed--
 	}
-	p.writing[index] = flight{sum, c.http.Context()}
+	p.writing[index] = blockWrite{sum, c.http.Context()}
 	return nil
 }
 
-// endBlock makes a block part of its snapshot, if that takes blocks still.
+// endBlock adds the block to its snapshot, if the snapshot still accepts blocks.
 func (c *call) endBlock(id string, index int32, sum digest, stored error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -307,19 +312,19 @@ func (c *call) endBlock(id string, index int32, sum digest, stored error) error 
 		c.blocks.release(former)
 	}
 	p.blocks[index] = sum
-	p.touched = c.now()
+	p.lastWrite = c.now()
 	if p.written[index] > 0 {
 		p.rewritten++
 	}
 	acknowledged := 1
 	if c.Fault.lost() || c.http.Context().Err() != nil {
-		acknowledged = 0 // the client cannot know, and may write it again
+		acknowledged = 0 // the client may write it again
 	}
 	p.written[index] += acknowledged
 	return nil
 }
 
-// writable returns a snapshot that takes blocks. The caller holds s.mu.
+// writable returns a snapshot that accepts blocks. The caller holds s.mu.
 func (c *call) writable(id string) (*snapshot, error) {
 	p, err := c.find(id)
 	if err != nil {
@@ -329,7 +334,7 @@ func (c *call) writable(id string) (*snapshot, error) {
 		return p, newError("ValidationException", "the snapshot '%s' is in the state error: %s", id, p.failed).withReason("WRITE_REQUEST_TIMEOUT")
 	}
 	if !p.completed.IsZero() {
-		return p, violation("ValidationException", "the snapshot '%s' was completed before", id).withReason("INVALID_SNAPSHOT_ID")
+		return p, violation("ValidationException", "the snapshot '%s' is already completed", id).withReason("INVALID_SNAPSHOT_ID")
 	}
 	return p, nil
 }
@@ -344,7 +349,7 @@ func (c *call) completeSnapshot() (any, error) {
 		return nil, invalid("header x-amz-ChangedBlocksCount: %v", err)
 	}
 	if len(bytes.TrimSpace(c.body)) > 0 && string(bytes.TrimSpace(c.body)) != "{}" {
-		return nil, invalid("CompleteSnapshot has no body")
+		return nil, invalid("CompleteSnapshot does not have a body")
 	}
 	checksum := c.http.Header.Get("x-amz-Checksum")
 	if checksum != "" {
@@ -365,8 +370,8 @@ func (c *call) completeSnapshot() (any, error) {
 	if p.state(c.now()) == "error" {
 		return nil, newError("ValidationException", "the snapshot '%s' is in the state error: %s", p.id, p.failed).withReason("WRITE_REQUEST_TIMEOUT")
 	}
-	// The count and the checksum are of the blocks that were put, each once. The same request may come again when its
-	// answer was lost.
+	// The count and the checksum cover the blocks that were written, each once. The
+	// client may repeat the request if its answer was lost.
 	if count != len(p.written) {
 		return nil, invalid("ChangedBlocksCount is %d, but %d blocks were written", count, len(p.written))
 	}
@@ -393,13 +398,14 @@ func (c *call) completeSnapshot() (any, error) {
 	return encodeJSON(http.StatusAccepted, "application/json", map[string]string{"Status": p.state(c.now())}), nil
 }
 
-// A page is where a list goes on and how long it may be.
+// A page is a part of a list: where it starts and its maximum length.
 type page struct {
 	start int32
 	max   int
 }
 
-// page reads the parameters of a list; subject tells its tokens from those of other lists. The caller holds s.mu.
+// page reads the parameters of a list. The subject is part of its tokens, so that
+// tokens of other lists are rejected. The caller holds s.mu.
 func (c *call) page(subject string) (page, error) {
 	q := c.http.URL.Query()
 	pg := page{max: 10000}
@@ -421,11 +427,11 @@ func (c *call) page(subject string) (page, error) {
 	} else if v := q.Get("startingBlockIndex"); v != "" {
 		n, err := strconv.ParseInt(v, 10, 32)
 		if err != nil || n < 0 {
-			return pg, invalid("startingBlockIndex is %q, not a number from 0", v)
+			return pg, invalid("startingBlockIndex is %q, not a number of at least 0", v)
 		}
 		pg.start = int32(n)
 	}
-	if c.knobs.Flap > 0 { // "can return less blocks than MaxResults or an empty array"
+	if c.knobs.Flap > 0 { // documented: a page may be short or empty although more follow
 		r := c.region(c.Region)
 		r.describes++
 		switch r.describes % 3 {
@@ -438,7 +444,8 @@ func (c *call) page(subject string) (page, error) {
 	return pg, nil
 }
 
-// cut returns the part of a list that is on the page, and the token of the next.
+// cut returns the part of a list that is on the page, and the token of the next
+// page.
 func (pg page) cut(indexes []int32, subject string) ([]int32, string) {
 	from, _ := slices.BinarySearch(indexes, pg.start)
 	indexes = indexes[from:]
@@ -454,7 +461,7 @@ func (p *snapshot) token(index int32) string {
 	return base64.StdEncoding.EncodeToString(token[:])
 }
 
-// listing is the answer of both lists.
+// A listing is the answer of ListSnapshotBlocks and ListChangedBlocks.
 type listing struct {
 	Blocks        []block `json:",omitempty"`
 	ChangedBlocks []block `json:",omitempty"`
@@ -501,7 +508,7 @@ func (c *call) listChangedBlocks() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	old := &snapshot{} // without a first snapshot, all blocks are new
+	old := &snapshot{} // default: all blocks have changed
 	if first != "" {
 		if old, err = c.readable(first); err != nil {
 			return nil, err
@@ -558,12 +565,12 @@ func (c *call) getSnapshotBlock() (any, error) {
 	sum, ok := p.blocks[index]
 	token := p.token(index)
 	if ok {
-		c.blocks.use(sum) // until it is read
+		c.blocks.use(sum) // keep it until it is read
 		defer c.blocks.release(sum)
 	}
 	c.mu.Unlock()
 	if !ok || c.http.URL.Query().Get("blockToken") != token {
-		return nil, violation("ValidationException", "the block token is not that of block %d of %s", index, id).withReason("INVALID_BLOCK_TOKEN")
+		return nil, violation("ValidationException", "the block token does not belong to block %d of %s", index, id).withReason("INVALID_BLOCK_TOKEN")
 	}
 	data := make([]byte, BlockSize)
 	if err := c.blocks.readAt(sum, data, 0); err != nil {

@@ -21,7 +21,7 @@ func TestStartSnapshotChecks(t *testing.T) {
 	parent := c.snapshot(nil, func(in *ebs.StartSnapshotInput) { in.VolumeSize = aws.Int64(2) })
 	for name, test := range map[string]struct {
 		change func(*ebs.StartSnapshotInput)
-		want   string // in the violation; "" is none
+		want   string // in the violation; "" means none
 	}{
 		"good":             {func(*ebs.StartSnapshotInput) {}, ""},
 		"largest":          {func(in *ebs.StartSnapshotInput) { in.VolumeSize = aws.Int64(65536) }, ""},
@@ -32,11 +32,11 @@ func TestStartSnapshotChecks(t *testing.T) {
 		"long description": {func(in *ebs.StartSnapshotInput) { in.Description = aws.String(strings.Repeat("x", 256)) }, "Description"},
 		"reserved tag":     {func(in *ebs.StartSnapshotInput) { in.Tags = ebsTags("aws:x", "1") }, "reserved"},
 		"same tag twice":   {func(in *ebs.StartSnapshotInput) { in.Tags = ebsTags("a", "1", "a", "2") }, "twice"},
-		"key alone":        {func(in *ebs.StartSnapshotInput) { in.KmsKeyArn = aws.String("alias/x") }, "needs Encrypted"},
-		"small child":      {func(in *ebs.StartSnapshotInput) { in.ParentSnapshotId = &parent }, "the parent has 2"},
+		"key alone":        {func(in *ebs.StartSnapshotInput) { in.KmsKeyArn = aws.String("alias/x") }, "requires Encrypted"},
+		"small child":      {func(in *ebs.StartSnapshotInput) { in.ParentSnapshotId = &parent }, "less than the 2 GiB of the parent"},
 		"encrypted child": {func(in *ebs.StartSnapshotInput) {
 			in.VolumeSize, in.ParentSnapshotId, in.Encrypted = aws.Int64(2), &parent, aws.Bool(true)
-		}, "neither Encrypted nor KmsKeyArn"},
+		}, "excludes Encrypted and KmsKeyArn"},
 		"key of elsewhere": {func(in *ebs.StartSnapshotInput) {
 			in.Encrypted, in.KmsKeyArn = aws.Bool(true), aws.String("arn:aws:kms:eu-west-1:"+awstest.Account+":key/x")
 		}, "is not in us-east-1"},
@@ -114,7 +114,7 @@ func TestPutSnapshotBlockChecks(t *testing.T) {
 		if code(err) != "ValidationException" {
 			t.Error(err)
 		}
-		c.violated("was completed before")
+		c.violated("is already completed")
 	})
 }
 
@@ -175,7 +175,7 @@ func TestClientToken(t *testing.T) {
 	if _, err := c.ebs.StartSnapshot(c.ctx, in); code(err) != "ConflictException" {
 		t.Error(err)
 	}
-	c.violated("came with other parameters")
+	c.violated("used with different parameters")
 	if _, err := c.in("eu-west-1").ebs.StartSnapshot(c.ctx, in); err != nil {
 		t.Errorf("the token in another region: %v", err)
 	}
@@ -186,7 +186,7 @@ func TestTimeout(t *testing.T) {
 	id := *must(c.ebs.StartSnapshot(c.ctx, &ebs.StartSnapshotInput{VolumeSize: aws.Int64(1), Timeout: aws.Int32(10)})).SnapshotId
 	block := noise(1, awstest.BlockSize)
 	c.fake.Advance(9 * time.Minute)
-	c.put(id, 0, block) // begins the time anew
+	c.put(id, 0, block) // restarts the timeout
 	c.fake.Advance(9 * time.Minute)
 	c.put(id, 1, block)
 	c.fake.Advance(11 * time.Minute)
@@ -215,7 +215,7 @@ func TestParent(t *testing.T) {
 	copy(want[awstest.BlockSize:], b)
 	copy(want[9*awstest.BlockSize:], b)
 	if !bytes.Equal(c.disk(child), want) {
-		t.Error("the child is not its parent with the changes")
+		t.Error("the child is not the parent with the changes")
 	}
 	var changed []int32
 	for _, one := range must(c.ebs.ListChangedBlocks(c.ctx, &ebs.ListChangedBlocksInput{FirstSnapshotId: &parent, SecondSnapshotId: &child})).ChangedBlocks {
@@ -229,7 +229,7 @@ func TestParent(t *testing.T) {
 	}
 	c.clean()
 
-	// The parent can go: the child keeps its blocks.
+	// The child keeps its blocks when the parent is deleted.
 	must(c.ec2.DeleteSnapshot(c.ctx, &ec2.DeleteSnapshotInput{SnapshotId: &parent}))
 	if !bytes.Equal(c.disk(child), want) {
 		t.Error("the child lost blocks with its parent")
@@ -268,19 +268,19 @@ func TestEncryptedNoise(t *testing.T) {
 			must(c.ebs.CompleteSnapshot(c.ctx, completeInput(*out.SnapshotId, map[int32][]byte{1: zeros})))
 			disk := c.disk(*out.SnapshotId)
 			if !bytes.Equal(disk[awstest.BlockSize:2*awstest.BlockSize], zeros) {
-				t.Error("zeros that were written are no zeros")
+				t.Error("written zeros do not read as zeros")
 			}
 			if bytes.Contains(disk[:awstest.BlockSize], make([]byte, 16)) || bytes.Equal(disk[:awstest.BlockSize], disk[2*awstest.BlockSize:3*awstest.BlockSize]) {
-				t.Error("blocks that were not written are no noise")
+				t.Error("unwritten blocks do not read as noise")
 			}
 			d := must(c.fake.Disk(awstest.Region, *out.SnapshotId))
 			part := make([]byte, 3000)
 			if _, err := d.ReadAt(part, 1234567); err != nil || !bytes.Equal(part, disk[1234567:1234567+3000]) {
-				t.Errorf("the noise is not the same in parts: %v", err)
+				t.Errorf("a partial read returns different noise: %v", err)
 			}
 			child := c.snapshot(nil, func(in *ebs.StartSnapshotInput) { in.ParentSnapshotId = out.SnapshotId })
 			if !bytes.Equal(c.disk(child), disk) {
-				t.Error("a child without changes is another disk")
+				t.Error("an unchanged child is a different disk")
 			}
 			c.clean()
 		})
@@ -309,7 +309,7 @@ func TestLists(t *testing.T) {
 					}
 					data, err := io.ReadAll(out.BlockData)
 					if err != nil || !bytes.Equal(data, blocks[*one.BlockIndex]) || *out.DataLength != awstest.BlockSize {
-						t.Fatalf("block %d is another: %v", *one.BlockIndex, err)
+						t.Fatalf("block %d is different: %v", *one.BlockIndex, err)
 					}
 				}
 			}
@@ -388,7 +388,7 @@ func TestLimits(t *testing.T) {
 		_, throttled = c.ebs.PutSnapshotBlock(c.ctx, putInput(id, index, block))
 	}
 	if code(throttled) != "RequestThrottledException" {
-		t.Errorf("20 blocks at once: %v", throttled)
+		t.Errorf("burst of 20 blocks: %v", throttled)
 	}
 	c.clean()
 }
@@ -410,7 +410,7 @@ func TestGraceAndSettle(t *testing.T) {
 		t.Errorf("the snapshot is %s", out.Status)
 	}
 	if _, err := c.fake.Disk(awstest.Region, id); err == nil {
-		t.Error("a pending snapshot is a disk")
+		t.Error("Disk returned a pending snapshot")
 	}
 	c.clean()
 	if _, err := c.ec2.RegisterImage(c.ctx, imageInput("machine", id)); code(err) != "IncorrectState" {

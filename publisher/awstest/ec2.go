@@ -6,15 +6,16 @@ import (
 	"time"
 )
 
-// EC2: the model of github.com/aws/aws-sdk-go-v2/service/ec2, version 2016-11-15, protocol ec2Query. This file has what
-// is common to its resources, and its snapshots; images.go and imports.go have the others.
+// EC2: the model of github.com/aws/aws-sdk-go-v2/service/ec2, version 2016-11-15,
+// protocol ec2Query. This file has the protocol; the ec2_ files have the
+// operations.
 
 const ec2Version = "2016-11-15"
 
 func ec2Service() *service {
 	return &service{
-		route: routeQuery(ec2Version),
-		limit: 1 << 20,
+		route:     routeQuery(ec2Version),
+		bodyFirst: true, limit: 1 << 20,
 		operations: map[string]func(*call) (any, error){
 			"CancelImportTask":                     (*call).cancelImportTask,
 			"CopyImage":                            (*call).copyImage,
@@ -65,14 +66,15 @@ func ec2Service() *service {
 	}
 }
 
-// response wraps the members of an answer.
+// A response is the outer element of an answer.
 type response struct {
 	XMLName xml.Name
 	ID      string `xml:"requestId"`
 	Inner   any
 }
 
-// MarshalXML puts the members of Inner beside the request's id.
+// MarshalXML implements [xml.Marshaler]. It puts the members of Inner next to the
+// request ID.
 func (r response) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
 	start := xml.StartElement{Name: r.XMLName}
 	if err := e.EncodeToken(start); err != nil {
@@ -91,7 +93,7 @@ func (r response) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
 	return e.EncodeToken(start.End())
 }
 
-// members are the parts of an answer, in order.
+// members are the elements of an answer, in order.
 type members []member
 
 type member struct {
@@ -99,14 +101,15 @@ type member struct {
 	value any
 }
 
-// items is a list, or its page, in EC2's XML.
+// items is a list in the XML of EC2.
 type items[T any] struct {
 	Item []T `xml:"item"`
 }
 
 var yes = members{{"return", true}}
 
-// ready is called when all parameters are read: it ends the request if one is wrong or unknown, or if it was a dry run.
+// ready ends a request after all parameters have been read: it returns an error if
+// one is invalid or unknown, or if the request is a dry run.
 func (c *call) ready() error {
 	dry := c.form.bool("DryRun")
 	if err := c.form.done(); err != nil {
@@ -118,7 +121,8 @@ func (c *call) ready() error {
 	return nil
 }
 
-// flaps says whether a Describe should err about an object of this age. The caller holds s.mu.
+// flaps reports whether this Describe request returns an inconsistent view of new
+// objects; see [Knobs.Flap]. The caller holds s.mu.
 func (c *call) flaps() bool {
 	r := c.region(c.Region)
 	r.describes++
@@ -127,5 +131,5 @@ func (c *call) flaps() bool {
 
 func (c *call) young(made time.Time) bool { return c.now().Sub(made) < c.knobs.Flap }
 
-// isoTime is how EC2 writes a time.
+// isoTime formats a time as EC2 and S3 do.
 func isoTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }

@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// filters are the conditions of a Describe: all of them must hold, each for one of its values.
+// filters are the conditions of a Describe request. An object passes if it matches
+// one value of each.
 type filters []filter
 
 type filter struct {
@@ -17,7 +18,8 @@ type filter struct {
 	values []string
 }
 
-// filters reads NAME.N, which may only use some names. "tag:" stands for all that start with it.
+// filters reads the filters NAME.N. Only the known names are valid; "tag:" means
+// all names with that prefix.
 func (f *form) filters(name string, known ...string) filters {
 	var out filters
 	for _, one := range f.each(name) {
@@ -33,7 +35,8 @@ func (f *form) filters(name string, known ...string) filters {
 	return out
 }
 
-// match says whether an object with these attributes passes; * and ? in a filter's values are wildcards.
+// match reports whether an object with these attributes and tags passes. The
+// values of a filter may contain the wildcards * and ?.
 func (fs filters) match(attributes map[string]string, t tags) bool {
 	for _, f := range fs {
 		var have []string
@@ -56,32 +59,34 @@ func (fs filters) match(attributes map[string]string, t tags) bool {
 	return true
 }
 
-// wildcard matches as EC2's filters do: [ is a plain character, and * passes slashes.
+// wildcard reports whether text matches the pattern. Unlike with [path.Match], [
+// has no special meaning and * matches slashes.
 func wildcard(pattern, text string) bool {
 	clean := strings.NewReplacer("[", `\[`, "/", "\x00")
 	ok, err := path.Match(clean.Replace(pattern), strings.ReplaceAll(text, "/", "\x00"))
 	return err == nil && ok
 }
 
-// slicer holds MaxResults and NextToken.
-type slicer struct {
+// A pageRequest holds MaxResults and NextToken.
+type pageRequest struct {
 	max   int64
 	token string
 }
 
-// slicer reads them; low is the smallest page that the operation allows.
-func (f *form) slicer(low int64) slicer {
-	return slicer{f.int("MaxResults", low, 1000), f.string("NextToken")}
+// page reads MaxResults, which must be at least low, and NextToken.
+func (f *form) page(low int64) pageRequest {
+	return pageRequest{f.int("MaxResults", low, 1000), f.string("NextToken")}
 }
 
-// paged answers with a page of a list, in the element of that name, and with the token of the next.
-func paged[T any](s slicer, c *call, element string, list []T) (any, error) {
+// paged returns a page of a list, in the element of that name, and the token of the
+// next page.
+func paged[T any](s pageRequest, c *call, element string, list []T) (any, error) {
 	from := 0
 	if s.token != "" {
 		number, ok := strings.CutPrefix(s.token, c.Operation+"-")
 		n, err := strconv.Atoi(number)
 		if !ok || err != nil || n > len(list) {
-			return nil, violation("InvalidParameterValue", "NextToken is not of %s", c.Operation)
+			return nil, violation("InvalidParameterValue", "NextToken is not from %s", c.Operation)
 		}
 		from = n
 	}

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// value reads an attribute that the request holds as NAME.Value, or as Attribute=name with Value.
+// value reads an attribute from NAME.Value, or from Value if Attribute names it, and
+// reports whether it is there.
 func (f *form) value(name, attribute string) (string, bool) {
 	if f.has(name + ".Value") {
 		return f.string(name + ".Value"), true
@@ -44,11 +45,11 @@ func (c *call) modifyImageAttribute() (any, error) {
 	}
 	if slices.Contains(add, "all") {
 		if c.knobs.BlockPublicAccess {
-			return nil, newError("OperationNotPermitted", "AMIs cannot be shared with all: block public access is enabled")
+			return nil, newError("OperationNotPermitted", "AMIs cannot be shared publicly: block public access is enabled")
 		}
 		for _, m := range im.mappings {
 			if m.Ebs != nil && m.Ebs.Encrypted {
-				return nil, violation("InvalidParameter", "the image %s has an encrypted snapshot and cannot be shared with all", id)
+				return nil, violation("InvalidParameter", "the image %s has an encrypted snapshot and cannot be shared publicly", id)
 			}
 		}
 	}
@@ -122,7 +123,7 @@ func (c *call) enableImageDeprecation() (any, error) {
 	return yes, nil
 }
 
-// change is the rest of the operations on an image, which have only its id as parameter.
+// change is an operation on an image that has no more parameters than its ID.
 func (c *call) change(apply func(*image)) (any, error) {
 	id := c.form.required("ImageId")
 	if err := c.ready(); err != nil {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// image is an AMI.
+// An image is an AMI.
 type image struct {
 	id, name, description     string
 	architecture, boot, tpm   string
@@ -21,14 +21,14 @@ type image struct {
 	tags                      tags
 	shared                    map[string]bool
 	created, available        time.Time
-	deprecated                time.Time // zero is never
+	deprecated                time.Time // zero means never
 	protection                string
 	sourceImage, sourceRegion string
-	state                     string // "available" or "failed", once it is no longer pending
+	state                     string // after pending: available or failed
 	reason                    string
 }
 
-// mapping is a block device of an image, in EC2's XML too.
+// A mapping is a block device of an image, and its XML.
 type mapping struct {
 	Device  string `xml:"deviceName"`
 	Virtual string `xml:"virtualName,omitempty"`
@@ -54,7 +54,7 @@ func (im *image) stateAt(now time.Time) string {
 	return im.state
 }
 
-// image returns an image that the client may know of. The caller holds s.mu.
+// image returns an image that exists for the client. The caller holds s.mu.
 func (c *call) image(id string) (*image, error) {
 	if !strings.HasPrefix(id, "ami-") {
 		return nil, violation("InvalidAMIID.Malformed", "invalid id: \"%s\" (expecting \"ami-...\")", id)
@@ -66,8 +66,9 @@ func (c *call) image(id string) (*image, error) {
 	return im, nil
 }
 
-// newImage puts an image into the request's region, if its name is free. The caller holds s.mu.
-func (c *call) newImage(im *image) error {
+// addImage adds an image to the request's region, if its name is unused. The caller
+// holds s.mu.
+func (c *call) addImage(im *image) error {
 	r := c.region(c.Region)
 	for _, other := range r.images {
 		if other.name == im.name {
@@ -75,7 +76,7 @@ func (c *call) newImage(im *image) error {
 		}
 	}
 	if quota := cmp.Or(c.knobs.Images, 50000); len(r.images) >= quota {
-		return newError("AMIQuotaExceeded", "there are %d AMIs already", len(r.images))
+		return newError("AMIQuotaExceeded", "the account has reached its quota of AMIs: %d", len(r.images))
 	}
 	im.id, im.created, im.shared, im.state = r.id("ami"), c.now(), map[string]bool{}, "available"
 	im.available = im.created.Add(c.knobs.Settle)
@@ -145,7 +146,7 @@ func (c *call) describeImages() (any, error) {
 		"source-image-region", "state", "tag-key", "tag:", "tpm-support", "virtualization-type", "creation-date")
 	deprecated := c.form.bool("IncludeDeprecated")
 	c.form.bool("IncludeDisabled")
-	pages := c.form.slicer(1)
+	pages := c.form.page(1)
 	if len(ids) > 0 && pages.max > 0 {
 		c.form.fail(violation("InvalidParameterCombination", "ImageId and MaxResults cannot be used together"))
 	}
@@ -171,7 +172,7 @@ func (c *call) describeImages() (any, error) {
 			continue
 		}
 		x := im.xml(now)
-		// The owner sees a deprecated image in any case.
+		// Requests for the account's own images include the deprecated ones.
 		if !im.deprecated.IsZero() && now.After(im.deprecated) && !deprecated && len(owners) == 0 && len(ids) == 0 {
 			continue
 		}
@@ -181,7 +182,7 @@ func (c *call) describeImages() (any, error) {
 				snapshots = cmp.Or(snapshots, m.Ebs.Snapshot)
 			}
 		}
-		if mine(owners) && mine(executable) && fs.match(map[string]string{
+		if ownedBySelf(owners) && ownedBySelf(executable) && fs.match(map[string]string{
 			"architecture": x.Architecture, "block-device-mapping.snapshot-id": snapshots, "boot-mode": x.Boot,
 			"creation-date": x.Created, "description": x.Description, "ena-support": strconv.FormatBool(x.Ena), "image-id": x.ID,
 			"image-type": x.Type, "is-public": strconv.FormatBool(x.Public), "name": x.Name, "owner-id": x.Owner,
@@ -223,7 +224,7 @@ func (c *call) deregisterImage() (any, error) {
 			results = append(results, result{m.Ebs.Snapshot, "skipped"})
 			continue
 		}
-		c.drop(r, r.snapshots[m.Ebs.Snapshot])
+		c.removeSnapshot(r, r.snapshots[m.Ebs.Snapshot])
 		results = append(results, result{m.Ebs.Snapshot, "success"})
 	}
 	out := members{{"return", true}}
@@ -256,7 +257,7 @@ func (c *call) copyImage() (any, error) {
 	parameters := f.parameters("DryRun")
 	id, mismatch := r.once(c.Operation, token, parameters)
 	if mismatch {
-		return nil, violation("IdempotentParameterMismatch", "the client token %q came with other parameters before", token)
+		return nil, violation("IdempotentParameterMismatch", "the client token %q was used with different parameters", token)
 	}
 	if id != "" {
 		return members{{"imageId", id}}, nil
@@ -277,7 +278,7 @@ func (c *call) copyImage() (any, error) {
 		}
 	}
 	im.mappings = slices.Clone(old.mappings)
-	if err := c.newImage(&im); err != nil {
+	if err := c.addImage(&im); err != nil {
 		return nil, err
 	}
 	for i, m := range im.mappings {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// importTask is one that ImportSnapshot started.
+// An importTask is a task that ImportSnapshot started.
 type importTask struct {
 	id, description     string
 	bucket, key         string
@@ -20,9 +20,9 @@ type importTask struct {
 	tags                tags
 	size                int64
 	started, ends       time.Time
-	state, message      string // once it has ended: completed, deleted
+	state, message      string // after active: completed or deleted
 	snapshot            string
-	failure             string // to come
+	failure             string // with which the task will fail
 	snapshotDescription string
 }
 
@@ -44,16 +44,16 @@ type detailXML struct {
 	State       string  `xml:"status"`
 	Message     string  `xml:"statusMessage,omitempty"`
 	Bucket      string  `xml:"userBucket>s3Bucket"`
-	Key3        string  `xml:"userBucket>s3Key"`
+	S3Key       string  `xml:"userBucket>s3Key"`
 }
 
 func (t *importTask) xml(now time.Time) taskXML {
 	x := taskXML{ID: t.id, Description: t.description, Tags: items[tag]{t.tags}, Detail: detailXML{
 		Description: t.snapshotDescription, Size: float64(t.size), Encrypted: t.encrypted, Format: "RAW", Key: t.kmsKey,
-		Snapshot: t.snapshot, State: cmp.Or(t.state, "active"), Message: t.message, Bucket: t.bucket, Key3: t.key,
+		Snapshot: t.snapshot, State: cmp.Or(t.state, "active"), Message: t.message, Bucket: t.bucket, S3Key: t.key,
 	}}
 	if t.state == "" {
-		// The phases that AWS names in the message.
+		// The message of an active task is its phase.
 		part := 0.0
 		if whole := t.ends.Sub(t.started); whole > 0 {
 			part = float64(now.Sub(t.started)) / float64(whole)
@@ -104,7 +104,7 @@ func (c *call) importSnapshot() (any, error) {
 	parameters := f.parameters("DryRun")
 	id, mismatch := r.once(c.Operation, token, parameters)
 	if mismatch {
-		return nil, violation("IdempotentParameterMismatch", "the client token %q came with other parameters before", token)
+		return nil, violation("IdempotentParameterMismatch", "the client token %q was used with different parameters", token)
 	}
 	if old := r.tasks[id]; old != nil {
 		return old.answer(c.now()), nil
@@ -136,8 +136,8 @@ func (t *importTask) answer(now time.Time) members {
 	return members{{"description", x.Description}, {"importTaskId", x.ID}, {"snapshotTaskDetail", x.Detail}, {"tagSet", x.Tags}}
 }
 
-// step brings a task to its end if it is time. The caller holds s.mu.
-func (c *call) step(t *importTask) {
+// update completes a task that is due. The caller holds s.mu.
+func (c *call) update(t *importTask) {
 	if t.state != "" || c.now().Before(t.ends) {
 		return
 	}
@@ -151,11 +151,11 @@ func (c *call) step(t *importTask) {
 			return
 		}
 	}
-	// AWS calls a failed task deleted, and gives the reason as its message.
+	// The state of a failed task is deleted, and its message is the reason.
 	t.state, t.message = "deleted", failure
 }
 
-// convert makes the snapshot. The caller holds s.mu.
+// convert creates the snapshot. The caller holds s.mu.
 func (c *call) convert(t *importTask) (*snapshot, error) {
 	b := c.buckets[t.bucket]
 	if b == nil || b.objects[t.key] == nil {
@@ -174,7 +174,7 @@ func (c *call) convert(t *importTask) (*snapshot, error) {
 		clear(buffer)
 		n, err := io.ReadFull(data, buffer)
 		if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
-			c.drop(c.region(c.Region), p)
+			c.removeSnapshot(c.region(c.Region), p)
 			return nil, fmt.Errorf("read the object: %w", err)
 		}
 		if n == 0 {
@@ -185,7 +185,7 @@ func (c *call) convert(t *importTask) (*snapshot, error) {
 			continue
 		}
 		if err := c.blocks.add(sum, buffer); err != nil {
-			c.drop(c.region(c.Region), p)
+			c.removeSnapshot(c.region(c.Region), p)
 			return nil, fmt.Errorf("store a block: %w", err)
 		}
 		p.blocks[index] = sum
@@ -197,7 +197,7 @@ func (c *call) convert(t *importTask) (*snapshot, error) {
 func (c *call) describeImportTasks() (any, error) {
 	ids := c.form.list("ImportTaskId")
 	fs := c.form.filters("Filters", "task-state", "tag-key", "tag:")
-	pages := c.form.slicer(1)
+	pages := c.form.page(1)
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
@@ -213,7 +213,7 @@ func (c *call) describeImportTasks() (any, error) {
 	var list []taskXML
 	for _, id := range slices.Sorted(maps.Keys(r.tasks)) {
 		if t := r.tasks[id]; len(ids) == 0 || slices.Contains(ids, id) {
-			c.step(t)
+			c.update(t)
 			if x := t.xml(c.now()); fs.match(map[string]string{"task-state": x.Detail.State}, t.tags) {
 				list = append(list, x)
 			}
@@ -233,7 +233,7 @@ func (c *call) cancelImportTask() (any, error) {
 	if t == nil {
 		return nil, newError("InvalidConversionTaskId", "the task %s does not exist", id)
 	}
-	c.step(t)
+	c.update(t)
 	if t.state != "" {
 		return nil, newError("IncorrectState", "the task %s is %s and cannot be cancelled", id, t.state)
 	}

@@ -16,8 +16,9 @@ func share(shared map[string]bool, add, remove []string) {
 	}
 }
 
-// permissions reads the two ways to change who may use a resource: a structure with Add and Remove, or OperationType with
-// lists of users and groups. kinds are the members that a permission may have.
+// permissions reads a change of permissions in its two forms: a structure with Add
+// and Remove, or OperationType with lists of users and groups. The kinds are the
+// valid members of a permission.
 func (f *form) permissions(name string, kinds ...string) (add, remove []string) {
 	read := func(lists []*form) (out []string) {
 		for _, one := range lists {
@@ -28,7 +29,7 @@ func (f *form) permissions(name string, kinds ...string) (add, remove []string) 
 				}
 			}
 			if len(out) != n+1 {
-				f.fail(violation("InvalidAttributeValue", "%s names not exactly one of %s", one.prefix, strings.Join(kinds, ", ")))
+				f.fail(violation("InvalidAttributeValue", "%s must have exactly one of %s", one.prefix, strings.Join(kinds, ", ")))
 			}
 		}
 		return out
@@ -57,22 +58,22 @@ func (f *form) permissions(name string, kinds ...string) (add, remove []string) 
 	return add, remove
 }
 
-// grantee checks whom something is shared with.
+// grantee checks the name of a grantee.
 func (f *form) grantee(kind, v string) string {
-	good := false
+	valid := false
 	switch kind {
 	case "Group":
-		good = v == "all"
+		valid = v == "all"
 	case "UserId":
 		_, err := strconv.ParseUint(v, 10, 64)
-		good = len(v) == 12 && err == nil
+		valid = len(v) == 12 && err == nil
 	case "OrganizationArn":
-		good = strings.HasPrefix(v, "arn:aws:organizations::") && strings.Contains(v, ":organization/o-")
+		valid = strings.HasPrefix(v, "arn:aws:organizations::") && strings.Contains(v, ":organization/o-")
 	case "OrganizationalUnitArn":
-		good = strings.HasPrefix(v, "arn:aws:organizations::") && strings.Contains(v, ":ou/o-")
+		valid = strings.HasPrefix(v, "arn:aws:organizations::") && strings.Contains(v, ":ou/o-")
 	}
-	if !good {
-		f.fail(violation("InvalidAttributeValue", "%q is no %s", v, kind))
+	if !valid {
+		f.fail(violation("InvalidAttributeValue", "%q is not a valid %s", v, kind))
 	}
 	return v
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// imageName is what RegisterImage allows as a name.
+// imageName matches the valid names of images.
 var imageName = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`)
 
 func (f *form) mapping() mapping {
@@ -30,14 +30,14 @@ func (f *form) mapping() mapping {
 	}
 	switch needs := m.Ebs.Type == "io1" || m.Ebs.Type == "io2"; {
 	case needs && m.Ebs.Iops == 0:
-		f.fail(violation("MissingParameter", "volume type %s needs Iops", m.Ebs.Type))
+		f.fail(violation("MissingParameter", "volume type %s requires Iops", m.Ebs.Type))
 	case m.Ebs.Iops != 0 && !needs && m.Ebs.Type != "gp3":
 		f.fail(violation("InvalidParameterCombination", "Iops is not supported for volume type %s", m.Ebs.Type))
 	case m.Ebs.Throughput != 0 && m.Ebs.Type != "gp3":
 		f.fail(violation("InvalidParameterCombination", "Throughput is not supported for volume type %s", m.Ebs.Type))
 	}
 	if m.Ebs.Snapshot == "" && m.Ebs.Size == 0 {
-		f.fail(violation("MissingParameter", "device %s needs a snapshot or a size", m.Device))
+		f.fail(violation("MissingParameter", "device %s requires a snapshot or a size", m.Device))
 	}
 	return m
 }
@@ -85,15 +85,16 @@ func (c *call) registerImage() (any, error) {
 		im.mappings[i].Ebs.Size = max(m.Ebs.Size, p.size)
 		im.mappings[i].Ebs.Encrypted, im.mappings[i].Ebs.Key = p.encrypted, p.kmsKey
 	}
-	if err := c.newImage(im); err != nil {
+	if err := c.addImage(im); err != nil {
 		return nil, err
 	}
 	return members{{"imageId", im.id}}, nil
 }
 
-// check refuses images that EC2 refuses, and those that no machine of today boots.
+// check rejects images that EC2 rejects, and those that current instance types do
+// not boot.
 func (im *image) check() error {
-	wrong := func(format string, args ...any) error {
+	invalid := func(format string, args ...any) error {
 		return violation("InvalidParameterCombination", format, args...)
 	}
 	arm := strings.HasPrefix(im.architecture, "arm64")
@@ -101,17 +102,17 @@ func (im *image) check() error {
 	case !imageName.MatchString(im.name):
 		return violation("InvalidAMIName.Malformed", "AMI names have 3 to 128 letters, digits, or ()[] ./-'@_: %q", im.name)
 	case len(im.description) > 255:
-		return violation("InvalidParameterValue", "the description has %d characters, 255 at most", len(im.description))
+		return violation("InvalidParameterValue", "the description has %d characters, more than 255", len(im.description))
 	case im.virtualization != "hvm":
-		return wrong("virtualization type paravirtual, which is the default, boots nowhere but on the oldest instances")
+		return invalid("virtualization type paravirtual, the default, boots only on the oldest instance types")
 	case im.architecture == "i386":
-		return wrong("architecture i386 is the default if none is given")
+		return invalid("architecture i386, the default, boots only on the oldest instance types")
 	case arm && im.boot != "" && im.boot != "uefi":
-		return wrong("boot mode %s is not supported for architecture %s", im.boot, im.architecture)
+		return invalid("boot mode %s is not supported for architecture %s", im.boot, im.architecture)
 	case im.tpm != "" && im.boot != "uefi":
-		return wrong("TpmSupport %s needs boot mode uefi, not %q", im.tpm, im.boot)
+		return invalid("TpmSupport %s requires boot mode uefi, not %q", im.tpm, im.boot)
 	case im.uefi != "" && im.boot != "uefi" && im.boot != "uefi-preferred":
-		return wrong("UefiData needs boot mode uefi or uefi-preferred, not %q", im.boot)
+		return invalid("UefiData requires boot mode uefi or uefi-preferred, not %q", im.boot)
 	}
 	root := 0
 	seen := map[string]bool{}

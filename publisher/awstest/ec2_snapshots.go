@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// snapshotXML is EC2's view of a snapshot.
+// snapshotXML is a snapshot in the XML of EC2.
 type snapshotXML struct {
 	ID          string     `xml:"snapshotId"`
 	Volume      string     `xml:"volumeId"`
@@ -40,7 +40,7 @@ func (p *snapshot) xml(now time.Time) snapshotXML {
 	return x
 }
 
-// ec2Snapshot returns a snapshot that the client may know of. The caller holds s.mu.
+// ec2Snapshot returns a snapshot that exists for the client. The caller holds s.mu.
 func (c *call) ec2Snapshot(id string) (*snapshot, error) {
 	if !strings.HasPrefix(id, "snap-") {
 		return nil, violation("InvalidSnapshotID.Malformed", "invalid id: \"%s\" (expecting \"snap-...\")", id)
@@ -52,8 +52,8 @@ func (c *call) ec2Snapshot(id string) (*snapshot, error) {
 	return p, nil
 }
 
-// mine checks the owners that a Describe asks for: the account itself, or nothing of it is found.
-func mine(owners []string) bool {
+// ownedBySelf reports whether the owners of a Describe request include the account.
+func ownedBySelf(owners []string) bool {
 	return len(owners) == 0 || slices.Contains(owners, "self") || slices.Contains(owners, Account)
 }
 
@@ -62,7 +62,7 @@ func (c *call) describeSnapshots() (any, error) {
 	restorable := c.form.list("RestorableBy")
 	fs := c.form.filters("Filter", "description", "encrypted", "owner-id", "progress", "snapshot-id", "start-time", "status",
 		"storage-tier", "tag-key", "tag:", "volume-id", "volume-size")
-	pages := c.form.slicer(5)
+	pages := c.form.page(5)
 	if len(ids) > 0 && pages.max > 0 {
 		c.form.fail(violation("InvalidParameterCombination", "SnapshotId and MaxResults cannot be used together"))
 	}
@@ -96,7 +96,7 @@ func (c *call) describeSnapshots() (any, error) {
 		if flaps && c.young(p.started) && x.State == "completed" {
 			x.State, x.Progress, x.Completed = "pending", "99%", ""
 		}
-		if mine(owners) && mine(restorable) && fs.match(map[string]string{
+		if ownedBySelf(owners) && ownedBySelf(restorable) && fs.match(map[string]string{
 			"description": x.Description, "encrypted": strconv.FormatBool(x.Encrypted), "owner-id": x.Owner, "progress": x.Progress,
 			"snapshot-id": x.ID, "start-time": x.Started, "status": x.State, "storage-tier": x.Tier, "volume-id": x.Volume,
 			"volume-size": strconv.FormatInt(x.Size, 10),
@@ -122,11 +122,11 @@ func (c *call) deleteSnapshot() (any, error) {
 	if users := r.users(id); len(users) > 0 {
 		return nil, newError("InvalidSnapshot.InUse", "the snapshot %s is currently in use by %s", id, strings.Join(users, ", "))
 	}
-	c.drop(r, p)
+	c.removeSnapshot(r, p)
 	return yes, nil
 }
 
-// users are the images that use a snapshot. The caller holds s.mu.
+// users returns the IDs of the images that use a snapshot. The caller holds s.mu.
 func (r *region) users(id string) []string {
 	var users []string
 	for _, name := range slices.Sorted(maps.Keys(r.images)) {
@@ -141,9 +141,9 @@ func (c *call) copySnapshot() (any, error) {
 	f := c.form
 	source, from := f.required("SourceSnapshotId"), f.required("SourceRegion")
 	description, key, encrypted := f.string("Description"), f.string("KmsKeyId"), f.bool("Encrypted")
-	f.string("PresignedUrl") // only needed between partitions and for encrypted snapshots
+	f.string("PresignedUrl") // the fake does not need it
 	if to := f.string("DestinationRegion"); to != "" && to != c.Region {
-		f.fail(violation("InvalidParameterValue", "DestinationRegion is %s, but the request is for %s", to, c.Region))
+		f.fail(violation("InvalidParameterValue", "DestinationRegion is %s, but the request was sent to %s", to, c.Region))
 	}
 	f.int("CompletionDurationMinutes", 15, 2880)
 	given := f.tagsFor("snapshot")
@@ -168,10 +168,11 @@ func (c *call) copySnapshot() (any, error) {
 	return members{{"snapshotId", p.id}, {"tagSet", items[tag]{p.tags}}}, nil
 }
 
-// copyOf makes a copy of a snapshot in the request's region; what was encrypted stays so. The caller holds s.mu.
+// copyOf copies a snapshot to the request's region. The copy of an encrypted
+// snapshot is encrypted. The caller holds s.mu.
 func (c *call) copyOf(old *snapshot, encrypted bool, key string) *snapshot {
 	p := c.newSnapshot(c.region(c.Region), old)
-	p.lineage = p.id // a copy is no relative
+	p.lineage = p.id // a copy is not related to its source
 	p.completed = c.now().Add(c.knobs.Settle)
 	if encrypted || old.encrypted {
 		p.encrypted, p.kmsKey = true, cmp.Or(key, keyARN(c.Region, ""))
@@ -195,10 +196,10 @@ func (c *call) modifySnapshotAttribute() (any, error) {
 	}
 	if slices.Contains(add, "all") {
 		if p.encrypted {
-			return nil, violation("OperationNotPermitted", "the encrypted snapshot %s cannot be shared with all", id)
+			return nil, violation("OperationNotPermitted", "the encrypted snapshot %s cannot be shared publicly", id)
 		}
 		if c.knobs.BlockPublicAccess {
-			return nil, newError("OperationNotPermitted", "snapshots cannot be shared with all: block public access is enabled")
+			return nil, newError("OperationNotPermitted", "snapshots cannot be shared publicly: block public access is enabled")
 		}
 	}
 	if p.encrypted && len(add) > 0 && strings.HasSuffix(p.kmsKey, keyARN("", "")[len("arn:aws:kms::"+Account+":"):]) {

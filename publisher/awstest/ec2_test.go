@@ -24,7 +24,7 @@ func TestRegisterImageChecks(t *testing.T) {
 	n := 0
 	for name, test := range map[string]struct {
 		change func(*ec2.RegisterImageInput)
-		want   string // in the violation; "" is none
+		want   string // in the violation; "" means none
 	}{
 		"good": {func(*ec2.RegisterImageInput) {}, ""},
 		"arm": {func(in *ec2.RegisterImageInput) {
@@ -40,14 +40,14 @@ func TestRegisterImageChecks(t *testing.T) {
 		"default of machine": {func(in *ec2.RegisterImageInput) { in.Architecture = "" }, "i386"},
 		"paravirtual":        {func(in *ec2.RegisterImageInput) { in.VirtualizationType = nil }, "paravirtual"},
 		"unknown boot mode":  {func(in *ec2.RegisterImageInput) { in.BootMode = "bios" }, "BootMode"},
-		"TPM without UEFI":   {func(in *ec2.RegisterImageInput) { in.TpmSupport = ec2types.TpmSupportValuesV20 }, "TpmSupport v2.0 needs"},
+		"TPM without UEFI":   {func(in *ec2.RegisterImageInput) { in.TpmSupport = ec2types.TpmSupportValuesV20 }, "TpmSupport v2.0 requires"},
 		"arm with BIOS":      {func(in *ec2.RegisterImageInput) { in.Architecture = ec2types.ArchitectureValuesArm64 }, "not supported for architecture arm64"},
 		"UEFI data and BIOS": {func(in *ec2.RegisterImageInput) {
 			in.BootMode, in.UefiData = ec2types.BootModeValuesLegacyBios, aws.String("QU1aTg==")
-		}, "UefiData needs"},
-		"UEFI data no base64": {func(in *ec2.RegisterImageInput) { in.UefiData = aws.String("?") }, "not base64"},
-		"encrypted mapping":   {func(in *ec2.RegisterImageInput) { device(in).Encrypted = aws.Bool(false) }, "encrypted flag"},
-		"no root":             {func(in *ec2.RegisterImageInput) { in.RootDeviceName = aws.String("/dev/sda1") }, "is not mapped"},
+		}, "UefiData requires"},
+		"UEFI data not base64": {func(in *ec2.RegisterImageInput) { in.UefiData = aws.String("?") }, "not base64"},
+		"encrypted mapping":    {func(in *ec2.RegisterImageInput) { device(in).Encrypted = aws.Bool(false) }, "encrypted flag"},
+		"no root":              {func(in *ec2.RegisterImageInput) { in.RootDeviceName = aws.String("/dev/sda1") }, "is not mapped"},
 		"device twice": {func(in *ec2.RegisterImageInput) {
 			in.BlockDeviceMappings = append(in.BlockDeviceMappings, in.BlockDeviceMappings[0])
 		}, "mapped twice"},
@@ -81,7 +81,7 @@ func TestRegisterImageChecks(t *testing.T) {
 	}
 	before := len(c.fake.Violations())
 	if _, err := c.ec2.RegisterImage(c.ctx, imageInput("nothing", "snap-00000000000000000")); code(err) != "InvalidSnapshot.NotFound" {
-		t.Errorf("an image of no snapshot: %v", err)
+		t.Errorf("image without a snapshot: %v", err)
 	}
 	if v := c.fake.Violations()[before:]; len(v) > 0 {
 		t.Error(v)
@@ -208,7 +208,7 @@ func TestCopyImage(t *testing.T) {
 		t.Errorf("the copy is %+v", im)
 	}
 	if !bytes.Equal(there.disk(*device.SnapshotId), c.disk(id)) {
-		t.Error("the copy is another disk")
+		t.Error("the copy is a different disk")
 	}
 	for _, p := range c.fake.Snapshots() {
 		if p.Region == "eu-west-1" && p.Tags["copy"] != "1" {
@@ -220,7 +220,7 @@ func TestCopyImage(t *testing.T) {
 	if _, err := there.ec2.CopyImage(c.ctx, in); code(err) != "IdempotentParameterMismatch" {
 		t.Error(err)
 	}
-	c.violated("came with other parameters")
+	c.violated("used with different parameters")
 }
 
 func TestCopySnapshot(t *testing.T) {
@@ -229,7 +229,7 @@ func TestCopySnapshot(t *testing.T) {
 	there := c.in("eu-west-1")
 	copied := *must(there.ec2.CopySnapshot(c.ctx, &ec2.CopySnapshotInput{SourceSnapshotId: &id, SourceRegion: aws.String(awstest.Region)})).SnapshotId
 	if !bytes.Equal(there.disk(copied), c.disk(id)) {
-		t.Error("the copy is another disk")
+		t.Error("the copy is a different disk")
 	}
 	c.clean()
 }
@@ -246,7 +246,7 @@ func TestShareAndDeprecate(t *testing.T) {
 	must(c.ec2.ModifyImageAttribute(c.ctx, &ec2.ModifyImageAttributeInput{ImageId: &ami, Attribute: aws.String("description"), Value: aws.String("new")}))
 	all := add(ec2types.LaunchPermission{Group: ec2types.PermissionGroupAll})
 	if _, err := c.ec2.ModifyImageAttribute(c.ctx, all); code(err) != "OperationNotPermitted" {
-		t.Errorf("sharing with all although it is blocked: %v", err)
+		t.Errorf("public sharing while it is blocked: %v", err)
 	}
 	if state := *must(c.ec2.GetImageBlockPublicAccessState(c.ctx, &ec2.GetImageBlockPublicAccessStateInput{})).ImageBlockPublicAccessState; state != "block-new-sharing" {
 		t.Errorf("public access is %s", state)
@@ -278,7 +278,7 @@ func TestShareAndDeprecate(t *testing.T) {
 	must(c.ec2.DisableImageDeregistrationProtection(c.ctx, &ec2.DisableImageDeregistrationProtectionInput{ImageId: &ami}))
 	must(c.ec2.DeregisterImage(c.ctx, &ec2.DeregisterImageInput{ImageId: &ami}))
 	if orphans := c.fake.Orphans(); len(orphans) != 1 {
-		t.Errorf("orphans are %v, not the snapshot alone", orphans)
+		t.Errorf("orphans are %v, not just the snapshot", orphans)
 	}
 	c.clean()
 	late := time.Now().AddDate(11, 0, 0)
@@ -304,7 +304,7 @@ func TestFlap(t *testing.T) {
 		return missing
 	}
 	if n := count(); n != 2 {
-		t.Errorf("a young image was missing %d times of 6, not 2", n)
+		t.Errorf("a new image was missing %d times of 6, not 2", n)
 	}
 	c.fake.Advance(time.Minute)
 	if n := count(); n != 0 {

@@ -6,23 +6,24 @@ import (
 	"net/http"
 )
 
-// apiError is an error that AWS answers with. A mistake is one that no correct client meets.
+// An apiError is an error in the form in which AWS returns it.
 type apiError struct {
 	status        int
 	code, message string
-	reason        string // only of EBS direct
+	reason        string // of EBS direct only
 	header        map[string]string
-	violation     bool
+	violation     bool // no correct client causes it
 }
 
 func (e *apiError) Error() string { return e.code + ": " + e.message }
 
-// refuse is an error that a correct client can meet.
+// newError returns an error with status 400 that a correct client may cause.
 func newError(code, format string, args ...any) *apiError {
 	return &apiError{status: http.StatusBadRequest, code: code, message: fmt.Sprintf(format, args...)}
 }
 
-// mistake is an error that is the client's fault.
+// violation returns an error with status 400 that no correct client causes. It is
+// recorded as a [Violation].
 func violation(code, format string, args ...any) *apiError {
 	e := newError(code, format, args...)
 	e.violation = true
@@ -34,11 +35,11 @@ func (e *apiError) withStatus(status int) *apiError {
 	return e
 }
 
-// because sets EBS direct's reason.
+// withReason sets the reason that EBS direct returns.
 func (e *apiError) withReason(reason string) *apiError {
 	e.reason = reason
 	return e
 }
 
-// errGone says that the client went away while it sent its request.
-var errGone = errors.New("the client is gone")
+// errGone means that the client disconnected while it sent its request.
+var errGone = errors.New("the client disconnected")

@@ -25,7 +25,7 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// only lets one operation fail, at its first attempt.
+// only returns a schedule in which the first attempt of an operation fails.
 func only(operation string, fault awstest.Fault) func(awstest.Request) awstest.Fault {
 	return func(r awstest.Request) awstest.Fault {
 		if r.Service+":"+r.Operation == operation && r.Attempt == 1 {
@@ -35,7 +35,7 @@ func only(operation string, fault awstest.Fault) func(awstest.Request) awstest.F
 	}
 }
 
-// What the client sees of each fault, and whether the request took effect.
+// For each fault: what the client sees, and whether the request takes effect.
 func TestFaults(t *testing.T) {
 	block := noise(1, awstest.BlockSize)
 	patience := 200 * time.Millisecond
@@ -86,7 +86,7 @@ func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.As(err, &op)
 }
 
-// Each service has its own words for throttling and for its failures.
+// Each service has its own error codes.
 func TestFaultCodes(t *testing.T) {
 	c := start(t, awstest.Knobs{})
 	calls := map[string]func() error{
@@ -145,20 +145,20 @@ func TestRandom(t *testing.T) {
 		t.Errorf("%d of 2000 requests fail, not a quarter", failed)
 	}
 	if strings.Count(one, "t") < 150 || strings.Count(one, "r") < 150 {
-		t.Error("not all faults are alike likely")
+		t.Error("the faults are not equally likely")
 	}
 	if again, _ := schedule(1, 0); again != one {
-		t.Error("the same seed gives another schedule")
+		t.Error("the same seed returns a different schedule")
 	}
 	if two, _ := schedule(2, 0); two == one {
-		t.Error("another seed gives the same schedule")
+		t.Error("different seeds return the same schedule")
 	}
 	if limited, failed := schedule(1, 10); limited[:10] != one[:10] || failed > 10 {
 		t.Error("more than the first 10 attempts can fail")
 	}
 }
 
-// Many workers under all faults that end by themselves: in the end, the disk is what they wrote.
+// Concurrent workers write a disk under all faults that do not stall.
 func TestWorkersUnderFaults(t *testing.T) {
 	c := start(t, awstest.Knobs{
 		Latency: time.Millisecond, PutRate: 2000, Grace: 20 * time.Millisecond, Settle: 20 * time.Millisecond,
@@ -203,7 +203,7 @@ func TestWorkersUnderFaults(t *testing.T) {
 	})
 	c.fake.Advance(time.Second)
 	if !bytes.Equal(c.disk(id), want) {
-		t.Error("the disk is not what was put")
+		t.Error("the disk is not what the workers wrote")
 	}
 	if list := c.fake.Snapshots(); len(list) != 1 || list[0].Rewritten != 0 {
 		t.Errorf("snapshots are %+v", list)
@@ -220,7 +220,7 @@ func TestLatency(t *testing.T) {
 	}
 }
 
-// Close must not wait for requests that are never answered.
+// Close must not wait for stalled requests.
 func TestCloseWhileStalled(t *testing.T) {
 	c := start(t, awstest.Knobs{Faults: func(awstest.Request) awstest.Fault { return awstest.Stall }})
 	failed := make(chan error)
@@ -237,7 +237,7 @@ func TestCloseWhileStalled(t *testing.T) {
 	}
 }
 
-// The environment is all that a client of the SDK needs.
+// The SDK needs no configuration but the environment.
 func TestEnv(t *testing.T) {
 	fake := awstest.Start(t, awstest.Knobs{})
 	for _, v := range fake.Env() {
@@ -254,7 +254,7 @@ func TestEnv(t *testing.T) {
 	}
 }
 
-// What the fake itself costs per block, with the SDK as its client.
+// The cost per block of the fake and the SDK together.
 func BenchmarkPutSnapshotBlock(b *testing.B) {
 	c := start(b, awstest.Knobs{})
 	id := *must(c.ebs.StartSnapshot(c.ctx, &ebs.StartSnapshotInput{VolumeSize: aws.Int64(65536)})).SnapshotId

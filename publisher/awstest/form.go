@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// form reads the parameters of a query request, and knows those that nobody has asked for: they are unknown to the
-// operation. The first mistake is kept in err.
+// A form reads the parameters of a query request. Parameters that the operation
+// does not read are unknown to it. The first error is kept in err.
 type form struct {
 	values url.Values
 	used   map[string]bool
@@ -26,7 +26,7 @@ func parseForm(body []byte) (*form, error) {
 	}
 	for name, list := range values {
 		if len(list) != 1 {
-			return nil, violation("MalformedQueryString", "parameter %s is there %d times", name, len(list))
+			return nil, violation("MalformedQueryString", "parameter %s occurs %d times", name, len(list))
 		}
 	}
 	return &form{values: values, used: map[string]bool{}}, nil
@@ -51,7 +51,7 @@ func (f *form) string(name string) string {
 	return r.values.Get(f.prefix + name)
 }
 
-// required returns a parameter that must be there.
+// required returns a required parameter.
 func (f *form) required(name string) string {
 	v := f.string(name)
 	if v == "" {
@@ -60,7 +60,7 @@ func (f *form) required(name string) string {
 	return v
 }
 
-// oneOf returns a parameter with one of some values, "" if it is missing.
+// oneOf returns a parameter that must have one of the values, "" if it is missing.
 func (f *form) oneOf(name string, values ...string) string {
 	v := f.string(name)
 	if v != "" && !slices.Contains(values, v) {
@@ -72,7 +72,7 @@ func (f *form) oneOf(name string, values ...string) string {
 // bool returns a parameter, false if it is missing.
 func (f *form) bool(name string) bool { return f.oneOf(name, "true", "false") == "true" }
 
-// int returns a parameter between two limits, 0 if it is missing.
+// int returns a number from low to high, 0 if it is missing.
 func (f *form) int(name string, low, high int64) int64 {
 	v := f.string(name)
 	if v == "" {
@@ -85,7 +85,7 @@ func (f *form) int(name string, low, high int64) int64 {
 	return n
 }
 
-// base64 returns a parameter that must be in base64.
+// base64 returns a parameter whose value must be base64, without decoding it.
 func (f *form) base64(name string) string {
 	v := f.string(name)
 	if _, err := base64.StdEncoding.DecodeString(v); err != nil {
@@ -94,7 +94,7 @@ func (f *form) base64(name string) string {
 	return v
 }
 
-// has says whether a parameter or a structure of that name is there.
+// has reports whether there is a parameter or a structure of that name.
 func (f *form) has(name string) bool {
 	for key := range f.root().values {
 		if key == f.prefix+name || strings.HasPrefix(key, f.prefix+name+".") {
@@ -107,7 +107,7 @@ func (f *form) has(name string) bool {
 // at returns the parameters of a structure.
 func (f *form) at(name string) *form { return &form{prefix: f.prefix + name + ".", parent: f} }
 
-// list returns NAME.1, NAME.2 …
+// list returns the parameters NAME.1, NAME.2 and so on.
 func (f *form) list(name string) []string {
 	var out []string
 	for i := 1; f.has(name + "." + strconv.Itoa(i)); i++ {
@@ -116,7 +116,7 @@ func (f *form) list(name string) []string {
 	return out
 }
 
-// each returns the structures NAME.1, NAME.2 …
+// each returns the structures NAME.1, NAME.2 and so on.
 func (f *form) each(name string) []*form {
 	var out []*form
 	for i := 1; f.has(name + "." + strconv.Itoa(i)); i++ {
@@ -125,7 +125,7 @@ func (f *form) each(name string) []*form {
 	return out
 }
 
-// done returns the first mistake of all that was read, or names a parameter that nobody has read.
+// done returns the first error, or an error for a parameter that was not read.
 func (f *form) done() error {
 	if f.err != nil {
 		return f.err
@@ -143,7 +143,7 @@ func (f *form) done() error {
 	return nil
 }
 
-// parameters is a canonical text of all but some parameters: what a client token stands for.
+// parameters returns the parameters in canonical form, except some.
 func (f *form) parameters(except ...string) string {
 	v := url.Values{}
 	for name, list := range f.values {

@@ -2,6 +2,7 @@ package awstest
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -18,81 +19,66 @@ import (
 	"time"
 )
 
-// call is one request on its way through the fake.
+// A call is one request on its way through the fake.
 type call struct {
 	*Server
 	Request
 	knobs Knobs
 	http  *http.Request
 	scope scope
-	body  []byte // all but S3's, which are read where they are used
+	body  []byte // of all services but S3, whose operations read it themselves
 	form  *form  // of query protocols
 }
 
-// answer is what a request gets, unless it is lost.
+// An answer is the response to a request.
 type answer struct {
 	status int
 	header map[string]string
 	body   []byte
-	stream io.Reader // instead of body
+	stream io.Reader // replaces body
 	length int64     // of stream
 }
 
 // A service is a protocol and its operations.
 type service struct {
-	// route names the operation and its resource; it may use all of the call but, for ebs and s3, the body.
+	// bodyFirst means that route needs the body.
+	bodyFirst bool
+	// route sets the call's operation and resource.
 	route func(*call) error
-	// limit is how much of a body is read into memory before the operation is called; 0 leaves it to the operation.
+	// limit is the maximum length of a body in bytes. With 0, operations read the
+	// body themselves.
 	limit int
-	// operations by name. Each returns an answer, or a value that encode makes one of.
+	// operations by name. Each returns an *answer, or a value for encode.
 	operations map[string]func(*call) (any, error)
 	encode     func(*call, any) *answer
 	fail       func(*call, *apiError) *answer
-	// Its errors for what can befall every request.
+	// The errors that all operations have in common.
 	throttle, internal, denied, credentials apiError
+}
+
+// names returns the operations of the service, for error messages.
+func (svc *service) names() string {
+	return strings.Join(slices.Sorted(maps.Keys(svc.operations)), ", ")
 }
 
 var services map[string]*service
 
-// A map that names the operations cannot be initialised where these use it.
+// The operations use the map, so that its declaration cannot name them.
 func init() {
 	services = map[string]*service{
 		"ebs": ebsService(), "ec2": ec2Service(), "s3": s3Service(), "sts": stsService(), "iam": iamService(), "ssm": ssmService(),
 	}
 }
 
-// bodies are buffers for requests; most hold a block.
-var bodies = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, BlockSize+bytes.MinRead)) }}
-
-// ServeHTTP answers a request to any of the services; the signature says which is meant.
+// ServeHTTP answers a request to any of the services. The signature selects the
+// service and the region.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{Server: s, http: r, knobs: s.Knobs()}
-	var err error
-	if c.scope, err = parseAuthorization(r.Header.Get("Authorization")); err != nil {
-		c.Operation = r.Method + " " + r.URL.Path
-		s.finish(c, violation("MissingAuthenticationToken", "%v", err).withStatus(http.StatusForbidden))
-		http.Error(w, err.Error(), http.StatusForbidden)
-		return
-	}
-	c.Service, c.Region = c.scope.service, c.scope.region
-	svc := services[c.Service]
-	if svc == nil {
-		c.Operation = r.Method + " " + r.URL.Path
-		err := violation("UnknownService", "awstest has no service %q", c.Service).withStatus(http.StatusNotImplemented)
+	svc, err := c.accept()
+	if svc == nil { // no service, no format for errors
 		s.finish(c, err)
-		http.Error(w, err.Error(), err.status)
+		http.Error(w, err.Error(), c.Status)
 		return
-	}
-	early := c.Service != "ebs" && c.Service != "s3" // the body says what is asked
-	if early {
-		if err = c.read(svc.limit); err == nil {
-			err = svc.route(c)
-		}
-	} else {
-		err = svc.route(c)
-	}
-	if c.Operation == "" {
-		c.Operation = r.Method + " " + r.URL.Path
 	}
 	s.begin(c)
 	if wait(r, s.done, c.knobs.Latency); r.Context().Err() != nil {
@@ -100,79 +86,113 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reset(w)
 		return
 	}
-
-	if err == nil {
-		switch c.Fault {
-		case Reset:
-			s.finish(c, nil)
-			reset(w)
-			return
-		case Stall:
-			s.finish(c, nil)
-			s.stall(w, r)
-			return
-		case Throttle, Internal:
-			// The body is read so that the client gets to hear it.
-			_, _ = io.Copy(io.Discard, r.Body)
-			e := svc.internal
-			if c.Fault == Throttle {
-				e = svc.throttle
-			}
-			s.finish(c, &e)
-			write(w, r, svc.fail(c, &e))
-			return
-		}
-	}
-	if !early && err == nil && svc.limit > 0 {
-		buffer := bodies.Get().(*bytes.Buffer)
-		buffer.Reset()
-		defer bodies.Put(buffer)
-		err = c.readInto(buffer, svc.limit)
-	}
-	if err == nil {
-		err = s.authenticate(c, svc)
-	}
-	var result any
-	if err == nil {
-		result, err = svc.operations[c.Operation](c)
-	}
-	if err != nil && errors.Is(err, errGone) {
-		s.finish(c, nil)
-		reset(w)
+	if err == nil && c.Fault != None && !c.Fault.lost() {
+		c.inject(svc, w)
 		return
 	}
 	var out *answer
 	if err == nil {
-		var ok bool
-		if out, ok = result.(*answer); !ok {
-			out = svc.encode(c, result)
-		}
-	} else {
+		out, err = c.run(svc)
+	}
+	if errors.Is(err, errGone) {
+		s.finish(c, nil)
+		reset(w)
+		return
+	}
+	if err != nil {
 		var e *apiError
 		if !errors.As(err, &e) {
 			e = newError("InternalFailure", "awstest: %v", err).withStatus(http.StatusInternalServerError)
 		}
-		err = e
-		out = svc.fail(c, e)
+		out, err = svc.fail(c, e), e
 	}
 	c.Status = out.status
-	switch {
-	case c.Fault == LostReset:
-		s.finish(c, err)
+	s.finish(c, err)
+	switch c.Fault {
+	case LostReset:
 		reset(w)
-	case c.Fault == LostStall:
-		s.finish(c, err)
+	case LostStall:
 		s.stall(w, r)
-	case c.Fault == LostError:
-		s.finish(c, err)
+	case LostError:
 		write(w, r, svc.fail(c, &svc.internal))
 	default:
-		s.finish(c, err)
 		write(w, r, out)
 	}
 }
 
-// begin counts the request and decides its fate.
+// accept finds the service and the operation of the request. The service is nil
+// if the fake does not have it.
+func (c *call) accept() (*service, error) {
+	c.Operation = c.http.Method + " " + c.http.URL.Path // until it is known
+	var err error
+	if c.scope, err = parseAuthorization(c.http.Header.Get("Authorization")); err != nil {
+		return nil, violation("MissingAuthenticationToken", "%v", err).withStatus(http.StatusForbidden)
+	}
+	c.Service, c.Region = c.scope.service, c.scope.region
+	svc := services[c.Service]
+	if svc == nil {
+		return nil, violation("UnknownService", "awstest does not implement the service %q", c.Service).withStatus(http.StatusNotImplemented)
+	}
+	if svc.bodyFirst {
+		if err := c.read(&bytes.Buffer{}, svc.limit); err != nil {
+			return svc, err
+		}
+	}
+	address := c.Operation
+	c.Operation = ""
+	err = svc.route(c)
+	c.Operation = cmp.Or(c.Operation, address)
+	return svc, err
+}
+
+// inject answers the request with a fault that keeps it from taking effect.
+func (c *call) inject(svc *service, w http.ResponseWriter) {
+	switch c.Fault {
+	case Reset:
+		c.finish(c, nil)
+		reset(w)
+	case Stall:
+		c.finish(c, nil)
+		c.stall(w, c.http)
+	case Throttle, Internal:
+		// A client may not read the answer before it has sent the body.
+		_, _ = io.Copy(io.Discard, c.http.Body)
+		e := svc.internal
+		if c.Fault == Throttle {
+			e = svc.throttle
+		}
+		c.finish(c, &e)
+		write(w, c.http, svc.fail(c, &e))
+	}
+}
+
+// bodies are buffers for requests, most of which hold a block.
+var bodies = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, BlockSize+bytes.MinRead)) }}
+
+// run authenticates the request and calls its operation.
+func (c *call) run(svc *service) (*answer, error) {
+	if !svc.bodyFirst && svc.limit > 0 {
+		buffer := bodies.Get().(*bytes.Buffer)
+		buffer.Reset()
+		defer bodies.Put(buffer)
+		if err := c.read(buffer, svc.limit); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.authenticate(svc); err != nil {
+		return nil, err
+	}
+	result, err := svc.operations[c.Operation](c)
+	if err != nil {
+		return nil, err
+	}
+	if a, ok := result.(*answer); ok {
+		return a, nil
+	}
+	return svc.encode(c, result), nil
+}
+
+// begin counts the request and decides whether it fails.
 func (s *Server) begin(c *call) {
 	s.mu.Lock()
 	key := c.key()
@@ -184,7 +204,7 @@ func (s *Server) begin(c *call) {
 	}
 }
 
-// finish puts the request into the log.
+// finish logs the request.
 func (s *Server) finish(c *call, err error) {
 	var e *apiError
 	if errors.As(err, &e) {
@@ -198,15 +218,14 @@ func (s *Server) finish(c *call, err error) {
 	}
 }
 
-// violate notes a mistake that AWS does not answer with an error.
+// violate records a violation that AWS does not answer with an error. The caller
+// holds s.mu.
 func (c *call) violate(format string, args ...any) {
 	c.violations = append(c.violations, Violation{c.Request, fmt.Sprintf(format, args...)})
 }
 
-// read takes the whole body into memory.
-func (c *call) read(limit int) error { return c.readInto(&bytes.Buffer{}, limit) }
-
-func (c *call) readInto(buffer *bytes.Buffer, limit int) error {
+// read reads the body into buffer.
+func (c *call) read(buffer *bytes.Buffer, limit int) error {
 	if _, err := buffer.ReadFrom(io.LimitReader(c.http.Body, int64(limit)+1)); err != nil {
 		return errGone
 	}
@@ -217,8 +236,8 @@ func (c *call) readInto(buffer *bytes.Buffer, limit int) error {
 	return nil
 }
 
-// authenticate checks signature, region and permission.
-func (s *Server) authenticate(c *call, svc *service) error {
+// authenticate checks the credentials, signature, region and permission.
+func (c *call) authenticate(svc *service) error {
 	if c.scope.keyID != AccessKeyID {
 		e := svc.credentials
 		return &e
@@ -227,7 +246,7 @@ func (s *Server) authenticate(c *call, svc *service) error {
 	if payloads[0] == "" {
 		sum := sha256.Sum256(c.body)
 		payloads[0] = hex.EncodeToString(sum[:])
-		if c.Operation == "PutSnapshotBlock" { // its checksum header is signed instead
+		if c.Operation == "PutSnapshotBlock" { // clients sign its checksum header instead
 			payloads = append(payloads, unsignedPayload)
 		}
 	} else if c.Service != "s3" && payloads[0] != unsignedPayload {
@@ -240,7 +259,7 @@ func (s *Server) authenticate(c *call, svc *service) error {
 	}
 	if !slices.Contains(regions, c.Region) {
 		e := svc.credentials
-		e.message = "there is no region " + c.Region
+		e.message = "unknown region " + c.Region
 		return &e
 	}
 	if c.denied() {
@@ -257,7 +276,7 @@ func (c *call) denied() bool {
 	})
 }
 
-// wait passes time unless the request or the fake ends.
+// wait waits for d, or until the request or the fake ends.
 func wait(r *http.Request, done chan struct{}, d time.Duration) {
 	if d <= 0 {
 		return
@@ -271,9 +290,9 @@ func wait(r *http.Request, done chan struct{}, d time.Duration) {
 	}
 }
 
-// stall leaves a request without an answer.
+// stall waits until the client or the fake gives up on the request.
 func (s *Server) stall(w http.ResponseWriter, r *http.Request) {
-	// net/http notices that the client is gone only once the body is read.
+	// net/http detects that the client disconnected only once the body is read.
 	_, _ = io.Copy(io.Discard, r.Body)
 	select {
 	case <-r.Context().Done():
@@ -282,7 +301,7 @@ func (s *Server) stall(w http.ResponseWriter, r *http.Request) {
 	reset(w)
 }
 
-// reset drops the connection with a TCP reset.
+// reset resets the TCP connection, or the stream of HTTP/2.
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -296,7 +315,7 @@ func reset(w http.ResponseWriter) {
 
 func write(w http.ResponseWriter, r *http.Request, a *answer) {
 	for name, value := range a.header {
-		w.Header()[name] = []string{value} // some clients care for the case
+		w.Header()[name] = []string{value} // some clients depend on the case
 	}
 	w.Header().Set("X-Amzn-Requestid", requestID)
 	if a.stream != nil {
@@ -321,11 +340,11 @@ const (
 	userARN   = "arn:aws:iam::" + Account + ":user/slipway"
 )
 
-// encodeXML writes v; the name of its element is in its type.
+// encodeXML returns v as XML. The type of v names the element.
 func encodeXML(status int, v any) *answer {
 	body, err := xml.Marshal(v)
 	if err != nil {
-		panic(err) // a type of this package that XML cannot hold
+		panic(err) // only for types that XML cannot represent
 	}
 	return &answer{status: status, header: map[string]string{"Content-Type": "text/xml"}, body: append([]byte(xml.Header), body...)}
 }
@@ -333,22 +352,17 @@ func encodeXML(status int, v any) *answer {
 func encodeJSON(status int, contentType string, v any) *answer {
 	body, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // a type of this package that JSON cannot hold
+		panic(err) // only for types that JSON cannot represent
 	}
 	return &answer{status: status, header: map[string]string{"Content-Type": contentType}, body: body}
 }
 
-// decodeJSON reads a body strictly: unknown members are the client's mistake.
+// decodeJSON decodes a body. Unknown members are violations.
 func decodeJSON(body []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return violation("ValidationException", "the body is not as in the model: %v", err)
+		return violation("ValidationException", "the body does not match the model: %v", err)
 	}
 	return nil
-}
-
-// operations lists what a service can do, for errors.
-func (svc *service) names() string {
-	return strings.Join(slices.Sorted(maps.Keys(svc.operations)), ", ")
 }

@@ -32,7 +32,7 @@ func iamService() *service {
 	})
 }
 
-// roleExists says whether the account has a role.
+// roleExists reports whether the account has the role.
 func (c *call) roleExists(name string) bool {
 	if c.knobs.Roles == nil {
 		return name == "vmimport"

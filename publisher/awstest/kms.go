@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// encryption settles whether a new snapshot is encrypted, and by which key.
+// encryption returns whether a new snapshot is encrypted and the ARN of its key.
 func (c *call) encryption(asked bool, key string) (bool, string, error) {
 	if key != "" && !asked {
-		return false, "", violation("ValidationException", "a KMS key needs Encrypted").withReason("INVALID_PARAMETER_VALUE")
+		return false, "", violation("ValidationException", "a KMS key requires Encrypted").withReason("INVALID_PARAMETER_VALUE")
 	}
 	if key != "" && !keyPattern.MatchString(key) {
-		return false, "", violation("ValidationException", "%q is no KMS key", key).withReason("INVALID_CUSTOMER_KEY")
+		return false, "", violation("ValidationException", "%q is not a KMS key", key).withReason("INVALID_CUSTOMER_KEY")
 	}
 	if parts := strings.Split(key, ":"); len(parts) > 3 && parts[3] != c.Region {
 		return false, "", violation("ValidationException", "the KMS key %s is not in %s", key, c.Region).withReason("INVALID_CUSTOMER_KEY")
@@ -23,10 +23,10 @@ func (c *call) encryption(asked bool, key string) (bool, string, error) {
 	return true, keyARN(c.Region, key), nil
 }
 
-// keyPattern is an ARN, an id or an alias of a KMS key.
+// keyPattern matches the ARN, the ID or the alias of a KMS key.
 var keyPattern = regexp.MustCompile(`^(arn:aws[\w-]*:kms:[\w-]+:\d{12}:(key|alias)/)?[\w/-]+$`)
 
-// keyARN names the key in full; "" is the account's default.
+// keyARN returns the ARN of a key; "" means the account's default key for EBS.
 func keyARN(region, key string) string {
 	if strings.HasPrefix(key, "arn:") {
 		return key

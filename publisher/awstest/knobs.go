@@ -2,31 +2,39 @@ package awstest
 
 import "time"
 
-// Knobs set how the account is and how the service behaves. The zero value is a healthy account and an instant service.
+// Knobs set the state of the account and the behavior of the services. The zero
+// value is a healthy account and services that answer at once.
 type Knobs struct {
-	// Latency passes before each answer.
+	// Latency is the time before each answer.
 	Latency time.Duration
-	// Grace is how long a new snapshot "does not exist" yet for those who write or describe it.
+	// Grace is the time for which a new snapshot or image "does not exist" yet.
 	Grace time.Duration
-	// Settle is how long a completed snapshot, a new image, a copy or an import task stays pending.
+	// Settle is the time for which a completed snapshot, a new image, a copy or an
+	// import task stays pending.
 	Settle time.Duration
-	// Flap makes every third Describe deny an object that is younger than this or show its former state, and EBS direct
-	// give short or empty pages of lists.
+	// Flap makes every third Describe request hide objects that are younger than
+	// this or return their previous state, and EBS direct return short or empty
+	// pages.
 	Flap time.Duration
-	// Faults decides for each request if and how it fails. It may be called at the same time for several.
+	// Faults decides whether and how a request fails. It may be called
+	// concurrently.
 	Faults func(Request) Fault
-	// PutRate is how many blocks per second a snapshot takes before it throttles (AWS: 1000); 0 is no limit.
+	// PutRate is the number of blocks per second that a snapshot accepts before it
+	// throttles (1000 on AWS); 0 means no limit.
 	PutRate float64
-	// PendingSnapshots and Images are quotas per region; 0 is AWS's 100 and 50000.
+	// PendingSnapshots and Images are quotas per region; 0 means the defaults of
+	// AWS, 100 and 50000.
 	PendingSnapshots, Images int
-	// EncryptByDefault encrypts every new snapshot, asked or not.
+	// EncryptByDefault encrypts all new snapshots.
 	EncryptByDefault bool
-	// BlockPublicAccess forbids to share images and snapshots with all.
+	// BlockPublicAccess rejects sharing images and snapshots publicly.
 	BlockPublicAccess bool
-	// Denied are operations that the account may not call, such as "ec2:RegisterImage"; "ec2:*" is all of a service.
+	// Denied lists operations that the account may not call, for example
+	// "ec2:RegisterImage". "ec2:*" denies a whole service.
 	Denied []string
-	// Roles are the account's IAM roles; nil is vmimport alone.
+	// Roles lists the IAM roles of the account; nil means vmimport alone.
 	Roles []string
-	// ImportFailure makes import tasks end with this message instead of a snapshot.
+	// ImportFailure is the message with which import tasks fail; "" lets them
+	// succeed.
 	ImportFailure string
 }

@@ -14,13 +14,13 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// Each parameter that the SDK's models have for an operation is known to the fake, or named here: a client may use what
-// the model allows, and must hear of it when the fake would ignore it.
+// The fake knows every parameter in the SDK's models, except those that are named
+// here, which it rejects. It ignores none.
 func TestParametersOfTheModel(t *testing.T) {
 	c := start(t, awstest.Knobs{})
 	id, image, region := aws.String("snap-0"), aws.String("ami-0"), aws.String("us-east-1")
 	for _, test := range []struct {
-		input   any // with what the SDK requires
+		input   any // with the parameters that the SDK requires
 		unknown []string
 	}{
 		{&ec2.CancelImportTaskInput{}, nil},
@@ -89,7 +89,7 @@ func TestParametersOfTheModel(t *testing.T) {
 	}
 }
 
-// something is a value that is sent: not always a valid one.
+// something returns a value that is not zero, valid or not.
 func something(kind reflect.Type) reflect.Value {
 	v := reflect.New(kind).Elem()
 	switch kind.Kind() {

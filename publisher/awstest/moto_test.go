@@ -25,7 +25,8 @@ import (
 
 const motoURL = "http://127.0.0.1:4590" // as in hack/moto
 
-// The same calls to the fake and to moto's server, as far as that goes, have the same answers and the same errors.
+// The same calls to the fake and to moto, as far as moto implements them, return the
+// same answers and errors.
 func TestAgainstMoto(t *testing.T) {
 	response, err := http.Post(motoURL+"/moto-api/reset", "", nil)
 	if err != nil {
@@ -61,7 +62,7 @@ func at(lines []string, i int) string {
 	return "nothing more"
 }
 
-// script notes what one of the servers answered.
+// A script records the answers of one of the servers.
 type script struct {
 	*client
 	lines []string
@@ -71,7 +72,7 @@ func (s *script) note(what string, values ...any) {
 	s.lines = append(s.lines, strings.TrimSpace(what+" "+fmt.Sprintln(values...)))
 }
 
-// prefix is the kind of an id.
+// prefix returns the kind of an ID.
 func prefix(id *string) string {
 	kind, _, _ := strings.Cut(aws.ToString(id), "-")
 	return kind
@@ -98,7 +99,7 @@ func s3Script(s *script) {
 	s.note("bucket", aws.ToString(head.BucketRegion))
 	s.note("location", must(s.s3.GetBucketLocation(s.ctx, &s3.GetBucketLocationInput{Bucket: name})).LocationConstraint)
 	put := must(s.s3.PutObject(s.ctx, &s3.PutObjectInput{Bucket: name, Key: key, Body: bytes.NewReader(data), ContentType: aws.String("application/x-raw")}))
-	s.note("put", *put.ETag) // moto does not tell the checksum
+	s.note("put", *put.ETag) // moto does not return the checksum
 	object := must(s.s3.HeadObject(s.ctx, &s3.HeadObjectInput{Bucket: name, Key: key}))
 	s.note("head", *object.ContentLength, *object.ETag, *object.ContentType)
 	part := must(s.s3.GetObject(s.ctx, &s3.GetObjectInput{Bucket: name, Key: key, Range: aws.String("bytes=10-19")}))
@@ -107,7 +108,7 @@ func s3Script(s *script) {
 	s.note("list", *list.KeyCount, *list.IsTruncated, *list.Contents[0].Key, *list.Contents[0].Size, *list.Contents[0].ETag)
 	_, err = s.s3.DeleteBucket(s.ctx, &s3.DeleteBucketInput{Bucket: name})
 	s.note("bucket not empty", code(err))
-	for range 2 { // the second is no error
+	for range 2 { // deleting a missing object succeeds
 		must(s.s3.DeleteObject(s.ctx, &s3.DeleteObjectInput{Bucket: name, Key: key}))
 	}
 	_, err = s.s3.GetObject(s.ctx, &s3.GetObjectInput{Bucket: name, Key: key})
@@ -146,7 +147,7 @@ func multipartScript(s *script) {
 
 func ebsScript(s *script) {
 	start := must(s.ebs.StartSnapshot(s.ctx, &ebs.StartSnapshotInput{VolumeSize: aws.Int64(3), Description: aws.String("a disk"), Tags: ebsTags("a", "b")}))
-	// moto has blocks of 512 bytes in its answer, but takes others.
+	// moto returns a block size of 512 bytes, but accepts other sizes.
 	s.note("started", prefix(start.SnapshotId), start.Status, *start.VolumeSize, *start.OwnerId, *start.Description, *start.Tags[0].Key, start.StartTime != nil)
 	blocks := map[int32][]byte{1: noise(1, awstest.BlockSize), 5: noise(2, awstest.BlockSize)}
 	for _, index := range []int32{1, 5} {

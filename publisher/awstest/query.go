@@ -10,7 +10,8 @@ const (
 	iamVersion = "2010-05-08"
 )
 
-// routeQuery goes by the Action parameter. The resource is the first id or name among the parameters.
+// routeQuery returns a function that finds the operation by the parameter Action.
+// The resource is the first ID or name among the parameters.
 func routeQuery(version string) func(*call) error {
 	return func(c *call) error {
 		var err error
@@ -31,17 +32,18 @@ func routeQuery(version string) func(*call) error {
 		}
 		svc := services[c.Service]
 		if svc.operations[c.Operation] == nil {
-			return violation("InvalidAction", "awstest has no %s:%s, only %s", c.Service, c.Operation, svc.names())
+			return violation("InvalidAction", "awstest does not implement %s:%s, only %s", c.Service, c.Operation, svc.names())
 		}
 		return nil
 	}
 }
 
-// queryService is a service of the protocol awsQuery.
+// queryService returns a service with the protocol awsQuery.
 func queryService(version string, operations map[string]func(*call) (any, error)) *service {
 	space := map[string]string{stsVersion: "https://sts.amazonaws.com/doc/2011-06-15/", iamVersion: "https://iam.amazonaws.com/doc/2010-05-08/"}[version]
 	return &service{
 		route:      routeQuery(version),
+		bodyFirst:  true,
 		limit:      1 << 20,
 		operations: operations,
 		encode: func(c *call, v any) *answer {
@@ -62,7 +64,7 @@ func queryService(version string, operations map[string]func(*call) (any, error)
 	}
 }
 
-// wrapped is an answer within OPERATIONResponse and OPERATIONResult.
+// wrapped is an answer in the elements OPERATIONResponse and OPERATIONResult.
 type wrapped struct {
 	name   xml.Name
 	result string

@@ -2,22 +2,25 @@ package awstest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// Request is one request as the fake saw it.
+// A Request describes a request that the fake received.
 type Request struct {
-	Service   string // as in the signature: "ebs", "ec2", "s3" …
+	Service   string // as in the signature, for example "ebs"
 	Region    string
-	Operation string // as in the service's model: "PutSnapshotBlock"
-	// Resource is what the operation is about, if its address says so: a path, or an id or name among the parameters.
+	Operation string // as in the service's model, for example "PutSnapshotBlock"
+	// Resource is the path, or the first ID or name among the parameters.
 	Resource string
-	// Attempt counts requests with the same service, region, operation and resource, from 1.
+	// Attempt counts the requests with the same service, region, operation and
+	// resource, from 1.
 	Attempt int
-	// Fault is how the fake let it fail, and Status the HTTP status of the answer; 0 is none.
-	Fault  Fault
+	// Fault is the fault that the fake injected.
+	Fault Fault
+	// Status is the HTTP status of the answer; 0 means no answer.
 	Status int
-	// Error is the code of the error that the answer held.
+	// Error is the error code in the answer.
 	Error string
 }
 
@@ -25,10 +28,10 @@ func (r Request) key() string {
 	return strings.Join([]string{r.Service, r.Region, r.Operation, r.Resource}, " ")
 }
 
-// String gives the request on a line.
+// String returns the request as one line.
 func (r Request) String() string {
 	text := fmt.Sprintf("%s:%s %s %s #%d: %d", r.Service, r.Operation, r.Region, r.Resource, r.Attempt, r.Status)
-	if r.Service == "" { // it was not signed
+	if r.Service == "" { // not signed
 		text = fmt.Sprintf("%s: %d", r.Operation, r.Status)
 	}
 	if r.Error != "" {
@@ -40,14 +43,15 @@ func (r Request) String() string {
 	return text
 }
 
-// Requests returns all requests so far, in the order of their ends. Those that are still under way are not among them.
+// Requests returns the requests that ended so far, in that order.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]Request(nil), s.requests...)
+	return slices.Clone(s.requests)
 }
 
-// Count says how often an operation, such as "ec2:RegisterImage", was called.
+// Count returns how often an operation was called, for example
+// "ec2:RegisterImage".
 func (s *Server) Count(operation string) int {
 	n := 0
 	for _, r := range s.Requests() {
@@ -58,7 +62,7 @@ func (s *Server) Count(operation string) int {
 	return n
 }
 
-// Violation is something that no correct client does.
+// A Violation is a request that no correct client sends.
 type Violation struct {
 	Request Request
 	Message string
@@ -70,5 +74,5 @@ func (v Violation) String() string { return v.Request.String() + ": " + v.Messag
 func (s *Server) Violations() []Violation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]Violation(nil), s.violations...)
+	return slices.Clone(s.violations)
 }

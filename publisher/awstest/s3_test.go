@@ -33,7 +33,7 @@ func TestObjects(t *testing.T) {
 			}
 			out := must(c.s3.GetObject(c.ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("dir/b c+ü"), ChecksumMode: s3types.ChecksumModeEnabled}))
 			if got := must(io.ReadAll(out.Body)); !bytes.Equal(got, data) {
-				t.Error("the object is another")
+				t.Error("the object is different")
 			}
 			part := must(c.s3.GetObject(c.ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("a"), Range: aws.String("bytes=5-9")}))
 			if got := must(io.ReadAll(part.Body)); !bytes.Equal(got, data[5:10]) {
@@ -77,14 +77,14 @@ func TestBucketRegion(t *testing.T) {
 	c.clean()
 }
 
-// Each checksum that the SDK can compute.
+// All checksum algorithms of the SDK that the fake knows.
 func TestChecksums(t *testing.T) {
 	c := start(t, awstest.Knobs{})
 	c.fake.CreateBucket(awstest.Region, "disks")
 	for _, algorithm := range s3types.ChecksumAlgorithm("").Values() {
 		switch algorithm {
 		case s3types.ChecksumAlgorithmCrc32, s3types.ChecksumAlgorithmCrc32c, s3types.ChecksumAlgorithmCrc64nvme, s3types.ChecksumAlgorithmSha1, s3types.ChecksumAlgorithmSha256:
-		default: // newer ones, which the fake does not know
+		default: // the fake does not know newer ones
 			continue
 		}
 		in := &s3.PutObjectInput{Bucket: bucket, Key: aws.String(string(algorithm)), Body: bytes.NewReader(noise(1, 100000)), ChecksumAlgorithm: algorithm}
@@ -96,7 +96,7 @@ func TestChecksums(t *testing.T) {
 	c.clean()
 }
 
-// Over TLS, the SDK sends data in chunks, with the checksum as a trailer.
+// Over TLS, the SDK sends data in chunks and the checksum as a trailer.
 func TestTrailer(t *testing.T) {
 	fake := awstest.New(awstest.Knobs{})
 	defer fake.Close()
@@ -108,7 +108,7 @@ func TestTrailer(t *testing.T) {
 		conf.HTTPClient = way
 		c := connect(t, fake, conf)
 		data := noise(1, 100000)
-		body := io.LimitReader(bytes.NewReader(data), int64(len(data))) // cannot seek
+		body := io.LimitReader(bytes.NewReader(data), int64(len(data))) // not seekable
 		_, err := c.s3.PutObject(c.ctx, &s3.PutObjectInput{Bucket: bucket, Key: aws.String(name), Body: body, ContentLength: aws.Int64(int64(len(data)))})
 		if name == "changed" {
 			if code(err) != "BadDigest" {
@@ -121,7 +121,7 @@ func TestTrailer(t *testing.T) {
 		}
 		out := must(c.s3.GetObject(c.ctx, &s3.GetObjectInput{Bucket: bucket, Key: &name}))
 		if got := must(io.ReadAll(out.Body)); !bytes.Equal(got, data) {
-			t.Error("the object is another")
+			t.Error("the object is different")
 		}
 	}
 	if n := len(fake.Violations()); n != 1 {
@@ -161,7 +161,7 @@ func TestMultipart(t *testing.T) {
 	}
 	out := must(c.s3.GetObject(c.ctx, &s3.GetObjectInput{Bucket: bucket, Key: key}))
 	if got := must(io.ReadAll(out.Body)); !bytes.Equal(got, data) {
-		t.Error("the object is another")
+		t.Error("the object is different")
 	}
 	if err := complete(id, first, second); code(err) != "NoSuchUpload" {
 		t.Errorf("completed again: %v", err)
@@ -169,7 +169,7 @@ func TestMultipart(t *testing.T) {
 	id = create()
 	must(c.s3.AbortMultipartUpload(c.ctx, &s3.AbortMultipartUploadInput{Bucket: bucket, Key: key, UploadId: id}))
 	if n := len(c.fake.Orphans()); n != 1 {
-		t.Errorf("%d orphans, not the object alone", n)
+		t.Errorf("%d orphans, not just the object", n)
 	}
 	c.clean()
 
@@ -188,7 +188,7 @@ func TestMultipart(t *testing.T) {
 	}
 }
 
-// A wrong digest, which the SDK cannot be made to send: the body is changed on its way.
+// The SDK cannot send an incorrect digest; therefore the body changes in transit.
 func TestDigests(t *testing.T) {
 	c := start(t, awstest.Knobs{})
 	c.fake.CreateBucket(awstest.Region, "disks")

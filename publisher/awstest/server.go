@@ -1,43 +1,3 @@
-// Package awstest is a strict fake of the part of AWS that makes machine images: EBS direct, EC2's snapshots, images and
-// import tasks, S3, STS, IAM and SSM. It speaks the real protocols over HTTP, so any client reaches it by the standard
-// variables (AWS_ENDPOINT_URL and so on; see [Server.Env]) and needs no hook for tests:
-//
-//	fake := awstest.Start(t, awstest.Knobs{})
-//	cmd := exec.Command("publish", "disk.raw")
-//	cmd.Env = append(os.Environ(), fake.Env()...)
-//	…
-//	disk, err := fake.Disk("us-east-1", "snap-0123456789abcdef0")  // what a machine would boot
-//	violations := fake.Violations()                                // must be empty
-//
-// # What it checks
-//
-// Every request is checked as strictly as AWS documents it, and more: signatures (SigV4) are computed again; blocks must
-// have 512 KiB and their SHA-256; snapshots are completed with the right count and the right linear checksum; a
-// client token that comes again gives the same answer, or an error if other parameters come with it; EC2's parameters
-// must all be known, their values and their combinations valid. Whatever no correct client does, even when the network
-// fails it, is answered by the error that AWS would give and noted as a [Violation].
-//
-// # What it does
-//
-// Each region has a store of its own. A snapshot inherits its parent's blocks. A block that nobody has written reads as
-// zeros in a snapshot that is not encrypted, and as noise in an encrypted one, as it does on AWS: a client that skips
-// zeros there makes a disk that does not boot. Images, copies and import tasks take time ([Knobs.Settle]); waiting can be
-// skipped by [Server.Advance].
-//
-// Where AWS's documentation is silent, the fake is strict, but no stricter than a careful client: CompleteSnapshot may come
-// again, with the same count and checksum, because its first answer may be lost; a snapshot that is not completed within
-// its timeout turns to the state error and its blocks are refused; a multipart upload that was completed exists no more;
-// RegisterImage and StartSnapshot's parent need a completed snapshot.
-//
-// Data lies in files without a name below [os.TempDir], equal blocks once; memory holds only their digests.
-//
-// # How it fails
-//
-// [Knobs] holds limits, latency and the state of the account. [Knobs.Faults] decides for each request if and how it fails:
-// throttled, refused, never answered, cut, or cut after it took effect; [Random] makes a schedule that can be replayed.
-//
-// Sources of the rules: the models in github.com/aws/aws-sdk-go-v2, "Amazon EBS direct APIs" in the EBS user guide, and the
-// API references of EC2, S3, IAM, STS and SSM.
 package awstest
 
 import (
@@ -52,33 +12,34 @@ import (
 	"time"
 )
 
-// The account that the fake knows, and its only credentials.
+// The only account of the fake and its credentials.
 const (
 	Account         = "123456789012"
 	AccessKeyID     = "AKIAIOSFODNN7EXAMPLE"
 	SecretAccessKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
-	// Region is the one that [Server.Env] names.
+	// Region is the region that [Server.Env] selects.
 	Region = "us-east-1"
 )
 
-// Server is the fake. It is an [http.Handler]: serve it on any listener, or use [Start].
+// A Server is a fake AWS account. It is an [http.Handler]: serve it on any
+// listener, or use [Start]. All methods are safe for concurrent use.
 type Server struct {
 	knobs  atomic.Pointer[Knobs]
 	blocks *blobs
 	done   chan struct{} // closed by Close
 	closed sync.Once
-	http   *httptest.Server // nil if somebody else serves it
+	http   *httptest.Server // nil unless Start serves it
 
-	mu         sync.Mutex // guards all below, and all that hangs on it
-	ahead      time.Duration
+	mu         sync.Mutex    // guards the fields below and everything they refer to
+	ahead      time.Duration // of the real clock; see Advance
 	regions    map[string]*region
 	buckets    map[string]*bucket
 	requests   []Request
-	seen       map[string]int // how often a request came, by Request.key
+	seen       map[string]int // attempts by Request.key
 	violations []Violation
 }
 
-// New returns a fake that nobody serves yet. Close it.
+// New returns a fake without a listener. The caller must close it.
 func New(knobs Knobs) *Server {
 	s := &Server{
 		blocks:  newBlobs(),
@@ -91,7 +52,7 @@ func New(knobs Knobs) *Server {
 	return s
 }
 
-// Start serves a fake on loopback until the test ends.
+// Start serves a fake on loopback until the test ends. See [Server.URL].
 func Start(tb testing.TB, knobs Knobs) *Server {
 	tb.Helper()
 	s := New(knobs)
@@ -100,7 +61,7 @@ func Start(tb testing.TB, knobs Knobs) *Server {
 	return s
 }
 
-// Close lets stalled requests go, stops serving and frees the stored data.
+// Close ends stalled requests, stops serving and frees the stored data.
 func (s *Server) Close() {
 	s.closed.Do(func() {
 		close(s.done)
@@ -117,14 +78,15 @@ func (s *Server) Close() {
 	})
 }
 
-// URL is where [Start] serves the fake.
+// URL returns the address at which [Start] serves the fake.
 func (s *Server) URL() string { return s.http.URL }
 
-// Env returns the environment variables by which a client reaches the fake that [Start] serves.
+// Env returns the environment variables that point a client at the fake that
+// [Start] serves. See the function [Env].
 func (s *Server) Env() []string { return Env(s.URL()) }
 
-// Env returns the environment variables by which a client reaches a fake at url: endpoint, credentials, region, and no
-// other source of them.
+// Env returns the environment variables, as NAME=VALUE, that point a client at a
+// fake at url: endpoint, credentials and region. They disable all other sources.
 func Env(url string) []string {
 	return []string{
 		"AWS_ENDPOINT_URL=" + url,
@@ -138,26 +100,27 @@ func Env(url string) []string {
 	}
 }
 
-// Knobs returns the present knobs.
+// Knobs returns the current knobs.
 func (s *Server) Knobs() Knobs { return *s.knobs.Load() }
 
-// SetKnobs changes the knobs for all requests that come from now on.
+// SetKnobs sets the knobs for new requests.
 func (s *Server) SetKnobs(k Knobs) { s.knobs.Store(&k) }
 
-// Advance moves the fake's clock on, for all that takes time or expires. Signatures are still dated by the real clock.
+// Advance moves the fake's clock forward. States and timeouts follow that clock;
+// signatures are still compared with the real one.
 func (s *Server) Advance(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ahead += d
 }
 
-// now is the fake's time. The caller holds s.mu.
+// now returns the fake's time. The caller holds s.mu.
 func (s *Server) now() time.Time { return time.Now().Add(s.ahead).UTC() }
 
 var _ http.Handler = (*Server)(nil)
 
-// Orphans lists what is there although no image uses it: snapshots, import tasks under way, S3 objects and multipart
-// uploads, sorted.
+// Orphans returns a sorted list of everything that no image uses: snapshots,
+// active import tasks, S3 objects and multipart uploads.
 func (s *Server) Orphans() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

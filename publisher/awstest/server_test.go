@@ -11,7 +11,7 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// The way of a disk to an image, as the SDK sees it and as the fake does.
+// A disk becomes an image, through the SDK and as the fake reports it.
 func TestPublish(t *testing.T) {
 	c := start(t, awstest.Knobs{})
 	blocks := map[int32][]byte{0: noise(1, awstest.BlockSize), 3: noise(2, awstest.BlockSize), 2047: noise(3, awstest.BlockSize)}
@@ -24,11 +24,11 @@ func TestPublish(t *testing.T) {
 			want = make([]byte, awstest.BlockSize)
 		}
 		if _, err := disk.ReadAt(block, int64(index)*awstest.BlockSize); err != nil || !bytes.Equal(block, want) {
-			t.Fatalf("block %d is not what was put: %v", index, err)
+			t.Fatalf("block %d is different: %v", index, err)
 		}
 	}
 	if n, err := disk.ReadAt(make([]byte, 2), disk.Size-1); n != 1 || err != io.EOF {
-		t.Errorf("read over the end: %d bytes, %v", n, err)
+		t.Errorf("read beyond the end: %d bytes, %v", n, err)
 	}
 	snapshots := must(c.ec2.DescribeSnapshots(c.ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{id}})).Snapshots
 	if len(snapshots) != 1 || snapshots[0].State != "completed" || *snapshots[0].VolumeSize != 1 {

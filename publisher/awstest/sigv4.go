@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// Signature Version 4, as in "AWS Signature Version 4 for API requests" of the IAM user guide.
+// Signature Version 4, according to "AWS Signature Version 4 for API requests" in
+// the IAM user guide.
 const (
 	algorithm       = "AWS4-HMAC-SHA256"
 	timeFormat      = "20060102T150405Z"
@@ -21,10 +22,10 @@ const (
 	maxSkew         = 15 * time.Minute
 )
 
-// scope is what the Authorization header says of a request.
+// A scope is the content of an Authorization header.
 type scope struct {
 	keyID, date, region, service string
-	signed                       []string // header names, lower case
+	signed                       []string // names of headers, in lower case
 	signature                    string
 }
 
@@ -58,14 +59,15 @@ func parseAuthorization(header string) (scope, error) {
 	case sc.service == "":
 		return sc, fmt.Errorf("no Credential in Authorization")
 	case !slices.IsSorted(sc.signed) || !slices.Contains(sc.signed, "host"):
-		return sc, fmt.Errorf("SignedHeaders %q must be sorted and hold host", sc.signed)
+		return sc, fmt.Errorf("SignedHeaders %q must be sorted and include host", sc.signed)
 	case len(sc.signature) != 2*sha256.Size:
 		return sc, fmt.Errorf("the signature has %d characters, not %d", len(sc.signature), 2*sha256.Size)
 	}
 	return sc, nil
 }
 
-// verify checks the date of a request, that all that must be signed is, and the signature for one of the payload hashes.
+// verify checks the date of a request, that all x-amz- headers are signed, and that
+// the signature matches for one of the payload hashes.
 func (sc scope) verify(r *http.Request, payloads ...string) error {
 	stamp := r.Header.Get("X-Amz-Date")
 	date, err := time.Parse(timeFormat, stamp)
@@ -73,10 +75,10 @@ func (sc scope) verify(r *http.Request, payloads ...string) error {
 		return fmt.Errorf("X-Amz-Date %q is not a time like %s", stamp, timeFormat)
 	}
 	if skew := time.Since(date).Abs(); skew > maxSkew {
-		return fmt.Errorf("the request is dated %s, which is %s away", stamp, skew)
+		return fmt.Errorf("the request is dated %s, which differs from the current time by %s", stamp, skew)
 	}
 	if sc.date != stamp[:8] {
-		return fmt.Errorf("the credential's date %s is not that of X-Amz-Date %s", sc.date, stamp)
+		return fmt.Errorf("the date %s of the credential differs from X-Amz-Date %s", sc.date, stamp)
 	}
 	for name := range r.Header {
 		if name = strings.ToLower(name); strings.HasPrefix(name, "x-amz-") && !slices.Contains(sc.signed, name) {
@@ -91,13 +93,13 @@ func (sc scope) verify(r *http.Request, payloads ...string) error {
 	return fmt.Errorf("the signature does not match")
 }
 
-// sign computes the signature anew.
+// sign computes the signature of a request.
 func (sc scope) sign(r *http.Request, stamp, payload string) string {
 	path := r.URL.EscapedPath()
 	if path == "" {
 		path = "/"
 	}
-	if sc.service != "s3" { // all others encode the path once more
+	if sc.service != "s3" { // the other services encode the path twice
 		path = escape(path, true)
 	}
 	var text strings.Builder
@@ -120,7 +122,7 @@ func (sc scope) sign(r *http.Request, stamp, payload string) string {
 }
 
 func canonicalHeader(r *http.Request, name string) string {
-	switch name { // net/http takes these two out of the headers
+	switch name { // net/http removes these two from the headers
 	case "host":
 		return r.Host
 	case "content-length":
@@ -148,13 +150,14 @@ func canonicalQuery(raw string) string {
 	return strings.Join(pairs, "&")
 }
 
-// escape encodes all but RFC 3986's unreserved characters, and slashes where asked.
-func escape(text string, slashes bool) string {
+// escape percent-encodes all characters but those that RFC 3986 calls unreserved,
+// and slashes if they are excluded.
+func escape(text string, keepSlashes bool) string {
 	var out strings.Builder
 	for i := range len(text) {
 		c := text[i]
 		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-_.~", c) >= 0, c == '/' && slashes:
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-_.~", c) >= 0, c == '/' && keepSlashes:
 			out.WriteByte(c)
 		default:
 			fmt.Fprintf(&out, "%%%02X", c)

@@ -13,7 +13,7 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// tamper changes requests after they were signed.
+// tamper changes requests after signing.
 type tamper func(*http.Request)
 
 func (t tamper) Do(r *http.Request) (*http.Response, error) {
@@ -25,7 +25,7 @@ func TestSignature(t *testing.T) {
 	for name, test := range map[string]struct {
 		change tamper
 		code   string
-		want   string // in the violation; "" is none
+		want   string // in the violation; "" means none
 	}{
 		"good":              {func(*http.Request) {}, "", ""},
 		"unsigned":          {func(r *http.Request) { r.Header.Del("Authorization") }, "", "no Authorization header"},
@@ -36,13 +36,13 @@ func TestSignature(t *testing.T) {
 			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
 		}, "SignatureDoesNotMatch", "signature does not match"},
 		"header not signed": {func(r *http.Request) { r.Header.Set("X-Amz-Other", "x") }, "SignatureDoesNotMatch", "x-amz-other is not signed"},
-		"old":               {func(r *http.Request) { r.Header.Set("X-Amz-Date", "20200101T000000Z") }, "SignatureDoesNotMatch", "which is"},
+		"old":               {func(r *http.Request) { r.Header.Set("X-Amz-Date", "20200101T000000Z") }, "SignatureDoesNotMatch", "differs from the current time"},
 		"another key": {func(r *http.Request) {
 			r.Header.Set("Authorization", strings.Replace(r.Header.Get("Authorization"), awstest.AccessKeyID, "AKIAOTHER", 1))
 		}, "InvalidClientTokenId", ""},
 		"another service": {func(r *http.Request) {
 			r.Header.Set("Authorization", strings.Replace(r.Header.Get("Authorization"), "/sts/", "/sqs/", 1))
-		}, "", "no service \"sqs\""},
+		}, "", "does not implement the service \"sqs\""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := start(t, awstest.Knobs{})
@@ -69,6 +69,6 @@ func TestSignature(t *testing.T) {
 		return aws.Credentials{AccessKeyID: awstest.AccessKeyID, SecretAccessKey: "another"}, nil
 	})
 	if _, err := sts.NewFromConfig(c.conf).GetCallerIdentity(c.ctx, &sts.GetCallerIdentityInput{}); code(err) != "SignatureDoesNotMatch" {
-		t.Errorf("another secret: %v", err)
+		t.Errorf("different secret key: %v", err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// snapshot is an EBS snapshot: what EBS direct and EC2 know of the same thing.
+// A snapshot is an EBS snapshot, as EBS direct and EC2 share it.
 type snapshot struct {
 	id, description, parent string
 	size                    int64 // of the volume in GiB
@@ -16,39 +16,39 @@ type snapshot struct {
 	kmsKey                  string
 	tags                    tags
 	started                 time.Time
-	shared                  map[string]bool // accounts, and "all"
+	shared                  map[string]bool // account IDs, or "all"
 
-	// While it is written.
-	timeout time.Duration    // after the last block, or the start
-	touched time.Time        // when that was
-	allowed float64          // blocks that PutRate allows at the time counted
-	counted time.Time        // zero before the first block
-	writing map[int32]flight // blocks whose request is under way
+	// State while the snapshot is pending.
+	timeout   time.Duration // counts from lastWrite
+	lastWrite time.Time     // or the start
+	allowed   float64       // blocks that PutRate allowed at allowedAt
+	allowedAt time.Time     // zero before the first block
+	writing   map[int32]blockWrite
 
-	completed time.Time // when it turns completed; zero while it is written
-	failed    string    // why it is in the state error
+	completed time.Time // may be in the future; zero before CompleteSnapshot
+	failed    string    // the reason of the state error, or ""
 
-	blocks    map[int32]digest // inherited ones too
-	written   map[int32]int    // how often each was written and acknowledged
-	noise     string           // names what unwritten blocks hold; they are zeros if it is empty
-	lineage   string           // the first of its parents
+	blocks    map[int32]digest // including the inherited ones
+	written   map[int32]int    // number of acknowledged writes
+	noise     string           // seed of the unwritten blocks; "" means zeros
+	lineage   string           // ID of its first ancestor
 	rewritten int
 }
 
-// flight is a request that writes a block.
-type flight struct {
+// A blockWrite is an active request that writes a block.
+type blockWrite struct {
 	sum    digest
-	client context.Context // done when the client is gone
+	client context.Context // done when the client disconnects
 }
 
 const gib = 1 << 30
 
-// state is as EC2 and EBS direct name it. The caller holds s.mu.
+// state returns pending, completed or error. The caller holds s.mu.
 func (p *snapshot) state(now time.Time) string {
 	switch {
 	case p.failed != "":
 		return "error"
-	case p.completed.IsZero() && now.Sub(p.touched) > p.timeout:
+	case p.completed.IsZero() && now.Sub(p.lastWrite) > p.timeout:
 		p.failed = "the snapshot was not completed within its timeout"
 		return "error"
 	case p.completed.IsZero() || now.Before(p.completed):
@@ -64,24 +64,25 @@ func (p *snapshot) progress(now time.Time) string {
 	return "0%"
 }
 
-// count is how many blocks the volume has.
+// count returns the number of blocks of the volume.
 func (p *snapshot) count() int64 { return p.size * (gib / BlockSize) }
 
-// inside says whether a block can be in the volume.
+// inside reports whether the volume has a block of that index.
 func (p *snapshot) inside(index int64) bool {
 	return 0 <= index && index < p.count() && index <= math.MaxInt32
 }
 
-// indexes are those of all blocks that hold data, in ascending order.
+// indexes returns the sorted indexes of the blocks that hold data.
 func (p *snapshot) indexes() []int32 { return slices.Sorted(maps.Keys(p.blocks)) }
 
-// newSnapshot puts a snapshot into a region. The caller holds s.mu.
+// newSnapshot adds a snapshot to a region, with the size, encryption and blocks of
+// from, which may be nil. The caller holds s.mu.
 func (s *Server) newSnapshot(r *region, from *snapshot) *snapshot {
 	p := &snapshot{
 		id: r.id("snap"), started: s.now(),
-		shared: map[string]bool{}, writing: map[int32]flight{}, blocks: map[int32]digest{}, written: map[int32]int{},
+		shared: map[string]bool{}, writing: map[int32]blockWrite{}, blocks: map[int32]digest{}, written: map[int32]int{},
 	}
-	p.touched = p.started
+	p.lastWrite = p.started
 	p.lineage = p.id
 	if from != nil {
 		for index, sum := range from.blocks {
@@ -94,8 +95,8 @@ func (s *Server) newSnapshot(r *region, from *snapshot) *snapshot {
 	return p
 }
 
-// drop takes a snapshot away. The caller holds s.mu.
-func (s *Server) drop(r *region, p *snapshot) {
+// removeSnapshot deletes a snapshot and releases its blocks. The caller holds s.mu.
+func (s *Server) removeSnapshot(r *region, p *snapshot) {
 	for _, sum := range p.blocks {
 		s.blocks.release(sum)
 	}

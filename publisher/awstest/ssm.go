@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// parameter is one of SSM.
+// A parameter is a parameter of SSM Parameter Store (protocol awsJson1.1).
 type parameter struct {
 	value, kind, dataType string
 	version               int64
@@ -35,17 +35,17 @@ func ssmService() *service {
 			operation, ok := strings.CutPrefix(target, "AmazonSSM.")
 			c.Operation = operation
 			if svc := services["ssm"]; !ok || svc.operations[operation] == nil {
-				return violation("UnknownOperationException", "awstest has no target %q, only AmazonSSM's %s", target, svc.names())
+				return violation("UnknownOperationException", "awstest does not implement the target %q, only AmazonSSM. with %s", target, svc.names())
 			}
 			if v := c.http.Header.Get("Content-Type"); v != json11 {
 				return violation("SerializationException", "Content-Type is %q, not %s", v, json11)
 			}
 			var in struct{ Name string }
-			_ = json.Unmarshal(c.body, &in) // the operation tells what is wrong with it
+			_ = json.Unmarshal(c.body, &in) // the operation reports errors
 			c.Resource = in.Name
 			return nil
 		},
-		limit: 1 << 20,
+		bodyFirst: true, limit: 1 << 20,
 		operations: map[string]func(*call) (any, error){
 			"GetParameter":    (*call).getParameter,
 			"GetParameters":   (*call).getParameters,
@@ -80,7 +80,7 @@ func (c *call) putParameter() (any, error) {
 	case strings.HasPrefix(first, "aws") || strings.HasPrefix(first, "ssm"):
 		return nil, violation("ValidationException", "the parameter name %q starts with a reserved word", in.Name)
 	case in.Value == "" || len(in.Value) > 4096:
-		return nil, violation("ValidationException", "a value has 1 to 4096 characters, not %d", len(in.Value))
+		return nil, violation("ValidationException", "the value has %d characters, not 1 to 4096", len(in.Value))
 	case in.Type != "" && !slices.Contains([]string{"String", "StringList", "SecureString"}, in.Type):
 		return nil, violation("UnsupportedParameterType", "type %q is not supported", in.Type)
 	case !slices.Contains([]string{"", "text", "aws:ec2:image"}, in.DataType):
@@ -99,10 +99,10 @@ func (c *call) putParameter() (any, error) {
 	case old != nil && !in.Overwrite:
 		return nil, newError("ParameterAlreadyExists", "the parameter %s exists; to overwrite it, set overwrite", in.Name)
 	case old == nil && in.Type == "":
-		return nil, violation("ValidationException", "a new parameter needs a type")
+		return nil, violation("ValidationException", "a new parameter requires a type")
 	case in.DataType == "aws:ec2:image" && r.images[in.Value] == nil:
 		// AWS checks it after its answer and then makes no new version.
-		return nil, violation("ValidationException", "the value %s is no image", in.Value)
+		return nil, violation("ValidationException", "the value %s is not an image", in.Value)
 	}
 	p := &parameter{value: in.Value, kind: in.Type, dataType: cmp.Or(in.DataType, "text"), version: 1}
 	if old != nil {

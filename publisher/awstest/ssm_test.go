@@ -40,5 +40,5 @@ func TestParameters(t *testing.T) {
 	if _, err := c.ssm.PutParameter(c.ctx, in); code(err) != "ValidationException" {
 		t.Error(err)
 	}
-	c.violated("is no image")
+	c.violated("is not an image")
 }

@@ -15,22 +15,23 @@ type tag struct {
 	Value string `xml:"value"`
 }
 
-// newTags checks tags as EC2 does: at most 50, keys of at most 128 and values of at most 256 characters.
+// newTags checks tags as EC2 does: at most 50, with keys of at most 128 and values of
+// at most 256 characters.
 func newTags(list []tag) (tags, error) {
 	t := slices.Clone(list)
 	slices.SortFunc(t, func(a, b tag) int { return cmp.Compare(a.Key, b.Key) })
 	for i, one := range t {
 		switch {
 		case one.Key == "" || len([]rune(one.Key)) > 128 || len([]rune(one.Value)) > 256:
-			return nil, violation("InvalidParameterValue", "tag %q: a key has 1 to 128 characters, a value up to 256", one.Key)
+			return nil, violation("InvalidParameterValue", "tag %q: a key must have 1 to 128 characters, a value at most 256", one.Key)
 		case strings.HasPrefix(strings.ToLower(one.Key), "aws:"):
-			return nil, violation("InvalidParameterValue", "tag %q: keys with aws: are reserved", one.Key)
+			return nil, violation("InvalidParameterValue", "tag %q: keys that start with aws: are reserved", one.Key)
 		case i > 0 && one.Key == t[i-1].Key:
-			return nil, violation("InvalidParameterValue", "tag %q is there twice", one.Key)
+			return nil, violation("InvalidParameterValue", "tag %q occurs twice", one.Key)
 		}
 	}
 	if len(t) > 50 {
-		return nil, violation("TagLimitExceeded", "there are %d tags, but 50 at most", len(t))
+		return nil, violation("TagLimitExceeded", "there are %d tags, more than 50", len(t))
 	}
 	return t, nil
 }
@@ -43,7 +44,7 @@ func (t tags) plain() map[string]string {
 	return m
 }
 
-// merge returns t with the tags of more, which win.
+// merge returns the tags of t and more. For equal keys, more takes precedence.
 func (t tags) merge(more tags) (tags, error) {
 	m := t.plain()
 	maps.Copy(m, more.plain())
@@ -54,13 +55,13 @@ func (t tags) merge(more tags) (tags, error) {
 	return newTags(list)
 }
 
-// tagsFor reads TagSpecification.N, which may only name some types of resources.
+// tagsFor reads TagSpecification.N, whose resource types must be among types.
 func (f *form) tagsFor(types ...string) map[string]tags {
 	out := map[string]tags{}
 	for _, spec := range f.each("TagSpecification") {
 		kind := spec.oneOf("ResourceType", types...)
 		if kind == "" || out[kind] != nil {
-			f.fail(violation("InvalidParameterValue", "%sResourceType is missing or there twice", spec.prefix))
+			f.fail(violation("InvalidParameterValue", "%sResourceType is missing or occurs twice", spec.prefix))
 		}
 		out[kind] = spec.tags("Tag")
 	}
@@ -79,7 +80,7 @@ func (f *form) tags(name string) tags {
 	return checked
 }
 
-// tagged returns the tags of each resource. The caller holds s.mu.
+// tagged returns the tags of the resources. The caller holds s.mu.
 func (c *call) tagged(ids []string) ([]*tags, error) {
 	if len(ids) == 0 {
 		return nil, violation("MissingParameter", "the request must contain the parameter ResourceId")

@@ -1,0 +1,72 @@
+// Package awstest is a strict fake of the parts of AWS that publish a machine
+// image: EBS direct APIs, the snapshots, images and import tasks of EC2, S3, STS,
+// IAM and SSM parameters. It speaks the AWS protocols over HTTP, so that every
+// client works with it unchanged. [Server.Env] returns the environment variables
+// that point a client at the fake:
+//
+//	fake := awstest.Start(t, awstest.Knobs{})
+//	cmd := exec.Command("publish", "disk.raw")
+//	cmd.Env = append(os.Environ(), fake.Env()...)
+//	…
+//	disk, err := fake.Disk("us-east-1", "snap-0123456789abcdef0")  // what an instance would boot
+//	violations := fake.Violations()                                // must be empty
+//
+// # What it checks
+//
+// The fake checks each request as AWS documents it, or more strictly:
+//
+//   - It recomputes the signature (Signature Version 4).
+//   - A block must have 512 KiB and match its SHA-256. A snapshot must be completed
+//     with the number of written blocks and their linear checksum.
+//   - A request that repeats a client token gets the first answer again. A token
+//     with different parameters is an error.
+//   - EC2 parameters must be known, and their values and combinations valid.
+//   - S3 bodies must match every digest that comes with them, and the parts of an
+//     upload must have the documented sizes and order.
+//
+// A request that no correct client sends, even after a network failure, gets the
+// error that AWS would return and is recorded as a [Violation].
+//
+// # What it models
+//
+// Each region has its own resources. A snapshot inherits the blocks of its
+// parent. Unwritten blocks read as zeros in an unencrypted snapshot and as noise
+// in an encrypted one, as on AWS: if a client skips zeros there, the disk does
+// not boot. Images, copies and import tasks take [Knobs.Settle] to complete;
+// [Server.Advance] skips the wait.
+//
+// Where AWS documentation is silent, the fake is as strict as a careful client
+// can bear:
+//
+//   - CompleteSnapshot may be repeated with the same count and checksum, because
+//     the first answer may be lost.
+//   - A snapshot that is not completed within its timeout enters the state error
+//     and rejects blocks.
+//   - A completed multipart upload no longer exists.
+//   - RegisterImage and the parent of StartSnapshot require a completed snapshot.
+//
+// Data is kept in anonymous files in [os.TempDir], equal blocks once. Memory
+// holds only their digests.
+//
+// # How it fails
+//
+// [Knobs] sets limits, latency and the state of the account. [Knobs.Faults]
+// decides for each request whether and how it fails: throttled, rejected, never
+// answered, reset, or reset after it took effect. [Random] returns a schedule of
+// faults that can be replayed.
+//
+// # Limitations
+//
+// The fake does not model:
+//
+//   - IAM policies. [Knobs.Denied] denies whole operations.
+//   - KMS. Every well-formed key of the region exists and may be used.
+//   - Other accounts. Sharing is recorded, but nobody can use it.
+//   - Versions, encryption and access policies of S3, and all S3 requests but those
+//     in s3Routes.
+//   - Products, billing, Outposts, Local Zones and partitions other than aws.
+//
+// The rules come from the service models in github.com/aws/aws-sdk-go-v2, "Amazon
+// EBS direct APIs" in the EBS user guide, and the API references of EC2, S3, IAM,
+// STS and SSM.
+package awstest
