@@ -34,7 +34,7 @@ func TestAWS(t *testing.T) {
 	stack.Require(t)
 	a := newAccount(t)
 	image := a.publish(t, awsDisk(t), "--name=aws")
-	if image.BootMode != "uefi-preferred" || image.Machine != "x86_64" {
+	if image.BootMode != "uefi-preferred" || image.Architecture != "x86_64" {
 		t.Errorf("the AMI is %+v", image)
 	}
 	disk := a.save(t, image)
@@ -63,7 +63,7 @@ func TestAWSArm64(t *testing.T) {
 	}
 	a := newAccount(t)
 	image := a.publish(t, filepath.Join(dir, "out/machine.raw"), "--name=aws")
-	if image.BootMode != "uefi" || image.Machine != "arm64" {
+	if image.BootMode != "uefi" || image.Architecture != "arm64" {
 		t.Errorf("the AMI is %+v", image)
 	}
 	testAWS(t, vm.Config{Architecture: "arm64", Firmware: vm.UEFI, Disk: a.save(t, image)})

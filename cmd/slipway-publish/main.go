@@ -49,10 +49,10 @@ func main() {
 	}
 	if err != nil {
 		message := strings.ReplaceAll(err.Error(), "\n", "; ")
-		if ami.ClassOf(err) == ami.Interrupted {
+		if ami.ClassOf(err) == ami.ClassInterrupted {
 			message = strings.Replace(message, context.Canceled.Error(), "interrupted", 1)
 		}
-		if advice := ami.Advice(err); advice != "" {
+		if advice := advice(err); advice != "" {
 			message += "; " + advice
 		}
 		fmt.Fprintln(os.Stderr, "slipway-publish:", message)
@@ -60,8 +60,23 @@ func main() {
 	}
 }
 
+// advice returns what to do about an error, or "".
+func advice(err error) string {
+	switch ami.ClassOf(err) {
+	case ami.ClassCredentials:
+		return "check with: aws sts get-caller-identity; if that works, the account has not enabled the region"
+	case ami.ClassPermission:
+		return "docs/how-to/publish-to-aws.md has the policy that each method requires"
+	case ami.ClassQuota:
+		return "request an increase in the console under Service Quotas, or remove leftovers with: slipway-publish aws gc"
+	case ami.ClassRegionUnavailable:
+		return "check --region, and that the account has enabled the region"
+	}
+	return ""
+}
+
 func usage(format string, args ...any) error {
-	return &ami.Error{Class: ami.Usage, Err: fmt.Errorf(format, args...)}
+	return &ami.Error{Class: ami.ClassUsage, Err: fmt.Errorf(format, args...)}
 }
 
 func run(ctx context.Context, args []string) error {
@@ -106,7 +121,7 @@ func (f *flags) parse(args []string) ([]string, error) {
 			return nil, err
 		}
 		if err != nil {
-			return nil, &ami.Error{Class: ami.Usage, Err: err}
+			return nil, &ami.Error{Class: ami.ClassUsage, Err: err}
 		}
 		if f.NArg() == 0 {
 			return rest, nil
@@ -126,13 +141,13 @@ func (f *flags) config(ctx context.Context) (aws.Config, error) {
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
 	if err != nil {
-		return cfg, &ami.Error{Class: ami.Credentials, Err: fmt.Errorf("read the AWS configuration: %w", err)}
+		return cfg, &ami.Error{Class: ami.ClassCredentials, Err: fmt.Errorf("read the AWS configuration: %w", err)}
 	}
 	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
 		if ctx.Err() != nil {
 			return cfg, ctx.Err()
 		}
-		return cfg, &ami.Error{Class: ami.Credentials, Err: errors.New("no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run on an instance with a role")}
+		return cfg, &ami.Error{Class: ami.ClassCredentials, Err: errors.New("no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run on an instance with a role")}
 	}
 	return cfg, nil
 }
@@ -216,7 +231,7 @@ func publish(ctx context.Context, args []string) error {
 	o := ami.Options{
 		Name: *name, Regions: list(f.regions), Method: ami.Method(*method), Copy: *onlyCopy,
 		Bucket: *bucket, Role: *role, Parent: *parent, KMSKey: *key, Encrypt: *encrypt,
-		Size: *volumeSize, Volume: types.VolumeType(*volumeType), Tags: tags, Machine: disk.Architecture(*arch),
+		VolumeSize: *volumeSize, VolumeType: types.VolumeType(*volumeType), Tags: tags, Architecture: disk.Architecture(*arch),
 		Share: list(*share), DeprecateAfter: time.Duration(deprecate), SSMParameter: *parameter,
 		Keep: *keep, State: *state, Workers: *workers, Rate: *rate, Timeout: *timeout,
 		Monitor: new(ami.Monitor),
@@ -237,16 +252,16 @@ func publish(ctx context.Context, args []string) error {
 	d, err := open(ctx, rest[0])
 	if err != nil {
 		if ctx.Err() == nil {
-			err = &ami.Error{Class: ami.Input, Err: err}
+			err = &ami.Error{Class: ami.ClassDisk, Err: err}
 		}
 		return err
 	}
 	defer d.Close()
-	warnings, err := o.Check(d)
+	p, err := ami.New(d, o)
 	if err != nil {
 		return err
 	}
-	for _, warning := range warnings {
+	for _, warning := range p.Warnings() {
 		fmt.Fprintf(os.Stderr, "slipway-publish: warning: %s: %s\n", d.Name, warning)
 	}
 	cfg, err := f.config(ctx)
@@ -254,14 +269,14 @@ func publish(ctx context.Context, args []string) error {
 		return err
 	}
 	if f.dryRun {
-		result, err := ami.Preflight(ctx, cfg, d, o)
+		result, err := p.Preflight(ctx, cfg)
 		if err != nil {
 			return err
 		}
-		return printPlan(os.Stdout, d, o, result, f.json)
+		return printPlan(os.Stdout, d, p.Options(), result, f.json)
 	}
 	stop := follow(os.Stderr, o.Monitor)
-	result, err := ami.Publish(ctx, cfg, d, o)
+	result, err := p.Publish(ctx, cfg)
 	stop()
 	if err != nil {
 		return err
@@ -281,7 +296,7 @@ func open(ctx context.Context, name string) (*disk.Disk, error) {
 func readRegister(path string, o *ami.Options) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return &ami.Error{Class: ami.Usage, Err: err}
+		return &ami.Error{Class: ami.ClassUsage, Err: err}
 	}
 	var fields map[string]any
 	if err := yaml.Unmarshal(data, &fields); err != nil {

@@ -189,7 +189,7 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{nil, 2, "the first argument must be aws"},
 		{[]string{"aws", "--name", "x1x"}, 2, "give one disk"},
-		{[]string{"aws", "machine.raw"}, 2, "is none that EC2 takes"},
+		{[]string{"aws", "machine.raw"}, 2, "no AMI name: use --name"},
 		{[]string{"aws", "--nam", "x", "machine.raw"}, 2, "-nam"},
 		{[]string{"aws", "--name", "x1x", "--method", "import", "machine.raw"}, 2, "--bucket"},
 		{[]string{"aws", "--name", "x1x", "--register", "register.yml", "machine.raw"}, 2, "TpmSupprt"},

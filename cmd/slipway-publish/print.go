@@ -119,11 +119,11 @@ func printResult(w io.Writer, result *ami.Result, took time.Duration, asJSON boo
 				how += fmt.Sprintf(", %d before", b.Resumed)
 			}
 		}
-		fmt.Fprintf(w, "%s  %s (%s, %s, %s%s)\n", image.Image, image.Region, image.Snapshot, image.Machine, image.BootMode, how)
+		fmt.Fprintf(w, "%s  %s (%s, %s, %s%s)\n", image.Image, image.Region, image.Snapshot, image.Architecture, image.BootMode, how)
 	}
 	image := result.Images[0]
 	_, err := fmt.Fprintf(w, "Published in %v. Start it with:\n  aws ec2 run-instances --region %s --image-id %s --instance-type %s --key-name KEY\n",
-		took.Round(100*time.Millisecond), image.Region, image.Image, instanceType(image.Machine))
+		took.Round(100*time.Millisecond), image.Region, image.Image, instanceType(image.Architecture))
 	return err
 }
 
@@ -144,7 +144,7 @@ func printPlan(w io.Writer, d *disk.Disk, o ami.Options, result *ami.Result, asJ
 			continue
 		}
 		fmt.Fprintf(w, "%s: would make %q for %s, boot mode %s, of a volume of %d GiB; %d of %d blocks are not zero\n",
-			image.Region, o.Name, image.Machine, image.BootMode, o.Size, len(d.Blocks), d.Count())
+			image.Region, o.Name, image.Architecture, image.BootMode, o.VolumeSize, len(d.Blocks), d.Count())
 	}
 	_, err := fmt.Fprintln(w, "EC2 allows to register images. The EBS direct APIs cannot be tried dry.")
 	return err

@@ -6,70 +6,74 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/aws/smithy-go"
 )
 
-// Class says whose fault an error is. It is also the exit code of the command.
+// A Class is the kind of an error. It is also the exit status of
+// slipway-publish.
 type Class int
 
 // Classes of errors.
 const (
-	Other       Class = 1   // AWS or the network failed, or anything without a class of its own
-	Usage       Class = 2   // the options contradict each other
-	Input       Class = 3   // the disk is not one that could boot
-	Credentials Class = 4   // no credentials, or expired or wrong ones
-	Permission  Class = 5   // the credentials may not do this
-	NameTaken   Class = 6   // there is another AMI with this name
-	Quota       Class = 7   // a limit of the account
-	Region      Class = 8   // no such region, or one the account has not enabled
-	Interrupted Class = 130 // by the user
+	ClassOther             Class = 1   // AWS or the network failed, or the error has no other class
+	ClassUsage             Class = 2   // an option is invalid, or options contradict each other
+	ClassDisk              Class = 3   // the disk cannot be read or cannot boot
+	ClassCredentials       Class = 4   // the credentials are missing, expired or invalid
+	ClassPermission        Class = 5   // the credentials do not permit the action
+	ClassNameTaken         Class = 6   // another AMI has the name
+	ClassQuota             Class = 7   // the account has reached a quota
+	ClassRegionUnavailable Class = 8   // the region does not exist or the account has not enabled it
+	ClassInterrupted       Class = 130 // the context was canceled
 )
 
-// Error is an error with its class.
+// An Error is an error with its class.
 type Error struct {
 	Class Class
 	Err   error
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap returns the underlying error.
 func (e *Error) Unwrap() error { return e.Err }
 
 func fail(class Class, format string, args ...any) error {
 	return &Error{class, fmt.Errorf(format, args...)}
 }
 
-// ClassOf returns the class of an error: its own, or one by AWS's error code.
+// ClassOf returns the class of an error: that of the [Error] it wraps, or
+// otherwise the class of its AWS error code.
 func ClassOf(err error) Class {
 	var classed *Error
 	if errors.As(err, &classed) {
 		return classed.Class
 	}
 	if errors.Is(err, context.Canceled) {
-		return Interrupted
+		return ClassInterrupted
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) && dns.IsNotFound {
-		return Region
+		return ClassRegionUnavailable
 	}
-	code := errorCode(err)
-	switch code {
+	switch errorCode(err) {
 	case "UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation":
-		return Permission
+		return ClassPermission
 	case "AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "ExpiredToken", "ExpiredTokenException",
 		"RequestExpired", "SignatureDoesNotMatch", "InvalidSignatureException", "InvalidAccessKeyId", "MissingAuthenticationToken":
-		return Credentials
+		return ClassCredentials
 	case "InvalidAMIName.Duplicate":
-		return NameTaken
+		return ClassNameTaken
 	case "ServiceQuotaExceededException", "ConcurrentLimitExceededException", "SnapshotLimitExceeded", "PendingSnapshotLimitExceeded",
 		"ConcurrentSnapshotLimitExceeded", "ResourceCountExceeded", "ImageQuotaExceeded", "ResourceLimitExceeded", "LimitExceeded",
 		"MaxAMICountExceeded", "AMIQuotaExceeded", "ParameterLimitExceeded":
-		return Quota
+		return ClassQuota
 	case "OptInRequired", "IllegalLocationConstraintException", "PermanentRedirect":
-		return Region
+		return ClassRegionUnavailable
 	}
-	return Other
+	return ClassOther
 }
 
 func errorCode(err error) string {
@@ -80,35 +84,34 @@ func errorCode(err error) string {
 	return ""
 }
 
-// Advice returns what can be done about an error, or "".
-func Advice(err error) string {
-	switch ClassOf(err) {
-	case Credentials:
-		return "check with: aws sts get-caller-identity; if that works, the account has not enabled the region"
-	case Permission:
-		return "docs/how-to/publish-to-aws.md has the policy that each method needs"
-	case Quota:
-		return "ask for more in the console under Service Quotas, or remove leftovers with: slipway-publish aws gc"
-	case Region:
-		return "check --region, and whether the account has it enabled"
+// hasCode returns a test for errors with one of the codes.
+func hasCode(codes ...string) func(error) bool {
+	return func(err error) bool {
+		return slices.Contains(codes, errorCode(err))
 	}
-	return ""
 }
 
-// describe makes one line of an error of the SDK: what was being done, AWS's
-// code and AWS's words.
-func describe(doing string, err error) error {
+// isRefusal reports whether AWS answered and the same request would fail
+// again. Any other error leaves open whether the request took effect.
+func isRefusal(err error) bool {
+	var api smithy.APIError
+	return errors.As(err, &api) && !isTransient(err)
+}
+
+// describe turns an error of the SDK into one line: the action, AWS's message
+// and AWS's error code.
+func describe(action string, err error) error {
 	var api smithy.APIError
 	var classed *Error
-	var unreachable *url.Error
+	var request *url.Error
 	switch class := ClassOf(err); {
 	case errors.As(err, &classed):
 		return err
 	case errors.As(err, &api):
-		return &Error{class, fmt.Errorf("%s: AWS refused: %s (%s)", doing, strings.TrimSpace(api.ErrorMessage()), api.ErrorCode())}
-	case errors.As(err, &unreachable):
-		return &Error{class, fmt.Errorf("%s: %w", doing, unreachable)}
+		return &Error{class, fmt.Errorf("%s: AWS refused: %s (%s)", action, strings.TrimSpace(api.ErrorMessage()), api.ErrorCode())}
+	case errors.As(err, &request):
+		return &Error{class, fmt.Errorf("%s: %w", action, request)}
 	default:
-		return &Error{class, fmt.Errorf("%s: %w", doing, err)}
+		return &Error{class, fmt.Errorf("%s: %w", action, err)}
 	}
 }

@@ -74,15 +74,15 @@ func schedule(t *testing.T, seed uint64) (success bool) {
 	}
 	o := ami.Options{Timeout: time.Second, State: t.TempDir(), Workers: 1 + random.IntN(16)}
 	if pick(3) {
-		o.Method, o.Bucket = ami.Import, "disks"
+		o.Method, o.Bucket = ami.MethodImport, "disks"
 	}
 	if pick(3) {
-		o.Regions, o.Copy = []string{home, "eu-west-1"}, o.Method == ami.Import || pick(2)
+		o.Regions, o.Copy = []string{home, "eu-west-1"}, o.Method == ami.MethodImport || pick(2)
 	}
 	if pick(3) {
 		o.Share, o.SSMParameter, o.DeprecateAfter = []string{"111122223333"}, "/machine", 24*time.Hour
 	}
-	if o.Method != ami.Import && pick(4) {
+	if o.Method != ami.MethodImport && pick(4) {
 		o.Parent = "auto"
 	}
 	ctx, cancel := context.WithCancel(t.Context())

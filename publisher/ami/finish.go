@@ -6,119 +6,73 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
-	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 )
 
-// finish gives the image its permissions and dates, and its name to a parameter.
-// All of it may be done twice.
-func (r *region) finish(ctx context.Context) error {
-	if len(r.Share) > 0 {
-		if err := r.share(ctx); err != nil {
-			return err
+// A finisher shares an image, sets its deprecation date and sets the SSM
+// parameter. All of it is idempotent.
+type finisher struct{ *target }
+
+func (f finisher) run(ctx context.Context) error {
+	o, id := &f.publisher.options, f.image.Image
+	if len(o.Share) > 0 {
+		f.step("sharing %s with %s", id, strings.Join(o.Share, ", "))
+		if err := f.aws.images.share(ctx, id, launchPermissions(o.Share)); err != nil {
+			return describe("share "+id, err)
 		}
 	}
-	if r.DeprecateAfter > 0 {
-		at := time.Now().Add(r.DeprecateAfter).UTC().Truncate(time.Minute)
-		_, err := try(ctx, r.caller, func(ctx context.Context) (*ec2.EnableImageDeprecationOutput, error) {
-			return r.ec2.EnableImageDeprecation(ctx, &ec2.EnableImageDeprecationInput{ImageId: &r.out.Image, DeprecateAt: &at})
-		})
-		if err != nil {
-			return describe("set the deprecation of "+r.out.Image, err)
+	if o.DeprecateAfter > 0 {
+		at := time.Now().Add(o.DeprecateAfter).UTC().Truncate(time.Minute)
+		if err := f.aws.images.deprecate(ctx, id, at); err != nil {
+			return describe("set the deprecation date of "+id, err)
 		}
 	}
-	if r.SSMParameter != "" {
-		return r.setParameter(ctx)
+	if o.SSMParameter != "" {
+		return f.setParameter(ctx)
 	}
 	return nil
 }
 
-// share lets others launch the image: accounts by number, organizations and
-// their units by ARN, and all by "all".
-func (r *region) share(ctx context.Context) error {
-	var add []types.LaunchPermission
-	for _, who := range r.Share {
+// launchPermissions converts [Options.Share].
+func launchPermissions(share []string) []types.LaunchPermission {
+	var permissions []types.LaunchPermission
+	for _, who := range share {
+		var permission types.LaunchPermission
 		switch {
 		case who == "all":
-			add = append(add, types.LaunchPermission{Group: types.PermissionGroupAll})
+			permission.Group = types.PermissionGroupAll
 		case strings.Contains(who, ":organization/"):
-			add = append(add, types.LaunchPermission{OrganizationArn: aws.String(who)})
+			permission.OrganizationArn = &who
 		case strings.Contains(who, ":ou/"):
-			add = append(add, types.LaunchPermission{OrganizationalUnitArn: aws.String(who)})
+			permission.OrganizationalUnitArn = &who
 		default:
-			add = append(add, types.LaunchPermission{UserId: aws.String(who)})
+			permission.UserId = &who
 		}
+		permissions = append(permissions, permission)
 	}
-	r.step("sharing %s with %s", r.out.Image, strings.Join(r.Share, ", "))
-	_, err := try(ctx, r.caller, func(ctx context.Context) (*ec2.ModifyImageAttributeOutput, error) {
-		return r.ec2.ModifyImageAttribute(ctx, &ec2.ModifyImageAttributeInput{
-			ImageId:          &r.out.Image,
-			LaunchPermission: &types.LaunchPermissionModifications{Add: add},
-		})
-	})
-	if err != nil {
-		return describe("share "+r.out.Image, err)
-	}
-	return nil
+	return permissions
 }
 
-// parameter is what an SSM parameter was before; nil for none.
+// A parameter is the state of an SSM parameter. Its value is nil if it does not
+// exist.
 type parameter struct{ Value *string }
 
-// setParameter writes the id of the image. SSM itself checks that there is such
-// an image. An equal value is not written again.
-func (r *region) setParameter(ctx context.Context) error {
-	name := r.SSMParameter
-	before := &parameter{}
-	old, err := try(ctx, r.caller, func(ctx context.Context) (*ssm.GetParameterOutput, error) {
-		return r.ssm.GetParameter(ctx, &ssm.GetParameterInput{Name: &name})
-	})
-	switch {
-	case err == nil:
-		before.Value = old.Parameter.Value
-	case errorCode(err) != "ParameterNotFound":
-		return describe("read the parameter "+name, err)
+// setParameter sets the parameter to the ID of the image, unless it has that
+// value.
+func (f finisher) setParameter(ctx context.Context) error {
+	name := f.publisher.options.SSMParameter
+	value, err := f.aws.parameters.get(ctx, name)
+	if err != nil {
+		return err
 	}
-	if aws.ToString(before.Value) == r.out.Image {
+	if aws.ToString(value) == f.image.Image {
 		return nil
 	}
-	r.step("setting %s to %s", name, r.out.Image)
-	if r.journal.Parameter == nil { // a run that was killed may have set it
-		if err := r.journal.note(record{Parameter: before}); err != nil {
+	f.step("setting %s to %s", name, f.image.Image)
+	if f.journal.Parameter == nil { // otherwise a killed run may have set it
+		if err := f.journal.note(record{Parameter: &parameter{value}}); err != nil {
 			return err
 		}
 	}
-	return r.putParameter(ctx, r.out.Image)
-}
-
-func (r *region) putParameter(ctx context.Context, value string) error {
-	_, err := try(ctx, r.caller, func(ctx context.Context) (*ssm.PutParameterOutput, error) {
-		return r.ssm.PutParameter(ctx, &ssm.PutParameterInput{
-			Name:      &r.SSMParameter,
-			Value:     &value,
-			Type:      ssmtypes.ParameterTypeString,
-			DataType:  aws.String("aws:ec2:image"),
-			Overwrite: aws.Bool(true),
-		})
-	})
-	if err != nil {
-		return describe("set the parameter "+r.SSMParameter, err)
-	}
-	return nil
-}
-
-// undoParameter restores the parameter.
-func (r *region) undoParameter(ctx context.Context) error {
-	if before := r.journal.Parameter.Value; before != nil {
-		return r.putParameter(ctx, *before)
-	}
-	_, err := try(ctx, r.caller, func(ctx context.Context) (*ssm.DeleteParameterOutput, error) {
-		return r.ssm.DeleteParameter(ctx, &ssm.DeleteParameterInput{Name: &r.SSMParameter})
-	})
-	if errorCode(err) == "ParameterNotFound" {
-		return nil
-	}
-	return err
+	return f.aws.parameters.put(ctx, name, f.image.Image)
 }

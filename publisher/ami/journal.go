@@ -19,9 +19,10 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// record is what one run in one region has done and is about to do. What makes
-// something at AWS is noted before it is sent, with the client token in it, so
-// that sending it again finds what was made even if no answer came.
+// A record is what one run in one region has done and is about to do. Requests
+// that create a resource are recorded with their client tokens before they are
+// sent. Sending one again returns the resource even if the first response was
+// lost.
 type record struct {
 	Run      string                   `json:",omitempty"` // random; client tokens derive from it
 	Start    *ebs.StartSnapshotInput  `json:",omitempty"`
@@ -29,33 +30,33 @@ type record struct {
 	Import   *ec2.ImportSnapshotInput `json:",omitempty"`
 	Task     string                   `json:",omitempty"`
 	Copy     *ec2.CopyImageInput      `json:",omitempty"`
-	Snapshot string                   `json:",omitempty"` // made by this run
+	Snapshot string                   `json:",omitempty"` // that this run made
 	KMSKey   string                   `json:",omitempty"`
-	Partial  bool                     `json:",omitempty"` // an encrypted snapshot needs its zeros written
+	Partial  bool                     `json:",omitempty"` // Snapshot is encrypted: zero blocks must be written
 	Complete bool                     `json:",omitempty"` // CompleteSnapshot was sent
 	Register bool                     `json:",omitempty"` // RegisterImage was sent
-	Image    string                   `json:",omitempty"` // made by this run
-	// Parameter is what the SSM parameter was before this run set it.
+	Image    string                   `json:",omitempty"` // that this run made
+	// Parameter is the state of the SSM parameter before this run set it.
 	Parameter *parameter `json:",omitempty"`
-	Block     *int32     `json:",omitempty"` // acknowledged
+	Block     *int32     `json:",omitempty"` // that EBS has acknowledged
 }
 
-// journal is a record on disk, one change in JSON on each line. It belongs to
-// one process at a time and outlives one that was killed.
+// A journal is a record in a file, with one change in JSON per line. One process
+// at a time holds its lock. It survives when that process is killed.
 type journal struct {
 	record
-	written map[int32]bool // acknowledged blocks
+	written map[int32]bool // blocks that EBS has acknowledged
 
 	mu   sync.Mutex
 	lock *flock.Flock
 	file *os.File
 }
 
-// openJournal opens the journal with a name, or starts it. If another process
-// has it, busy is called and openJournal waits.
+// openJournal opens or creates the journal with a name. If another process holds
+// it, openJournal calls busy and waits.
 func openJournal(ctx context.Context, dir, name string, busy func()) (*journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fail(Other, "make the state directory: %w; choose another one with --state", err)
+		return nil, fail(ClassOther, "create the state directory: %w; choose another one with --state", err)
 	}
 	path := filepath.Join(dir, name+".jsonl")
 	for {
@@ -74,7 +75,7 @@ func openJournal(ctx context.Context, dir, name string, busy func()) (*journal, 
 			return nil, err
 		}
 		j := &journal{lock: lock, file: file, written: map[int32]bool{}}
-		// Its last owner may have removed it while we waited.
+		// The previous owner may have removed the file in the meantime.
 		held, err2 := lock.Stat()
 		if now, err3 := file.Stat(); err != nil || err2 != nil || err3 != nil || !os.SameFile(now, held) {
 			j.close(false)
@@ -82,7 +83,7 @@ func openJournal(ctx context.Context, dir, name string, busy func()) (*journal, 
 		}
 		if err := j.load(); err != nil {
 			j.close(false)
-			return nil, fmt.Errorf("read %s: %w; remove it to start anew, then run slipway-publish aws gc", path, err)
+			return nil, fmt.Errorf("read %s: %w; remove it to start over, then run slipway-publish aws gc", path, err)
 		}
 		return j, nil
 	}
@@ -103,7 +104,7 @@ func (j *journal) load() error {
 			j.written[*j.Block] = true
 		}
 	}
-	if _, err := j.file.Seek(int64(whole), io.SeekStart); err != nil { // over a line that a kill has cut
+	if _, err := j.file.Seek(int64(whole), io.SeekStart); err != nil { // drops a line that a kill cut off
 		return err
 	}
 	if err := j.file.Truncate(int64(whole)); err != nil {
@@ -115,7 +116,7 @@ func (j *journal) load() error {
 	return nil
 }
 
-// restart forgets everything.
+// restart removes all changes and begins a new run.
 func (j *journal) restart() error {
 	var id [16]byte
 	rand.Read(id[:])
@@ -129,7 +130,7 @@ func (j *journal) restart() error {
 	return j.note(record{Run: hex.EncodeToString(id[:])})
 }
 
-// note writes a change down and applies it.
+// note writes a change to the file and applies it.
 func (j *journal) note(change record) error {
 	line, err := json.Marshal(change)
 	if err != nil {
@@ -138,7 +139,7 @@ func (j *journal) note(change record) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if _, err := j.file.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("write the state: %w", err)
+		return fmt.Errorf("write the journal: %w", err)
 	}
 	if change.Block != nil {
 		j.written[*change.Block] = true
@@ -147,15 +148,15 @@ func (j *journal) note(change record) error {
 	return json.Unmarshal(line, &j.record)
 }
 
-// isWritten tells whether a block has been acknowledged.
+// isWritten reports whether EBS has acknowledged a block.
 func (j *journal) isWritten(block int32) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.written[block]
 }
 
-// close gives the journal away, and removes it if nothing is left in it that
-// another run should know.
+// close releases the journal. If remove is set, it removes the file too, because
+// no other run needs it.
 func (j *journal) close(remove bool) error {
 	var err error
 	if remove {

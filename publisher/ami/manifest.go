@@ -12,17 +12,17 @@ import (
 	"github.com/slipway-build/slipway/publisher/disk"
 )
 
-// A manifest tells which block of a snapshot has which content, so that the next
-// upload need not read it. It is kept in the tags of the snapshot itself: there
-// it is made and removed together with it, it costs nothing, and whoever may
-// look for the parent already has it. Disks with too many blocks for the tags
-// have none.
+// A manifest lists the digests of a snapshot's blocks, so that the next upload
+// does not have to read them. It is stored in tags of the snapshot: EBS creates
+// and deletes it with the snapshot, it is free, and whoever may describe the
+// parent can read it. Disks whose manifest does not fit have none.
 //
-// Format: version 1, then runs of blocks that are not zero: how many blocks to
-// skip and how many follow, as unsigned varints, and the first 12 bytes of the
-// digest of each of them. All this in base64 without padding, in tags of 256
-// characters, slipway:blocks:00 and on. 96 bits are enough against chance and
-// against anybody who could change a disk of ours.
+// Format: a byte with version 1, then runs of blocks that are not zero. Each run
+// consists of two unsigned varints, the number of blocks to skip and the number
+// of blocks in the run, and the first 12 bytes of each block's digest. The whole
+// is encoded in base64 without padding and split into tags of 256 characters,
+// slipway:blocks:00 and so on. 96 bits protect against collisions by chance, and
+// whoever could construct one could change the disk as well.
 const (
 	manifestVersion = 1
 	shortSum        = 12
@@ -30,6 +30,7 @@ const (
 	maxTags         = 50
 )
 
+// short is the start of a block's digest.
 type short [shortSum]byte
 
 func shorten(sum disk.Sum) short { return short(sum[:shortSum]) }
@@ -54,7 +55,7 @@ func encodeManifest(blocks []disk.Block) []byte {
 }
 
 func decodeManifest(in []byte) (map[int32]short, error) {
-	broken := errors.New("the manifest in its tags is broken")
+	broken := errors.New("invalid manifest in its tags")
 	if len(in) == 0 || in[0] != manifestVersion {
 		return nil, broken
 	}
@@ -81,9 +82,10 @@ func decodeManifest(in []byte) (map[int32]short, error) {
 	return blocks, nil
 }
 
-// manifestTags returns at most most tags, and none if the manifest needs more.
+// manifestTags returns the tags of the disk's manifest, or nil if it needs more
+// than most tags.
 func manifestTags(d *disk.Disk, most int) []types.Tag {
-	if len(d.Blocks)*shortSum > most*tagLength { // far too many
+	if len(d.Blocks)*shortSum > most*tagLength { // skips the encoding of large disks
 		return nil
 	}
 	text := base64.RawStdEncoding.EncodeToString(encodeManifest(d.Blocks))
@@ -99,11 +101,11 @@ func manifestTags(d *disk.Disk, most int) []types.Tag {
 	return tags
 }
 
-// manifestOf reads the manifest of a snapshot; nil if it has none.
+// manifestOf returns the manifest of a snapshot, or nil if it has none.
 func manifestOf(tags []types.Tag) (map[int32]short, error) {
 	text := ""
 	for i := range maxTags {
-		piece := tag(tags, fmt.Sprintf("%s%02d", tagBlocks, i))
+		piece := tagValue(tags, fmt.Sprintf("%s%02d", tagBlocks, i))
 		if piece == "" {
 			break
 		}
@@ -114,7 +116,7 @@ func manifestOf(tags []types.Tag) (map[int32]short, error) {
 	}
 	data, err := base64.RawStdEncoding.DecodeString(text)
 	if err != nil {
-		return nil, fmt.Errorf("the manifest in its tags is broken: %w", err)
+		return nil, fmt.Errorf("invalid manifest in its tags: %w", err)
 	}
 	return decodeManifest(data)
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/slipway-build/slipway/publisher/disk"
 )
 
-// blocks makes blocks with made-up digests.
-func blocks(indexes ...int32) []disk.Block {
+// fakeBlocks returns blocks with made-up digests.
+func fakeBlocks(indexes ...int32) []disk.Block {
 	var list []disk.Block
 	for _, i := range indexes {
 		list = append(list, disk.Block{Index: i, Sum: disk.Sum{byte(i), byte(i >> 8), 1}})
@@ -36,7 +36,7 @@ func TestManifest(t *testing.T) {
 		many[i] = int32(i + i/10)
 	}
 	for _, indexes := range [][]int32{{0}, {5, 6, 7, 100, 200000}, many} {
-		d := &disk.Disk{Blocks: blocks(indexes...)}
+		d := &disk.Disk{Blocks: fakeBlocks(indexes...)}
 		tags := manifestTags(d, 45)
 		got, err := manifestOf(append([]types.Tag{{}}, tags...))
 		if err != nil {
@@ -58,13 +58,13 @@ func TestManifest(t *testing.T) {
 			t.Error("a tag that is missing was not missed")
 		}
 	}
-	if tags := manifestTags(&disk.Disk{Blocks: blocks(many...)}, 40); tags != nil {
+	if tags := manifestTags(&disk.Disk{Blocks: fakeBlocks(many...)}, 40); tags != nil {
 		t.Errorf("%d tags instead of 40 at most", len(tags))
 	}
 }
 
 func FuzzManifest(f *testing.F) {
-	f.Add(encodeManifest(blocks(1, 2, 9)))
+	f.Add(encodeManifest(fakeBlocks(1, 2, 9)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := decodeManifest(data)
 		if err == nil && len(got)*shortSum > len(data) {
@@ -74,23 +74,23 @@ func FuzzManifest(f *testing.F) {
 }
 
 func TestDifference(t *testing.T) {
-	d := &disk.Disk{Size: 5 * disk.BlockSize, Blocks: blocks(0, 2, 3)}
+	d := &disk.Disk{Size: 5 * disk.BlockSize, Blocks: fakeBlocks(0, 2, 3)}
 	same, other := shorten(d.Blocks[0].Sum), short{9}
 	for what, test := range map[string]struct {
-		from  *parent
-		noisy bool
-		want  []int32
+		from   *parent
+		random bool
+		want   []int32
 	}{
 		"no parent":           {nil, false, []int32{0, 2, 3}},
-		"no parent, noisy":    {nil, true, []int32{0, 1, 2, 3, 4}},
+		"no parent, random":   {nil, true, []int32{0, 1, 2, 3, 4}},
 		"parent":              {&parent{blocks: map[int32]short{0: same, 1: other, 2: other, 4: zeroSum, 7: other}}, false, []int32{1, 2, 3, 7}},
-		"parent, noisy":       {&parent{blocks: map[int32]short{0: same, 1: zeroSum, 2: other}}, true, []int32{2, 3, 4}},
+		"parent, random":      {&parent{blocks: map[int32]short{0: same, 1: zeroSum, 2: other}}, true, []int32{2, 3, 4}},
 		"parent with nothing": {&parent{blocks: map[int32]short{}}, false, []int32{0, 2, 3}},
 	} {
 		var got []int32
-		for _, b := range test.from.difference(d, test.noisy, nil) {
+		for _, b := range test.from.difference(d, test.random, nil) {
 			got = append(got, b.Index)
-			if b.Sum != sumOf(d, b.Index).Sum {
+			if b.Sum != blockOf(d, b.Index).Sum {
 				t.Errorf("%s: block %d has a wrong digest", what, b.Index)
 			}
 		}
@@ -103,31 +103,31 @@ func TestDifference(t *testing.T) {
 func TestClasses(t *testing.T) {
 	api := func(code string) error { return &smithy.GenericAPIError{Code: code, Message: "words"} }
 	for _, test := range []struct {
-		err     error
-		class   Class
-		passing bool
+		err       error
+		class     Class
+		transient bool
 	}{
-		{api("UnauthorizedOperation"), Permission, false},
-		{&ebstypes.AccessDeniedException{}, Permission, false},
-		{api("ExpiredToken"), Credentials, false},
-		{api("AuthFailure"), Credentials, false},
-		{api("InvalidAMIName.Duplicate"), NameTaken, false},
-		{&ebstypes.ServiceQuotaExceededException{}, Quota, false},
-		{&ebstypes.RequestThrottledException{}, Other, true},
-		{&ebstypes.InternalServerException{}, Other, true},
-		{&ebstypes.ValidationException{Reason: "CONFLICTING_BLOCK_UPDATE"}, Other, true},
-		{&ebstypes.ValidationException{Reason: "INVALID_PARAMETER_VALUE"}, Other, false},
-		{api("RequestLimitExceeded"), Other, true},
-		{&net.DNSError{IsNotFound: true, Name: "ec2.us-esat-1.amazonaws.com"}, Region, false},
-		{fmt.Errorf("request: %w", context.DeadlineExceeded), Other, true},
-		{context.Canceled, Interrupted, false},
-		{errors.New("else"), Other, false},
+		{api("UnauthorizedOperation"), ClassPermission, false},
+		{&ebstypes.AccessDeniedException{}, ClassPermission, false},
+		{api("ExpiredToken"), ClassCredentials, false},
+		{api("AuthFailure"), ClassCredentials, false},
+		{api("InvalidAMIName.Duplicate"), ClassNameTaken, false},
+		{&ebstypes.ServiceQuotaExceededException{}, ClassQuota, false},
+		{&ebstypes.RequestThrottledException{}, ClassOther, true},
+		{&ebstypes.InternalServerException{}, ClassOther, true},
+		{&ebstypes.ValidationException{Reason: "CONFLICTING_BLOCK_UPDATE"}, ClassOther, true},
+		{&ebstypes.ValidationException{Reason: "INVALID_PARAMETER_VALUE"}, ClassOther, false},
+		{api("RequestLimitExceeded"), ClassOther, true},
+		{&net.DNSError{IsNotFound: true, Name: "ec2.us-esat-1.amazonaws.com"}, ClassRegionUnavailable, false},
+		{fmt.Errorf("request: %w", context.DeadlineExceeded), ClassOther, true},
+		{context.Canceled, ClassInterrupted, false},
+		{errors.New("else"), ClassOther, false},
 	} {
 		if got := ClassOf(test.err); got != test.class {
 			t.Errorf("%v: class %d, want %d", test.err, got, test.class)
 		}
-		if got := isPassing(test.err); got != test.passing {
-			t.Errorf("%v: passing %v, want %v", test.err, got, test.passing)
+		if got := isTransient(test.err); got != test.transient {
+			t.Errorf("%v: transient %v, want %v", test.err, got, test.transient)
 		}
 		if line := describe("do it", test.err).Error(); strings.Contains(line, "\n") {
 			t.Errorf("more than a line: %q", line)
@@ -217,8 +217,8 @@ func TestJournal(t *testing.T) {
 func TestImage(t *testing.T) {
 	size, iops := int32(8), int32(6000)
 	device, other := "/dev/xvda", "/dev/sdb"
-	o := Options{Name: "machine", Size: 1, Volume: types.VolumeTypeGp3, Machine: disk.ARM64}
-	got := o.image("snap-1", true)
+	o := Options{Name: "machine", VolumeSize: 1, VolumeType: types.VolumeTypeGp3, Architecture: disk.ARM64}
+	got := o.register("snap-1")
 	root := got.BlockDeviceMappings[0]
 	if got.Architecture != "arm64" || *got.VirtualizationType != "hvm" || !*got.EnaSupport || got.ImdsSupport != "v2.0" || *got.RootDeviceName != device ||
 		*root.DeviceName != device || *root.Ebs.SnapshotId != "snap-1" || root.Ebs.VolumeType != "gp3" || !*root.Ebs.DeleteOnTermination || root.Ebs.Encrypted != nil {
@@ -229,7 +229,7 @@ func TestImage(t *testing.T) {
 		{DeviceName: &other, Ebs: &types.EbsBlockDevice{VolumeSize: &size}},
 		{DeviceName: &device, Ebs: &types.EbsBlockDevice{VolumeSize: &size, Iops: &iops}},
 	}}
-	got = o.image("snap-1", true)
+	got = o.register("snap-1")
 	root = got.BlockDeviceMappings[0]
 	if *got.EnaSupport || len(got.BlockDeviceMappings) != 2 || *root.Ebs.Iops != iops || *root.Ebs.VolumeSize != size || *root.Ebs.SnapshotId != "snap-1" {
 		t.Errorf("got %+v, %+v", got, root.Ebs)

@@ -3,6 +3,7 @@ package ami
 import (
 	"context"
 	"errors"
+	"iter"
 	"math/rand/v2"
 	"net"
 	"sync/atomic"
@@ -14,26 +15,31 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// Limits of one request to AWS. Fresh snapshots have been seen to be unknown
-// for up to 56 seconds, so patience is at the same time the grace for those.
+// Limits of one request to AWS. EBS has been seen to report a new snapshot as
+// unknown for up to 56 seconds, and patience covers that too.
 const (
 	patience    = 2 * time.Minute
-	unreachable = 15 * time.Second // for an endpoint that nobody answers on
+	unreachable = 15 * time.Second // if nothing listens on the endpoint
 	firstDelay  = 50 * time.Millisecond
 	longest     = 5 * time.Second
 )
 
-// caller is the one layer of retries; those of the SDK are off.
+// settled is how long AWS must report a resource that it has created as
+// missing before undo believes it: EC2 is eventually consistent.
+const settled = 5 * time.Second
+
+// A caller retries requests. The retries of the SDK are disabled, except for
+// those of S3.
 type caller struct {
-	attempt time.Duration // for one attempt
+	attempt time.Duration // limit of one attempt
 	retries *atomic.Int64
-	// failed, if set, hears of each attempt that is made again.
-	failed func(error)
+	onRetry func(error) // called before each retry; may be nil
 }
 
-// try makes a request until it succeeds, fails for good, or patience ends. More
-// errors than the usual can be declared passing ones.
-func try[Out any](ctx context.Context, c caller, request func(context.Context) (Out, error), passing ...func(error) bool) (Out, error) {
+// try calls request until it succeeds, it fails with an error that a retry
+// cannot cure, or patience ends. The tests in transient add to the errors that
+// are worth a retry.
+func try[Out any](ctx context.Context, c caller, request func(context.Context) (Out, error), transient ...func(error) bool) (Out, error) {
 	start := time.Now()
 	for delay := firstDelay; ; delay = min(2*delay, longest) {
 		attempt, cancel := context.WithTimeout(ctx, c.attempt)
@@ -45,8 +51,8 @@ func try[Out any](ctx context.Context, c caller, request func(context.Context) (
 		if ctx.Err() != nil {
 			return out, context.Cause(ctx)
 		}
-		again := isPassing(err)
-		for _, is := range passing {
+		again := isTransient(err)
+		for _, is := range transient {
 			again = again || is(err)
 		}
 		limit := patience
@@ -58,11 +64,35 @@ func try[Out any](ctx context.Context, c caller, request func(context.Context) (
 			return out, err
 		}
 		c.retries.Add(1)
-		if c.failed != nil {
-			c.failed(err)
+		if c.onRetry != nil {
+			c.onRetry(err)
 		}
 		if err := sleep(ctx, time.Duration(rand.Int64N(int64(delay)))+delay/4); err != nil {
 			return out, err
+		}
+	}
+}
+
+// call sends input by a method of an SDK client, with retries.
+func call[In, Out, Opt any](ctx context.Context, c caller, method func(context.Context, *In, ...func(*Opt)) (*Out, error), input *In, transient ...func(error) bool) (*Out, error) {
+	return try(ctx, c, func(ctx context.Context) (*Out, error) { return method(ctx, input) }, transient...)
+}
+
+// A paginator is one of the SDK's.
+type paginator[Out, Opt any] interface {
+	HasMorePages() bool
+	NextPage(context.Context, ...func(*Opt)) (*Out, error)
+}
+
+// pages yields the pages of a paginator, with retries. It ends after the first
+// error.
+func pages[Out, Opt any](ctx context.Context, c caller, p paginator[Out, Opt]) iter.Seq2[*Out, error] {
+	return func(yield func(*Out, error) bool) {
+		for p.HasMorePages() {
+			page, err := try(ctx, c, func(ctx context.Context) (*Out, error) { return p.NextPage(ctx) })
+			if !yield(page, err) || err != nil {
+				return
+			}
 		}
 	}
 }
@@ -79,20 +109,20 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 var (
-	passingErrors = retry.IsErrorRetryables(retry.DefaultRetryables)
-	throttles     = retry.IsErrorThrottles(retry.DefaultThrottles)
+	retryables = retry.IsErrorRetryables(retry.DefaultRetryables)
+	throttles  = retry.IsErrorThrottles(retry.DefaultThrottles)
 )
 
-// isPassing tells errors that may not come again.
-func isPassing(err error) bool {
+// isTransient reports whether the same request may succeed later.
+func isTransient(err error) bool {
 	var dns *net.DNSError
 	if errors.As(err, &dns) && dns.IsNotFound {
 		return false
 	}
-	if errors.Is(err, context.DeadlineExceeded) || passingErrors.IsErrorRetryable(err) == aws.TrueTernary || isThrottle(err) {
+	if errors.Is(err, context.DeadlineExceeded) || retryables.IsErrorRetryable(err) == aws.TrueTernary || isThrottle(err) {
 		return true
 	}
-	var cut *smithy.DeserializationError // an answer that broke off
+	var cut *smithy.DeserializationError // the response broke off
 	if errors.As(err, &cut) {
 		return true
 	}
@@ -110,26 +140,14 @@ func isPassing(err error) bool {
 
 func isThrottle(err error) bool { return throttles.IsErrorThrottle(err) == aws.TrueTernary }
 
-// hasCode makes a test for errors with one of the codes.
-func hasCode(codes ...string) func(error) bool {
-	return func(err error) bool {
-		got := errorCode(err)
-		for _, code := range codes {
-			if got == code {
-				return true
-			}
-		}
-		return false
-	}
-}
-
-// poll calls check, more and more slowly, until it says done three times in a
-// row: descriptions are known to flap. It fails when limit ends.
-func poll(ctx context.Context, what string, limit time.Duration, check func() (done bool, err error)) error {
+// poll calls check at growing intervals until it reports done three times in a
+// row, because consecutive descriptions of a resource can contradict each
+// other. It fails after limit.
+func poll(ctx context.Context, what string, limit time.Duration, check func(context.Context) (done bool, err error)) error {
 	const enough = 3
 	start, inRow := time.Now(), 0
 	for delay := 100 * time.Millisecond; ; {
-		done, err := check()
+		done, err := check(ctx)
 		switch {
 		case err != nil:
 			return err
@@ -141,7 +159,7 @@ func poll(ctx context.Context, what string, limit time.Duration, check func() (d
 		default:
 			inRow = 0
 			if time.Since(start) > limit {
-				return fail(Other, "%s: not finished after %v; run the same command again to go on waiting", what, limit)
+				return fail(ClassOther, "%s: not finished after %v; run the same command again to continue waiting", what, limit)
 			}
 			delay = min(delay*3/2, 10*time.Second)
 		}

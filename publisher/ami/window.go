@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// window limits how many requests are under way, as TCP does: it grows by one
-// with each success and halves when the line or AWS cannot keep up. A slow line
-// so never has more blocks on it than it carries before they time out.
+// A window limits the number of concurrent requests as TCP limits unacknowledged
+// data: it grows by one with each success and halves when AWS throttles or a
+// request times out. So a slow line never carries more blocks than it can
+// deliver before they time out.
 type window struct {
 	mu     sync.Mutex
 	free   sync.Cond
@@ -53,7 +54,8 @@ func (w *window) release(success bool) {
 	w.free.Broadcast()
 }
 
-// shrink halves the window, at most once a second: failures come in crowds.
+// shrink halves the window, at most once per second: one cause fails many
+// requests at the same time.
 func (w *window) shrink() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

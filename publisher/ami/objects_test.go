@@ -21,8 +21,9 @@ import (
 	"github.com/slipway-build/slipway/publisher/disk"
 )
 
-// gateway starts a real S3 server, which "make test" builds, with one bucket.
-func gateway(t *testing.T) *region {
+// gateway starts a real S3 server, which "make test" builds. It returns a target
+// with an object to write to a bucket there.
+func gateway(t *testing.T) *target {
 	t.Helper()
 	program, err := filepath.Abs("../../.stack/versitygw")
 	if err != nil {
@@ -37,7 +38,7 @@ func gateway(t *testing.T) *region {
 	}
 	address := listener.Addr().String()
 	listener.Close()
-	const access, secret = "slipway", "a secret of this test"
+	const access, secret = "slipway", "the secret of this test"
 	store, sidecar := t.TempDir(), t.TempDir()
 	server := exec.CommandContext(t.Context(), program, "--quiet", "--port", address, "--access", access, "--secret", secret,
 		"posix", "--sidecar", sidecar, store)
@@ -48,7 +49,7 @@ func gateway(t *testing.T) *region {
 	}
 	t.Cleanup(func() {
 		if server.Wait(); t.Failed() {
-			t.Logf("the server says:\n%s", log.String())
+			t.Logf("output of the server:\n%s", log.String())
 		}
 	})
 
@@ -57,10 +58,14 @@ func gateway(t *testing.T) *region {
 		BaseEndpoint: aws.String("http://" + address),
 		Credentials:  credentials.NewStaticCredentialsProvider(access, secret, ""),
 	}
-	r := newRegion(cfg, cfg.Region, http.DefaultClient, 5*time.Second, new(Monitor))
-	r.publisher = &publisher{Options: Options{Bucket: "disks", Monitor: new(Monitor)}}
+	monitor := new(Monitor)
+	r := &target{
+		publisher: &Publisher{options: Options{Bucket: "disks", Monitor: monitor}},
+		aws:       connect(cfg, cfg.Region, http.DefaultClient, limits{attempt: 5 * time.Second, workers: 1, rate: 1, retries: &monitor.Retries}),
+		journal:   &journal{record: record{Object: objectPrefix + "run.raw"}},
+	}
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		_, err := r.s3.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &r.Bucket})
+		_, err := r.aws.objects.s3.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &r.publisher.options.Bucket})
 		if err == nil {
 			return r
 		}
@@ -70,7 +75,8 @@ func gateway(t *testing.T) *region {
 	}
 }
 
-// TestS3 uploads a disk of three parts to a real S3 server, and removes what complete and broken uploads leave there.
+// TestS3 uploads a disk in three parts to a real S3 server. It removes what
+// complete and interrupted uploads leave there.
 func TestS3(t *testing.T) {
 	r := gateway(t)
 	data := make([]byte, 20<<20+1234)
@@ -84,13 +90,13 @@ func TestS3(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	r.disk = d
+	r.publisher.disk = d
 
-	key := prefix + "run.raw"
-	if err := r.uploadObject(t.Context(), key); err != nil {
+	bucket, key, objects := r.publisher.options.Bucket, r.journal.Object, &r.aws.objects
+	if err := (importer{r}).upload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	got, err := r.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &r.Bucket, Key: &key})
+	got, err := objects.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &r.publisher.options.Bucket, Key: &key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,42 +105,42 @@ func TestS3(t *testing.T) {
 		t.Errorf("the object is not the disk: %d bytes, %v", len(back), err)
 	}
 	if etag := strings.Trim(aws.ToString(got.ETag), `"`); !strings.HasSuffix(etag, "-3") {
-		t.Errorf("the upload had not three parts: ETag %s", etag)
+		t.Errorf("the upload did not have three parts: ETag %s", etag)
 	}
-	if read := r.Monitor.Bytes.Load(); read != int64(len(data)) {
-		t.Errorf("the monitor counts %d bytes of %d", read, len(data))
+	if read := r.monitor().Bytes.Load(); read != int64(len(data)) {
+		t.Errorf("the monitor counts %d of %d bytes", read, len(data))
 	}
 
-	// A run that was killed leaves parts that nobody completes.
-	killed, err := r.s3.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &r.Bucket, Key: &key})
+	// A killed run leaves parts that nobody completes.
+	killed, err := r.aws.objects.s3.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &r.publisher.options.Bucket, Key: &key})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.s3.UploadPart(t.Context(), &s3.UploadPartInput{
-		Bucket: &r.Bucket, Key: &key, UploadId: killed.UploadId, PartNumber: aws.Int32(1), Body: bytes.NewReader(data[:5<<20]),
+	if _, err := r.aws.objects.s3.UploadPart(t.Context(), &s3.UploadPartInput{
+		Bucket: &r.publisher.options.Bucket, Key: &key, UploadId: killed.UploadId, PartNumber: aws.Int32(1), Body: bytes.NewReader(data[:5<<20]),
 	}); err != nil {
 		t.Fatal(err)
 	}
 	if uploads, _ := contents(t, r); uploads != 1 {
-		t.Fatalf("%d unfinished uploads instead of 1: the server is no judge", uploads)
+		t.Fatalf("%d incomplete uploads instead of 1: the server does not keep them", uploads)
 	}
-	if err := r.deleteObject(t.Context(), key); err != nil {
+	if err := objects.delete(t.Context(), bucket, key); err != nil {
 		t.Error(err)
 	}
 	if uploads, objects := contents(t, r); uploads+objects > 0 {
 		t.Errorf("left behind: %d uploads, %d objects", uploads, objects)
 	}
-	if err := r.deleteObject(t.Context(), key); err != nil {
-		t.Errorf("what is gone cannot be removed again: %v", err)
+	if err := objects.delete(t.Context(), bucket, key); err != nil {
+		t.Errorf("removing a missing object: %v", err)
 	}
 
-	// Ctrl-C while parts are under way.
+	// An interrupt during the upload of parts.
 	ctx, cancel := context.WithCancel(t.Context())
-	r.s3 = s3.New(r.s3.Options(), func(o *s3.Options) { o.HTTPClient = cancelAt{o.HTTPClient, "partNumber=2", cancel} })
-	if err := r.uploadObject(ctx, key); ClassOf(err) != Interrupted {
+	objects.s3 = s3.New(objects.s3.Options(), func(o *s3.Options) { o.HTTPClient = cancelAt{o.HTTPClient, "partNumber=2", cancel} })
+	if err := (importer{r}).upload(ctx); ClassOf(err) != ClassInterrupted {
 		t.Errorf("interrupted: %v", err)
 	}
-	if err := r.deleteObject(t.Context(), key); err != nil {
+	if err := objects.delete(t.Context(), bucket, key); err != nil {
 		t.Error(err)
 	}
 	if uploads, objects := contents(t, r); uploads+objects > 0 {
@@ -142,20 +148,20 @@ func TestS3(t *testing.T) {
 	}
 }
 
-func contents(t *testing.T, r *region) (uploads, objects int) {
+func contents(t *testing.T, r *target) (uploads, objects int) {
 	t.Helper()
-	list, err := r.s3.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &r.Bucket})
+	list, err := r.aws.objects.s3.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &r.publisher.options.Bucket})
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := r.s3.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &r.Bucket})
+	files, err := r.aws.objects.s3.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &r.publisher.options.Bucket})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return len(list.Uploads), len(files.Contents)
 }
 
-// cancelAt calls cancel before a request with a text in its query.
+// cancelAt calls cancel before a request whose query contains a text.
 type cancelAt struct {
 	client aws.HTTPClient
 	query  string

@@ -93,10 +93,11 @@ func publish(ctx context.Context, t testing.TB, url string, d *disk.Disk, o ami.
 	if o.Timeout == 0 {
 		o.Timeout = 2 * time.Second
 	}
-	if _, err := o.Check(d); err != nil {
+	p, err := ami.New(d, o)
+	if err != nil {
 		return nil, err
 	}
-	return ami.Publish(ctx, configure(t, url), d, o)
+	return p.Publish(ctx, configure(t, url))
 }
 
 func mustPublish(t testing.TB, url string, d *disk.Disk, o ami.Options) *ami.Result {
@@ -152,7 +153,7 @@ func TestPublish(t *testing.T) {
 	if want := (ami.Blocks{Total: 20, Written: 14, Skipped: 6}); *image.Blocks != want {
 		t.Errorf("blocks: got %+v, want %+v", *image.Blocks, want)
 	}
-	if image.BootMode != "legacy-bios" || image.Machine != "x86_64" || image.Existing {
+	if image.BootMode != "legacy-bios" || image.Architecture != "x86_64" || image.Existing {
 		t.Errorf("got %+v", image)
 	}
 	snapshot := fake.Snapshots()[0]
@@ -190,14 +191,14 @@ func TestNameTaken(t *testing.T) {
 	mustPublish(t, fake.URL(), write(t, content(1, 4)), ami.Options{})
 	for what, o := range map[string]ami.Options{
 		"another disk":   {},
-		"other settings": {Volume: "gp2"},
+		"other settings": {VolumeType: "gp2"},
 	} {
 		seed := uint64(2)
-		if o.Volume != "" {
+		if o.VolumeType != "" {
 			seed = 1
 		}
 		_, err := publish(t.Context(), t, fake.URL(), write(t, content(seed, 4)), o)
-		if ami.ClassOf(err) != ami.NameTaken {
+		if ami.ClassOf(err) != ami.ClassNameTaken {
 			t.Errorf("%s: got %v", what, err)
 		}
 	}
@@ -259,9 +260,9 @@ func TestMapOfTheDisk(t *testing.T) {
 	equal(t, fake, home, child.Snapshot, data)
 
 	// A run that is continued with a map has written the free block before.
-	o := ami.Options{Name: "machine-4", Encrypt: true, Keep: true, Size: 2, State: t.TempDir()}
+	o := ami.Options{Name: "machine-4", Encrypt: true, Keep: true, VolumeSize: 2, State: t.TempDir()}
 	fake.SetKnobs(awstest.Knobs{Denied: []string{"ebs:CompleteSnapshot"}})
-	if _, err := publish(t.Context(), t, fake.URL(), write(t, data), o); ami.ClassOf(err) != ami.Permission {
+	if _, err := publish(t.Context(), t, fake.URL(), write(t, data), o); ami.ClassOf(err) != ami.ClassPermission {
 		t.Fatal(err)
 	}
 	fake.SetKnobs(awstest.Knobs{})
@@ -449,7 +450,7 @@ func TestPermissionIsMissedEarly(t *testing.T) {
 	t.Parallel()
 	fake := awstest.Start(t, awstest.Knobs{Denied: []string{"ec2:RegisterImage"}})
 	_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 4)), ami.Options{})
-	if ami.ClassOf(err) != ami.Permission {
+	if ami.ClassOf(err) != ami.ClassPermission {
 		t.Errorf("got %v", err)
 	}
 	if n := fake.Count("ebs:StartSnapshot"); n > 0 {
@@ -459,7 +460,7 @@ func TestPermissionIsMissedEarly(t *testing.T) {
 		fake := awstest.Start(t, awstest.Knobs{Denied: []string{denied}})
 		state := t.TempDir()
 		_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 4)), ami.Options{State: state})
-		if ami.ClassOf(err) != ami.Permission {
+		if ami.ClassOf(err) != ami.ClassPermission {
 			t.Errorf("%s: got %v", denied, err)
 		}
 		empty(t, fake, state)
@@ -472,7 +473,7 @@ func TestQuota(t *testing.T) {
 	mustPublish(t, fake.URL(), write(t, content(1, 4)), ami.Options{})
 	state := t.TempDir()
 	_, err := publish(t.Context(), t, fake.URL(), write(t, content(2, 4)), ami.Options{Name: "machine-2", State: state})
-	if ami.ClassOf(err) != ami.Quota {
+	if ami.ClassOf(err) != ami.ClassQuota {
 		t.Errorf("got class %d: %v", ami.ClassOf(err), err)
 	}
 	noOrphans(t, fake)
@@ -497,7 +498,7 @@ func TestInterruptUndoes(t *testing.T) {
 	interrupt(fake, cancel, 10)
 	state := t.TempDir()
 	_, err := publish(ctx, t, fake.URL(), write(t, content(1, 60)), ami.Options{State: state, Workers: 4})
-	if ami.ClassOf(err) != ami.Interrupted {
+	if ami.ClassOf(err) != ami.ClassInterrupted {
 		t.Errorf("got %v", err)
 	}
 	noViolations(t, fake)
@@ -511,7 +512,7 @@ func TestKeepContinues(t *testing.T) {
 	interrupt(fake, cancel, 20)
 	state, data := t.TempDir(), content(1, 60)
 	_, err := publish(ctx, t, fake.URL(), write(t, data), ami.Options{State: state, Keep: true, Workers: 4})
-	if ami.ClassOf(err) != ami.Interrupted {
+	if ami.ClassOf(err) != ami.ClassInterrupted {
 		t.Errorf("got %v", err)
 	}
 	fake.SetKnobs(awstest.Knobs{})
@@ -585,7 +586,7 @@ func TestAnotherRunTakesTheSnapshot(t *testing.T) {
 		}})
 		first, err := publish(ctx, t, fake.URL(), write(t, data), ami.Options{State: state})
 		switch {
-		case interrupted && (ami.ClassOf(err) != ami.Interrupted || strings.Contains(err.Error(), "undone")):
+		case interrupted && (ami.ClassOf(err) != ami.ClassInterrupted || strings.Contains(err.Error(), "undone")):
 			t.Errorf("got %v, want that it was interrupted and nothing is left to undo", err)
 		case !interrupted && (err != nil || first.Images[0].Image != second.Image || first.Images[0].Snapshot != second.Snapshot):
 			t.Errorf("got %+v, %v, want %+v", first, err, second)
@@ -607,9 +608,9 @@ func TestImport(t *testing.T) {
 	fake := awstest.Start(t, awstest.Knobs{Settle: 200 * time.Millisecond})
 	fake.CreateBucket(home, "disks")
 	data := content(1, 50)
-	image := mustPublish(t, fake.URL(), write(t, data), ami.Options{Method: ami.Import, Bucket: "disks"}).Images[0]
+	image := mustPublish(t, fake.URL(), write(t, data), ami.Options{Method: ami.MethodImport, Bucket: "disks"}).Images[0]
 	equal(t, fake, home, image.Snapshot, data)
-	again := mustPublish(t, fake.URL(), write(t, data), ami.Options{Method: ami.Import, Bucket: "disks"}).Images[0]
+	again := mustPublish(t, fake.URL(), write(t, data), ami.Options{Method: ami.MethodImport, Bucket: "disks"}).Images[0]
 	if !again.Existing || again.Image != image.Image {
 		t.Errorf("again: got %+v", again)
 	}
@@ -622,7 +623,7 @@ func TestImportFails(t *testing.T) {
 	fake := awstest.Start(t, awstest.Knobs{ImportFailure: "ClientError: Disk validation failed [Unsupported VMDK]"})
 	fake.CreateBucket(home, "disks")
 	state := t.TempDir()
-	_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 4)), ami.Options{Method: ami.Import, Bucket: "disks", State: state})
+	_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 4)), ami.Options{Method: ami.MethodImport, Bucket: "disks", State: state})
 	if err == nil || !strings.Contains(err.Error(), "Disk validation failed") {
 		t.Errorf("got %v, want AWS's message", err)
 	}
@@ -667,14 +668,15 @@ func TestPreflight(t *testing.T) {
 	fake := awstest.Start(t, awstest.Knobs{})
 	d := write(t, content(1, 4))
 	o := ami.Options{Name: "machine-1", State: t.TempDir()}
-	if _, err := o.Check(d); err != nil {
+	p, err := ami.New(d, o)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ami.Preflight(t.Context(), configure(t, fake.URL()), d, o); err != nil {
+	if _, err := p.Preflight(t.Context(), configure(t, fake.URL())); err != nil {
 		t.Error(err)
 	}
 	fake.SetKnobs(awstest.Knobs{Denied: []string{"ec2:RegisterImage"}})
-	if _, err := ami.Preflight(t.Context(), configure(t, fake.URL()), d, o); ami.ClassOf(err) != ami.Permission {
+	if _, err := p.Preflight(t.Context(), configure(t, fake.URL())); ami.ClassOf(err) != ami.ClassPermission {
 		t.Errorf("got %v", err)
 	}
 	if slices.ContainsFunc(fake.Requests(), func(r awstest.Request) bool { return r.Service == "ebs" }) {

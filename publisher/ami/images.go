@@ -1,0 +1,122 @@
+package ami
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// images are the AMIs of the account.
+type images struct {
+	ec2    *ec2.Client
+	caller caller
+}
+
+var isImageMissing = hasCode("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable")
+
+// byName returns the image with a name, or nil.
+func (i images) byName(ctx context.Context, name string) (*types.Image, error) {
+	found, err := i.filter(ctx, "name", name)
+	if err != nil {
+		return nil, describe("look for an AMI named "+name, err)
+	}
+	// EC2 treats the value as a pattern. Valid names contain no wildcard, but
+	// other images than the named one are ignored anyway.
+	for _, image := range found {
+		if aws.ToString(image.Name) == name && image.State != types.ImageStateDeregistered {
+			return &image, nil
+		}
+	}
+	return nil, nil
+}
+
+// bySnapshot returns the images that use a snapshot.
+func (i images) bySnapshot(ctx context.Context, snapshot string) ([]types.Image, error) {
+	found, err := i.filter(ctx, "block-device-mapping.snapshot-id", snapshot)
+	if err != nil {
+		return nil, describe("look for images of "+snapshot, err)
+	}
+	return found, nil
+}
+
+func (i images) filter(ctx context.Context, name, value string) ([]types.Image, error) {
+	out, err := call(ctx, i.caller, i.ec2.DescribeImages, &ec2.DescribeImagesInput{
+		Owners:  []string{"self"},
+		Filters: []types.Filter{{Name: &name, Values: []string{value}}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out.Images, nil
+}
+
+// byID returns an image, or nil while EC2 does not show it yet.
+func (i images) byID(ctx context.Context, id string) (*types.Image, error) {
+	out, err := call(ctx, i.caller, i.ec2.DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{id}}, isImageMissing)
+	if err != nil || len(out.Images) != 1 {
+		return nil, err
+	}
+	return &out.Images[0], nil
+}
+
+func (i images) all(ctx context.Context) iter.Seq2[*ec2.DescribeImagesOutput, error] {
+	return pages(ctx, i.caller, ec2.NewDescribeImagesPaginator(i.ec2, &ec2.DescribeImagesInput{Owners: []string{"self"}}))
+}
+
+// tryRegister asks EC2 whether it would accept a request, without registering
+// an image.
+func (i images) tryRegister(ctx context.Context, input *ec2.RegisterImageInput) error {
+	dry := *input
+	dry.DryRun = aws.Bool(true)
+	_, err := call(ctx, i.caller, i.ec2.RegisterImage, &dry)
+	return err
+}
+
+// register returns the ID of a new image. EC2 may not know its snapshot yet.
+func (i images) register(ctx context.Context, input *ec2.RegisterImageInput) (string, error) {
+	out, err := call(ctx, i.caller, i.ec2.RegisterImage, input, hasCode("InvalidSnapshot.NotFound", "IncorrectState"))
+	if err != nil {
+		return "", err
+	}
+	return *out.ImageId, nil
+}
+
+// copy copies an image from another region and returns its ID. The client token
+// makes it idempotent.
+func (i images) copy(ctx context.Context, input *ec2.CopyImageInput) (string, error) {
+	out, err := call(ctx, i.caller, i.ec2.CopyImage, input)
+	if err != nil {
+		return "", err
+	}
+	return *out.ImageId, nil
+}
+
+func (i images) share(ctx context.Context, id string, add []types.LaunchPermission) error {
+	_, err := call(ctx, i.caller, i.ec2.ModifyImageAttribute, &ec2.ModifyImageAttributeInput{
+		ImageId:          &id,
+		LaunchPermission: &types.LaunchPermissionModifications{Add: add},
+	})
+	return err
+}
+
+func (i images) deprecate(ctx context.Context, id string, at time.Time) error {
+	_, err := call(ctx, i.caller, i.ec2.EnableImageDeprecation, &ec2.EnableImageDeprecationInput{ImageId: &id, DeprecateAt: &at})
+	return err
+}
+
+// deregister removes an image, and its snapshots too if withSnapshots is set.
+// It succeeds if the image is gone.
+func (i images) deregister(ctx context.Context, id string, withSnapshots bool) error {
+	start := time.Now()
+	_, err := call(ctx, i.caller, i.ec2.DeregisterImage,
+		&ec2.DeregisterImageInput{ImageId: &id, DeleteAssociatedSnapshots: &withSnapshots},
+		func(err error) bool { return isImageMissing(err) && time.Since(start) < settled })
+	if err != nil && !isImageMissing(err) {
+		return describe("deregister "+id, err)
+	}
+	return nil
+}

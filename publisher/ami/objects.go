@@ -1,0 +1,110 @@
+package ami
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+// objectPrefix is the folder of all objects that this package writes.
+const objectPrefix = "slipway-publish/"
+
+// objects are the objects in S3. The client of the SDK retries their requests.
+type objects struct{ s3 *s3.Client }
+
+// upload writes an object of size bytes.
+func (o objects) upload(ctx context.Context, bucket, key string, body io.Reader, size int64) error {
+	manager := transfermanager.New(o.s3, func(o *transfermanager.Options) {
+		// At most 8 parts in memory, and at most 10,000 parts in all.
+		o.PartSizeBytes = max(8<<20, (size/9000+1<<20)>>20<<20)
+		o.Concurrency = 8
+		o.FailTimeout = 30 * time.Second
+	})
+	_, err := manager.UploadObject(ctx, &transfermanager.UploadObjectInput{Bucket: &bucket, Key: &key, Body: body})
+	if err != nil && ctx.Err() == nil {
+		// The response to the last request may have been lost.
+		head, headErr := o.s3.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &bucket, Key: &key})
+		if headErr == nil && aws.ToInt64(head.ContentLength) == size {
+			err = nil
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// delete removes an object and the parts of its incomplete uploads. It succeeds
+// if they are gone.
+func (o objects) delete(ctx context.Context, bucket, key string) error {
+	var aborted error
+	for upload, err := range o.uploads(ctx, bucket, key) {
+		if hasCode("NoSuchBucket")(err) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		aborted = errors.Join(aborted, o.abort(ctx, bucket, upload))
+	}
+	return errors.Join(aborted, o.deleteObject(ctx, bucket, key))
+}
+
+// deleteObject removes an object. It succeeds if the object is gone.
+func (o objects) deleteObject(ctx context.Context, bucket, key string) error {
+	_, err := o.s3.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &bucket, Key: &key})
+	return err
+}
+
+// uploads yields the incomplete uploads of objects whose keys start with prefix.
+func (o objects) uploads(ctx context.Context, bucket, prefix string) iter.Seq2[types.MultipartUpload, error] {
+	p := s3.NewListMultipartUploadsPaginator(o.s3, &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &prefix})
+	return func(yield func(types.MultipartUpload, error) bool) {
+		for p.HasMorePages() {
+			page, err := p.NextPage(ctx)
+			if err != nil {
+				yield(types.MultipartUpload{}, err)
+				return
+			}
+			for _, upload := range page.Uploads {
+				if !yield(upload, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// abort removes the parts of an incomplete upload.
+func (o objects) abort(ctx context.Context, bucket string, upload types.MultipartUpload) error {
+	_, err := o.s3.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &bucket, Key: upload.Key, UploadId: upload.UploadId})
+	if errorCode(err) == "NoSuchUpload" {
+		return nil
+	}
+	return err
+}
+
+// list yields the objects whose keys start with prefix.
+func (o objects) list(ctx context.Context, bucket, prefix string) iter.Seq2[types.Object, error] {
+	p := s3.NewListObjectsV2Paginator(o.s3, &s3.ListObjectsV2Input{Bucket: &bucket, Prefix: &prefix})
+	return func(yield func(types.Object, error) bool) {
+		for p.HasMorePages() {
+			page, err := p.NextPage(ctx)
+			if err != nil {
+				yield(types.Object{}, err)
+				return
+			}
+			for _, object := range page.Contents {
+				if !yield(object, nil) {
+					return
+				}
+			}
+		}
+	}
+}

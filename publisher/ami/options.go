@@ -1,0 +1,261 @@
+package ami
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/slipway-build/slipway/publisher/disk"
+)
+
+// A Method is a way to get a disk into a snapshot.
+type Method string
+
+// Methods.
+const (
+	MethodEBS    Method = "ebs"    // write blocks with the EBS direct APIs
+	MethodImport Method = "import" // upload to S3, then call ImportSnapshot
+)
+
+// Options say what to publish and how. Only Name is required.
+type Options struct {
+	// Name is the AMI's name, unique in its region and account: 3 to 128
+	// letters, digits and ()[] ./-'@_
+	Name string
+
+	// Regions are the regions to publish to. Default: the region of the AWS
+	// configuration.
+	Regions []string
+
+	// Copy uploads to the first region only and copies the AMI to the others.
+	Copy bool
+
+	// Method is the way of the upload. Default: MethodEBS.
+	Method Method
+
+	// Bucket is the S3 bucket that MethodImport uploads to. It must be in the
+	// first region.
+	Bucket string
+
+	// Role is the service role that MethodImport uses. Default: vmimport.
+	Role string
+
+	// Parent is the ID of a snapshot to which only the differences are written,
+	// or "auto" for the newest snapshot of a disk with the same file name.
+	// Default: none.
+	Parent string
+
+	// Encrypt encrypts the snapshot, with KMSKey if that is set or else with
+	// the account's default key.
+	Encrypt bool
+
+	// KMSKey is the ARN of a key. It implies Encrypt.
+	KMSKey string
+
+	// Architecture is needed only for a disk that boots on several.
+	Architecture disk.Architecture
+
+	// VolumeSize is the size of the root volume in GiB. Default: the size of
+	// the disk, rounded up.
+	VolumeSize int64
+
+	// VolumeType is the type of the root volume. Default: gp3.
+	VolumeType types.VolumeType
+
+	// Tags are set on images and snapshots.
+	Tags map[string]string
+
+	// Register holds other fields of the RegisterImage request. Fields that
+	// Options set otherwise are overwritten.
+	Register ec2.RegisterImageInput
+
+	// Share lists who may launch the image: account IDs, ARNs of organizations
+	// or organizational units, or "all".
+	Share []string
+
+	// DeprecateAfter is the time from now after which the image is deprecated.
+	// Default: never.
+	DeprecateAfter time.Duration
+
+	// SSMParameter is the name of an SSM parameter to set to the image's ID.
+	SSMParameter string
+
+	// Keep keeps what a failed run made, so that the next run can continue.
+	Keep bool
+
+	// State is the directory of the journals. Default: $XDG_STATE_HOME/slipway
+	// or ~/.local/state/slipway.
+	State string
+
+	// Workers is the maximum number of concurrent requests that write blocks.
+	// Default: 128.
+	Workers int
+
+	// Rate is the maximum number of blocks per second in each region. Default:
+	// 950; AWS permits 1000.
+	Rate float64
+
+	// Timeout is the limit of one attempt of a request. Default: 20 s.
+	Timeout time.Duration
+
+	// Monitor receives the progress. May be nil.
+	Monitor *Monitor
+}
+
+// defaultTimeout is the limit of one attempt of a request.
+const defaultTimeout = 20 * time.Second
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_]{3,128}$`)
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// complete sets the defaults of unset options.
+func (o *Options) complete(d *disk.Disk) error {
+	setDefault(&o.Method, MethodEBS)
+	setDefault(&o.Role, "vmimport")
+	setDefault(&o.VolumeType, types.VolumeTypeGp3)
+	setDefault(&o.VolumeSize, gibibytes(d.Size))
+	setDefault(&o.Workers, 128)
+	setDefault(&o.Rate, 950)
+	setDefault(&o.Timeout, defaultTimeout)
+	if o.Monitor == nil {
+		o.Monitor = new(Monitor)
+	}
+	o.Encrypt = o.Encrypt || o.KMSKey != ""
+	if o.State == "" {
+		dir, err := stateDir()
+		if err != nil {
+			return err
+		}
+		o.State = dir
+	}
+	return nil
+}
+
+func (o *Options) check(d *disk.Disk) error {
+	switch {
+	case o.Name == "":
+		return fail(ClassUsage, "no AMI name: use --name")
+	case !validName.MatchString(o.Name):
+		return fail(ClassUsage, "invalid AMI name %q: use 3 to 128 letters, digits and ()[] ./-'@_", o.Name)
+	case o.Method != MethodEBS && o.Method != MethodImport:
+		return fail(ClassUsage, "unknown method %q: use ebs or import", o.Method)
+	case o.Method == MethodImport && o.Bucket == "":
+		return fail(ClassUsage, "the method import requires a bucket in the same region: use --bucket NAME")
+	case o.Method == MethodImport && o.Parent != "":
+		return fail(ClassUsage, "the method import does not support --parent: use the method ebs")
+	case o.Method == MethodImport && len(o.Regions) > 1 && !o.Copy:
+		return fail(ClassUsage, "the method import can upload only to the region of its bucket: add --copy")
+	case strings.HasPrefix(o.Parent, "snap-") && len(o.Regions) > 1 && !o.Copy:
+		return fail(ClassUsage, "the parent %s exists in one region only: use --parent auto, or add --copy", o.Parent)
+	case o.KMSKey != "" && !strings.HasPrefix(o.KMSKey, "arn:"):
+		return fail(ClassUsage, "invalid key %q: use its ARN, arn:aws:kms:REGION:ACCOUNT:key/ID", o.KMSKey)
+	case o.VolumeSize < gibibytes(d.Size):
+		return fail(ClassUsage, "a volume of %d GiB is too small: the disk needs %d", o.VolumeSize, gibibytes(d.Size))
+	}
+	return nil
+}
+
+// checkBoot finds architecture and boot mode, and returns the disk's warnings.
+func (o *Options) checkBoot(d *disk.Disk) (warnings []string, err error) {
+	boot, err := d.Boot()
+	if err != nil {
+		return nil, &Error{ClassDisk, err}
+	}
+	setDefault(&o.Architecture, disk.Architecture(o.Register.Architecture))
+	if o.Architecture == "" {
+		switch {
+		case len(boot.UEFI) == 1:
+			o.Architecture = boot.UEFI[0]
+		case len(boot.UEFI) > 1:
+			return nil, fail(ClassUsage, "%s boots on %v: choose one with --arch", d.Name, boot.UEFI)
+		case boot.BIOS:
+			o.Architecture = disk.AMD64
+		default:
+			return nil, fail(ClassDisk, "%s cannot boot: it has neither EFI/BOOT/BOOTX64.EFI or BOOTAA64.EFI on an EFI system partition nor BIOS boot code; build it with --target raw", d.Name)
+		}
+	}
+	supported := boot.Mode(o.Architecture)
+	wanted := string(o.Register.BootMode)
+	switch {
+	case wanted == "" && supported == "":
+		return nil, fail(ClassDisk, "%s cannot boot on %s: build it for that platform, or set its architecture with --arch", d.Name, o.Architecture)
+	case wanted == "":
+		o.Register.BootMode = types.BootModeValues(supported)
+	case wanted != supported && supported != "uefi-preferred":
+		return nil, fail(ClassDisk, "%s cannot boot as %s on %s: its boot mode is %q; omit --boot-mode", d.Name, wanted, o.Architecture, supported)
+	}
+	if o.Register.TpmSupport != "" && o.Register.BootMode != types.BootModeValuesUefi {
+		return nil, fail(ClassUsage, "TpmSupport requires the boot mode uefi: add --boot-mode uefi")
+	}
+	return boot.Warnings, nil
+}
+
+// registration returns the request that registers the image, without snapshot
+// and tags.
+func (o *Options) registration() *ec2.RegisterImageInput {
+	input := o.Register
+	input.Name = &o.Name
+	input.Architecture = types.ArchitectureValues(o.Architecture)
+	setField(&input.VirtualizationType, "hvm")
+	setField(&input.RootDeviceName, "/dev/xvda")
+	setField(&input.EnaSupport, true)
+	setDefault(&input.ImdsSupport, types.ImdsSupportValuesV20)
+	root := types.BlockDeviceMapping{DeviceName: input.RootDeviceName, Ebs: new(types.EbsBlockDevice)}
+	mappings := []types.BlockDeviceMapping{root}
+	for _, m := range input.BlockDeviceMappings {
+		if aws.ToString(m.DeviceName) == *input.RootDeviceName && m.Ebs != nil {
+			*root.Ebs = *m.Ebs
+		} else {
+			mappings = append(mappings, m)
+		}
+	}
+	// Encrypted stays unset: the volume inherits it from the snapshot, and EC2
+	// rejects requests with both.
+	setField(&root.Ebs.DeleteOnTermination, true)
+	setField(&root.Ebs.VolumeSize, int32(o.VolumeSize))
+	setDefault(&root.Ebs.VolumeType, o.VolumeType)
+	input.BlockDeviceMappings = mappings
+	return &input
+}
+
+// register returns the request that registers the image of a snapshot.
+func (o *Options) register(snapshot string) *ec2.RegisterImageInput {
+	input := o.registration()
+	input.BlockDeviceMappings[0].Ebs.SnapshotId = &snapshot
+	setField(&input.Description, o.Name)
+	return input
+}
+
+func setField[T any](field **T, value T) {
+	if *field == nil {
+		*field = &value
+	}
+}
+
+// stateDir returns the default of Options.State, which follows the XDG Base
+// Directory Specification 0.8.
+func stateDir() (string, error) {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "slipway"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fail(ClassUsage, "no state directory: %v; use --state DIR", err)
+	}
+	return filepath.Join(home, ".local", "state", "slipway"), nil
+}
+
+// gibibytes rounds a number of bytes up to GiB.
+func gibibytes(bytes int64) int64 { return (bytes + 1<<30 - 1) >> 30 }

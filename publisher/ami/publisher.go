@@ -1,0 +1,274 @@
+package ami
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/slipway-build/slipway/publisher/disk"
+)
+
+// A Publisher publishes one disk.
+type Publisher struct {
+	options  Options
+	disk     *disk.Disk
+	warnings []string
+
+	content       string // digest of the disk
+	snapshotToken string // identifies content and encryption
+	imageToken    string // identifies all settings too
+
+	// buffers bounds the memory for blocks under way, in all regions.
+	buffers chan *[disk.BlockSize]byte
+}
+
+// New completes the options with their defaults and checks them against the
+// disk. It does not call AWS. The disk must stay open while the Publisher is in
+// use.
+func New(d *disk.Disk, o Options) (*Publisher, error) {
+	if err := o.complete(d); err != nil {
+		return nil, err
+	}
+	if err := o.check(d); err != nil {
+		return nil, err
+	}
+	warnings, err := o.checkBoot(d)
+	if err != nil {
+		return nil, err
+	}
+	p := &Publisher{options: o, disk: d, warnings: warnings, content: d.Digest(), buffers: make(chan *[disk.BlockSize]byte, o.Workers)}
+	for range o.Workers {
+		p.buffers <- nil // allocated on first use
+	}
+	source := []any{p.content, o.VolumeSize, o.Encrypt, o.KMSKey}
+	if strings.HasPrefix(o.Parent, "snap-") { // a child inherits its parent's encryption
+		source = append(source, o.Parent)
+	}
+	p.snapshotToken = digest(source)
+	settings := o.registration()
+	settings.Description, settings.TagSpecifications = nil, nil
+	p.imageToken = digest([]any{p.snapshotToken, o.Name, settings})
+	return p, nil
+}
+
+// digest identifies settings.
+func digest(settings any) string {
+	text, err := json.Marshal(settings)
+	if err != nil {
+		panic(err) // strings, numbers and structs of the SDK
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// Options returns the completed options.
+func (p *Publisher) Options() Options { return p.options }
+
+// Warnings returns what may keep the disk from working on EC2, one line each.
+func (p *Publisher) Warnings() []string { return p.warnings }
+
+// Publish makes an AMI of the disk in each region. If it fails or ctx is
+// canceled, it removes what this run made, unless Keep is set.
+func (p *Publisher) Publish(ctx context.Context, cfg aws.Config) (*Result, error) {
+	direct, copies, err := p.targets(cfg)
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Concat(direct, copies)
+	defer func() {
+		for _, t := range all {
+			if t.journal != nil {
+				t.journal.close(false)
+			}
+		}
+	}()
+
+	err = each(ctx, direct, publish)
+	if err == nil {
+		err = each(ctx, copies, func(ctx context.Context, t *target) error { return copyFrom(ctx, t, direct[0]) })
+	}
+	if err == nil {
+		err = each(ctx, all, finish)
+	}
+	if err != nil {
+		return nil, p.cleanUp(ctx, direct, copies, err)
+	}
+	for _, t := range all {
+		if err := t.journal.close(true); err != nil {
+			return nil, err
+		}
+		t.journal = nil
+	}
+	return p.result(all), nil
+}
+
+// Preflight checks the credentials, the name, and the permission to register
+// images, and changes nothing. The EBS direct APIs have no dry run.
+func (p *Publisher) Preflight(ctx context.Context, cfg aws.Config) (*Result, error) {
+	direct, copies, err := p.targets(cfg)
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Concat(direct, copies)
+	err = each(ctx, all, func(ctx context.Context, t *target) error {
+		r := registrar{t}
+		found, err := r.find(ctx)
+		if err != nil || found {
+			return err
+		}
+		return r.checkPermission(ctx)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p.result(all), nil
+}
+
+// targets returns the regions to upload to and those to copy to.
+func (p *Publisher) targets(cfg aws.Config) (direct, copies []*target, err error) {
+	regions, err := resolveRegions(cfg, p.options.Regions)
+	if err != nil {
+		return nil, nil, err
+	}
+	o := &p.options
+	client := newHTTPClient(o.Workers, o.Timeout)
+	for i, region := range regions {
+		t := &target{
+			publisher: p,
+			region:    region,
+			aws:       connect(cfg, region, client, limits{o.Timeout, o.Workers, o.Rate, &o.Monitor.Retries}),
+			image:     &Image{Region: region, BootMode: string(o.Register.BootMode), Architecture: string(o.Architecture)},
+		}
+		if o.Copy && i > 0 {
+			copies = append(copies, t)
+		} else {
+			direct = append(direct, t)
+		}
+	}
+	return direct, copies, nil
+}
+
+// each works on all targets concurrently. The first failure cancels the others.
+func each(ctx context.Context, targets []*target, work func(context.Context, *target) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var group sync.WaitGroup
+	for _, t := range targets {
+		group.Go(func() {
+			if err := work(ctx, t); err != nil {
+				if len(targets) > 1 {
+					err = fmt.Errorf("%s: %w", t.region, err)
+				}
+				cancel(err)
+			}
+		})
+	}
+	group.Wait()
+	return context.Cause(ctx)
+}
+
+// publish uploads the disk to one region and registers the image.
+func publish(ctx context.Context, t *target) error {
+	if err := t.open(ctx); err != nil {
+		return err
+	}
+	r := registrar{t}
+	found, err := r.find(ctx)
+	if err != nil {
+		return err
+	}
+	if found {
+		if t.image.Existing { // what a killed run left in the journal is obsolete
+			if err := (undoer{t}).run(ctx); err != nil {
+				return err
+			}
+		}
+		return r.wait(ctx)
+	}
+	if err := r.checkPermission(ctx); err != nil {
+		return err
+	}
+	if t.image.Snapshot, err = (snapshotter{t}).run(ctx); err != nil {
+		return err
+	}
+	if err := r.register(ctx); err != nil {
+		return err
+	}
+	return r.wait(ctx)
+}
+
+// copyFrom copies the image of another region.
+func copyFrom(ctx context.Context, t, source *target) error {
+	if err := t.open(ctx); err != nil {
+		return err
+	}
+	r := registrar{t}
+	found, err := r.find(ctx)
+	if err != nil {
+		return err
+	}
+	if !found {
+		if err := r.copy(ctx, source); err != nil {
+			return err
+		}
+	}
+	return r.wait(ctx)
+}
+
+func finish(ctx context.Context, t *target) error { return finisher{t}.run(ctx) }
+
+// cleanUp undoes what a failed run made. It returns the cause of the failure,
+// with what could not be undone.
+func (p *Publisher) cleanUp(ctx context.Context, direct, copies []*target, cause error) error {
+	if p.options.Keep {
+		for _, t := range slices.Concat(direct, copies) {
+			if t.journal != nil && (t.journal.Start != nil || t.journal.Object != "" || t.journal.Copy != nil) {
+				return &Error{ClassOf(cause), fmt.Errorf("%w; run the same command again to continue", cause)}
+			}
+		}
+		return cause
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	var mu sync.Mutex
+	var left []string
+	undo := func(ctx context.Context, t *target) error {
+		if t.journal == nil {
+			return nil
+		}
+		err := undoer{t}.run(ctx)
+		if err == nil {
+			err = t.journal.close(true)
+			t.journal = nil
+		}
+		if err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			left = append(left, fmt.Sprintf("%s: %v", t.region, err))
+		}
+		return nil
+	}
+	// A copy whose response was lost can be found only while its source exists.
+	each(ctx, copies, undo)
+	each(ctx, direct, undo)
+	if left != nil {
+		slices.Sort(left)
+		return &Error{ClassOf(cause), fmt.Errorf("%w; could not undo everything (%s): run the same command again, or slipway-publish aws gc", cause, strings.Join(left, "; "))}
+	}
+	return cause
+}
+
+func (p *Publisher) result(targets []*target) *Result {
+	result := &Result{Name: p.options.Name, Content: "sha256:" + p.content}
+	for _, t := range targets {
+		result.Images = append(result.Images, t.image)
+	}
+	return result
+}

@@ -1,0 +1,97 @@
+package ami
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/ebs"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"golang.org/x/time/rate"
+)
+
+// services are the AWS resources of one region that a publish works with.
+type services struct {
+	images     images
+	snapshots  snapshots
+	blocks     blocks
+	imports    imports
+	objects    objects
+	parameters parameters
+}
+
+// limits are those of the requests to one region.
+type limits struct {
+	attempt time.Duration // limit of one attempt of a request
+	workers int           // concurrent requests that write blocks
+	rate    float64       // blocks per second
+	retries *atomic.Int64 // counts retries
+}
+
+// connect makes the clients of a region.
+func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) services {
+	cfg = cfg.Copy()
+	cfg.Region, cfg.HTTPClient = region, client
+	single := cfg.Copy()
+	single.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
+
+	requests := caller{attempt: l.attempt, retries: l.retries}
+	window, writes := newWindow(l.workers), requests
+	writes.onRetry = func(err error) {
+		if isThrottle(err) || errors.Is(err, context.DeadlineExceeded) {
+			window.shrink()
+		}
+	}
+	compute := ec2.NewFromConfig(single)
+	return services{
+		images:     images{compute, requests},
+		snapshots:  snapshots{compute, requests},
+		imports:    imports{compute, requests},
+		parameters: parameters{ssm.NewFromConfig(single), requests},
+		blocks: blocks{ebs.NewFromConfig(single), writes, window,
+			rate.NewLimiter(rate.Limit(l.rate), max(1, int(l.rate/20)))},
+		// The transfer manager relies on its client for retries.
+		objects: objects{s3.NewFromConfig(cfg, func(o *s3.Options) {
+			o.UsePathStyle = o.BaseEndpoint != nil
+			o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
+				// 24 attempts take about as long as patience.
+				o.MaxAttempts, o.MaxBackoff, o.RateLimiter = 24, longest, ratelimit.None
+			})
+		})},
+	}
+}
+
+// newHTTPClient returns a client that keeps up to workers connections to each
+// host.
+func newHTTPClient(workers int, attempt time.Duration) aws.HTTPClient {
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		// One connection of HTTP/2 has a lower throughput than many of HTTP/1.1.
+		t.ForceAttemptHTTP2 = false
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetHTTP1(true)
+		t.MaxIdleConns = 0
+		t.MaxIdleConnsPerHost = workers
+		t.ResponseHeaderTimeout = attempt
+		t.WriteBufferSize = 64 << 10
+	})
+}
+
+// resolveRegions returns the regions to work in: names, or otherwise the region
+// of the configuration.
+func resolveRegions(cfg aws.Config, names []string) ([]string, error) {
+	switch {
+	case len(names) > 0:
+		return names, nil
+	case cfg.Region != "":
+		return []string{cfg.Region}, nil
+	}
+	return nil, fail(ClassRegionUnavailable, "no region: use --region, or set AWS_REGION")
+}

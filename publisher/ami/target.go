@@ -1,0 +1,83 @@
+package ami
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// Tags on snapshots and images.
+const (
+	TagContent = "slipway:content" // digest of the disk
+	TagToken   = "slipway:token"   // digest of the disk and all settings
+	TagDisk    = "slipway:disk"    // file name of the disk, by which Parent "auto" finds snapshots
+	tagRun     = "slipway:run"     // the run that made the resource
+	tagBlocks  = "slipway:blocks:" // followed by a number: a part of the manifest
+)
+
+// A target is one region to publish to. The types uploader, importer, registrar,
+// finisher and undoer each do one part of the work on it.
+type target struct {
+	publisher *Publisher
+	region    string
+	aws       services
+	journal   *journal // nil in a dry run
+	image     *Image   // the result so far
+}
+
+// open opens the journal.
+func (t *target) open(ctx context.Context) (err error) {
+	o := &t.publisher.options
+	name := digest([]any{t.publisher.imageToken, o.Method, o.Parent, o.Bucket, t.region})
+	t.journal, err = openJournal(ctx, o.State, name, func() {
+		t.step("waiting for another run that publishes the same disk")
+	})
+	return err
+}
+
+func (t *target) monitor() *Monitor { return t.publisher.options.Monitor }
+
+func (t *target) step(format string, args ...any) {
+	if report := t.monitor().Step; report != nil {
+		report(t.region, fmt.Sprintf(format, args...))
+	}
+}
+
+// tags returns the user's tags and those of this package, sorted by key.
+func (t *target) tags(token string) []types.Tag {
+	p := t.publisher
+	all := map[string]string{"Name": p.options.Name}
+	maps.Copy(all, p.options.Tags)
+	all[TagContent], all[TagToken], all[TagDisk], all[tagRun] = p.content, token, diskTag(p.disk.Name), t.journal.Run
+	var tags []types.Tag
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		tags = append(tags, types.Tag{Key: aws.String(key), Value: aws.String(all[key])})
+	}
+	return tags
+}
+
+// tagValue returns the value of a tag, or "".
+func tagValue(tags []types.Tag, key string) string {
+	for _, t := range tags {
+		if aws.ToString(t.Key) == key {
+			return aws.ToString(t.Value)
+		}
+	}
+	return ""
+}
+
+// diskTag returns a file's name without its folder, as a valid tag value.
+func diskTag(name string) string {
+	name = name[strings.LastIndexAny(name, `/\`)+1:]
+	return strings.Map(func(c rune) rune {
+		if c < 0x80 && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune(" +-=._:/@", c)) {
+			return c
+		}
+		return '_'
+	}, name[:min(len(name), 255)])
+}
