@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
 // cmdlineMax is the longest command line of Linux on x86 in bytes
@@ -78,15 +80,15 @@ func grubConfig(dir string, words []string, initrd bool) []byte {
 // that are quoted as a whole and contain a blank. name="a b" becomes
 // "name=a b", which Linux takes for the same (lib/cmdline.c, next_arg). Whatever
 // would reach Linux with another meaning is refused.
-func grubWords(cmdline string) ([]string, error) {
-	if cmdline == "" {
+func grubWords(line string) ([]string, error) {
+	if line == "" {
 		return nil, nil
 	}
 	var words []string
-	for _, word := range splitCmdline(cmdline) {
-		text := unquote(word)
+	for _, word := range cmdline.Split(line) {
+		text := cmdline.ParseArg(word).String()
 		switch {
-		case strings.Contains(text, `"`) || text == "" && word != "":
+		case strings.Contains(text, `"`), strings.Count(word, `"`)%2 != 0, text == "" && word != "":
 			return nil, grubError(word, "it can hold quotes around a whole value only: name=\"a value\"")
 		case strings.Contains(text, "'"):
 			return nil, grubError(word, "it cannot hold a single quote")
@@ -100,45 +102,6 @@ func grubWords(cmdline string) ([]string, error) {
 
 func grubError(word, reason string) error {
 	return fmt.Errorf("kernel command line: GRUB, which boots this disk under BIOS, cannot pass on %s: %s", word, reason)
-}
-
-// splitCmdline cuts where Linux does: at blanks outside of double quotes.
-// Joined with blanks, the words are the command line again.
-func splitCmdline(cmdline string) []string {
-	quoted := false
-	var words []string
-	start := 0
-	for i := range len(cmdline) {
-		switch {
-		case cmdline[i] == '"':
-			quoted = !quoted
-		case cmdline[i] == ' ' && !quoted:
-			words = append(words, cmdline[start:i])
-			start = i + 1
-		}
-	}
-	return append(words, cmdline[start:])
-}
-
-// unquote removes the quotes that Linux removes: around a word, or around the
-// value of name="value". Anything else stays.
-func unquote(word string) string {
-	if inner, ok := cutQuotes(word); ok {
-		return inner
-	}
-	if name, value, ok := strings.Cut(word, "="); ok && name != "" {
-		if inner, ok := cutQuotes(value); ok {
-			return name + "=" + inner
-		}
-	}
-	return word
-}
-
-func cutQuotes(s string) (string, bool) {
-	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
-		return "", false
-	}
-	return s[1 : len(s)-1], true
 }
 
 // grubResult is the command line that GRUB makes of words.

@@ -5,7 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
 func TestCmdlineUnderBIOS(t *testing.T) {
@@ -63,11 +66,11 @@ func TestCmdlineErrors(t *testing.T) {
 func FuzzCmdline(f *testing.F) {
 	f.Add(nasty)
 	f.Add(`a="b c" "d e" f="" -- x`)
-	f.Fuzz(func(t *testing.T, cmdline string) {
-		if checkCmdline(cmdline, grubPrefix) != nil {
+	f.Fuzz(func(t *testing.T, line string) {
+		if checkCmdline(line, grubPrefix) != nil {
 			return
 		}
-		words, err := grubWords(cmdline)
+		words, err := grubWords(line)
 		if err != nil {
 			return
 		}
@@ -76,44 +79,9 @@ func FuzzCmdline(f *testing.F) {
 				t.Errorf("%q would end the quotes", word)
 			}
 		}
-		want, got := parameters(cmdline), parameters(grubResult(words))
-		if strings.Join(want, "\x00") != strings.Join(got, "\x00") {
-			t.Errorf("%q has the parameters %q, under BIOS %q", cmdline, want, got)
+		want, got := cmdline.Parse(line), cmdline.Parse(grubResult(words))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q has other arguments under BIOS: -want +got\n%s", line, diff)
 		}
 	})
-}
-
-// parameters reads a command line as Linux does (lib/cmdline.c, next_arg).
-func parameters(cmdline string) []string {
-	var all []string
-	for rest := strings.TrimLeft(cmdline, " "); rest != ""; rest = strings.TrimLeft(rest, " ") {
-		inQuote, quoted := false, false
-		if rest[0] == '"' {
-			rest, inQuote, quoted = rest[1:], true, true
-		}
-		end, equals := 0, 0
-		for ; end < len(rest) && (rest[end] != ' ' || inQuote); end++ {
-			if equals == 0 && rest[end] == '=' {
-				equals = end
-			}
-			if rest[end] == '"' {
-				inQuote = !inQuote
-			}
-		}
-		word := rest[:end]
-		rest = rest[end:]
-		if equals > 0 {
-			name, value := word[:equals], word[equals+1:]
-			if strings.HasPrefix(value, `"`) {
-				value = strings.TrimSuffix(value[1:], `"`)
-			} else if quoted {
-				value = strings.TrimSuffix(value, `"`)
-			}
-			word = name + "=" + value
-		} else if quoted {
-			word = strings.TrimSuffix(word, `"`)
-		}
-		all = append(all, word)
-	}
-	return all
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
 // listing gives every file and directory below dir with its mode and contents.
@@ -235,7 +237,7 @@ func TestChoose(t *testing.T) {
 		{"Scaleway", nil, dmi("sys_vendor", "Scaleway"), " scaleway", true},
 		{"Nova", nil, dmi("product_name", "OpenStack Nova"), " openstack", true},
 		{"VMware", nil, dmi("sys_vendor", "VMware, Inc."), " vmware", true},
-		{"kernel argument before a cloud", nil, platform{map[string]string{"sys_vendor": "Hetzner"}, "a metadata.userdata=eA== b"}, " cmdline", true},
+		{"kernel argument before a cloud", nil, platform{map[string]string{"sys_vendor": "Hetzner"}, cmdline.Parse("a metadata.userdata=eA== b")}, " cmdline", true},
 		{"named", []string{"aws"}, dmi("sys_vendor", "Hetzner"), " aws", true},
 		{"several", []string{"cdrom", "file=/x", "aws=v1"}, platform{}, " cdrom file aws", false},
 	}
@@ -254,7 +256,7 @@ func TestChoose(t *testing.T) {
 
 func TestReadPlatform(t *testing.T) {
 	root := t.TempDir()
-	for name, text := range map[string]string{"sys/class/dmi/id/sys_vendor": "Amazon EC2\n", "proc/cmdline": "console=ttyS0 x=1 x=2\n"} {
+	for name, text := range map[string]string{"sys/class/dmi/id/sys_vendor": "Amazon EC2\n", "proc/cmdline": `console=ttyS0 x=1 x="2 3" note="y=1 y=2"`} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -264,8 +266,11 @@ func TestReadPlatform(t *testing.T) {
 		}
 	}
 	p := readPlatform(root)
-	if value, ok := p.argument("x"); !p.has("sys_vendor", "amazon") || p.has("product_name", "x") || !ok || value != "2" {
+	if value, ok := p.argument("x"); !p.has("sys_vendor", "amazon") || p.has("product_name", "x") || !ok || value != "2 3" {
 		t.Errorf("%+v", p)
+	}
+	if value, ok := p.argument("y"); ok {
+		t.Errorf("found y=%s inside the quotes of another argument", value)
 	}
 }
 

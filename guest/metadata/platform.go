@@ -4,13 +4,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
 // platform is what the machine itself tells of where it runs: fields of its SMBIOS tables by their names in /sys/class/dmi/id, and its
 // kernel arguments.
 type platform struct {
 	dmi     map[string]string
-	cmdline string
+	cmdline []cmdline.Arg
 }
 
 // dmiFields are those that clouds put their name into.
@@ -24,7 +26,7 @@ func readPlatform(root string) platform {
 		p.dmi[field] = strings.TrimSpace(string(text))
 	}
 	text, _ := os.ReadFile(filepath.Join(root, "proc/cmdline"))
-	p.cmdline = strings.TrimSpace(string(text))
+	p.cmdline = cmdline.Parse(string(text))
 	return p
 }
 
@@ -34,11 +36,12 @@ func (p platform) has(field, text string) bool {
 	return len(value) >= len(text) && strings.EqualFold(value[:len(text)], text)
 }
 
-// argument gives the value of the kernel argument NAME=VALUE, the last if there are several.
+// argument returns the value of the kernel argument NAME=VALUE, the last one if
+// there are several.
 func (p platform) argument(name string) (value string, ok bool) {
-	for _, word := range strings.Fields(p.cmdline) {
-		if v, found := strings.CutPrefix(word, name+"="); found {
-			value, ok = v, true
+	for _, arg := range p.cmdline {
+		if arg.Key == name && arg.HasValue {
+			value, ok = arg.Value, true
 		}
 	}
 	return value, ok

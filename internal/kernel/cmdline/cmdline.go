@@ -1,4 +1,5 @@
-// Package cmdline reads the command line of the Linux kernel.
+// Package cmdline parses the command line of the Linux kernel as the kernel
+// itself does (Linux, lib/cmdline.c, next_arg).
 package cmdline
 
 import (
@@ -7,35 +8,78 @@ import (
 	"strings"
 )
 
-// Arg is one argument of the kernel's command line: "quiet" or "key=value".
+// Arg is one argument: "quiet" or "key=value", without its quotes.
 type Arg struct {
 	Key, Value string
 	HasValue   bool
 }
 
-// Parse splits a kernel command line as the kernel does (lib/cmdline.c, next_arg): at blanks outside double quotes, with quotes around
-// the whole argument or its value removed.
+// String returns the argument without quotes.
+func (a Arg) String() string {
+	if a.HasValue {
+		return a.Key + "=" + a.Value
+	}
+	return a.Key
+}
+
+// Parse returns the arguments of a command line.
 func Parse(line string) []Arg {
 	var args []Arg
-	quoted := false
-	words := strings.FieldsFunc(line, func(c rune) bool {
-		if c == '"' {
-			quoted = !quoted
+	for _, word := range Split(line) {
+		if word != "" {
+			args = append(args, ParseArg(word))
 		}
-		return !quoted && (c == ' ' || c == '\t' || c == '\n')
-	})
-	for _, word := range words {
-		key, value, ok := strings.Cut(unquote(word), "=")
-		args = append(args, Arg{key, unquote(value), ok})
 	}
 	return args
 }
 
-func unquote(s string) string {
-	if rest, ok := strings.CutPrefix(s, `"`); ok {
-		return strings.TrimSuffix(rest, `"`)
+// Split splits a command line at each white space character outside double
+// quotes. The words keep their quotes. Where several such characters follow each
+// other, the words between them are empty.
+func Split(line string) []string {
+	var words []string
+	quoted := false
+	start := 0
+	for i := range len(line) {
+		switch c := line[i]; {
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == ' ' || c >= '\t' && c <= '\r'):
+			words = append(words, line[start:i])
+			start = i + 1
+		}
 	}
-	return s
+	return append(words, line[start:])
+}
+
+// ParseArg parses one word of [Split]. It removes the quotes around the word, or
+// around the value.
+func ParseArg(word string) Arg {
+	rest, quoted := strings.CutPrefix(word, `"`)
+	// The kernel finds no value in a word that starts with "=", unless there is
+	// another one.
+	name, value, ok := cutValue(rest)
+	if !ok {
+		if quoted {
+			rest = strings.TrimSuffix(rest, `"`)
+		}
+		return Arg{Key: rest}
+	}
+	if inner, ok := strings.CutPrefix(value, `"`); ok {
+		value = strings.TrimSuffix(inner, `"`)
+	} else if quoted {
+		value = strings.TrimSuffix(value, `"`)
+	}
+	return Arg{name, value, true}
+}
+
+// cutValue splits a word at the first "=" after its first character.
+func cutValue(word string) (name, value string, ok bool) {
+	if word == "" {
+		return "", "", false
+	}
+	name, value, ok = strings.Cut(word[1:], "=")
+	return word[:1] + name, value, ok
 }
 
 // Read parses the command line of the running kernel, /proc/cmdline.
@@ -47,7 +91,7 @@ func Read() ([]Arg, error) {
 	return Parse(string(line)), nil
 }
 
-// Lookup gives the value of the last argument with that key.
+// Lookup returns the value of the last argument with a key.
 func Lookup(args []Arg, key string) (value string, ok bool) {
 	for _, arg := range args {
 		if arg.Key == key {
