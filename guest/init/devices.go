@@ -12,12 +12,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-build/slipway/guest/modprobe"
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 	"github.com/slipway-build/slipway/internal/kernel/kmod"
 )
 
-// modules opens the modules of the running kernel. It returns nil without an error if the machine has none.
-func modules(args []cmdline.Arg) (*kmod.Loader, error) {
+// openModules returns a loader for the modules of the running kernel. It returns
+// nil without an error if the machine has none.
+func openModules(args []cmdline.Arg) (*modprobe.Loader, error) {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return nil, err
@@ -29,11 +31,11 @@ func modules(args []cmdline.Arg) (*kmod.Loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return kmod.NewLoader(index, args), nil
+	return modprobe.NewLoader(index, args), nil
 }
 
 // loadDrivers loads the drivers of the devices that are there, several at a time: some wait for their device. A driver of a bus makes new devices appear, so it looks again until it sees no new one.
-func loadDrivers(loader *kmod.Loader) error {
+func loadDrivers(loader *modprobe.Loader) error {
 	const atOnce = 4
 	var errs []error
 	var mu sync.Mutex
@@ -114,7 +116,7 @@ func listenForDevices() (*hotplug, error) {
 	return &hotplug{fd}, nil
 }
 
-func (h *hotplug) serve(loader *kmod.Loader, out *console) {
+func (h *hotplug) serve(loader *modprobe.Loader, out *console) {
 	buffer := make([]byte, 16<<10) // more than a uevent can have
 	for {
 		n, _, err := unix.Recvfrom(h.fd, buffer, 0)
@@ -146,8 +148,10 @@ func addedDevice(event []byte) (modalias string) {
 	return modalias
 }
 
-// modprobe is the program that the kernel calls for a module that it needs, e.g. "modprobe -q -- fs-overlay". It loads every name given.
-func modprobe(args []string) error {
+// modprobeCommand is the program modprobe, which loads all modules that its
+// arguments name. The kernel runs it for a module that it needs, for example as
+// "modprobe -q -- fs-overlay".
+func modprobeCommand(args []string) error {
 	quiet := false
 	var names []string
 	for _, arg := range args {
@@ -165,7 +169,7 @@ func modprobe(args []string) error {
 	if err != nil {
 		return err
 	}
-	loader, err := modules(kernelArgs)
+	loader, err := openModules(kernelArgs)
 	if err != nil {
 		return err
 	}
@@ -174,7 +178,7 @@ func modprobe(args []string) error {
 	}
 	var errs []error
 	for _, name := range names {
-		if err := loader.Load(name); !quiet || !errors.Is(err, kmod.ErrNotFound) {
+		if err := loader.Load(name); !quiet || !errors.Is(err, modprobe.ErrNotFound) {
 			errs = append(errs, err)
 		}
 	}

@@ -133,7 +133,7 @@ func inContainer() bool {
 
 // startDrivers loads the drivers of all devices, those that come later too.
 func (m *machine) startDrivers(told func(error)) {
-	loader, err := modules(m.args)
+	loader, err := openModules(m.args)
 	told(err)
 	if loader == nil {
 		return

@@ -20,7 +20,7 @@ func main() {
 			runMachine() // does not return
 		}
 	case name == "modprobe":
-		err = modprobe(os.Args[1:])
+		err = modprobeCommand(os.Args[1:])
 	case name == "service":
 		err = serviceCommand(os.Args[1:], os.Stdout)
 	default:

@@ -10,9 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-build/slipway/guest/modprobe"
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
-	"github.com/slipway-build/slipway/internal/kernel/kmod"
 )
 
 const (
@@ -52,7 +52,7 @@ func mountRoot(args []cmdline.Arg, kind string) error {
 	if chosen && !strings.HasPrefix(root, "/dev/") {
 		return fmt.Errorf("root=%s: name a device, as root=/dev/vda, or leave root= out to take the first disk that holds the machine", root)
 	}
-	loader, err := modules(args)
+	loader, err := openModules(args)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func mountRoot(args []cmdline.Arg, kind string) error {
 		var errs []error
 		if loader != nil {
 			errs = append(errs, loadDrivers(loader))
-			if err := loader.Load(kind); !errors.Is(err, kmod.ErrNotFound) {
+			if err := loader.Load(kind); !errors.Is(err, modprobe.ErrNotFound) {
 				errs = append(errs, err)
 			}
 		}

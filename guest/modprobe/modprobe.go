@@ -1,4 +1,5 @@
-package kmod
+// Package modprobe loads modules into the running kernel, as modprobe(8) does.
+package modprobe
 
 import (
 	"errors"
@@ -12,14 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
+	"github.com/slipway-build/slipway/internal/kernel/kmod"
 )
 
-// ErrNotFound is the error for a name that no module has and that is not built into the kernel.
+// ErrNotFound is the error for a name that is neither the name or alias of a
+// module nor built into the kernel.
 var ErrNotFound = errors.New("no such kernel module")
 
-// Loader loads modules of one index into the running kernel. Its methods may be called from several goroutines.
+// Loader loads the modules of one index. It is safe for concurrent use.
 type Loader struct {
-	index     *Index
+	index     *kmod.Index
 	params    map[string]string
 	blacklist map[string]bool
 	insert    func(path, params string) error
@@ -28,15 +31,16 @@ type Loader struct {
 	attempts map[string]*attempt
 }
 
-// attempt is the loading of one module, which is tried once.
+// attempt is the only attempt to load one module.
 type attempt struct {
 	done chan struct{}
-	err  error // to be read after done
+	err  error // valid only after done is closed
 }
 
-// NewLoader makes a loader. The kernel's command line gives parameters of modules (MODULE.NAME=VALUE) and modules
-// that devices must not pull in (modprobe.blacklist=MODULE,…), both as modprobe(8) reads them there.
-func NewLoader(index *Index, args []cmdline.Arg) *Loader {
+// NewLoader returns a loader. The command line of the kernel holds parameters of
+// modules (MODULE.NAME=VALUE) and modules that devices must not load
+// (modprobe.blacklist=MODULE,…), both in the form of modprobe(8).
+func NewLoader(index *kmod.Index, args []cmdline.Arg) *Loader {
 	l := &Loader{
 		index:     index,
 		params:    map[string]string{},
@@ -51,7 +55,7 @@ func NewLoader(index *Index, args []cmdline.Arg) *Loader {
 		}
 		if arg.Key == "modprobe.blacklist" {
 			for name := range strings.SplitSeq(arg.Value, ",") {
-				l.blacklist[normalise(name)] = true
+				l.blacklist[kmod.Normalize(name)] = true
 			}
 			continue
 		}
@@ -62,16 +66,17 @@ func NewLoader(index *Index, args []cmdline.Arg) *Loader {
 			}
 			param += "=" + value
 		}
-		name = normalise(name)
+		name = kmod.Normalize(name)
 		l.params[name] = strings.TrimSpace(l.params[name] + " " + param)
 	}
 	return l
 }
 
-// Nodes are the device nodes by which programs ask for modules that are not loaded yet.
-func (l *Loader) Nodes() []Node { return l.index.nodes }
+// Nodes returns the device nodes whose opening makes the kernel load a module.
+func (l *Loader) Nodes() []kmod.Node { return l.index.Nodes() }
 
-// Load loads the modules of a name or an alias, with all that they depend on. Modules that are loaded already are no error.
+// Load loads the modules of a name or an alias, with their dependencies. A module
+// that is already loaded is not an error.
 func (l *Loader) Load(name string) error {
 	modules := l.index.Resolve(name)
 	if len(modules) == 0 {
@@ -83,7 +88,8 @@ func (l *Loader) Load(name string) error {
 	return l.load(modules)
 }
 
-// LoadFor loads the drivers for the modalias of a device. It is no error if none knows the alias, or if one does not want the device.
+// LoadFor loads the drivers for the modalias of a device. It is not an error if no
+// module has the alias, or if a driver rejects the device.
 func (l *Loader) LoadFor(modalias string) error {
 	modules := slices.DeleteFunc(l.index.Resolve(modalias), func(name string) bool { return l.blacklist[name] })
 	if err := l.load(modules); !errors.Is(err, unix.ENODEV) {
@@ -92,7 +98,8 @@ func (l *Loader) LoadFor(modalias string) error {
 	return nil
 }
 
-// try loads one module, or waits for whoever does, or did.
+// try loads one module. If another goroutine has started to do so, it waits for
+// the result.
 func (l *Loader) try(name string) error {
 	l.mu.Lock()
 	a, ok := l.attempts[name]
@@ -105,17 +112,18 @@ func (l *Loader) try(name string) error {
 		<-a.done
 		return a.err
 	}
-	a.err = l.insert(filepath.Join(l.index.dir, l.index.modules[name].file), l.params[name])
+	a.err = l.insert(l.index.Path(name), l.params[name])
 	close(a.done)
 	return a.err
 }
 
-// load reports what went wrong on the way to a module only if that module itself could not be loaded.
+// load returns the error of a dependency only if the module itself could not be
+// loaded either.
 func (l *Loader) load(modules []string) error {
 	var errs []error
 	for _, name := range modules {
 		var failed, own error
-		for _, step := range l.index.order(name) {
+		for _, step := range l.index.Order(name) {
 			err := l.try(step)
 			if step == name {
 				own = err
@@ -131,36 +139,7 @@ func (l *Loader) load(modules []string) error {
 	return errors.Join(errs...)
 }
 
-// order gives a module and all that it needs, in the order of loading.
-func (x *Index) order(name string) []string {
-	var steps []string
-	seen := map[string]bool{}
-	var visit func(name string)
-	soft := func(names []string) {
-		for _, alias := range names {
-			for _, name := range x.Resolve(alias) {
-				visit(name)
-			}
-		}
-	}
-	visit = func(name string) {
-		m, ok := x.modules[name]
-		if !ok || seen[name] {
-			return
-		}
-		seen[name] = true
-		soft(x.softdeps[name].pre)
-		for _, dep := range m.deps {
-			visit(dep)
-		}
-		steps = append(steps, name)
-		soft(x.softdeps[name].post)
-	}
-	visit(name)
-	return steps
-}
-
-// insert puts one module into the kernel. The kernel unpacks a compressed one itself, if it can.
+// insert loads one module. The kernel decompresses it, if it is able to.
 func insert(path, params string) error {
 	f, err := os.Open(path)
 	if err != nil {

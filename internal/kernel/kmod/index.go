@@ -1,4 +1,5 @@
-// Package kmod finds and loads kernel modules by name, by alias or by the modalias of a device, as modprobe(8) does.
+// Package kmod finds kernel modules by name, by alias or by the modalias of a
+// device, as modprobe(8) does.
 package kmod
 
 import (
@@ -11,8 +12,8 @@ import (
 	"strings"
 )
 
-// Index is what depmod(8) wrote about the modules of one kernel.
-// The formats are those of modules.dep(5) and, for the other files, of kmod's tools/depmod.c.
+// Index is what depmod(8) wrote about the modules of one kernel. The formats are
+// those of modules.dep(5) and, for the other files, of kmod's tools/depmod.c.
 type Index struct {
 	dir      string
 	modules  map[string]module
@@ -27,7 +28,7 @@ type Index struct {
 // Node is a device node whose opening makes the kernel load a module.
 type Node struct {
 	Path         string // below /dev
-	Block        bool   // else a character device
+	Block        bool   // a block device, not a character device
 	Major, Minor uint32
 }
 
@@ -40,7 +41,8 @@ type softdep struct{ pre, post []string }
 
 type alias struct{ pattern, module string }
 
-// Open reads the index in dir, usually /lib/modules/VERSION. Only modules.dep must be there.
+// Open reads the index in dir, usually /lib/modules/VERSION. All files but
+// modules.dep are optional.
 func Open(dir string) (*Index, error) {
 	x, err := Read(func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(dir, name)) })
 	if err == nil {
@@ -49,7 +51,8 @@ func Open(dir string) (*Index, error) {
 	return x, err
 }
 
-// Read reads an index by a function that gives the content of a file of it. Nothing can be loaded by such an index.
+// Read reads an index with a function that returns the content of one of its
+// files. The index has no directory, so that [Index.Path] returns relative paths.
 func Read(file func(name string) ([]byte, error)) (*Index, error) {
 	x := &Index{
 		modules:  map[string]module{},
@@ -84,7 +87,8 @@ func Read(file func(name string) ([]byte, error)) (*Index, error) {
 	return x, nil
 }
 
-// addModule parses a line of modules.dep: "FILE: DEPENDENCY…", where what must be loaded first stands last.
+// addModule parses a line of modules.dep: "FILE: DEPENDENCY…". The dependency to
+// load first stands last.
 func (x *Index) addModule(line string) {
 	file, rest, ok := strings.Cut(line, ":")
 	if !ok {
@@ -107,10 +111,10 @@ func (x *Index) addAlias(line string) {
 	if !ok {
 		return
 	}
-	name = normalise(name)
+	name = Normalize(name)
 	switch wild := strings.IndexAny(pattern, "*?[\\"); {
 	case wild < 0:
-		pattern = normalise(pattern)
+		pattern = Normalize(pattern)
 		x.exact[pattern] = append(x.exact[pattern], name)
 	case wild < 2:
 		x.loose = append(x.loose, alias{pattern, name})
@@ -119,13 +123,14 @@ func (x *Index) addAlias(line string) {
 	}
 }
 
-// addSoftdep parses a line of modules.softdep: "softdep MODULE pre: NAME… post: NAME…". Names before the first keyword have no effect, as in kmod.
+// addSoftdep parses a line of modules.softdep: "softdep MODULE pre: NAME… post:
+// NAME…". Names before the first keyword have no effect, as in kmod.
 func (x *Index) addSoftdep(line string) {
 	words := strings.Fields(line)
 	if len(words) < 2 || words[0] != "softdep" {
 		return
 	}
-	name := normalise(words[1])
+	name := Normalize(words[1])
 	dep := x.softdeps[name]
 	var list *[]string
 	for _, word := range words[2:] {
@@ -143,7 +148,8 @@ func (x *Index) addSoftdep(line string) {
 	x.softdeps[name] = dep
 }
 
-// addNode parses a line of modules.devname: "MODULE PATH TYPEMAJOR:MINOR", TYPE being b or c.
+// addNode parses a line of modules.devname: "MODULE PATH TYPEMAJOR:MINOR", where
+// TYPE is b or c.
 func (x *Index) addNode(line string) {
 	words := strings.Fields(line)
 	if len(words) != 3 || !filepath.IsLocal(words[1]) {
@@ -157,10 +163,11 @@ func (x *Index) addNode(line string) {
 	}
 }
 
-// Resolve returns the modules that name stands for: a module's name, an alias of one, or the modalias of a device.
-// It returns none for a name that is unknown or built into the kernel.
+// Resolve returns the modules that name stands for: the name of a module, an
+// alias, or the modalias of a device. It returns nil for a name that is unknown or
+// built into the kernel.
 func (x *Index) Resolve(name string) []string {
-	plain := normalise(name)
+	plain := Normalize(name)
 	if _, ok := x.modules[plain]; ok {
 		return []string{plain}
 	}
@@ -179,14 +186,15 @@ func (x *Index) Resolve(name string) []string {
 	return found
 }
 
-// Files lists the files of the modules that the names stand for and of all that these need, relative to the directory of the index and in
-// the order of loading. Names that no module has are left out.
+// Files returns the files of the modules that the names stand for, and of their
+// dependencies, in the order of loading and relative to the directory of the
+// index. Unknown names are ignored.
 func (x *Index) Files(names ...string) []string {
 	var files []string
 	seen := map[string]bool{}
 	for _, name := range names {
 		for _, resolved := range x.Resolve(name) {
-			for _, module := range x.order(resolved) {
+			for _, module := range x.Order(resolved) {
 				if !seen[module] {
 					seen[module] = true
 					files = append(files, x.modules[module].file)
@@ -197,19 +205,60 @@ func (x *Index) Files(names ...string) []string {
 	return files
 }
 
-// Builtin tells whether the kernel itself holds the module.
-func (x *Index) Builtin(name string) bool { return x.builtin[normalise(name)] }
-
-// moduleName gives the name of a module from its file: "kernel/net/nf-x.ko.xz" is "nf_x".
-func moduleName(file string) string {
-	name, _, _ := strings.Cut(filepath.Base(file), ".ko")
-	return normalise(name)
+// Order returns a module and its dependencies in the order of loading. It returns
+// nil for an unknown module.
+func (x *Index) Order(module string) []string {
+	var steps []string
+	seen := map[string]bool{}
+	var visit func(name string)
+	soft := func(names []string) {
+		for _, alias := range names {
+			for _, name := range x.Resolve(alias) {
+				visit(name)
+			}
+		}
+	}
+	visit = func(name string) {
+		m, ok := x.modules[name]
+		if !ok || seen[name] {
+			return
+		}
+		seen[name] = true
+		soft(x.softdeps[name].pre)
+		for _, dep := range m.deps {
+			visit(dep)
+		}
+		steps = append(steps, name)
+		soft(x.softdeps[name].post)
+	}
+	visit(module)
+	return steps
 }
 
-// normalise makes "-" and "_" equal, as the kernel's tools do in names of modules.
-func normalise(name string) string { return strings.ReplaceAll(name, "-", "_") }
+// Path returns the path of the file of a module.
+func (x *Index) Path(module string) string {
+	return filepath.Join(x.dir, x.modules[module].file)
+}
 
-// match tells whether a text matches a pattern with the wildcards of fnmatch(3) without flags: *, ?, [a-z], [!a-z] and \ for a literal character.
+// Nodes returns the device nodes whose opening makes the kernel load a module.
+func (x *Index) Nodes() []Node { return x.nodes }
+
+// Builtin reports whether the module is built into the kernel.
+func (x *Index) Builtin(name string) bool { return x.builtin[Normalize(name)] }
+
+// moduleName returns the name of the module in a file: "kernel/net/nf-x.ko.xz" is
+// "nf_x".
+func moduleName(file string) string {
+	name, _, _ := strings.Cut(filepath.Base(file), ".ko")
+	return Normalize(name)
+}
+
+// Normalize returns the name of a module as the kernel knows it: with "_" for each
+// "-".
+func Normalize(name string) string { return strings.ReplaceAll(name, "-", "_") }
+
+// match reports whether a text matches a pattern with the wildcards of fnmatch(3)
+// without flags: *, ?, [a-z], [!a-z] and \ for a literal character.
 func match(pattern, text string) bool {
 	for pattern != "" {
 		switch pattern[0] {
@@ -251,8 +300,9 @@ func match(pattern, text string) bool {
 	return text == ""
 }
 
-// matchClass matches one byte with the bracket expression at the start of pattern and gives the expression's length. Without a closing
-// bracket the opening one is literal.
+// matchClass matches one byte with the bracket expression at the start of pattern
+// and returns the length of the expression. Without a closing bracket the opening
+// one is literal.
 func matchClass(pattern string, c byte) (end int, ok bool) {
 	i := 1
 	negated := i < len(pattern) && (pattern[i] == '!' || pattern[i] == '^')

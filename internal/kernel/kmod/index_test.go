@@ -1,15 +1,10 @@
 package kmod
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
 func TestMatch(t *testing.T) {
@@ -48,7 +43,7 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// testIndex is written as depmod writes it.
+// testIndex returns an index of files in the form of depmod.
 func testIndex(t *testing.T) *Index {
 	t.Helper()
 	dir := t.TempDir()
@@ -121,14 +116,14 @@ func TestOrder(t *testing.T) {
 		"btrfs":         {"xxhash_generic", "crc32c_intel", "libcrc32c", "btrfs"},
 		"mpls_iptunnel": {"mpls_iptunnel", "mpls_gso"},
 	} {
-		if got := x.order(name); !slices.Equal(got, want) {
-			t.Errorf("order(%q) = %q, want %q", name, got, want)
+		if got := x.Order(name); !slices.Equal(got, want) {
+			t.Errorf("Order(%q) = %q, want %q", name, got, want)
 		}
 	}
 }
 
 func TestNodes(t *testing.T) {
-	got := NewLoader(testIndex(t), nil).Nodes()
+	got := testIndex(t).Nodes()
 	want := []Node{{"loop-control", false, 10, 237}, {"net/tun", false, 10, 200}, {"floppy", true, 2, 0}}
 	if !slices.Equal(got, want) {
 		t.Errorf("nodes %v, want %v", got, want)
@@ -146,60 +141,7 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-func TestLoader(t *testing.T) {
-	x := testIndex(t)
-	var calls []string
-	l := NewLoader(x, cmdline.Parse(`virtio-net.napi_tx=0 virtio_net.csum btrfs.note="two words" modprobe.blacklist=btrfs,mpls-gso`))
-	l.insert = func(path, params string) error {
-		rel, err := filepath.Rel(x.dir, path)
-		calls = append(calls, rel+" "+params)
-		switch rel {
-		case "kernel/crypto/crc32c-intel.ko": // a soft dependency that fails does no harm
-			err = unix.ENODEV
-		case "kernel/net/mpls/mpls_iptunnel.ko":
-			err = unix.EPERM
-		}
-		return err
-	}
-	for range 2 { // the second time there is nothing left to do
-		if err := l.LoadFor("virtio:d00000001v00001AF4"); err != nil {
-			t.Error(err)
-		}
-	}
-	if err := l.LoadFor("fs-btrfs"); err != nil {
-		t.Error(err)
-	}
-	if err := l.Load("fs-btrfs"); err != nil {
-		t.Error(err)
-	}
-	for range 2 { // tried once, reported always
-		if err := l.Load("mpls_iptunnel"); !errors.Is(err, unix.EPERM) {
-			t.Errorf("Load mpls_iptunnel: %v, want the kernel's error", err)
-		}
-	}
-	if err := l.Load("ext4"); err != nil {
-		t.Errorf("Load of what is built in: %v", err)
-	}
-	if err := l.Load("nonesuch"); !errors.Is(err, ErrNotFound) {
-		t.Errorf("Load nonesuch: %v", err)
-	}
-	want := []string{
-		"kernel/net/core/failover.ko ",
-		"kernel/drivers/net/net_failover.ko ",
-		"kernel/drivers/net/virtio_net.ko napi_tx=0 csum",
-		"kernel/crypto/xxhash_generic.ko ",
-		"kernel/crypto/crc32c-intel.ko ",
-		"kernel/lib/libcrc32c.ko ",
-		`kernel/fs/btrfs/btrfs.ko.xz note="two words"`,
-		"kernel/net/mpls/mpls_iptunnel.ko ",
-		"kernel/net/mpls/mpls_gso.ko ",
-	}
-	if !slices.Equal(calls, want) {
-		t.Errorf("inserted\n%q, want\n%q", calls, want)
-	}
-}
-
-// An index that is no index at all gives no modules, and never more than the kernel can be told to load.
+// Arbitrary files never make Files return a module twice.
 func FuzzRead(f *testing.F) {
 	f.Add("a/x.ko: a/y.ko\na/y.ko:\n", "alias pci:v* x\n", "softdep x pre: y post: x\n", "x")
 	f.Add("x", "alias", "softdep x pre:", "")
