@@ -2,7 +2,9 @@ package frontend
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -15,94 +17,98 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// The contexts that the sources of files are in.
+// The contexts that hold the sources of files.
 const (
 	buildContext = "context" // the build context
 	hostContext  = "host"    // the named context for absolute paths
 )
 
-// files finds the sources of the plan's files in their contexts before
-// anything is built. It leaves out optional files that are missing, and writes
-// the name of its context before each source.
-func (b *builder) files(ctx context.Context, plan *machine.Plan) (map[string]llb.State, error) {
-	paths := map[string][]string{}
-	origin := make([]string, len(plan.Files))
-	files := slices.Clone(plan.Files)
-	for i, f := range files {
-		if f.Source == "" {
+// findFiles finds the sources of files before anything is built. It returns the
+// entries without the optional files that do not exist, each source as
+// CONTEXT/PATH, and the states of the contexts.
+func (r *request) findFiles(ctx context.Context, entries []machine.Entry) ([]machine.Entry, map[string]llb.State, error) {
+	entries = slices.Clone(entries)
+	origin := make([]string, len(entries)) // context of each source
+	paths := map[string][]string{}         // by context
+	for i, e := range entries {
+		if e.Source == "" {
 			continue
 		}
-		name, file, err := b.origin(f.Source)
+		name, file, err := r.splitSource(e.Source)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		origin[i], files[i].Source = name, file
+		origin[i], entries[i].Source = name, file
 		paths[name] = append(paths[name], file)
 	}
 
 	contexts := map[string]llb.State{}
 	refs := map[string]client.Reference{}
 	for name, follow := range paths {
-		st, err := b.load(ctx, name, follow)
+		st, err := r.loadContext(ctx, name, follow)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		contexts[name] = *st
-		if refs[name], err = b.solve(ctx, *st); err != nil {
-			return nil, err
+		if refs[name], err = r.solve(ctx, *st); err != nil {
+			return nil, nil, err
 		}
 	}
 
-	plan.Files = nil
-	var mistakes machine.Diagnostics
-	for i, f := range files {
-		place := "the build context; paths are relative to it, and .dockerignore may hide it"
-		if origin[i] == hostContext {
-			place = "the build context host"
-		}
+	var found []machine.Entry
+	var diags machine.Diagnostics
+	for i, e := range entries {
 		if ref := refs[origin[i]]; ref != nil {
-			stat, err := ref.StatFile(ctx, client.StatRequest{Path: f.Source})
+			stat, err := ref.StatFile(ctx, client.StatRequest{Path: e.Source})
 			switch {
 			case err != nil && !isNotFound(err):
-				return nil, fmt.Errorf("look for %s: %w", f.Source, err)
-			case err != nil && f.Optional:
+				return nil, nil, fmt.Errorf("look for %s: %w", e.Source, err)
+			case err != nil && e.Optional:
 				continue
 			case err != nil:
-				mistakes = append(mistakes, b.mistake(f.Range, "source %q of file %q is not in %s", f.Source, f.Path, place))
+				diags = append(diags, r.sources.errorAt(e.Range, "source %q of file %q is not in %s", e.Source, e.Path, contextHint(origin[i])))
 			case stat.IsDir():
-				mistakes = append(mistakes, b.mistake(f.Range, "source %q of file %q is a directory; name a file", f.Source, f.Path))
+				diags = append(diags, r.sources.errorAt(e.Range, "source %q of file %q is a directory; name a file", e.Source, e.Path))
 			}
-			f.Source = path.Join(origin[i], f.Source)
+			e.Source = path.Join(origin[i], e.Source)
 		}
-		plan.Files = append(plan.Files, f)
+		found = append(found, e)
 	}
-	return contexts, sorted(mistakes)
+	return found, contexts, sorted(diags)
 }
 
-// origin tells which context a source is in, and where.
-func (b *builder) origin(source string) (name, file string, err error) {
+// contextHint describes a context to a user whose file is not in it.
+func contextHint(name string) string {
+	if name == hostContext {
+		return "the build context host"
+	}
+	return "the build context; paths are relative to it, and .dockerignore may exclude files"
+}
+
+// splitSource returns the context of a source and the path in it.
+func (r *request) splitSource(source string) (name, file string, err error) {
 	absolute, arguments := source, "--build-context host=/"
 	if rest, ok := strings.CutPrefix(source, "~/"); ok {
-		absolute = path.Join("/", b.ui.BuildArgs["HOME"], rest)
+		absolute = path.Join("/", r.ui.BuildArgs["HOME"], rest)
 		arguments += " --build-arg HOME"
 	}
 	if !path.IsAbs(absolute) {
 		return buildContext, path.Clean(source), nil
 	}
-	_, host := b.ui.BuildOpts().Opts["context:"+hostContext]
-	if !host || absolute != source && b.ui.BuildArgs["HOME"] == "" {
-		return "", "", fmt.Errorf("source %q is outside of the build context: copy it there and name it by a relative path, or give %s",
+	_, host := r.ui.BuildOpts().Opts["context:"+hostContext]
+	if !host || absolute != source && r.ui.BuildArgs["HOME"] == "" {
+		return "", "", fmt.Errorf("source %q is outside of the build context: copy it into the context and use a relative path, or pass %s",
 			source, arguments)
 	}
 	return hostContext, strings.TrimPrefix(path.Clean(absolute), "/"), nil
 }
 
-// load gives the part of a context that the paths name.
-func (b *builder) load(ctx context.Context, name string, paths []string) (*llb.State, error) {
+// loadContext returns the part of a context that holds the paths.
+func (r *request) loadContext(ctx context.Context, name string, paths []string) (*llb.State, error) {
 	if name == buildContext {
-		return b.ui.MainContext(ctx, llb.FollowPaths(paths))
+		return r.ui.MainContext(ctx, llb.FollowPaths(paths))
 	}
-	nc, err := b.ui.NamedContext(name, dockerui.ContextOpt{
+	nc, err := r.ui.NamedContext(name, dockerui.ContextOpt{
 		NoDockerignore: true,
 		AsyncLocalOpts: func() []llb.LocalOption { return []llb.LocalOption{llb.FollowPaths(paths)} },
 	})
@@ -113,14 +119,14 @@ func (b *builder) load(ctx context.Context, name string, paths []string) (*llb.S
 	return st, err
 }
 
-// session gives a state of this session alone, for machines with secrets:
-// BuildKit exports nothing to a cache that depends on it.
-func (b *builder) session(ctx context.Context, plan *machine.Plan) (llb.State, error) {
+// sessionState returns a state that only this session has, for machines with
+// secrets: BuildKit exports nothing that depends on it to a cache.
+func (r *request) sessionState(ctx context.Context, plan *machine.Plan) (llb.State, error) {
 	i := slices.IndexFunc(plan.Files, func(f machine.Entry) bool { return f.Secret != "" })
 	if i < 0 {
 		return llb.Scratch(), nil
 	}
-	st, err := b.ui.MainContext(ctx, llb.FollowPaths([]string{".slipway"})) // no file needs to be there
+	st, err := r.ui.MainContext(ctx, llb.FollowPaths([]string{".slipway"})) // need not exist
 	if err != nil {
 		return llb.State{}, err
 	}
@@ -137,6 +143,12 @@ func (b *builder) session(ctx context.Context, plan *machine.Plan) (llb.State, e
 			return *st, nil
 		}
 	}
-	return llb.State{}, machine.Diagnostics{b.mistake(plan.Files[i].Range,
-		"secrets need a build context on this machine: with another one they would get into exported caches")}
+	return llb.State{}, machine.Diagnostics{r.sources.errorAt(plan.Files[i].Range,
+		"secrets require a build context on the client: with a remote one, exported caches would contain them")}
+}
+
+// isNotFound reports whether a file does not exist. The gateway transmits the
+// text of errors but not their kind.
+func isNotFound(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), "no such file or directory")
 }

@@ -2,16 +2,13 @@ package frontend
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 
-	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client/llb"
-	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/solver/pb"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -22,21 +19,18 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// decompressorsLabel on a kernel image lists what that kernel's initramfs code
-// unpacks, best first.
-const decompressorsLabel = "build.slipway.kernel.initramfs"
-
+// An image is what a reference of the machine YAML resolves to.
 type image struct {
 	state  llb.State     // the root filesystem
 	pinned bool          // state is named by the digest of its manifest
-	layers []graph.Blob  // the same, bottom first, where they can be had
-	store  *store        // of its blobs; nil if out of reach
+	layers []graph.Blob  // the same as layers, bottom first; nil if they are not available
+	blobs  *blobStore    // nil if the image has no accessible blobs
 	digest digest.Digest // of the manifest or index that the reference names
 	config dockerspec.DockerOCIImage
-	named  reference.Named // in its registry; nil if it is of none
+	named  reference.Named // its name in the registry; nil if it is in none
 }
 
-// images holds what the machine's references stand for, by canonical name.
+// images maps canonical references to images.
 type images map[string]image
 
 func (im images) sources() map[string]graph.Image {
@@ -55,7 +49,12 @@ func (im images) configs() map[string]machine.Image {
 	return out
 }
 
-// compression is the best that the kernel unpacks: zstd, unless its image says otherwise.
+// decompressorsLabel is a label of a kernel image. It lists the compression
+// algorithms that the kernel accepts for an initramfs.
+const decompressorsLabel = "build.slipway.kernel.initramfs"
+
+// compression returns the best algorithm that the kernel decompresses: zstd,
+// unless a label of its image excludes it.
 func (im images) compression(k *machine.Kernel) string {
 	if k == nil {
 		return "zstd"
@@ -64,23 +63,62 @@ func (im images) compression(k *machine.Kernel) string {
 	if !ok {
 		return "zstd"
 	}
-	can := strings.FieldsFunc(label, func(r rune) bool { return r == ',' || r == ' ' })
+	supported := strings.FieldsFunc(label, func(r rune) bool { return r == ',' || r == ' ' })
 	for _, algorithm := range []string{"zstd", "gzip"} {
-		if slices.Contains(can, algorithm) {
+		if slices.Contains(supported, algorithm) {
 			return algorithm
 		}
 	}
 	return "none"
 }
 
-// resolve looks all references up at once. Every one that fails is reported
-// with the line that names it.
-func (b *builder) resolve(ctx context.Context, refs []machine.ImageRef, p ocispecs.Platform) (images, error) {
+// A resolver resolves the references of a machine YAML to images.
+type resolver struct {
+	req  *request
+	lock *lockFile // nil if there is none
+}
+
+// newResolver returns a resolver that honors the lock beside the machine YAML.
+func (r *request) newResolver(ctx context.Context) (*resolver, error) {
+	lock, err := readLock(ctx, r.gateway, r.sources.main())
+	if err != nil {
+		return nil, err
+	}
+	return &resolver{req: r, lock: lock}, nil
+}
+
+// resolvedMachine is a machine for one platform.
+type resolvedMachine struct {
+	platform ocispecs.Platform
+	plan     *machine.Plan
+	images   images
+	warnings machine.Diagnostics
+}
+
+// resolveMachine resolves the images of a machine and plans it.
+func (r *resolver) resolveMachine(ctx context.Context, m *machine.Machine, p ocispecs.Platform) (*resolvedMachine, error) {
+	if err := r.lock.checkUnused(r.req.registryRefs(m)); err != nil {
+		return nil, err
+	}
+	images, err := r.resolve(ctx, m.ImageRefs(), p)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := m.Plan(images.configs())
+	if err != nil {
+		return nil, err
+	}
+	return &resolvedMachine{platform: p, plan: plan, images: images, warnings: slices.Concat(m.Warnings(), plan.Warnings)}, nil
+}
+
+// resolve resolves all references concurrently. The error lists every reference
+// that fails, with its line.
+func (r *resolver) resolve(ctx context.Context, refs []machine.ImageRef, p ocispecs.Platform) (images, error) {
 	found := make([]image, len(refs))
-	failed := make([]error, len(refs))
+	errs := make([]error, len(refs))
 	var all sync.WaitGroup
 	for i, ref := range refs {
-		all.Go(func() { found[i], failed[i] = b.resolveOne(ctx, ref, p) })
+		all.Go(func() { found[i], errs[i] = r.resolveOne(ctx, ref, p) })
 	}
 	all.Wait()
 	if ctx.Err() != nil {
@@ -89,8 +127,8 @@ func (b *builder) resolve(ctx context.Context, refs []machine.ImageRef, p ocispe
 	out := make(images, len(refs))
 	var diags machine.Diagnostics
 	for i, ref := range refs {
-		if failed[i] != nil {
-			diags = append(diags, b.mistake(ref.Range, "image %s: %v", ref.Text, failed[i]))
+		if errs[i] != nil {
+			diags = append(diags, r.req.sources.imageError(ref, errs[i]))
 			continue
 		}
 		out[ref.Name] = found[i]
@@ -98,49 +136,76 @@ func (b *builder) resolve(ctx context.Context, refs []machine.ImageRef, p ocispe
 	return out, sorted(diags)
 }
 
-// resolveOne takes a package folder or a named context of the same name before the registry.
-func (b *builder) resolveOne(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, error) {
-	if strings.HasPrefix(ref.Name, "@pkg:") {
-		return b.buildPackage(ctx, ref, p)
+// imageError returns an error about the line that names an image.
+func (s sources) imageError(ref machine.ImageRef, err error) machine.Diagnostic {
+	return s.errorAt(ref.Range, "image %s: %v", ref.Text, err)
+}
+
+// packageScheme starts a reference to a package folder.
+const packageScheme = "@pkg:"
+
+// resolveOne resolves a reference and makes its files available to the graph.
+func (r *resolver) resolveOne(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, error) {
+	if strings.HasPrefix(ref.Name, packageScheme) {
+		return r.buildPackage(ctx, ref, p)
 	}
-	out, err := b.locateImage(ctx, ref, p)
-	if err != nil || out.store == nil {
+	out, err := r.locate(ctx, ref, p)
+	if err != nil || out.blobs == nil {
 		return out, err
 	}
-	// The layers themselves serve better than the image unpacked: they keep what
-	// a rootless builder's snapshots cannot hold, and nothing is written twice.
-	// Registries would have to give manifests as blobs, which some refuse.
+	// Layers are better than the unpacked image: they keep device nodes that the
+	// snapshots of a rootless builder cannot hold, and BuildKit writes nothing
+	// twice. Only OCI layouts serve them, because some registries refuse to serve
+	// manifests as blobs.
 	switch {
-	case out.store.layout:
-		if b.can(pb.CapSourceImageBlob) {
-			out.layers, err = b.layers(ctx, out, p)
+	case out.blobs.layout:
+		if r.req.builder.use(pb.CapSourceImageBlob) {
+			out.layers, err = r.layers(ctx, out, p)
 		}
 	case rootless():
-		b.lose(devices)
+		r.req.builder.addMissing(capDevices)
 	}
 	return out, err
 }
 
-// locateImage resolves a reference.
-func (b *builder) locateImage(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, error) {
-	scheme, value := b.namedContext(ref.Name, p)
+// locate finds an image: in the named context that replaces it, or else in its
+// registry.
+func (r *resolver) locate(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, error) {
+	scheme, value := r.req.namedContext(ref.Name, p)
 	switch {
 	case scheme == "":
-		named, err := b.pin(ref)
+		named, err := r.pin(ref)
 		if err != nil {
 			return image{}, err
 		}
-		return b.registryImage(ctx, ref, named, p)
+		return r.registryImage(ctx, ref, named, p)
 	case scheme == "docker-image" && value != dockerui.EmptyImageName:
 		named, err := reference.ParseNormalizedNamed(value)
 		if err != nil {
 			return image{}, err
 		}
-		return b.registryImage(ctx, ref, named, p)
+		return r.registryImage(ctx, ref, named, p)
 	}
+	out, err := r.contextImage(ctx, ref, p)
+	if err != nil || scheme != "oci-layout" {
+		return out, err
+	}
+	stored, err := reference.Parse(value)
+	if err != nil {
+		return out, err
+	}
+	named, ok := stored.(reference.Named)
+	if !ok {
+		return out, fmt.Errorf("OCI layout %s has no name", value)
+	}
+	out.blobs = layoutBlobs(r.req.ui.BuildOpts().SessionID, named.Name())
+	return out, nil
+}
 
+// contextImage loads an image from the named context of its name.
+func (r *resolver) contextImage(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, error) {
 	var out image
-	nc, err := b.ui.NamedContext(ref.Name, dockerui.ContextOpt{
+	nc, err := r.req.ui.NamedContext(ref.Name, dockerui.ContextOpt{
 		NoDockerignore: true, Platform: &p, CaptureDigest: &out.digest,
 	})
 	if err != nil {
@@ -154,77 +219,18 @@ func (b *builder) locateImage(ctx context.Context, ref machine.ImageRef, p ocisp
 	if config != nil {
 		out.config = *config
 	}
-	if scheme != "oci-layout" {
-		return out, nil
-	}
-	stored, err := reference.Parse(value)
-	if err != nil {
-		return out, err
-	}
-	named, ok := stored.(reference.Named)
-	if !ok {
-		return out, fmt.Errorf("OCI layout %s has no name", value)
-	}
-	out.store = layoutStore(b.ui.BuildOpts().SessionID, named.Name())
 	return out, nil
 }
 
-// registryImage resolves an image of a registry, under the name that ref has in the YAML.
-func (b *builder) registryImage(ctx context.Context, ref machine.ImageRef, named reference.Named, p ocispecs.Platform) (image, error) {
-	var out image
-	res, named, err := b.metadata(ctx, ref, named, sourceresolver.ResolveImageOpt{Platform: &p})
+// pin parses a reference and adds the digest from the lock.
+func (r *resolver) pin(ref machine.ImageRef) (reference.Named, error) {
+	named, err := reference.ParseNormalizedNamed(ref.Name)
+	if err != nil || r.lock == nil {
+		return named, err
+	}
+	d, err := r.lock.digest(ref)
 	if err != nil {
-		return out, err
+		return nil, err
 	}
-	if err := json.Unmarshal(res.Config, &out.config); err != nil {
-		return out, fmt.Errorf("read its configuration: %w", err)
-	}
-	out.digest = res.Digest
-	title, err := reference.WithDigest(reference.TagNameOnly(named), out.digest)
-	if err != nil {
-		return out, err
-	}
-	pinned := reference.TrimNamed(named).String() + "@" + out.digest.String()
-	out.state = llb.Image(pinned, llb.Platform(p), llb.WithCustomName("["+ref.Section+"] "+title.String()))
-	out.store = registryStore(reference.TrimNamed(named))
-	out.named = named
-	return out, nil
-}
-
-// metadata asks the registry for an image. Its name comes back, which a source
-// policy may have changed.
-func (b *builder) metadata(ctx context.Context, ref machine.ImageRef, named reference.Named, opt sourceresolver.ResolveImageOpt) (*sourceresolver.ResolveImageResponse, reference.Named, error) {
-	opt.ResolveMode = b.ui.BuildOpts().Opts["image-resolve-mode"]
-	name := reference.TagNameOnly(named).String()
-	// Not ResolveImageConfig: it forgets the resolve mode of --pull.
-	res, err := b.client.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: "docker-image://" + name}, sourceresolver.Opt{
-		LogName:  "[" + ref.Section + "] load metadata for " + name,
-		ImageOpt: &opt,
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	id, ok := strings.CutPrefix(res.Op.GetIdentifier(), "docker-image://")
-	if !ok || res.Image == nil {
-		return nil, nil, fmt.Errorf("a source policy turns it into %s, which is no image", res.Op.GetIdentifier())
-	}
-	named, err = reference.ParseNormalizedNamed(id)
-	return res.Image, named, err
-}
-
-// namedContext gives scheme and value of the named context that stands for an
-// image, or nothing.
-func (b *builder) namedContext(name string, p ocispecs.Platform) (scheme, value string) {
-	named, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return "", ""
-	}
-	key := "context:" + strings.TrimSuffix(reference.FamiliarString(named), ":latest")
-	opts := b.ui.BuildOpts().Opts
-	text, ok := opts[key+"::"+platforms.FormatAll(p)]
-	if !ok {
-		text = opts[key]
-	}
-	scheme, value, _ = strings.Cut(text, ":")
-	return scheme, strings.TrimPrefix(value, "//")
+	return reference.WithDigest(named, d)
 }

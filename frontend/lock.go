@@ -3,7 +3,6 @@ package frontend
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,42 +10,36 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
 
-	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/moby/buildkit/client/llb"
-	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
-	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.yaml.in/yaml/v4"
 
 	"github.com/slipway-build/slipway/machine"
 )
 
-// lockVersion is that of the lock's form.
+// lockVersion is the version of the lock's format.
 const lockVersion = 1
 
-// lock says what the references of a machine YAML stand for. It lies beside
-// the YAML, as NAME.lock.yml.
-type lock struct {
+// A lockFile holds the digests of a machine's images. It lies beside the machine
+// YAML, under the name that [LockName] returns. A nil lockFile means that there
+// is none.
+type lockFile struct {
 	name   string                   // of the file
-	images map[string]digest.Digest // of manifest or index, by reference as people write it
-	lines  map[string]int           // of the file
+	yml    string                   // name of the machine YAML
+	images map[string]digest.Digest // of manifest or index, by familiar reference
+	lines  map[string]int           // in the file, by familiar reference
 }
 
-// LockRequest is the id of the request that is answered with a lock.
-const LockRequest = "frontend.machine.lock"
-
-// LockName is the file of a machine YAML's lock.
+// LockName returns the path of the lock of a machine YAML: aws.lock.yml for
+// aws.yml.
 func LockName(filename string) string {
 	return strings.TrimSuffix(filename, path.Ext(filename)) + ".lock.yml"
 }
 
-// familiar is an image's name as people write it.
+// familiar returns a reference as people write it: without docker.io/library/.
 func familiar(canonical string) string {
 	named, err := reference.ParseNormalizedNamed(canonical)
 	if err != nil {
@@ -55,8 +48,8 @@ func familiar(canonical string) string {
 	return reference.FamiliarString(named)
 }
 
-// readLock reads the lock that came along with the machine YAML. There may be none.
-func readLock(ctx context.Context, c client.Client, yml *dockerui.Source) (*lock, error) {
+// readLock reads the lock that was transferred with the machine YAML.
+func readLock(ctx context.Context, c client.Client, yml *dockerui.Source) (*lockFile, error) {
 	name := LockName(yml.Filename)
 	res, err := c.Solve(ctx, client.SolveRequest{Definition: yml.Definition.ToPB()})
 	if err != nil {
@@ -75,12 +68,13 @@ func readLock(ctx context.Context, c client.Client, yml *dockerui.Source) (*lock
 	}
 	l, err := parseLock(name, data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w; slipway lock %s writes it anew", name, err, yml.Filename)
+		return nil, fmt.Errorf("%s: %w; slipway lock %s replaces it", name, err, yml.Filename)
 	}
+	l.yml = yml.Filename
 	return l, nil
 }
 
-func parseLock(name string, data []byte) (*lock, error) {
+func parseLock(name string, data []byte) (*lockFile, error) {
 	var file struct {
 		Version int       `yaml:"version"`
 		Images  yaml.Node `yaml:"images"`
@@ -91,9 +85,9 @@ func parseLock(name string, data []byte) (*lock, error) {
 		return nil, err
 	}
 	if file.Version != lockVersion {
-		return nil, fmt.Errorf("version %d is not the one that this frontend knows, %d", file.Version, lockVersion)
+		return nil, fmt.Errorf("version %d is not supported, this frontend reads version %d", file.Version, lockVersion)
 	}
-	l := &lock{name: name, lines: map[string]int{}}
+	l := &lockFile{name: name, lines: map[string]int{}}
 	if err := file.Images.Decode(&l.images); err != nil {
 		return nil, err
 	}
@@ -108,204 +102,49 @@ func parseLock(name string, data []byte) (*lock, error) {
 	return l, nil
 }
 
-// text is the file. It is the same for the same images.
-func (l *lock) text(yml string) []byte {
+// text returns the contents of the file. They depend on the images alone.
+func (l *lockFile) text() []byte {
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "# What the images of %s are. \"slipway lock %s\" writes this file.\nversion: %d\nimages:\n", yml, yml, lockVersion)
+	fmt.Fprintf(&out, "# The digests of the images of %s, written by \"slipway lock %s\".\nversion: %d\nimages:\n", l.yml, l.yml, lockVersion)
 	for _, key := range slices.Sorted(maps.Keys(l.images)) {
 		fmt.Fprintf(&out, "  %s: %s\n", key, l.images[key])
 	}
 	return out.Bytes()
 }
 
-// pin adds to the name of an image the digest that it has in the lock, if there is one.
-func (b *builder) pin(ref machine.ImageRef) (reference.Named, error) {
-	named, err := reference.ParseNormalizedNamed(ref.Name)
-	if err != nil {
-		return nil, err
-	}
-	l, err := b.lock()
-	if l == nil || err != nil {
-		return named, err
-	}
+// digest returns the locked digest of an image.
+func (l *lockFile) digest(ref machine.ImageRef) (digest.Digest, error) {
 	key := familiar(ref.Name)
 	d, ok := l.images[key]
 	if !ok {
-		return nil, fmt.Errorf("not in %s: slipway lock --update %s %s adds it", l.name, key, b.yaml().Filename)
+		return "", fmt.Errorf("not in %s: slipway lock --update %s %s adds it", l.name, key, l.yml)
 	}
-	return reference.WithDigest(named, d)
+	return d, nil
 }
 
-// references are all images of registries that a machine is made of, the frontend first.
-func (b *builder) references(m *machine.Machine) []machine.ImageRef {
-	refs := slices.Concat([]machine.ImageRef{b.frontendRef()}, m.AllImageRefs())
-	return slices.DeleteFunc(refs, func(ref machine.ImageRef) bool { return strings.HasPrefix(ref.Name, "@pkg:") })
-}
-
-// checkLock refuses a lock that has more than the machine.
-func (b *builder) checkLock(m *machine.Machine) error {
-	l, err := b.lock()
-	if l == nil || err != nil {
-		return err
+// checkUnused returns an error for images of the lock that the machine does not
+// use.
+func (l *lockFile) checkUnused(refs []machine.ImageRef) error {
+	if l == nil {
+		return nil
 	}
 	used := map[string]bool{}
-	for _, ref := range b.references(m) {
+	for _, ref := range refs {
 		used[familiar(ref.Name)] = true
 	}
 	var unused []error
 	for _, key := range slices.Sorted(maps.Keys(l.images)) {
 		if !used[key] {
-			unused = append(unused, fmt.Errorf("%s:%d: image %s is not in %s: slipway lock --update= %s takes it out of the lock",
-				l.name, l.lines[key], key, b.yaml().Filename, b.yaml().Filename))
+			unused = append(unused, fmt.Errorf("%s:%d: image %s is not in %s: slipway lock --update= %s removes it from the lock",
+				l.name, l.lines[key], key, l.yml, l.yml))
 		}
 	}
 	return errors.Join(unused...)
 }
 
-// checkFrontend refuses to run when the lock names another frontend.
-func (b *builder) checkFrontend(ctx context.Context, self *llb.State) error {
-	ref := b.frontendRef()
-	if scheme, _ := b.namedContext(ref.Name, b.ui.BuildPlatforms[0]); scheme != "" {
-		return nil
-	}
-	named, err := b.pin(ref)
-	if err != nil {
-		return b.mistakes(ref, err)
-	}
-	want, ok := named.(reference.Digested)
-	if !ok {
-		return nil
-	}
-	def, err := self.Marshal(ctx)
-	if err != nil {
-		return err
-	}
-	for _, data := range def.Def {
-		var op pb.Op
-		if err := op.UnmarshalVT(data); err != nil {
-			return err
-		}
-		_, is, ok := strings.Cut(op.GetSource().GetIdentifier(), "@")
-		if ok && is != want.Digest().String() {
-			return b.mistakes(ref, fmt.Errorf("is now %s, but %s has %s: slipway lock --update %s %s renews it; to stay with the lock, write %s@%s there and in the YAML",
-				is, LockName(b.yaml().Filename), want.Digest(), familiar(ref.Name), b.yaml().Filename, ref.Text, want.Digest()))
-		}
-	}
-	return nil
-}
-
-// mistakes is one error about an image.
-func (b *builder) mistakes(ref machine.ImageRef, err error) error {
-	return machine.Diagnostics{b.mistake(ref.Range, "image %s: %v", ref.Text, err)}
-}
-
-// LockUpdate is the build argument that names the images to look up again.
-const LockUpdate = "LOCK_UPDATE"
-
-// writeLock answers with the text of the lock.
-func (b *builder) writeLock(ctx context.Context) (*client.Result, error) {
-	m, err := b.parse()
-	if err != nil {
-		return nil, err
-	}
-	targets := b.ui.TargetPlatforms
-	if len(targets) == 0 {
-		targets = []ocispecs.Platform{b.target(nil)}
-	}
-	before := &lock{}
-	names, partly := b.ui.BuildArgs[LockUpdate]
-	if partly {
-		if l, err := b.lock(); err != nil {
-			return nil, err
-		} else if l != nil {
-			before = l
-		}
-	}
-	refs := b.references(m)
-	renewed, err := chosenImages(names, refs)
-	if err != nil {
-		return nil, err
-	}
-	after := &lock{images: map[string]digest.Digest{}}
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	var diags machine.Diagnostics
-	for _, ref := range refs {
-		key := familiar(ref.Name)
-		if was, ok := before.images[key]; ok && !renewed[key] {
-			after.images[key] = was
-			continue
-		}
-		if scheme, _ := b.namedContext(ref.Name, targets[0]); scheme != "" {
-			continue // the user's own
-		}
-		all.Go(func() {
-			found, err := b.lockImage(ctx, ref, targets)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				diags = append(diags, b.mistake(ref.Range, "image %s: %v", ref.Text, err))
-			}
-			after.images[key] = found
-		})
-	}
-	all.Wait()
-	if err := sorted(diags); err != nil {
-		return nil, err
-	}
-	data, err := json.MarshalIndent(struct {
-		Version int                      `json:"version"`
-		Images  map[string]digest.Digest `json:"images"`
-	}{lockVersion, after.images}, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	return result(data, after.text(path.Base(b.yaml().Filename)), "1.0.0"), nil
-}
-
-// chosenImages finds the images that the user named, with or without tag.
-func chosenImages(names string, refs []machine.ImageRef) (map[string]bool, error) {
-	chosen := map[string]bool{}
-	var known []string
-	for _, ref := range refs {
-		known = append(known, familiar(ref.Name))
-	}
-	for _, name := range strings.FieldsFunc(names, func(r rune) bool { return r == ',' }) {
-		found := false
-		for _, key := range known {
-			named, err := reference.ParseNormalizedNamed(key)
-			if key == name || err == nil && reference.FamiliarName(named) == name {
-				chosen[key], found = true, true
-			}
-		}
-		if !found {
-			return nil, fmt.Errorf("the machine has no image %s%s (images: %s)", name, machine.Suggest(name, known), strings.Join(known, ", "))
-		}
-	}
-	return chosen, nil
-}
-
-// lockImage asks the registry what a reference stands for. The digest of an
-// index fixes the manifests of all its platforms; those asked for must be among them.
-func (b *builder) lockImage(ctx context.Context, ref machine.ImageRef, targets []ocispecs.Platform) (digest.Digest, error) {
-	named, err := reference.ParseNormalizedNamed(ref.Name)
-	if err != nil {
-		return "", err
-	}
-	if ref.Name == b.frontendRef().Name {
-		targets = b.ui.BuildPlatforms[:1] // where it runs
-	}
-	var found digest.Digest
-	for _, p := range targets {
-		p = platforms.Normalize(p)
-		res, _, err := b.metadata(ctx, ref, named, sourceresolver.ResolveImageOpt{Platform: &p})
-		if err != nil {
-			return "", err
-		}
-		if found != "" && found != res.Digest {
-			return "", errors.New("has changed while it was looked up: try again")
-		}
-		found = res.Digest
-	}
-	return found, nil
+// registryRefs returns the references of a machine that a lock may hold: those of
+// registries, starting with the frontend.
+func (r *request) registryRefs(m *machine.Machine) []machine.ImageRef {
+	refs := slices.Concat([]machine.ImageRef{r.sources.frontendRef()}, m.AllImageRefs())
+	return slices.DeleteFunc(refs, func(ref machine.ImageRef) bool { return strings.HasPrefix(ref.Name, packageScheme) })
 }

@@ -15,27 +15,29 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// An argument is a build argument that the frontend knows.
+// An argument is a build argument of the frontend, with its default as text for
+// people.
 type argument struct {
 	name, description, value string
 }
 
-// arguments lists the build arguments with their defaults as text for people.
 var arguments = []argument{
 	{"NAME", "prefix of the output files", "the machine YAML's base name"},
-	{"SIZE", "size of a disk, such as 100M or 1G", "the smallest that fits"},
-	{"MAP", "true writes NAME.raw.map beside a disk, which tells data, zeros and what is free apart", "false"},
-	{"COMPRESSION", "of the initramfs: zstd, gzip or none, with :LEVEL if need be", "the best that the kernel unpacks"},
-	{"HOME", "your home folder, for sources of files that begin with ~", "none"},
-	{LockUpdate, "images that --call=machine.lock looks up again, by commas", "all"},
-	{"OVERLAYS", "machine YAMLs to merge into this one, relative to it, by commas", "none"},
+	{"SIZE", "size of a disk, for example 100M or 1G", "the smallest that fits"},
+	{"MAP", "true writes NAME.raw.map beside a disk: which parts are data, zeros or unused", "false"},
+	{"COMPRESSION", "compression of the initramfs: zstd, gzip or none, optionally with :LEVEL", "the best that the kernel decompresses"},
+	{"HOME", "your home folder, for sources of files that start with ~", "none"},
+	{LockUpdate, "comma-separated images that --call=machine.lock resolves again", "all"},
+	{"OVERLAYS", "comma-separated machine YAMLs to merge into this one, relative to it", "none"},
 }
 
-// foreign build arguments are BuildKit's or the environment's, not ours to judge.
-var foreign = []string{
+// otherArguments are build arguments that BuildKit reads or that docker buildx
+// passes from the environment.
+var otherArguments = []string{
 	"SOURCE_DATE_EPOCH", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY",
 }
 
+// options are the user's choices about the output.
 type options struct {
 	formats     []exporter.Format
 	name        string
@@ -46,7 +48,7 @@ type options struct {
 	warnings    []string
 }
 
-// time is that of the output, in seconds since 1970.
+// time returns the time of the output, in seconds since 1970.
 func (o options) time() int64 {
 	if o.epoch != nil {
 		return *o.epoch
@@ -54,7 +56,8 @@ func (o options) time() int64 {
 	return exporter.Epoch
 }
 
-// parseOptions reads what the user chose by --target and --build-arg.
+// parseOptions parses --target and --build-arg. The file name is that of the
+// machine YAML.
 func parseOptions(target string, args map[string]string, filename string) (options, error) {
 	o := options{
 		name:        args["NAME"],
@@ -70,7 +73,7 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 		o.name = strings.TrimSuffix(base, path.Ext(base))
 	}
 	if o.name == "." || o.name == ".." || strings.ContainsAny(o.name, "/\x00") {
-		return o, fmt.Errorf("--build-arg NAME=%s: not a file name; give a name without slashes", o.name)
+		return o, fmt.Errorf("--build-arg NAME=%s: not a file name; use a name without slashes", o.name)
 	}
 	has := func(attribute func(exporter.Format) bool) bool { return slices.ContainsFunc(o.formats, attribute) }
 	if s := args["SIZE"]; s != "" {
@@ -79,12 +82,12 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 		}
 		if !has(func(f exporter.Format) bool { return f.Disk }) {
 			o.size = 0
-			o.warnings = append(o.warnings, "build argument SIZE has no effect: no disk is made")
+			o.warnings = append(o.warnings, "build argument SIZE has no effect: no format of --target is a disk")
 		}
 	}
 	if s := args["MAP"]; s != "" {
 		if o.diskMap, err = strconv.ParseBool(s); err != nil {
-			return o, fmt.Errorf("--build-arg MAP=%s: neither true nor false", s)
+			return o, fmt.Errorf("--build-arg MAP=%s: use true or false", s)
 		}
 		if o.diskMap && !has(func(f exporter.Format) bool { return f.Map }) {
 			o.diskMap = false
@@ -99,15 +102,15 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 	if s := args["SOURCE_DATE_EPOCH"]; s != "" {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || n < 0 {
-			return o, fmt.Errorf("--build-arg SOURCE_DATE_EPOCH=%s: not a number of seconds since 1970", s)
+			return o, fmt.Errorf("--build-arg SOURCE_DATE_EPOCH=%s: use a number of seconds since 1970", s)
 		}
 		o.epoch = &n
 	}
 	return o, nil
 }
 
-// parseTarget reads the names of formats, separated by commas: the default if
-// there is none.
+// parseTarget parses a comma-separated list of formats. Without one, it returns
+// the default format.
 func parseTarget(target string) ([]exporter.Format, error) {
 	if target == "" {
 		return exporter.Formats[:1], nil
@@ -121,14 +124,14 @@ func parseTarget(target string) ([]exporter.Format, error) {
 	for name := range strings.SplitSeq(target, ",") {
 		i := slices.Index(names, name)
 		if name == "rpi3" {
-			return nil, errors.New("--target: rpi3 is not supported: the firmware of a Raspberry Pi 3 boots neither by BIOS nor by UEFI; use kernel+initrd")
+			return nil, errors.New("--target: rpi3 is not supported: the firmware of a Raspberry Pi 3 has neither BIOS nor UEFI; use kernel+initrd")
 		}
 		if i < 0 {
 			return nil, fmt.Errorf("--target: unknown format %q%s (formats: %s)", name, machine.Suggest(name, names), strings.Join(names, ", "))
 		}
 		for _, file := range exporter.Formats[i].Files {
 			if other, ok := owners[file]; ok {
-				return nil, fmt.Errorf("--target: %s and %s both write %s: make one of them", other, name, file)
+				return nil, fmt.Errorf("--target: %s and %s both write %s: build one at a time", other, name, file)
 			}
 			owners[file] = name
 		}
@@ -136,7 +139,7 @@ func parseTarget(target string) ([]exporter.Format, error) {
 	}
 	for _, f := range formats {
 		if f.Image && len(formats) > 1 {
-			return nil, fmt.Errorf("--target: %s is an image and not a file beside others: build it alone", f.Name)
+			return nil, fmt.Errorf("--target: %s is an image, not a file: build it alone", f.Name)
 		}
 	}
 	return formats, nil
@@ -149,13 +152,12 @@ func parseSize(s string) (int64, error) {
 	shift, ok := map[string]int{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[unit]
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || !ok || n <= 0 || n > math.MaxInt64>>shift {
-		return 0, fmt.Errorf("--build-arg SIZE=%s: not a size; give a number with M or G, such as 100M", s)
+		return 0, fmt.Errorf("--build-arg SIZE=%s: not a size; use a number with M or G, for example 100M", s)
 	}
 	return n << shift, nil
 }
 
-// unknownArguments names the build arguments that have no meaning here, each
-// with what the user may have meant.
+// unknownArguments returns warnings about build arguments without effect.
 func unknownArguments(args map[string]string) []string {
 	var names, out []string
 	for _, a := range arguments {
@@ -163,7 +165,7 @@ func unknownArguments(args map[string]string) []string {
 	}
 	for _, name := range slices.Sorted(maps.Keys(args)) {
 		upper := strings.ToUpper(name)
-		if slices.Contains(names, name) || slices.Contains(foreign, upper) || strings.HasPrefix(upper, "BUILDKIT_") {
+		if slices.Contains(names, name) || slices.Contains(otherArguments, upper) || strings.HasPrefix(upper, "BUILDKIT_") {
 			continue
 		}
 		out = append(out, fmt.Sprintf("build argument %s has no effect%s (known: %s)",

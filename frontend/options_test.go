@@ -23,22 +23,22 @@ func TestParseOptions(t *testing.T) {
 		{file: "aws.yml", target: "raw", args: map[string]string{"MAP": "true"}, want: options{name: "aws", diskMap: true}},
 
 		{file: "a.yml", args: map[string]string{"MAP": "1"}, want: options{name: "a", warnings: []string{"build argument MAP has no effect: only raw disks have a map"}}},
-		{file: "a.yml", target: "raw", args: map[string]string{"MAP": "yes"}, err: "neither true nor false"},
+		{file: "a.yml", target: "raw", args: map[string]string{"MAP": "yes"}, err: "use true or false"},
 		{target: "rawr", err: `--target: unknown format "rawr"; did you mean "raw"? (formats: kernel+initrd, tar-kernel-initrd, raw`},
 		{target: "raw,qcow", err: `--target: unknown format "qcow"; did you mean "qcow2"?`},
-		{target: "raw,tar,aws", err: `--target: raw and aws both write NAME.raw: make one of them`},
-		{target: "raw,raw", err: `--target: raw and raw both write NAME.raw: make one of them`},
+		{target: "raw,tar,aws", err: `--target: raw and aws both write NAME.raw: build one at a time`},
+		{target: "raw,raw", err: `--target: raw and raw both write NAME.raw: build one at a time`},
 		{target: "rpi3", err: `--target: rpi3 is not supported`},
 		{file: "aws.yml", target: "tar,raw", args: map[string]string{"SIZE": "1G"}, want: options{name: "aws", size: 1 << 30}},
 		{file: "a.yml", args: map[string]string{"NAME": "../a"}, err: "not a file name"},
-		{file: "a.yml", args: map[string]string{"SIZE": "1G"}, want: options{name: "a", warnings: []string{"build argument SIZE has no effect: no disk is made"}}},
+		{file: "a.yml", args: map[string]string{"SIZE": "1G"}, want: options{name: "a", warnings: []string{"build argument SIZE has no effect: no format of --target is a disk"}}},
 		{file: "a.yml", target: "raw", args: map[string]string{"SIZE": "-1M"}, err: "not a size"},
 		{file: "a.yml", target: "raw", args: map[string]string{"SIZE": "1X"}, err: "not a size"},
 		{file: "a.yml", target: "raw", args: map[string]string{"SIZE": "99999999T"}, err: "not a size"},
 		{file: "a.yml", args: map[string]string{"COMPRESSION": "zstdd"}, err: `COMPRESSION: compression "zstdd": use zstd, gzip or none`},
 		{file: "a.yml", args: map[string]string{"COMPRESSION": "gzip:10"}, err: "the level of gzip is a number from 1 to 9"},
 		{file: "a.yml", args: map[string]string{"COMPRESSION": "none:1"}, err: "none has no level"},
-		{file: "a.yml", args: map[string]string{"SOURCE_DATE_EPOCH": "today"}, err: "not a number of seconds"},
+		{file: "a.yml", args: map[string]string{"SOURCE_DATE_EPOCH": "today"}, err: "use a number of seconds"},
 	} {
 		got, err := parseOptions(c.target, c.args, c.file)
 		if c.err != "" {

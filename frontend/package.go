@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -23,11 +22,11 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// packageFile is what describes a package in its folder: LinuxKit's build.yml.
+// packageFile describes a package in its folder, as in LinuxKit.
 const packageFile = "build.yml"
 
-// packageSpec is the part of build.yml that a build in place needs. What names
-// and publishes the image has no effect here.
+// packageSpec holds the fields of build.yml. Those for naming and publishing the
+// image are ignored.
 type packageSpec struct {
 	Image        string    `yaml:"image"`
 	Org          string    `yaml:"org"`
@@ -45,51 +44,42 @@ type packageSpec struct {
 
 // buildPackage builds the package folder of an "@pkg:PATH" reference, relative
 // to the machine YAML, with BuildKit's Dockerfile frontend.
-func (b *builder) buildPackage(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, error) {
-	var out image
-	_, rest, _ := strings.Cut(ref.Name, ":")
-	folder, err := b.contextPath(rest)
+func (r *resolver) buildPackage(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, error) {
+	folder, err := r.req.contextPath(strings.TrimPrefix(ref.Name, packageScheme))
 	if err != nil {
-		return out, err
+		return image{}, err
 	}
-	st, err := b.ui.MainContext(ctx, llb.IncludePatterns([]string{path.Join(folder, packageFile)}))
+	spec, err := r.req.readPackage(ctx, folder)
 	if err != nil {
-		return out, err
-	}
-	described, err := b.solve(ctx, *st)
-	if err != nil {
-		return out, err
-	}
-	data, err := described.ReadFile(ctx, client.ReadRequest{Filename: path.Join(folder, packageFile)})
-	if err != nil {
-		return out, fmt.Errorf("%s is not in the build context: %w", path.Join(folder, packageFile), err)
-	}
-	spec, err := parsePackage(data)
-	if err != nil {
-		return out, fmt.Errorf("%s: %w", path.Join(folder, packageFile), err)
+		return image{}, err
 	}
 	if len(spec.Arches) > 0 && !slices.Contains(spec.Arches, p.Architecture) {
-		return out, fmt.Errorf("%s is for %s, not for %s", folder, strings.Join(spec.Arches, ", "), p.Architecture)
+		return image{}, fmt.Errorf("%s is for %s, not for %s", folder, strings.Join(spec.Arches, ", "), p.Architecture)
 	}
-
-	sources, err := b.packageSources(ctx, folder, spec.ExtraSources)
+	sources, err := r.req.packageSources(ctx, folder, spec.ExtraSources)
 	if err != nil {
-		return out, err
+		return image{}, err
 	}
-	def, err := sources.Marshal(ctx, llb.WithCaps(b.ui.BuildOpts().LLBCaps))
+	def, err := sources.Marshal(ctx, llb.WithCaps(r.req.ui.BuildOpts().LLBCaps))
 	if err != nil {
-		return out, err
+		return image{}, err
 	}
-	inputs := map[string]*pb.Definition{"context": def.ToPB(), "dockerfile": def.ToPB()}
-	res, err := b.client.Solve(ctx, client.SolveRequest{
+	res, err := r.req.gateway.Solve(ctx, client.SolveRequest{
 		Frontend:       "dockerfile.v0",
-		FrontendOpt:    spec.options(p, b.ui.IsNoCache(ref.Section)),
-		FrontendInputs: inputs,
-		CacheImports:   b.ui.CacheImports,
+		FrontendOpt:    spec.options(p, r.req.ui.IsNoCache(ref.Section)),
+		FrontendInputs: map[string]*pb.Definition{"context": def.ToPB(), "dockerfile": def.ToPB()},
+		CacheImports:   r.req.ui.CacheImports,
 	})
 	if err != nil {
-		return out, err
+		return image{}, err
 	}
+	return builtImage(res, &spec.Config)
+}
+
+// builtImage returns the image that the Dockerfile frontend built, with the
+// config of build.yml as its label.
+func builtImage(res *client.Result, config *yaml.Node) (image, error) {
+	var out image
 	built, err := res.SingleRef()
 	if err != nil {
 		return out, err
@@ -100,32 +90,55 @@ func (b *builder) buildPackage(ctx context.Context, ref machine.ImageRef, p ocis
 	if err := json.Unmarshal(res.Metadata[exptypes.ExporterImageConfigKey], &out.config); err != nil {
 		return out, fmt.Errorf("read the configuration of the built image: %w", err)
 	}
-	if !spec.Config.IsZero() {
-		label, err := yaml.Marshal(&spec.Config)
-		if err != nil {
-			return out, err
-		}
-		out.config.Config.Labels = maps.Clone(out.config.Config.Labels)
-		if out.config.Config.Labels == nil {
-			out.config.Config.Labels = map[string]string{}
-		}
-		out.config.Config.Labels[machine.Label] = string(label)
+	if config.IsZero() {
+		return out, nil
 	}
+	label, err := yaml.Marshal(config)
+	if err != nil {
+		return out, err
+	}
+	if out.config.Config.Labels == nil {
+		out.config.Config.Labels = map[string]string{}
+	}
+	out.config.Config.Labels[machine.Label] = string(label)
 	return out, nil
 }
 
-// contextPath makes a path that is relative to the machine YAML one in the build context.
-func (b *builder) contextPath(p string) (string, error) {
-	p = path.Join(path.Dir(b.yaml().Filename), p)
+// readPackage reads the description of the package in a folder.
+func (r *request) readPackage(ctx context.Context, folder string) (packageSpec, error) {
+	name := path.Join(folder, packageFile)
+	st, err := r.ui.MainContext(ctx, llb.IncludePatterns([]string{name}))
+	if err != nil {
+		return packageSpec{}, err
+	}
+	ref, err := r.solve(ctx, *st)
+	if err != nil {
+		return packageSpec{}, err
+	}
+	data, err := ref.ReadFile(ctx, client.ReadRequest{Filename: name})
+	if err != nil {
+		return packageSpec{}, fmt.Errorf("%s is not in the build context: %w", name, err)
+	}
+	spec, err := parsePackage(data)
+	if err != nil {
+		return spec, fmt.Errorf("%s: %w", name, err)
+	}
+	return spec, nil
+}
+
+// contextPath returns the path in the build context of a path that is relative
+// to the machine YAML.
+func (r *request) contextPath(p string) (string, error) {
+	p = path.Join(path.Dir(r.sources.main().Filename), p)
 	if path.IsAbs(p) || p == ".." || strings.HasPrefix(p, "../") {
-		return "", fmt.Errorf("%s is outside of the build context; give a context that holds it", p)
+		return "", fmt.Errorf("%s is outside of the build context; use a context that contains it", p)
 	}
 	return p, nil
 }
 
-// packageSources is the folder as the context of its Dockerfile, with what
-// extra-sources (FROM:TO) adds from elsewhere.
-func (b *builder) packageSources(ctx context.Context, folder string, extra []string) (llb.State, error) {
+// packageSources returns the context for the Dockerfile of a package: its folder
+// with the extra-sources (FROM:TO) from other folders.
+func (r *request) packageSources(ctx context.Context, folder string, extra []string) (llb.State, error) {
 	include := []string{folder}
 	copies := [][2]string{{folder, "/"}}
 	for _, e := range extra {
@@ -137,7 +150,7 @@ func (b *builder) packageSources(ctx context.Context, folder string, extra []str
 		include = append(include, from)
 		copies = append(copies, [2]string{from, to})
 	}
-	st, err := b.ui.MainContext(ctx, llb.IncludePatterns(include))
+	st, err := r.ui.MainContext(ctx, llb.IncludePatterns(include))
 	if err != nil {
 		return llb.State{}, err
 	}
@@ -167,7 +180,7 @@ func parsePackage(data []byte) (packageSpec, error) {
 	return spec, nil
 }
 
-// options are those of BuildKit's Dockerfile frontend.
+// options returns the options for BuildKit's Dockerfile frontend.
 func (s packageSpec) options(p ocispecs.Platform, noCache bool) map[string]string {
 	opts := map[string]string{
 		"filename":           s.Dockerfile,

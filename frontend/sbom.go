@@ -15,87 +15,89 @@ import (
 	"github.com/moby/buildkit/frontend/gateway/client"
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
 	attest "github.com/moby/buildkit/solver/result"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-build/slipway/internal/sbom"
 	graph "github.com/slipway-build/slipway/llb"
-	"github.com/slipway-build/slipway/machine"
 )
 
-// sbomContext is what the file of an SBOM is found in, as if it were a context.
+// sbomContext is the context of files whose contents are the SBOM.
 const sbomContext = "sbom"
 
-// sbom describes a machine: its images are scanned one by one, so that a changed
-// component is the only one that is scanned again.
-func (b *builder) sbom(ctx context.Context, plan *machine.Plan, images images, in graph.Input, opt options, p ocispecs.Platform) (llb.State, error) {
+// sbom returns the state that describes a machine. Every image is scanned by a
+// vertex of its own, so that a rebuild scans only the images that changed.
+func (b *build) sbom(ctx context.Context, m *resolvedMachine, in graph.Input) (llb.State, error) {
 	scan, err := b.scanner(ctx, in)
 	if err != nil {
 		return llb.State{}, err
 	}
-	m := sbom.Machine{Name: opt.name, Platform: platforms.FormatAll(p), Epoch: opt.time()}
+	doc := sbom.Machine{Name: b.options.name, Platform: platforms.FormatAll(m.platform), Epoch: b.options.time()}
 	scans := map[string]llb.State{}
-	folders := map[string]string{} // by image
+	folders := map[string]string{} // in scans, by image
 	add := func(component, name string) error {
-		c := sbom.Component{Name: component, Image: familiar(name)}
-		i := images[name]
-		c.Digest = i.digest.String()
 		if folders[name] == "" {
 			folders[name] = fmt.Sprintf("%03d", len(scans))
 			if scans[folders[name]], err = scan(ctx, component, name, in.Images[name]); err != nil {
 				return err
 			}
 		}
+		c := m.images[name].component(component, name)
 		c.Scan = path.Join(graph.ScansPath, folders[name])
-		if i.named != nil {
-			tag := ""
-			if tagged, ok := i.named.(reference.Tagged); ok {
-				tag = tagged.Tag()
-			}
-			c.URL = sbom.ImageURL(i.named.Name(), tag, c.Digest)
-		}
-		m.Components = append(m.Components, c)
+		doc.Components = append(doc.Components, c)
 		return nil
 	}
-	if k := plan.Kernel; k != nil {
+	if k := m.plan.Kernel; k != nil {
 		if err := add("kernel", k.Image); err != nil {
 			return llb.State{}, err
 		}
 	}
-	for _, t := range plan.Trees {
+	for _, t := range m.plan.Trees {
 		if err := add(t.Name, t.Image); err != nil {
 			return llb.State{}, err
 		}
 	}
-	for _, l := range plan.Layouts {
-		// Not scanned: it may hold several platforms. Blobs are named by their digests.
-		m.Components = append(m.Components, sbom.Component{
+	for _, l := range m.plan.Layouts {
+		// Not scanned, because it may hold several platforms. A blob is named by
+		// its digest.
+		doc.Components = append(doc.Components, sbom.Component{
 			Name: l.Name, Image: familiar(l.Image), Digest: "sha256:" + in.Layouts[l.Name].Index.Name,
 		})
 	}
-	spec, err := json.Marshal(m)
+	spec, err := json.Marshal(doc)
 	if err != nil {
 		return llb.State{}, err
 	}
 	return graph.SBOM(in, spec, scans), nil
 }
 
-type scan func(ctx context.Context, component, name string, image graph.Image) (llb.State, error)
+// component describes an image at its place in the machine.
+func (i image) component(component, name string) sbom.Component {
+	c := sbom.Component{Name: component, Image: familiar(name), Digest: i.digest.String()}
+	if i.named != nil {
+		tag := ""
+		if tagged, ok := i.named.(reference.Tagged); ok {
+			tag = tagged.Tag()
+		}
+		c.URL = sbom.ImageURL(i.named.Name(), tag, c.Digest)
+	}
+	return c
+}
 
-// scanner gives Slipway's own, or the one that the user named.
-func (b *builder) scanner(ctx context.Context, in graph.Input) (scan, error) {
-	if b.ui.SBOM == nil || !strings.Contains(b.ui.BuildOpts().Opts["attest:sbom"], "generator=") {
+// A scanner returns the state with the result of scanning an image.
+type scanner func(ctx context.Context, component, name string, image graph.Image) (llb.State, error)
+
+// scanner returns Slipway's own scanner, or the one that the user named.
+func (b *build) scanner(ctx context.Context, in graph.Input) (scanner, error) {
+	requested := b.req.ui.SBOM
+	if requested == nil || !strings.Contains(b.req.ui.BuildOpts().Opts["attest:sbom"], "generator=") {
 		return func(_ context.Context, component, name string, image graph.Image) (llb.State, error) {
 			return graph.Scan(in, component, name, image), nil
 		}, nil
 	}
-	foreign, err := scanners.CreateSBOMScanner(ctx, b.client, b.ui.SBOM.Generator, in.Builder, sourceresolver.Opt{
-		ImageOpt: &sourceresolver.ResolveImageOpt{
-			ResolveMode: b.ui.BuildOpts().Opts["image-resolve-mode"],
-			Platform:    &in.Builder,
-		},
-	}, b.ui.SBOM.Parameters)
+	foreign, err := scanners.CreateSBOMScanner(ctx, b.req.gateway, requested.Generator, in.Builder, sourceresolver.Opt{
+		ImageOpt: &sourceresolver.ResolveImageOpt{ResolveMode: b.req.resolveMode(), Platform: &in.Builder},
+	}, requested.Parameters)
 	if err != nil {
-		return nil, fmt.Errorf("sbom generator %s: %w", b.ui.SBOM.Generator, err)
+		return nil, fmt.Errorf("sbom generator %s: %w", requested.Generator, err)
 	}
 	return func(ctx context.Context, component, _ string, image graph.Image) (llb.State, error) {
 		var opts []llb.ConstraintsOpt
@@ -110,7 +112,7 @@ func (b *builder) scanner(ctx context.Context, in graph.Input) (scan, error) {
 	}, nil
 }
 
-// attestation is an SBOM as BuildKit attaches it to a result.
+// attestation returns an SBOM in the form that BuildKit attaches to a result.
 func attestation(ref client.Reference) client.Attestation {
 	return client.Attestation{
 		Kind: gatewaypb.AttestationKind_InToto,

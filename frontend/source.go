@@ -11,39 +11,47 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
 
 	"github.com/slipway-build/slipway/machine"
 )
 
+// sources are the machine YAML and its overlays, in the order in which they are
+// merged. [machine.Range.Source] is an index into them.
+type sources []*dockerui.Source
+
 // readSources reads the machine YAML and the overlays that the build argument
-// OVERLAYS names, relative to it, in the order in which they are merged.
-func readSources(ctx context.Context, c client.Client, bc *dockerui.Client) ([]*dockerui.Source, error) {
-	src, err := readMachine(ctx, c, bc)
+// OVERLAYS names, relative to it.
+func readSources(ctx context.Context, c client.Client, ui *dockerui.Client) (sources, error) {
+	src, err := readMachine(ctx, c, ui)
 	if err != nil {
 		return nil, err
 	}
-	sources := []*dockerui.Source{src}
-	for _, name := range strings.FieldsFunc(bc.BuildArgs["OVERLAYS"], func(r rune) bool { return r == ',' }) {
+	all := sources{src}
+	for name := range strings.FieldsFuncSeq(ui.BuildArgs["OVERLAYS"], func(c rune) bool { return c == ',' }) {
 		overlay, err := dockerui.NewClient(entrypoint{c, path.Join(path.Dir(src.Filename), name)})
 		if err != nil {
 			return nil, err
 		}
 		src, err := overlay.ReadEntrypoint(ctx, "YAML")
 		if err != nil {
-			// Not wrapped: on its way to the user, a status of BuildKit's keeps its own text alone.
+			// Not wrapped: if an error contains a gRPC status, BuildKit shows the
+			// text of the status alone.
 			return nil, fmt.Errorf("--build-arg OVERLAYS: read %s, in the folder of the machine YAML: %v", name, err)
 		}
-		sources = append(sources, src)
+		all = append(all, src)
 	}
-	return sources, nil
+	return all, nil
 }
 
-// readMachine reads the machine YAML. Its lock comes along, where there is one.
-func readMachine(ctx context.Context, c client.Client, bc *dockerui.Client) (*dockerui.Source, error) {
+// readMachine reads the machine YAML. It transfers the lock together with it.
+func readMachine(ctx context.Context, c client.Client, ui *dockerui.Client) (*dockerui.Source, error) {
 	filename := cmp.Or(c.BuildOpts().Opts["filename"], dockerui.DefaultDockerfileName)
-	return bc.ReadEntrypoint(ctx, "YAML", llb.FollowPaths([]string{filename, filename + ".dockerignore", LockName(filename)}))
+	return ui.ReadEntrypoint(ctx, "YAML", llb.FollowPaths([]string{filename, filename + ".dockerignore", LockName(filename)}))
 }
 
 // entrypoint is a client whose user named another file.
@@ -59,33 +67,62 @@ func (e entrypoint) BuildOpts() client.BuildOpts {
 	return opts
 }
 
-// parse reads the machine. Its mistakes, and sources of files that no context
-// holds, are told together.
-func (b *builder) parse() (*machine.Machine, error) {
-	texts := make([]machine.Source, len(b.sources))
-	for i, src := range b.sources {
-		texts[i] = machine.Source{Name: src.Filename, Data: src.Data}
+// main returns the file that the user named.
+func (s sources) main() *dockerui.Source { return s[0] }
+
+// location ties a vertex to lines of the YAML, which BuildKit shows if it fails.
+func (s sources) location(r machine.Range) llb.ConstraintsOpt {
+	if r.Start == 0 {
+		return llb.WithDescription(nil)
 	}
-	m, err := machine.Parse(texts...)
-	var mistakes machine.Diagnostics
-	if err != nil && !errors.As(err, &mistakes) {
-		return nil, err
-	}
-	for _, s := range m.Sources() {
-		if _, _, err := b.origin(s.Source); err != nil {
-			mistakes = append(mistakes, b.mistake(s.Range, "file %q: %v", s.Path, err))
-		}
-	}
-	return m, sorted(mistakes)
+	return s[r.Source].Location([]*pb.Range{pbRange(r)})
 }
 
-// sorted gives mistakes in the order of the text, or nil if there are none.
-func sorted(mistakes machine.Diagnostics) error {
-	if len(mistakes) == 0 {
+// errorAt returns an error about lines of the YAML.
+func (s sources) errorAt(at machine.Range, format string, args ...any) machine.Diagnostic {
+	return machine.Diagnostic{Range: at, File: s[at.Source].Filename, Message: fmt.Sprintf(format, args...)}
+}
+
+// locate adds the lines of the YAML to an error that holds diagnostics.
+func (s sources) locate(err error) error {
+	var diags machine.Diagnostics
+	if !errors.As(err, &diags) {
+		return err
+	}
+	out := errors.New(diags.Error())
+	for _, d := range diags {
+		if d.Range.Start == 0 {
+			continue // no line is responsible
+		}
+		src := s[d.Range.Source]
+		out = errdefs.WithSource(out, &errdefs.Source{
+			Info: &pb.SourceInfo{
+				Data:       src.Data,
+				Filename:   src.Filename,
+				Language:   src.Language,
+				Definition: src.Definition.ToPB(),
+			},
+			Ranges: []*pb.Range{pbRange(d.Range)},
+		})
+	}
+	return out
+}
+
+// sorted returns diagnostics in the order of the text, or nil if there are none.
+func sorted(diags machine.Diagnostics) error {
+	if len(diags) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(mistakes, func(a, b machine.Diagnostic) int {
+	slices.SortStableFunc(diags, func(a, b machine.Diagnostic) int {
 		return cmp.Or(cmp.Compare(a.Range.Source, b.Range.Source), cmp.Compare(a.Range.Start, b.Range.Start))
 	})
-	return mistakes
+	return diags
+}
+
+func pbRange(r machine.Range) *pb.Range {
+	return &pb.Range{Start: &pb.Position{Line: int32(r.Start)}, End: &pb.Position{Line: int32(r.End)}}
+}
+
+func parserRange(r machine.Range) parser.Range {
+	return parser.Range{Start: parser.Position{Line: r.Start}, End: parser.Position{Line: r.End}}
 }

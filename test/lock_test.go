@@ -91,7 +91,7 @@ func TestLock(t *testing.T) {
 	text()
 
 	write(t, dir, map[string]string{"machine.lock.yml": strings.ReplaceAll(lock(), tool2, "sha256:12")})
-	refused("machine.lock.yml: line", "slipway lock machine.yml writes it anew")
+	refused("machine.lock.yml: line", "slipway lock machine.yml replaces it")
 
 	other := strings.Repeat("0", 64)
 	write(t, dir, map[string]string{"machine.lock.yml": fmt.Sprintf("version: 1\nimages:\n  %s: %s\n  slipwaybuild/slipway:1: sha256:%s\n", tool, tool1, other)})

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -21,36 +20,37 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// request is one that the user reaches by --call=NAME.
-type request struct {
+// An ownRequest is a subrequest of Slipway, for --call=NAME.
+type ownRequest struct {
 	subrequests.Request
-	answer func(*builder, context.Context) (*client.Result, error)
+	answer func(*request, context.Context) (*client.Result, error)
 }
 
-// ownRequests are Slipway's own, beside BuildKit's. The prefix is buildx's.
-func ownRequests() []request {
+// ownRequests returns Slipway's subrequests. Docker buildx adds the prefix
+// "frontend." to the name in --call.
+func ownRequests() []ownRequest {
 	metadata := []subrequests.Named{{Name: "result.json"}, {Name: "result.txt"}}
-	return []request{
+	return []ownRequest{
 		{subrequests.Request{
 			Name: "frontend.machine.plan", Version: "1.0.0", Type: subrequests.TypeRPC, Metadata: metadata,
-			Description: "Show every component with its image, its place and its configuration",
-		}, (*builder).plan},
+			Description: "Show every component with its image, place and configuration",
+		}, (*request).answerPlan},
 		{subrequests.Request{
 			Name: "frontend.machine.schema", Version: "1.0.0", Type: subrequests.TypeRPC, Metadata: metadata,
 			Description: "Print the JSON Schema of the machine YAML",
-		}, (*builder).schema},
+		}, (*request).answerSchema},
 		{subrequests.Request{
 			Name: LockRequest, Version: "1.0.0", Type: subrequests.TypeRPC, Metadata: metadata,
-			Description: "Print every image with its digest, as the lock that lies beside the machine YAML",
-		}, (*builder).writeLock},
+			Description: "Print the digest of every image, as the lock beside the machine YAML",
+		}, (*request).answerLock},
 	}
 }
 
-// request answers --call and --check, if that is what the user typed. BuildKit's
-// own requests are all answered: for one that is not, buildx would read the
-// YAML as a Dockerfile.
-func (b *builder) request(ctx context.Context) (*client.Result, bool, error) {
-	id, ok := b.ui.BuildOpts().Opts["requestid"]
+// subrequest answers --call and --check. It reports whether the request is one of
+// these. It answers all of BuildKit's own subrequests, because docker buildx
+// would answer an unsupported one by parsing the YAML as a Dockerfile.
+func (r *request) subrequest(ctx context.Context) (*client.Result, bool, error) {
+	id, ok := r.ui.BuildOpts().Opts["requestid"]
 	if !ok {
 		return nil, false, nil
 	}
@@ -58,16 +58,16 @@ func (b *builder) request(ctx context.Context) (*client.Result, bool, error) {
 		res, err := describe()
 		return res, true, err
 	}
-	for _, r := range ownRequests() {
-		if r.Name == id {
-			res, err := r.answer(b, ctx)
+	for _, own := range ownRequests() {
+		if own.Name == id {
+			res, err := own.answer(r, ctx)
 			return res, true, err
 		}
 	}
-	return b.ui.HandleSubrequest(ctx, dockerui.RequestHandler{Outline: b.outline, ListTargets: b.targets, Lint: b.check})
+	return r.ui.HandleSubrequest(ctx, dockerui.RequestHandler{Outline: r.outline, ListTargets: r.listTargets, Lint: r.check})
 }
 
-// describe lists the requests. BuildKit's own description leaves the check out.
+// describe lists the subrequests. BuildKit's own list lacks the check.
 func describe() (*client.Result, error) {
 	all := []subrequests.Request{
 		outline.SubrequestsOutlineDefinition,
@@ -86,10 +86,10 @@ func describe() (*client.Result, error) {
 	if err := subrequests.PrintDescribe(data, &text); err != nil {
 		return nil, err
 	}
-	return result(data, text.Bytes(), subrequests.SubrequestsDescribeDefinition.Version), nil
+	return subrequestResult(data, text.Bytes(), subrequests.SubrequestsDescribeDefinition.Version), nil
 }
 
-func result(data, text []byte, version string) *client.Result {
+func subrequestResult(data, text []byte, version string) *client.Result {
 	res := client.NewResult()
 	res.AddMeta("result.json", data)
 	res.AddMeta("result.txt", text)
@@ -97,13 +97,13 @@ func result(data, text []byte, version string) *client.Result {
 	return res
 }
 
-func (b *builder) schema(context.Context) (*client.Result, error) {
+func (r *request) answerSchema(context.Context) (*client.Result, error) {
 	data := machine.JSONSchema()
-	return result(data, data, "1.0.0"), nil
+	return subrequestResult(data, data, "1.0.0"), nil
 }
 
-func (b *builder) outline(context.Context) (*outline.Outline, error) {
-	opt, err := parseOptions(b.ui.Target, b.ui.BuildArgs, b.yaml().Filename)
+func (r *request) outline(context.Context) (*outline.Outline, error) {
+	opt, err := parseOptions(r.ui.Target, r.ui.BuildArgs, r.sources.main().Filename)
 	if err != nil {
 		return nil, err
 	}
@@ -111,9 +111,9 @@ func (b *builder) outline(context.Context) (*outline.Outline, error) {
 	for _, f := range opt.formats {
 		names, descriptions = append(names, f.Name), append(descriptions, f.Description)
 	}
-	out := &outline.Outline{Name: strings.Join(names, ","), Description: strings.Join(descriptions, "; "), Sources: [][]byte{b.yaml().Data}}
+	out := &outline.Outline{Name: strings.Join(names, ","), Description: strings.Join(descriptions, "; "), Sources: [][]byte{r.sources.main().Data}}
 	for _, a := range arguments {
-		value := b.ui.BuildArgs[a.name]
+		value := r.ui.BuildArgs[a.name]
 		if a.name == "NAME" {
 			value = opt.name
 		}
@@ -126,49 +126,54 @@ func (b *builder) outline(context.Context) (*outline.Outline, error) {
 	return out, nil
 }
 
-func (b *builder) targets(context.Context) (*targets.List, error) {
-	list := &targets.List{Sources: [][]byte{b.yaml().Data}}
+func (r *request) listTargets(context.Context) (*targets.List, error) {
+	list := &targets.List{Sources: [][]byte{r.sources.main().Data}}
 	for i, f := range exporter.Formats {
 		list.Targets = append(list.Targets, targets.Target{Name: f.Name, Default: i == 0, Description: f.Description})
 	}
 	return list, nil
 }
 
-// check reports warnings and mistakes without building.
-func (b *builder) check(ctx context.Context) (*lintreq.LintResults, error) {
+// check reports warnings and errors without building.
+func (r *request) check(ctx context.Context) (*lintreq.LintResults, error) {
 	results := &lintreq.LintResults{}
-	index := make([]int, len(b.sources))
-	for i, src := range b.sources {
+	index := make([]int, len(r.sources))
+	for i, src := range r.sources {
 		index[i] = results.AddSource(src.SourceMap)
 	}
-	warnings, err := b.findings(ctx)
-	for _, d := range b.lint.wanted(warnings) {
-		description, url := about(d.Rule)
+	warnings, err := r.findings(ctx)
+	for _, d := range r.lint.filter(warnings) {
+		description, url := describeRule(d.Rule)
 		results.AddWarning(d.Rule, description, url, d.Message, index[d.Range.Source], []parser.Range{parserRange(d.Range)})
 	}
-	var mistakes machine.Diagnostics
-	if !errors.As(err, &mistakes) {
+	var diags machine.Diagnostics
+	if !errors.As(err, &diags) {
 		return results, err
 	}
-	// The protocol has one place for errors: mistakes of one file are shown at once.
-	results.Error = &lintreq.BuildError{Message: mistakes.Error()}
-	results.Error.Location.SourceIndex = int32(index[mistakes[0].Range.Source])
-	for _, d := range mistakes {
-		if d.Range.Source == mistakes[0].Range.Source {
+	// The protocol has room for one error in one file.
+	results.Error = &lintreq.BuildError{Message: diags.Error()}
+	results.Error.Location.SourceIndex = int32(index[diags[0].Range.Source])
+	for _, d := range diags {
+		if d.Range.Source == diags[0].Range.Source {
 			results.Error.Location.Ranges = append(results.Error.Location.Ranges, pbRange(d.Range))
 		}
 	}
 	return results, nil
 }
 
-func (b *builder) findings(ctx context.Context) (machine.Diagnostics, error) {
-	m, err := b.parse()
+// findings returns all warnings about the machine.
+func (r *request) findings(ctx context.Context) (machine.Diagnostics, error) {
+	m, err := r.parse()
 	if err != nil {
 		return nil, err
 	}
-	plan, _, err := b.planned(ctx, m, b.target(nil))
+	images, err := r.newResolver(ctx)
 	if err != nil {
 		return m.Warnings(), err
 	}
-	return slices.Concat(m.Warnings(), plan.Warnings), nil
+	resolved, err := images.resolveMachine(ctx, m, r.platform())
+	if err != nil {
+		return m.Warnings(), err
+	}
+	return resolved.warnings, nil
 }

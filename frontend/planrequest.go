@@ -12,7 +12,6 @@ import (
 
 	"github.com/docker/go-units"
 	"github.com/moby/buildkit/frontend/gateway/client"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-build/slipway/exporter/segment"
@@ -21,27 +20,27 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// machinePlan is what --call=machine.plan shows.
-type machinePlan struct {
-	Platform   string      `json:"platform"`
-	Cmdline    string      `json:"cmdline,omitempty"`
-	Components []component `json:"components"`
-	Containers []container `json:"containers,omitempty"`
-	Files      []planFile  `json:"files,omitempty"`
-	Warnings   []string    `json:"warnings,omitempty"`
+// planReport is the answer to --call=machine.plan.
+type planReport struct {
+	Platform   string          `json:"platform"`
+	Cmdline    string          `json:"cmdline,omitempty"`
+	Components []planComponent `json:"components"`
+	Containers []planContainer `json:"containers,omitempty"`
+	Files      []planFile      `json:"files,omitempty"`
+	Warnings   []string        `json:"warnings,omitempty"`
 }
 
-// component is a package at its place in the machine.
-type component struct {
+// A planComponent is a package at its place in the machine.
+type planComponent struct {
 	Name   string `json:"name"`
 	Image  string `json:"image"`
 	Digest string `json:"digest,omitempty"`
-	Size   int64  `json:"size,omitempty"`  // of its part of the initrd, in bytes
-	Place  string `json:"place,omitempty"` // of its files; none for a kernel
+	Size   int64  `json:"size,omitempty"`  // of its segment of the initrd, in bytes
+	Place  string `json:"place,omitempty"` // directory of its files; empty for a kernel
 }
 
-// container is a bundle as the guest runs it. Containers of one image share its files.
-type container struct {
+// A planContainer is a bundle that the guest runs.
+type planContainer struct {
 	Place   string          `json:"place"`
 	Config  json.RawMessage `json:"config"`
 	Runtime json.RawMessage `json:"runtime,omitempty"`
@@ -56,24 +55,36 @@ type planFile struct {
 	From string `json:"from,omitempty"`
 }
 
-// plan shows what the machine would be made of.
-func (b *builder) plan(ctx context.Context) (*client.Result, error) {
-	m, err := b.parse()
+// answerPlan describes what the machine consists of. It packs every component.
+func (r *request) answerPlan(ctx context.Context) (*client.Result, error) {
+	m, err := r.parse()
 	if err != nil {
 		return nil, err
 	}
-	p := b.target(nil)
-	if len(b.ui.TargetPlatforms) > 0 {
-		p = b.target(&b.ui.TargetPlatforms[0])
-	}
-	plan, images, err := b.planned(ctx, m, p)
+	images, err := r.newResolver(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out := machinePlan{Platform: p.OS + "/" + p.Architecture, Cmdline: plan.Cmdline}
+	resolved, err := images.resolveMachine(ctx, m, r.platform())
+	if err != nil {
+		return nil, err
+	}
+	report := newPlanReport(resolved, r.lint.filter(resolved.warnings))
+	if err := r.measure(ctx, report.Components, m, resolved, images); err != nil {
+		return nil, err
+	}
+	data, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return subrequestResult(data, report.text(), "1.0.0"), nil
+}
+
+func newPlanReport(m *resolvedMachine, warnings machine.Diagnostics) planReport {
+	plan := m.plan
+	out := planReport{Platform: m.platform.OS + "/" + m.platform.Architecture, Cmdline: plan.Cmdline}
 	add := func(name, ref, place string) {
-		i := images[ref]
-		out.Components = append(out.Components, component{Name: name, Image: ref, Digest: i.digest.String(), Place: place})
+		out.Components = append(out.Components, planComponent{Name: name, Image: ref, Digest: m.images[ref].digest.String(), Place: place})
 	}
 	if k := plan.Kernel; k != nil {
 		add("kernel", k.Image, "")
@@ -84,9 +95,6 @@ func (b *builder) plan(ctx context.Context) (*client.Result, error) {
 	for _, l := range plan.Layouts {
 		add(l.Name, l.Image, path.Join("/", l.Prefix))
 	}
-	if err := b.measure(ctx, out.Components, plan, images, p); err != nil {
-		return nil, err
-	}
 	out.Containers = bundles(plan.Configs)
 	for _, f := range plan.Files {
 		from := f.Source
@@ -95,32 +103,29 @@ func (b *builder) plan(ctx context.Context) (*client.Result, error) {
 		}
 		out.Files = append(out.Files, planFile{path.Join("/", f.Path), f.Type, fmt.Sprintf("%04o", f.Mode), f.UID, f.GID, from})
 	}
-	for _, w := range b.lint.wanted(slices.Concat(m.Warnings(), plan.Warnings)) {
+	for _, w := range warnings {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", w.Rule, w))
 	}
-	data, err := json.MarshalIndent(out, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	return result(data, out.text(), "1.0.0"), nil
+	return out
 }
 
-// measure finds the size of every component's segment. They are packed for
-// that, as the build will, which then finds them in the cache.
-func (b *builder) measure(ctx context.Context, components []component, plan *machine.Plan, images images, p ocispecs.Platform) error {
-	opt, err := parseOptions("", b.ui.BuildArgs, b.yaml().Filename)
+// measure sets the sizes of the components' segments. It packs them in the same
+// way as a build, which then takes them from the cache.
+func (r *request) measure(ctx context.Context, components []planComponent, m *machine.Machine, resolved *resolvedMachine, images *resolver) error {
+	opt, err := parseOptions("", r.ui.BuildArgs, r.sources.main().Filename)
 	if err != nil {
 		return err
 	}
-	tools, err := b.tools(ctx)
+	tools, err := images.tools(ctx)
 	if err != nil {
 		return err
 	}
-	in, choices, err := b.graph(ctx, plan, images, opt, tools, p)
+	b := build{req: r, machine: m, options: opt, images: images, tools: tools}
+	parts, err := b.prepareGraph(ctx, resolved)
 	if err != nil {
 		return err
 	}
-	segments, err := graph.Segments(in, choices)
+	segments, err := graph.Segments(parts.input, parts.options)
 	if err != nil {
 		return err
 	}
@@ -131,7 +136,7 @@ func (b *builder) measure(ctx context.Context, components []component, plan *mac
 			continue // a kernel without modules
 		}
 		eg.Go(func() error {
-			ref, err := b.solve(ctx, st, b.ui.CacheImports...)
+			ref, err := r.solve(ctx, st, r.ui.CacheImports...)
 			if err != nil {
 				return err
 			}
@@ -146,16 +151,16 @@ func (b *builder) measure(ctx context.Context, components []component, plan *mac
 	return eg.Wait()
 }
 
-// bundles gathers the configurations of each container.
-func bundles(configs []machine.Entry) []container {
-	var out []container
+// bundles pairs the configurations of each container.
+func bundles(configs []machine.Entry) []planContainer {
+	var out []planContainer
 	for _, e := range configs {
 		place := path.Join("/", path.Dir(e.Path))
 		switch path.Base(e.Path) {
 		case contract.Config:
-			out = append(out, container{Place: place, Config: e.Contents})
+			out = append(out, planContainer{Place: place, Config: e.Contents})
 		case contract.Runtime:
-			if i := slices.IndexFunc(out, func(c container) bool { return c.Place == place }); i >= 0 {
+			if i := slices.IndexFunc(out, func(c planContainer) bool { return c.Place == place }); i >= 0 {
 				out[i].Runtime = e.Contents
 			}
 		}
@@ -163,8 +168,8 @@ func bundles(configs []machine.Entry) []container {
 	return out
 }
 
-// text is the plan for people. The configurations are in the JSON form alone.
-func (p machinePlan) text() []byte {
+// text returns the report for people. Only the JSON has the configurations.
+func (p planReport) text() []byte {
 	var out bytes.Buffer
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "COMPONENT\tPLACE\tSIZE\tIMAGE\n")
@@ -178,7 +183,7 @@ func (p machinePlan) text() []byte {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.Name, c.Place, size, image)
 	}
-	_ = w.Flush() // into memory
+	_ = w.Flush() // a bytes.Buffer does not fail
 	for _, c := range p.Containers {
 		fmt.Fprintf(&out, "\ncontainer %s: %s", c.Place, c.command())
 	}
@@ -197,8 +202,8 @@ func (p machinePlan) text() []byte {
 	return append(bytes.TrimRight(out.Bytes(), "\n"), '\n')
 }
 
-// command is what a container runs.
-func (c container) command() string {
+// command returns the command line of a container.
+func (c planContainer) command() string {
 	var spec struct {
 		Process struct {
 			Args []string `json:"args"`

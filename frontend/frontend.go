@@ -1,0 +1,164 @@
+// Package frontend is Slipway's BuildKit gateway frontend. It reads a machine
+// YAML, resolves the images that the YAML names, and returns a graph that writes
+// the machine in the formats of --target. It also answers subrequests such as
+// --check and --call=machine.plan.
+//
+// The frontend runs in a container that BuildKit starts, as slipway-frontend, or
+// in the process of a client, as in "slipway build".
+package frontend
+
+import (
+	"context"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/frontend/dockerui"
+	"github.com/moby/buildkit/frontend/gateway/client"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	graph "github.com/slipway-build/slipway/llb"
+	"github.com/slipway-build/slipway/machine"
+)
+
+// Build answers one request of BuildKit. It is a [client.BuildFunc].
+//
+// Errors in the machine YAML, and failures of the images that it names, carry
+// the affected lines (solver/errdefs.Source of BuildKit).
+func Build(ctx context.Context, c client.Client) (*client.Result, error) {
+	req, err := newRequest(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	res, answered, err := req.subrequest(ctx)
+	if !answered && err == nil {
+		res, err = req.build(ctx)
+	}
+	return res, req.sources.locate(err)
+}
+
+// build makes the machine for all platforms of the request.
+func (r *request) build(ctx context.Context) (*client.Result, error) {
+	m, err := r.parse()
+	if err != nil {
+		return nil, err
+	}
+	opt, err := parseOptions(r.ui.Target, r.ui.BuildArgs, r.sources.main().Filename)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range opt.warnings {
+		r.warn(ctx, w)
+	}
+	images, err := r.newResolver(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tools, err := images.tools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b := build{req: r, machine: m, options: opt, images: images, tools: tools}
+
+	sboms := make([]client.Reference, len(r.ui.TargetPlatforms))
+	rb, err := r.ui.Build(ctx, func(ctx context.Context, p *ocispecs.Platform, i int) (*dockerui.BuildResult, error) {
+		res, sbom, err := b.platform(ctx, platforms.Normalize(*p), i == 0)
+		sboms[i] = sbom
+		return res, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, p := range r.ui.TargetPlatforms {
+		if sboms[i] != nil {
+			rb.AddAttestation(platforms.FormatAll(platforms.Normalize(p)), attestation(sboms[i]))
+		}
+	}
+	return rb.Finalize()
+}
+
+// A build makes one machine, for one platform at a time.
+type build struct {
+	req     *request
+	machine *machine.Machine
+	options options
+	images  *resolver
+	tools   llb.State // the programs and boot loaders of the frontend image
+}
+
+// platform makes the machine for one platform. It returns the machine and, if
+// the user asked for an attestation, its SBOM. Only the first platform shows
+// warnings, because they are the same for all.
+func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (*dockerui.BuildResult, client.Reference, error) {
+	resolved, err := b.images.resolveMachine(ctx, b.machine, p)
+	if err != nil {
+		return nil, nil, err
+	}
+	if first {
+		if err := b.req.lint.report(ctx, b.req.sources, resolved.warnings); err != nil {
+			return nil, nil, err
+		}
+	}
+	parts, err := b.prepareGraph(ctx, resolved)
+	if err != nil {
+		return nil, nil, err
+	}
+	if first {
+		for _, w := range b.req.builder.warnings() {
+			b.req.warn(ctx, w)
+		}
+	}
+	state, err := graph.Machine(parts.input, parts.options)
+	if err != nil {
+		return nil, nil, err
+	}
+	ref, err := b.req.solve(ctx, state, b.req.ui.CacheImports...)
+	if err != nil {
+		return nil, nil, err
+	}
+	var sbom client.Reference
+	if b.req.ui.SBOM != nil {
+		if sbom, err = b.req.solve(ctx, *parts.sbom, b.req.ui.CacheImports...); err != nil {
+			return nil, nil, err
+		}
+	}
+	created := time.Unix(b.options.time(), 0).UTC()
+	config := imageConfig(p, created)
+	if b.options.formats[0].Image {
+		if err := setEntrypoint(ctx, config, ref); err != nil {
+			return nil, nil, err
+		}
+	}
+	return &dockerui.BuildResult{Reference: ref, Image: config, Epoch: &created}, sbom, nil
+}
+
+// imageConfig returns the configuration that image exporters write.
+func imageConfig(p ocispecs.Platform, created time.Time) *dockerspec.DockerOCIImage {
+	img := &dockerspec.DockerOCIImage{}
+	img.Platform = p
+	img.Created = &created
+	img.RootFS.Type = "layers"
+	return img
+}
+
+// entrypoints are the programs that start the services in a container: LinuxKit's
+// and Slipway's.
+var entrypoints = []struct{ dir, name string }{{"/bin/", "rc.init"}, {"/sbin/", "init"}}
+
+// setEntrypoint makes a container of the image run the first of the entrypoints
+// that the machine has.
+func setEntrypoint(ctx context.Context, config *dockerspec.DockerOCIImage, ref client.Reference) error {
+	config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	for _, e := range entrypoints {
+		files, err := ref.ReadDir(ctx, client.ReadDirRequest{Path: e.dir, IncludePattern: e.name})
+		if err == nil && len(files) > 0 {
+			config.Config.Entrypoint = []string{e.dir + e.name}
+			return nil
+		}
+		if err != nil && ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil
+}

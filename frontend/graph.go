@@ -1,0 +1,104 @@
+package frontend
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/solver/pb"
+
+	graph "github.com/slipway-build/slipway/llb"
+	"github.com/slipway-build/slipway/machine"
+)
+
+// graphParts are what the graph of a machine is made of.
+type graphParts struct {
+	input   graph.Input
+	options graph.Options
+	sbom    *llb.State // nil if neither the user nor the machine asks for one
+}
+
+// prepareGraph gathers the inputs of the graph, and the SBOM, which can be one of
+// them.
+func (b *build) prepareGraph(ctx context.Context, m *resolvedMachine) (*graphParts, error) {
+	for _, f := range b.options.formats {
+		if err := f.Check(m.platform.Architecture); err != nil {
+			return nil, fmt.Errorf("--target: %w", err)
+		}
+	}
+	in, err := b.graphInput(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	out := &graphParts{input: in, options: b.graphOptions(m)}
+	holdsSBOM := slices.ContainsFunc(in.Plan.Files, func(e machine.Entry) bool { return e.SBOM })
+	if b.req.ui.SBOM != nil || holdsSBOM {
+		sbom, err := b.sbom(ctx, m, in)
+		if err != nil {
+			return nil, err
+		}
+		out.sbom = &sbom
+	}
+	if holdsSBOM {
+		in.Contexts[sbomContext] = *out.sbom
+		for i := range in.Plan.Files {
+			if in.Plan.Files[i].SBOM {
+				in.Plan.Files[i].Source = path.Join(sbomContext, graph.SBOMName)
+			}
+		}
+	}
+	return out, nil
+}
+
+func (b *build) graphInput(ctx context.Context, m *resolvedMachine) (in graph.Input, err error) {
+	layouts, err := b.images.layouts(ctx, m.plan.Layouts, m.platform)
+	if err != nil {
+		return in, err
+	}
+	session, err := b.req.sessionState(ctx, m.plan)
+	if err != nil {
+		return in, err
+	}
+	files, contexts, err := b.req.findFiles(ctx, m.plan.Files)
+	if err != nil {
+		return in, err
+	}
+	plan := *m.plan // which keeps the sources as the YAML names them
+	plan.Files = files
+	label := ""
+	if b.req.ui.MultiPlatformRequested {
+		label = platforms.FormatAll(m.platform) + " "
+	}
+	return graph.Input{
+		Plan:        &plan,
+		Images:      m.images.sources(),
+		Layouts:     layouts,
+		Contexts:    contexts,
+		Session:     session,
+		Tools:       b.tools,
+		Builder:     b.req.buildPlatform(),
+		Location:    b.req.sources.location,
+		IgnoreCache: b.req.ui.IsNoCache,
+		Merge:       len(b.options.formats) > 1 && b.req.builder.use(pb.CapMergeOp),
+		Label:       label,
+	}, nil
+}
+
+func (b *build) graphOptions(m *resolvedMachine) graph.Options {
+	compression := b.options.compression
+	if compression == "" {
+		compression = m.images.compression(m.plan.Kernel)
+	}
+	return graph.Options{
+		Formats:      b.options.formats,
+		Name:         b.options.name,
+		Size:         b.options.size,
+		Map:          b.options.diskMap,
+		Compression:  compression,
+		Architecture: m.platform.Architecture,
+		Epoch:        b.options.epoch,
+	}
+}

@@ -1,0 +1,68 @@
+package frontend
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	"github.com/moby/buildkit/solver/pb"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipway-build/slipway/machine"
+)
+
+const registryScheme = "docker-image://"
+
+// registryImage resolves an image of a registry. The reference is the one in the
+// YAML, named the one to look up.
+func (r *resolver) registryImage(ctx context.Context, ref machine.ImageRef, named reference.Named, p ocispecs.Platform) (image, error) {
+	var out image
+	res, named, err := r.req.metadata(ctx, ref, named, p)
+	if err != nil {
+		return out, err
+	}
+	if err := json.Unmarshal(res.Config, &out.config); err != nil {
+		return out, fmt.Errorf("read its configuration: %w", err)
+	}
+	out.digest = res.Digest
+	title, err := reference.WithDigest(reference.TagNameOnly(named), out.digest)
+	if err != nil {
+		return out, err
+	}
+	repository := reference.TrimNamed(named)
+	pinned := repository.String() + "@" + out.digest.String()
+	out.state = llb.Image(pinned, llb.Platform(p), llb.WithCustomName("["+ref.Section+"] "+title.String()))
+	out.blobs = registryBlobs(repository)
+	out.named = named
+	return out, nil
+}
+
+// metadata asks a registry for digest and configuration of an image. It returns
+// the name of the image, which a source policy may have replaced.
+func (r *request) metadata(ctx context.Context, ref machine.ImageRef, named reference.Named, p ocispecs.Platform) (*sourceresolver.ResolveImageResponse, reference.Named, error) {
+	name := reference.TagNameOnly(named).String()
+	// ResolveImageConfig of the gateway ignores the resolve mode of --pull.
+	res, err := r.gateway.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: registryScheme + name}, sourceresolver.Opt{
+		LogName:  "[" + ref.Section + "] load metadata for " + name,
+		ImageOpt: &sourceresolver.ResolveImageOpt{ResolveMode: r.resolveMode(), Platform: &p},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	id, ok := strings.CutPrefix(res.Op.GetIdentifier(), registryScheme)
+	if !ok || res.Image == nil {
+		return nil, nil, fmt.Errorf("a source policy replaces it with %s, which is not an image", res.Op.GetIdentifier())
+	}
+	named, err = reference.ParseNormalizedNamed(id)
+	return res.Image, named, err
+}
+
+// resolveMode returns whether BuildKit asks the registry again for an image that
+// it knows.
+func (r *request) resolveMode() string {
+	return r.ui.BuildOpts().Opts["image-resolve-mode"]
+}

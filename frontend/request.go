@@ -1,0 +1,110 @@
+package frontend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/frontend/dockerui"
+	"github.com/moby/buildkit/frontend/gateway/client"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipway-build/slipway/machine"
+)
+
+// A request is what the user asks BuildKit for: the options of the command line
+// and the text of the machine.
+type request struct {
+	gateway client.Client
+	ui      *dockerui.Client // parses the options that all frontends share
+	sources sources
+	lint    lint
+	builder *capabilities
+}
+
+func newRequest(ctx context.Context, c client.Client) (*request, error) {
+	ui, err := dockerui.NewClient(c)
+	if err != nil {
+		return nil, err
+	}
+	if len(ui.TargetPlatforms) == 0 {
+		ui.TargetPlatforms = ui.BuildPlatforms[:1] // by default, dockerui takes the platform of this process
+	}
+	r := &request{gateway: c, ui: ui, builder: newCapabilities(ui.BuildOpts().LLBCaps)}
+	if r.sources, err = readSources(ctx, c, ui); err != nil {
+		return nil, err
+	}
+	if r.lint, err = newLint(ui.LinterConfig, r.sources.main().Data); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// parse parses the machine YAML. It reports all errors of the text at once,
+// including sources of files that are in no build context.
+func (r *request) parse() (*machine.Machine, error) {
+	texts := make([]machine.Source, len(r.sources))
+	for i, src := range r.sources {
+		texts[i] = machine.Source{Name: src.Filename, Data: src.Data}
+	}
+	m, err := machine.Parse(texts...)
+	var diags machine.Diagnostics
+	if err != nil && !errors.As(err, &diags) {
+		return nil, err
+	}
+	for _, s := range m.Sources() {
+		if _, _, err := r.splitSource(s.Source); err != nil {
+			diags = append(diags, r.sources.errorAt(s.Range, "file %q: %v", s.Path, err))
+		}
+	}
+	return m, sorted(diags)
+}
+
+// platform returns the first platform of the request.
+func (r *request) platform() ocispecs.Platform {
+	return platforms.Normalize(r.ui.TargetPlatforms[0])
+}
+
+// buildPlatform returns the platform of the builder, on which the tools run.
+func (r *request) buildPlatform() ocispecs.Platform {
+	return r.ui.BuildPlatforms[0]
+}
+
+// solve submits a state. BuildKit executes it when something needs the result.
+func (r *request) solve(ctx context.Context, st llb.State, imports ...client.CacheOptionsEntry) (client.Reference, error) {
+	def, err := st.Marshal(ctx, llb.WithCaps(r.ui.BuildOpts().LLBCaps))
+	if err != nil {
+		return nil, fmt.Errorf("marshal the graph: %w", err)
+	}
+	res, err := r.gateway.Solve(ctx, client.SolveRequest{Definition: def.ToPB(), CacheImports: imports})
+	if err != nil {
+		return nil, err
+	}
+	return res.SingleRef()
+}
+
+// namedContext returns scheme and value of the named context that replaces an
+// image, or empty strings if none does.
+func (r *request) namedContext(name string, p ocispecs.Platform) (scheme, value string) {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", ""
+	}
+	key := "context:" + strings.TrimSuffix(reference.FamiliarString(named), ":latest")
+	opts := r.ui.BuildOpts().Opts
+	text, ok := opts[key+"::"+platforms.FormatAll(p)]
+	if !ok {
+		text = opts[key]
+	}
+	scheme, value, _ = strings.Cut(text, ":")
+	return scheme, strings.TrimPrefix(value, "//")
+}
+
+// warn shows a warning that is not about a line of the YAML.
+func (r *request) warn(ctx context.Context, text string) {
+	r.sources.main().Warn(ctx, text, client.WarnOpts{})
+}

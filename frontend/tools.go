@@ -1,0 +1,97 @@
+package frontend
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerui"
+	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/slipway-build/slipway/machine"
+)
+
+// toolsContext is the named context that replaces the frontend image as the
+// source of packer, exporter and boot loaders.
+const toolsContext = "slipway-tools"
+
+// defaultFrontend is the frontend image of a machine YAML that names none.
+const defaultFrontend = "slipwaybuild/slipway:1"
+
+// tools returns the state that holds packer, exporter and boot loaders: the
+// named context, or else the image that this process was started from, or else
+// the frontend image that the machine YAML names.
+func (r *resolver) tools(ctx context.Context) (llb.State, error) {
+	p := r.req.buildPlatform()
+	nc, err := r.req.ui.NamedContext(toolsContext, dockerui.ContextOpt{NoDockerignore: true, Platform: &p})
+	if err != nil {
+		return llb.State{}, err
+	}
+	if nc != nil {
+		st, _, err := nc.Load(ctx)
+		if err != nil {
+			return llb.State{}, fmt.Errorf("load build context %s: %w", toolsContext, err)
+		}
+		return *st, nil
+	}
+	if c, ok := r.req.gateway.(interface{ CurrentFrontend() (*llb.State, error) }); ok {
+		st, err := c.CurrentFrontend()
+		if err != nil {
+			return llb.State{}, fmt.Errorf("read the frontend's own image: %w", err)
+		}
+		if st != nil {
+			return *st, r.checkFrontend(ctx, st)
+		}
+	}
+	ref := r.req.sources.frontendRef()
+	found, err := r.resolve(ctx, []machine.ImageRef{ref}, p)
+	return found[ref.Name].state, err
+}
+
+// frontendRef returns the frontend image that docker buildx uses for the machine
+// YAML.
+func (s sources) frontendRef() machine.ImageRef {
+	ref := machine.ImageRef{Text: defaultFrontend, Section: "frontend"}
+	if name, _, lines, ok := parser.DetectSyntax(s.main().Data); ok {
+		ref.Text = name
+		ref.Range = machine.Range{Start: lines[0].Start.Line, End: lines[0].End.Line}
+	}
+	ref.Name = ref.Text
+	if named, err := reference.ParseNormalizedNamed(ref.Text); err == nil {
+		ref.Name = named.String()
+	}
+	return ref
+}
+
+// checkFrontend returns an error if the lock names another frontend than the
+// running one.
+func (r *resolver) checkFrontend(ctx context.Context, running *llb.State) error {
+	ref := r.req.sources.frontendRef()
+	if scheme, _ := r.req.namedContext(ref.Name, r.req.buildPlatform()); scheme != "" || r.lock == nil {
+		return nil
+	}
+	locked, err := r.lock.digest(ref)
+	if err != nil {
+		return machine.Diagnostics{r.req.sources.imageError(ref, err)}
+	}
+	def, err := running.Marshal(ctx)
+	if err != nil {
+		return err
+	}
+	for _, data := range def.Def {
+		var op pb.Op
+		if err := op.UnmarshalVT(data); err != nil {
+			return err
+		}
+		_, actual, ok := strings.Cut(op.GetSource().GetIdentifier(), "@")
+		if ok && actual != locked.String() {
+			return machine.Diagnostics{r.req.sources.imageError(ref, fmt.Errorf(
+				"is now %s, but %s has %s: slipway lock --update %s %s updates it; to keep the locked one, write %s@%s there and in the YAML",
+				actual, r.lock.name, locked, familiar(ref.Name), r.lock.yml, ref.Text, locked))}
+		}
+	}
+	return nil
+}
