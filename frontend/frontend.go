@@ -125,7 +125,7 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 	}
 	created := time.Unix(b.options.time(), 0).UTC()
 	config := imageConfig(p, created)
-	if b.options.formats[0].Image {
+	if b.options.formats[0].Container {
 		if err := setEntrypoint(ctx, config, ref); err != nil {
 			return nil, nil, err
 		}

@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/machine"
 )
@@ -39,7 +41,7 @@ var otherArguments = []string{
 
 // options are the user's choices about the output.
 type options struct {
-	formats     []exporter.Format
+	formats     []format.Format
 	name        string
 	size        int64 // bytes, 0 for the smallest that fits
 	diskMap     bool  // written beside a disk
@@ -75,12 +77,14 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 	if o.name == "." || o.name == ".." || strings.ContainsAny(o.name, "/\x00") {
 		return o, fmt.Errorf("--build-arg NAME=%s: not a file name; use a name without slashes", o.name)
 	}
-	has := func(attribute func(exporter.Format) bool) bool { return slices.ContainsFunc(o.formats, attribute) }
+	takes := func(option format.Option) bool {
+		return slices.ContainsFunc(o.formats, func(f format.Format) bool { return f.Options.Has(option) })
+	}
 	if s := args["SIZE"]; s != "" {
 		if o.size, err = parseSize(s); err != nil {
 			return o, err
 		}
-		if !has(func(f exporter.Format) bool { return f.Disk }) {
+		if !takes(format.Size) {
 			o.size = 0
 			o.warnings = append(o.warnings, "build argument SIZE has no effect: no format of --target is a disk")
 		}
@@ -89,7 +93,7 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 		if o.diskMap, err = strconv.ParseBool(s); err != nil {
 			return o, fmt.Errorf("--build-arg MAP=%s: use true or false", s)
 		}
-		if o.diskMap && !has(func(f exporter.Format) bool { return f.Map }) {
+		if o.diskMap && !takes(format.Map) {
 			o.diskMap = false
 			o.warnings = append(o.warnings, "build argument MAP has no effect: only raw disks have a map")
 		}
@@ -111,36 +115,28 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 
 // parseTarget parses a comma-separated list of formats. Without one, it returns
 // the default format.
-func parseTarget(target string) ([]exporter.Format, error) {
-	if target == "" {
-		return exporter.Formats[:1], nil
-	}
-	var names []string
-	for _, f := range exporter.Formats {
-		names = append(names, f.Name)
-	}
-	var formats []exporter.Format
+func parseTarget(target string) ([]format.Format, error) {
+	var formats []format.Format
 	owners := map[string]string{} // of files
-	for name := range strings.SplitSeq(target, ",") {
-		i := slices.Index(names, name)
+	for name := range strings.SplitSeq(cmp.Or(target, format.Default), ",") {
+		f, ok := format.Lookup(name)
 		if name == "rpi3" {
 			return nil, errors.New("--target: rpi3 is not supported: the firmware of a Raspberry Pi 3 has neither BIOS nor UEFI; use kernel+initrd")
 		}
-		if i < 0 {
+		if !ok {
+			names := format.Names()
 			return nil, fmt.Errorf("--target: unknown format %q%s (formats: %s)", name, machine.Suggest(name, names), strings.Join(names, ", "))
 		}
-		for _, file := range exporter.Formats[i].Files {
+		if f.Container && target != name {
+			return nil, fmt.Errorf("--target: %s is an image, not a file: build it alone", name)
+		}
+		for _, file := range f.Files("NAME") {
 			if other, ok := owners[file]; ok {
 				return nil, fmt.Errorf("--target: %s and %s both write %s: build one at a time", other, name, file)
 			}
 			owners[file] = name
 		}
-		formats = append(formats, exporter.Formats[i])
-	}
-	for _, f := range formats {
-		if f.Image && len(formats) > 1 {
-			return nil, fmt.Errorf("--target: %s is an image, not a file: build it alone", f.Name)
-		}
+		formats = append(formats, f)
 	}
 	return formats, nil
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/moby/buildkit/frontend/subrequests/outline"
 	"github.com/moby/buildkit/frontend/subrequests/targets"
 
-	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -128,8 +128,8 @@ func (r *request) outline(context.Context) (*outline.Outline, error) {
 
 func (r *request) listTargets(context.Context) (*targets.List, error) {
 	list := &targets.List{Sources: [][]byte{r.sources.main().Data}}
-	for i, f := range exporter.Formats {
-		list.Targets = append(list.Targets, targets.Target{Name: f.Name, Default: i == 0, Description: f.Description})
+	for _, f := range format.All() {
+		list.Targets = append(list.Targets, targets.Target{Name: f.Name, Default: f.Name == format.Default, Description: f.Description})
 	}
 	return list, nil
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/machine"
 )
@@ -81,7 +81,7 @@ type Blob struct {
 
 // Options are the user's choices for one output.
 type Options struct {
-	Formats      []exporter.Format
+	Formats      []format.Format
 	Name         string // prefix of the output files
 	Size         int64  // of a disk, in bytes; 0 for the smallest that fits
 	Map          bool   // write the map of a disk beside it
@@ -98,21 +98,21 @@ func Machine(in Input, opt Options) (llb.State, error) {
 		boot     llb.State
 		segments []packed
 	}
-	made := map[bool]*parts{} // by whether the formats are made of the tree
+	made := map[segment.Archive]*parts{}
 	var written []llb.State
 	for _, f := range opt.Formats {
-		p := made[f.Tree]
+		p := made[f.Segments]
 		if p == nil {
-			p = &parts{graph: graph{Input: in, Options: opt, tree: f.Tree}}
+			p = &parts{graph: graph{Input: in, Options: opt, archive: f.Segments}}
 			var err error
 			if p.boot, p.segments, err = p.graph.segments(); err != nil {
 				return llb.State{}, err
 			}
-			made[f.Tree] = p
+			made[f.Segments] = p
 		}
 		state := p.write(f, p.boot, p.segments)
-		if f.Image {
-			state = p.unpack(state)
+		if f.Container {
+			state = p.unpack(f, state)
 		}
 		written = append(written, state)
 	}
@@ -133,7 +133,7 @@ func Machine(in Input, opt Options) (llb.State, error) {
 // Segments returns the states whose file [segment.FileName] is a component's part
 // of the initrd, by component.
 func Segments(in Input, opt Options) (map[string]llb.State, error) {
-	g := graph{Input: in, Options: opt}
+	g := graph{Input: in, Options: opt, archive: segment.CPIO}
 	_, segments, err := g.segments()
 	out := make(map[string]llb.State, len(segments))
 	for _, s := range segments {
@@ -200,7 +200,7 @@ func (g *graph) segments() (boot llb.State, segments []packed, err error) {
 type graph struct {
 	Input
 	Options
-	tree    bool // segments are for formats that are made of the tree
+	archive segment.Archive
 	private bool // there are secrets, of which exported caches must be free
 }
 
@@ -278,7 +278,7 @@ func (g *graph) layout(l machine.Layout, image Layout) llb.State {
 // encoding says how segments are written: compressed for an initrd, else as
 // archives that the writer of a format can look into.
 func (g *graph) encoding() []string {
-	if g.tree {
+	if g.archive == segment.Tar {
 		return []string{"--archive", "tar"}
 	}
 	return []string{"--compression", g.Compression}
@@ -333,9 +333,8 @@ func (g *graph) entries(name string, entries []machine.Entry) (packed, error) {
 
 // generate makes a segment of entries whose contents the plan has.
 func (g *graph) generate(component string, entries int, spec []byte) (packed, error) {
-	packer := segment.Packer{Archive: segment.Tar}
-	if !g.tree {
-		packer.Archive = segment.CPIO
+	packer := segment.Packer{Archive: g.archive}
+	if g.archive == segment.CPIO {
 		var err error
 		if packer.Compression, err = segment.ParseCompression(g.Compression); err != nil {
 			return packed{}, err
@@ -361,7 +360,7 @@ type packed struct {
 }
 
 // write makes a format. Its key has all segments, in order.
-func (g *graph) write(f exporter.Format, boot llb.State, segments []packed) llb.State {
+func (g *graph) write(f format.Format, boot llb.State, segments []packed) llb.State {
 	v := vertex{
 		component: f.Name,
 		name:      "write " + g.Name,
@@ -379,16 +378,16 @@ func (g *graph) write(f exporter.Format, boot llb.State, segments []packed) llb.
 	if g.Epoch != nil {
 		v.args = append(v.args, "--epoch", strconv.FormatInt(*g.Epoch, 10))
 	}
-	if f.Disk && g.Size > 0 {
+	if f.Options.Has(format.Size) && g.Size > 0 {
 		v.args = append(v.args, "--size", strconv.FormatInt(g.Size, 10))
 	}
-	if f.Map && g.Map {
+	if f.Options.Has(format.Map) && g.Map {
 		v.args = append(v.args, "--map")
 	}
-	if f.Compressed {
+	if f.Options.Has(format.Compression) {
 		v.args = append(v.args, "--compression", g.Compression)
 	}
-	if f.Loaders {
+	if f.Firmware != 0 {
 		v.args = append(v.args, "--loaders", loadersPath)
 		v.mounts = append(v.mounts, mount{at: loadersPath, state: g.Tools, path: loadersPath})
 	}
@@ -402,9 +401,9 @@ func (g *graph) write(f exporter.Format, boot llb.State, segments []packed) llb.
 
 // unpack turns an archive into the files of an image. BuildKit itself does that, and
 // keeps owners, devices and extended attributes as far as the builder can.
-func (g *graph) unpack(archive llb.State) llb.State {
+func (g *graph) unpack(f format.Format, archive llb.State) llb.State {
 	return llb.Scratch().Platform(g.Builder).File(
-		llb.Copy(archive, "/"+g.Name+".tar", "/", &llb.CopyInfo{AttemptUnpack: true}),
+		llb.Copy(archive, "/"+f.Files(g.Name)[0], "/", &llb.CopyInfo{AttemptUnpack: true}),
 		llb.WithCustomName("["+g.Label+"docker] unpack"))
 }
 

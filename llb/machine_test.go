@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -17,7 +16,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/machine"
 )
@@ -60,15 +59,15 @@ func blob(digit string) llb.State {
 }
 
 // formats are those of a list of names.
-func formats(t *testing.T, names string) []exporter.Format {
+func formats(t *testing.T, names string) []format.Format {
 	t.Helper()
-	var out []exporter.Format
+	var out []format.Format
 	for name := range strings.SplitSeq(names, ",") {
-		i := slices.IndexFunc(exporter.Formats, func(f exporter.Format) bool { return f.Name == name })
-		if i < 0 {
+		f, ok := format.Lookup(name)
+		if !ok {
 			t.Fatalf("no format %s", name)
 		}
-		out = append(out, exporter.Formats[i])
+		out = append(out, f)
 	}
 	return out
 }

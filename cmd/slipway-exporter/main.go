@@ -41,16 +41,16 @@ const program = "slipway-exporter"
 
 func write(args []string, report io.Writer) error {
 	flags := command.NewFlags("write")
-	var m format.Machine
-	name := flags.String("format", "", "output `format`: "+strings.Join(format.Names(), " or "))
-	flags.StringVar(&m.Name, "name", "", "`prefix` of the output files")
-	flags.StringVar(&m.Kernel, "kernel", "", "kernel `file`; empty for none")
-	flags.StringVar(&m.Ucode, "ucode", "", "microcode `file`, if it exists; empty for none")
+	var in format.Input
+	name := flags.String("format", "", "output `format`: "+strings.Join(format.Names(), ", "))
+	flags.StringVar(&in.Name, "name", "", "`prefix` of the output files")
+	flags.StringVar(&in.Kernel, "kernel", "", "kernel `file`; empty for none")
+	flags.StringVar(&in.Ucode, "ucode", "", "microcode `file`, if it exists; empty for none")
 	cmdline := flags.String("cmdline", "", "`file` with the kernel command line; empty for none")
-	flags.StringVar(&m.Architecture, "arch", "amd64", "architecture of the machine")
-	flags.Int64Var(&m.Size, "size", 0, "size of a disk in `bytes`; 0 for the smallest")
-	flags.BoolVar(&m.Map, "map", false, "write the map of a disk beside it")
-	flags.StringVar(&m.Loaders, "loaders", "", "`directory` with the boot loaders, for disks")
+	flags.StringVar(&in.Architecture, "arch", "amd64", "architecture of the machine")
+	flags.Int64Var(&in.Size, "size", 0, "size of a disk in `bytes`; 0 for the smallest")
+	flags.BoolVar(&in.Map, "map", false, "write the map of a disk beside it")
+	flags.StringVar(&in.Loaders, "loaders", "", "`directory` with the boot loaders, for disks")
 	compression := flags.String("compression", "zstd", "of formats that compress themselves: zstd[:1-22], gzip[:1-9] or none")
 	epoch := flags.Int64("epoch", exporter.Epoch, "time for formats that store one, in `seconds` since 1970")
 	out := flags.String("out", "", "`directory` for the output files")
@@ -58,20 +58,20 @@ func write(args []string, report io.Writer) error {
 	if err := flags.Parse(args, "format", "name", "out"); err != nil {
 		return err
 	}
-	m.Segments = segments(flags)
+	in.Segments = segments(flags)
 	var err error
-	if m.Compression, err = segment.ParseCompression(*compression); err != nil {
+	if in.Compression, err = segment.ParseCompression(*compression); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
-	m.Time = time.Unix(*epoch, 0)
+	in.Time = time.Unix(*epoch, 0)
 	if *cmdline != "" {
 		text, err := os.ReadFile(*cmdline)
 		if err != nil {
 			return fmt.Errorf("kernel command line: %w", err)
 		}
-		m.Cmdline = string(text)
+		in.Cmdline = string(text)
 	}
-	files, err := format.Write(*name, m, *out, warn)
+	files, err := format.Write(*name, in, *out, warn)
 	if err != nil {
 		return err
 	}

@@ -268,7 +268,7 @@ func TestErrors(t *testing.T) {
 		write + "raw":              "no segments are given",
 		write + "kernel+initrd o1": "kernel+initrd: open o1/names: no such file or directory",
 		write + "isolinux":         `unknown format "isolinux"; the formats are kernel+initrd, `,
-		write + "raw o1":           "raw: it needs a kernel: set kernel.image in the machine",
+		write + "raw o1":           "raw needs a kernel: set kernel.image in the machine",
 		write + "raw --kernel kernel/kernel --arch arm64 o1":                     "raw: boot loaders: open ",
 		write + "raw --kernel kernel/kernel --loaders none o1":                   "raw: boot loaders: open none/",
 		write + "raw --kernel kernel/kernel --loaders loaders --size 1048576 o3": "raw: SIZE 1M is too small by 35M: kernel, initrd and boot loaders need 36M",

@@ -26,7 +26,7 @@ func TestPackerIsSmall(t *testing.T) {
 		"cmd/internal/command",
 		"cmd/slipway-packer",
 		"exporter/cpio",
-		"exporter/output",
+		"exporter/internal/atomicfile",
 		"exporter/segment",
 		"exporter/tree",
 		"github.com/containerd/log",

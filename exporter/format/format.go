@@ -1,127 +1,150 @@
-// Package format writes the output formats of a machine.
+// Package format holds the table of output formats and writes them.
 //
-// A format is a line in the table exporter.Formats, and a function of its own file
-// that takes a Machine and writes files into a directory. The bytes of a file
-// depend on the Machine alone.
+// Each format is declared in one file, next to the code that writes it, and
+// adds itself to the table with register. Nothing else lists formats: targets of
+// the frontend, the build graph, slipway-exporter, the documentation and the
+// tests read the table with [All] and [Lookup]. To add a format, add a file.
+//
+// Programs that only read the table, such as the frontend, do not contain the
+// writers. A format refers to its writer by an interface with an unexported
+// method that only [Write] calls, so the linker drops the writers of programs
+// that never call Write.
 package format
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
-	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
-	"github.com/slipway-build/slipway/exporter"
-	"github.com/slipway-build/slipway/exporter/disk"
-	"github.com/slipway-build/slipway/exporter/output"
 	"github.com/slipway-build/slipway/exporter/segment"
-	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
-// Machine is what there is to write.
-type Machine struct {
-	Name    string // prefix of the output files
-	Kernel  string // file name; "" for none
-	Cmdline string // kernel command line
-	Ucode   string // file name of the microcode; "" or a missing file for none
-	// Segments are what the root filesystem is made of: cpio archives, or tar
-	// archives where the table says so.
-	Segments     []segment.Dir
-	Architecture string // as GOARCH
-	// Size of a disk in bytes; 0 for the smallest that fits. Formats that
-	// are no disk do not look at it.
-	Size    int64
-	Map     bool      // write the map of a disk beside it
-	Loaders string    // directory of the boot loaders, as disk.ReadLoaders takes it
-	Time    time.Time // for formats that store times
-	// Compression is for formats that compress themselves.
-	Compression segment.Compression
+// Version is the version of the output of all formats. It changes when any
+// format encodes the same machine differently than before.
+const Version = 1
+
+// Default is the name of the format that a build writes if the user names none.
+const Default = "kernel+initrd"
+
+// Format is one kind of output.
+type Format struct {
+	Name        string // as in --target
+	Description string // one line
+
+	// Suffixes are the names of the output files without the prefix that the
+	// user chooses. A format may omit files that would be empty.
+	Suffixes []string
+
+	// Segments is the form of the segments that the format is made of:
+	// segment.CPIO for an initramfs, segment.Tar for other root filesystems.
+	Segments segment.Archive
+
+	// Firmware is what the format boots under. Such a format needs a kernel and
+	// boot loaders. It is 0 for formats that something else boots.
+	Firmware Firmware
+
+	// Options are the user's choices that apply to the format.
+	Options Option
+
+	// Container reports whether the output is a container image. The only
+	// output file is a tar archive with the files of the image.
+	Container bool
+
+	writer writer
 }
 
-// writer writes a format. It returns the files it wrote.
-type writer func(m Machine, out string, warn func(string)) ([]string, error)
+// Firmware is a set of kinds of firmware.
+type Firmware uint8
 
-// writers has one for each of exporter.Formats.
-var writers = map[string]writer{
-	"kernel+initrd":     kernelInitrd,
-	"tar-kernel-initrd": tarKernelInitrd,
-	"raw":               onDisk(disk.Hybrid, raw, ".raw"),
-	"raw-bios":          onDisk(disk.BIOS, raw, "-bios.img"),
-	"raw-efi":           onDisk(disk.UKI, raw, "-efi.img"),
-	"aws":               onDisk(disk.Hybrid, raw, ".raw"),
-	"gcp":               gcp,
-	"qcow2":             onDisk(disk.Hybrid, asQcow2, ".qcow2"),
-	"qcow2-bios":        onDisk(disk.BIOS, asQcow2, ".qcow2"),
-	"qcow2-efi":         onDisk(disk.UKI, asQcow2, "-efi.qcow2"),
-	"vhd":               onDisk(disk.Hybrid, fixedVHD, ".vhd"),
-	"dynamic-vhd":       onDisk(disk.Hybrid, dynamicVHD, ".vhd"),
-	"vmdk":              onDisk(disk.Hybrid, asVMDK, ".vmdk"),
-	"uki":               bareUKI,
-	"iso":               cdInitrd(disk.CD{BIOS: true, UEFI: true, Disk: true}, ".iso"),
-	"iso-bios":          cdRoot(disk.CD{BIOS: true}, ".iso"),
-	"iso-efi":           cdRoot(disk.CD{UEFI: true}, "-efi.iso"),
-	"iso-efi-initrd":    cdInitrd(disk.CD{UEFI: true}, "-efi-initrd.iso"),
-	"kernel+squashfs":   kernelRoot(squashfsRoot, "-squashfs.img"),
-	"kernel+erofs":      kernelRoot(erofsRoot, "-erofs.img"),
-	"kernel+iso":        kernelRoot(isoRoot, ".iso"),
-	"tar":               tarball,
-	"docker":            imageTarball,
+// The kinds of firmware.
+const (
+	BIOS Firmware = 1 << iota
+	UEFI
+)
+
+// firmware is what machines of an architecture have.
+var firmware = map[string]Firmware{"amd64": BIOS | UEFI, "arm64": UEFI}
+
+// Option is a set of choices that users have.
+type Option uint8
+
+// The choices.
+const (
+	Size        Option = 1 << iota // of the disk
+	Map                            // write a map of the disk, see package diskmap
+	Compression                    // of the root filesystem; that of segments is always the user's choice
+)
+
+// Has reports whether o contains all of others.
+func (o Option) Has(others Option) bool { return o&others == others }
+
+// Has reports whether f contains all of others.
+func (f Firmware) Has(others Firmware) bool { return f&others == others }
+
+// Files returns the names of the output files for a prefix.
+func (f Format) Files(prefix string) []string {
+	var names []string
+	for _, suffix := range f.Suffixes {
+		names = append(names, prefix+suffix)
+	}
+	return names
 }
 
-// Names lists all formats, the default first.
+// FirmwareOn returns the firmware that the format boots under on machines of an
+// architecture (a GOARCH).
+func (f Format) FirmwareOn(architecture string) Firmware {
+	return f.Firmware & firmware[architecture]
+}
+
+// Check returns an error if the format does not exist for machines of an
+// architecture (a GOARCH).
+func (f Format) Check(architecture string) error {
+	switch {
+	case f.Firmware == 0 || f.FirmwareOn(architecture) != 0:
+		return nil
+	case f.Firmware == BIOS:
+		return fmt.Errorf("%s needs a BIOS, which %s machines do not have: use a format for UEFI, for example raw or raw-efi", f.Name, architecture)
+	}
+	return fmt.Errorf("%s needs a boot loader, and there is none for %s: use kernel+initrd", f.Name, architecture)
+}
+
+// table has all formats in the order of registration.
+var table []Format
+
+// register adds formats to the table. Only init functions of this package call
+// it, so the table is constant as soon as a program can see it.
+func register(formats ...Format) {
+	table = append(table, formats...)
+}
+
+// All returns all formats: the default, then the others by name.
+func All() []Format {
+	return slices.SortedFunc(slices.Values(table), func(a, b Format) int {
+		if (a.Name == Default) != (b.Name == Default) {
+			if a.Name == Default {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.Name, b.Name)
+	})
+}
+
+// Names returns the names of all formats in the order of [All].
 func Names() []string {
 	var names []string
-	for _, f := range exporter.Formats {
+	for _, f := range All() {
 		names = append(names, f.Name)
 	}
 	return names
 }
 
-// Write writes a format into the directory out and returns the names of its
-// files. If it fails, none of these is incomplete.
-func Write(format string, m Machine, out string, warn func(string)) ([]string, error) {
-	i := slices.Index(Names(), format)
-	if i < 0 {
-		return nil, fmt.Errorf("unknown format %q; the formats are %s", format, strings.Join(Names(), ", "))
-	}
-	if err := exporter.Formats[i].Check(m.Architecture); err != nil {
-		return nil, err
-	}
-	if len(m.Segments) == 0 {
-		return nil, errors.New("no segments are given")
-	}
-	if m.Name == "" || filepath.Base(m.Name) != m.Name || strings.HasPrefix(m.Name, ".") {
-		return nil, fmt.Errorf("name %q cannot be the start of a file name", m.Name)
-	}
-	files, err := writers[format](m, out, warn)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", format, err)
-	}
-	return files, nil
-}
-
-// writeImage makes a file with the content of an image.
-func writeImage(name string, image sparse.Content) error {
-	return output.File(name, image.WriteFile)
-}
-
-// initrd opens the parts of the initramfs, the microcode first if there is any.
-func (m Machine) initrd(ucode string, opened *sparse.Files) ([]sparse.Content, error) {
-	parts, err := segment.Initrd(ucode, m.Segments)
-	if err != nil {
-		return nil, err
-	}
-	var images []sparse.Content
-	for _, p := range parts {
-		image := sparse.Bytes(p.Data)
-		if p.File != "" {
-			if image, err = opened.Open(p.File); err != nil {
-				return nil, err
-			}
+// Lookup returns the format with a name.
+func Lookup(name string) (Format, bool) {
+	for _, f := range table {
+		if f.Name == name {
+			return f, true
 		}
-		images = append(images, image.Pad(segment.PartAlignment))
 	}
-	return images, nil
+	return Format{}, false
 }

@@ -10,30 +10,28 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/slipway-build/slipway/exporter"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "update the golden file")
 
 const goldenFile = "testdata/formats.golden"
 
 // Each format writes the files that the table says, for each architecture, with
 // the bytes that it always had: the golden file has their digests, and those of
 // their parts, so that a difference can be found. Whoever changes bytes raises
-// exporter.Version.
+// Version.
 func TestFormatsAreGolden(t *testing.T) {
-	got := map[string]string{} // what is said of a file, by its first line's beginning
+	got := map[string]string{} // description by architecture, format and file
 	var order []string
 	for _, architecture := range []string{"amd64", "arm64"} {
-		for _, f := range exporter.Formats {
+		for _, f := range All() {
 			if f.Check(architecture) != nil {
 				continue
 			}
-			m := machine(t, f.Tree)
-			m.Architecture = architecture
-			m.Map = f.Map
-			files, err := Write(f.Name, m, t.TempDir(), func(w string) { t.Error(w) })
+			in := input(t, f.Segments)
+			in.Architecture = architecture
+			in.Map = true
+			files, err := Write(f.Name, in, t.TempDir(), func(w string) { t.Error(w) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -44,14 +42,8 @@ func TestFormatsAreGolden(t *testing.T) {
 				order = append(order, key)
 				got[key] = describe(t, name)
 			}
-			var want []string
-			if f.Image {
-				want = []string{"m.tar"} // of which the image is made
-			}
-			for _, name := range f.Files {
-				want = append(want, strings.ReplaceAll(name, "NAME", "m"))
-			}
-			if f.Map {
+			want := f.Files("m")
+			if f.Options.Has(Map) {
 				want = append(want, want[0]+".map")
 			}
 			if !slices.Equal(names, want) {
@@ -64,15 +56,15 @@ func TestFormatsAreGolden(t *testing.T) {
 	for _, key := range order {
 		old, ok := want[key]
 		switch {
-		case ok && old != got[key] && version == exporter.Version:
-			t.Errorf("%s has changed: %s\nIf that is meant, raise exporter.Version and run with -update.", key, firstDifference(old, got[key]))
-		case (!ok || version != exporter.Version) && !*update:
-			t.Errorf("%s is not in %s for version %d: run with -update", key, goldenFile, exporter.Version)
+		case ok && old != got[key] && version == Version:
+			t.Errorf("%s changed: %s\nIf that is intended, increase Version and run with -update.", key, firstDifference(old, got[key]))
+		case (!ok || version != Version) && !*update:
+			t.Errorf("%s is not in %s for version %d: run with -update", key, goldenFile, Version)
 		}
 	}
 	if *update && !t.Failed() {
 		var b strings.Builder
-		fmt.Fprintf(&b, "version %d\n", exporter.Version)
+		fmt.Fprintf(&b, "version %d\n", Version)
 		for _, key := range order {
 			fmt.Fprintf(&b, "\n%s\n%s", key, got[key])
 		}
@@ -103,8 +95,8 @@ func readGolden(t *testing.T) (version int, files map[string]string) {
 	return version, files
 }
 
-// describe gives size and digest of a file, and a line for each of its parts
-// that is not zero: offset, length, digest and what it is.
+// describe returns the size and the digest of a file, and a line for each part
+// that is not zero: its offset, length, digest and type.
 func describe(t *testing.T, name string) string {
 	t.Helper()
 	data, err := os.ReadFile(name)
@@ -129,7 +121,7 @@ func describe(t *testing.T, name string) string {
 			continue
 		}
 		end := at + sector
-		// A sector that starts something is told by itself.
+		// A sector with a known structure starts a part.
 		for end < len(data) && end-at < longest && !isZero(end) && structure(data[end:]) == "" {
 			end += sector
 		}
@@ -140,7 +132,7 @@ func describe(t *testing.T, name string) string {
 	return b.String()
 }
 
-// magics are what structures start with, at an offset.
+// magics are the bytes that identify structures, at an offset.
 var magics = []struct {
 	at    int
 	magic string
@@ -183,7 +175,7 @@ func structure(data []byte) string {
 	return ""
 }
 
-// firstDifference tells where two descriptions part.
+// firstDifference returns the first lines that differ in two descriptions.
 func firstDifference(want, got string) string {
 	a, b := strings.Split(want, "\n"), strings.Split(got, "\n")
 	last := ""

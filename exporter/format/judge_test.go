@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/segment"
 )
 
 func tool(t testing.TB, name, pkg string) {
@@ -33,9 +34,9 @@ func run(t *testing.T, name string, args ...string) string {
 }
 
 // written writes a format of the test machine and gives the name of its file.
-func written(t *testing.T, format string, change func(*Machine)) string {
+func written(t *testing.T, format string, change func(*Input)) string {
 	t.Helper()
-	m := machine(t, false)
+	m := input(t, segment.CPIO)
 	if change != nil {
 		change(&m)
 	}
@@ -62,7 +63,7 @@ func TestContainersHoldTheDisk(t *testing.T) {
 	} {
 		for name, size := range map[string]int64{"smallest": 0, "100M": 100 << 20, "3G": 3 << 30} {
 			t.Run(test.format+"/"+name, func(t *testing.T) {
-				big := func(m *Machine) {
+				big := func(m *Input) {
 					m.Size = size
 					m.Kernel = filepath.Join(t.TempDir(), "kernel")
 					kernel := bytes.Repeat([]byte("kernel: \x00\x01\x02\x03"), 300_001)
@@ -107,7 +108,7 @@ func virtualSize(t *testing.T, driver, file string) (size int64) {
 
 // GNU tar's old format, a disk of whole GiB.
 func TestGCP(t *testing.T) {
-	raw := written(t, "raw", func(m *Machine) { m.Size = 1 << 30 })
+	raw := written(t, "raw", func(m *Input) { m.Size = 1 << 30 })
 	f, err := os.Open(written(t, "gcp", nil))
 	if err != nil {
 		t.Fatal(err)
@@ -183,17 +184,17 @@ func TestDiskErrors(t *testing.T) {
 		size         int64
 		want         string
 	}{
-		{"raw-bios", "arm64", 0, "raw-bios is for machines with a BIOS, which arm64 has not: use a format for UEFI, such as raw or raw-efi"},
-		{"qcow2-bios", "arm64", 0, "qcow2-bios is for machines with a BIOS"},
+		{"raw-bios", "arm64", 0, "raw-bios needs a BIOS, which arm64 machines do not have: use a format for UEFI, for example raw or raw-efi"},
+		{"qcow2-bios", "arm64", 0, "qcow2-bios needs a BIOS"},
 		{"raw", "riscv64", 0, "raw needs a boot loader, and there is none for riscv64: use kernel+initrd"},
 		{"vhd", "amd64", 100<<20 + 512, "vhd: m.vhd: SIZE: a VHD has a whole number of MiB, as Azure demands, not 104858112 bytes"},
 		{"dynamic-vhd", "amd64", 2047 << 30, "SIZE: a VHD has 2040G at most"},
 		{"raw", "amd64", 3 << 40, "SIZE 3145728M is too large: the file system, FAT32, has 2097151M at most"},
 		{"vmdk", "amd64", 100<<20 + 512, "SIZE: a VMDK has a multiple of 64K, up to 2048G, not 104858112 bytes"},
-		{"gcp", "amd64", 100 << 20, "SIZE: Google Compute Engine takes disks of whole GiB, not of 104857600 bytes"},
+		{"gcp", "amd64", 100 << 20, "SIZE: Google Compute Engine requires a multiple of 1 GiB, not 104857600 bytes"},
 		{"raw", "amd64", 20 << 20, "raw: SIZE 20M is too small by 16M: kernel, initrd and boot loaders need 36M"},
 	} {
-		m := machine(t, false)
+		m := input(t, segment.CPIO)
 		m.Architecture, m.Size = test.arch, test.size
 		out := t.TempDir()
 		if _, err := Write(test.format, m, out, func(string) {}); err == nil || !strings.Contains(err.Error(), test.want) {

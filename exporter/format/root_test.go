@@ -12,7 +12,8 @@ import (
 	"github.com/slipway-build/slipway/internal/contract"
 )
 
-// modular is a machine whose kernel has modules, by path of its files.
+// modular returns the files of a machine whose kernel has modules. Keys are
+// paths.
 func modular(change func(map[string]string)) []tree.Entry {
 	const dir = "usr/lib/modules/6.1/"
 	files := map[string]string{
@@ -32,8 +33,8 @@ func modular(change func(map[string]string)) []tree.Entry {
 	return tree.AddParents(append(entries, tree.NewSymlink("sbin", "bin"), tree.NewSymlink("lib", "usr/lib")))
 }
 
-// The small initramfs has the modules for the root filesystem and what these
-// need, and the machine's init.
+// TestStartup checks that the small initramfs has the modules for the root
+// filesystem with their dependencies, and the machine's init.
 func TestStartup(t *testing.T) {
 	if _, err := exec.LookPath("cpio"); err != nil {
 		t.Skip("cpio is not installed (Debian package cpio)")
@@ -51,15 +52,13 @@ func TestStartup(t *testing.T) {
 		}, "", ""},
 		"no modules": {func(files map[string]string) { delete(files, "usr/lib/modules/6.1/modules.dep") }, "", ""},
 		"no init":    {func(files map[string]string) { delete(files, "bin/init"); files["bin/x"] = "" }, "", "there is no /sbin/init: add an init image"},
-		"other init": {func(files map[string]string) { files["bin/init"] = "busybox" }, "", "this /sbin/init cannot: use slipwaybuild/init"},
+		"other init": {func(files map[string]string) { files["bin/init"] = "busybox" }, "", "/sbin/init does not support that: use slipwaybuild/init"},
 		"missing": {func(files map[string]string) { delete(files, "usr/lib/modules/6.1/kernel/lib/unpack.ko") }, "",
-			"usr/lib/modules/6.1/modules.dep names kernel/lib/unpack.ko, which is not there"},
+			"usr/lib/modules/6.1/modules.dep names kernel/lib/unpack.ko, which does not exist"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := Machine{Compression: segment.Compression{Algorithm: "none"}}
-			var opened sparse.Files
-			defer opened.Close()
-			parts, err := m.startup(modular(test.change), squashfsRoot, &opened)
+			j := &job{in: Input{Compression: segment.Compression{Algorithm: "none"}}}
+			parts, err := j.startup(modular(test.change), squashfsRoot)
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Errorf("error %v, want %q", err, test.err)
@@ -87,18 +86,19 @@ func TestStartup(t *testing.T) {
 	}
 }
 
-// What a file system cannot hold is told, and what the machine mounts something
-// on is there.
+// TestPrepareRoot checks that the build warns of attributes that a file system
+// cannot store, and that the mount points of the machine exist.
 func TestPrepareRoot(t *testing.T) {
 	program := tree.NewFile("bin/ping", 0o755, "x")
 	program.Xattrs = map[string]string{"security.capability": "x", "user.note": "x"}
 	tmp := tree.NewDir("tmp")
 	tmp.Mode |= tree.Sticky
 	for root, want := range map[*rootFS][]string{
-		&squashfsRoot: nil, &erofsRoot: nil,
+		&squashfsRoot: nil,
+		&erofsRoot:    nil,
 		&isoRoot: {
-			"ISO 9660 has no place for the extended attribute security.capability; files that lose it: 1",
-			"ISO 9660 has no place for the extended attribute user.note; files that lose it: 1",
+			"ISO 9660 cannot store the extended attribute security.capability; files that lose it: 1",
+			"ISO 9660 cannot store the extended attribute user.note; files that lose it: 1",
 		},
 	} {
 		var warnings []string
@@ -116,7 +116,7 @@ func TestPrepareRoot(t *testing.T) {
 	}
 }
 
-func TestRootOnCD(t *testing.T) {
+func TestCDCmdline(t *testing.T) {
 	for _, test := range []struct{ architecture, cmdline, want string }{
 		{"amd64", "", "root=/dev/sr0"},
 		{"amd64", "quiet -- root=x ", "quiet -- root=x "},
@@ -124,9 +124,8 @@ func TestRootOnCD(t *testing.T) {
 		{"amd64", "root=/dev/vdb ro", "root=/dev/vdb ro"},
 		{"arm64", "quiet", "root=/dev/vda quiet"},
 	} {
-		m := Machine{Architecture: test.architecture, Cmdline: test.cmdline}.onCDRoot()
-		if m.Cmdline != test.want {
-			t.Errorf("%s, %q: %q, want %q", test.architecture, test.cmdline, m.Cmdline, test.want)
+		if got := cdCmdline(test.cmdline, test.architecture); got != test.want {
+			t.Errorf("%s, %q: %q, want %q", test.architecture, test.cmdline, got, test.want)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/slipway-build/slipway/exporter/output"
+	"github.com/slipway-build/slipway/exporter/internal/atomicfile"
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
@@ -209,7 +209,7 @@ func (p Packer) Files(spec io.Reader) (map[string][]byte, error) {
 // write makes the segment.
 func (p Packer) write(entries []tree.Entry) error {
 	for name, write := range p.files(entries) {
-		err := output.File(filepath.Join(p.Out, name), func(f *os.File) error { return write(f) })
+		err := atomicfile.Write(filepath.Join(p.Out, name), func(f *os.File) error { return write(f) })
 		if err != nil {
 			return err
 		}
@@ -232,7 +232,7 @@ func (p Packer) files(entries []tree.Entry) map[string]func(io.Writer) error {
 
 // copyTo makes a file with the content and the permissions of e.
 func copyTo(name string, e tree.Entry) error {
-	err := output.File(name, func(f *os.File) error {
+	err := atomicfile.Write(name, func(f *os.File) error {
 		if e.Size == 0 {
 			return nil
 		}

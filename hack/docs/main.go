@@ -21,7 +21,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -63,7 +63,7 @@ func render(dir string) (map[string][]byte, error) {
 func formatTable() string {
 	var b strings.Builder
 	b.WriteString("| `--target` | what | files | architectures |\n|---|---|---|---|\n")
-	for i, f := range exporter.Formats {
+	for i, f := range format.All() {
 		var architectures []string
 		for _, a := range []string{"amd64", "arm64"} {
 			if f.Check(a) == nil {
@@ -74,8 +74,8 @@ func formatTable() string {
 		if i == 0 {
 			description += " (default)"
 		}
-		files := "`" + strings.Join(f.Files, "`, `") + "`"
-		if f.Image {
+		files := "`" + strings.Join(f.Files("NAME"), "`, `") + "`"
+		if f.Container {
 			files = "an image"
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Name, description, files, strings.Join(architectures, ", "))

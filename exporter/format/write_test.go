@@ -11,8 +11,8 @@ import (
 	"github.com/slipway-build/slipway/exporter/segment"
 )
 
-// machine gives the inputs of formats, each for those that take it.
-func machine(t *testing.T, tree bool) Machine {
+// input returns the input of a format.
+func input(t *testing.T, form segment.Archive) Input {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range map[string]string{
@@ -23,11 +23,8 @@ func machine(t *testing.T, tree bool) Machine {
 			t.Fatal(err)
 		}
 	}
-	m := Machine{Name: "m", Kernel: filepath.Join(dir, "kernel"), Cmdline: "quiet", Architecture: "amd64", Loaders: disktest.Loaders(t), Time: time.Unix(exporter.Epoch, 0), Compression: segment.Compression{Algorithm: "zstd", Level: 7}}
-	packer := segment.Packer{Out: dir, Archive: segment.CPIO, Compression: segment.Compression{Algorithm: "none"}}
-	if tree {
-		packer.Archive = segment.Tar
-	}
+	m := Input{Name: "m", Kernel: filepath.Join(dir, "kernel"), Cmdline: "quiet", Architecture: "amd64", Loaders: disktest.Loaders(t), Time: time.Unix(exporter.Epoch, 0), Compression: segment.Compression{Algorithm: "zstd", Level: 7}}
+	packer := segment.Packer{Out: dir, Archive: form, Compression: segment.Compression{Algorithm: "none"}}
 	if err := packer.Entries(filepath.Join(dir, "spec"), ""); err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +34,7 @@ func machine(t *testing.T, tree bool) Machine {
 
 // After an error, no file is left.
 func TestTarErrors(t *testing.T) {
-	m := machine(t, true)
+	m := input(t, segment.Tar)
 	m.Kernel = "none"
 	out := t.TempDir()
 	if _, err := Write("tar", m, out, nil); err == nil || err.Error() != "tar: stat none: no such file or directory" {

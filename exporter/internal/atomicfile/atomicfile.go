@@ -1,5 +1,5 @@
-// Package output puts finished files in place.
-package output
+// Package atomicfile writes output files that are complete or do not exist.
+package atomicfile
 
 import (
 	"fmt"
@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// File makes the file name with what write puts into it. A file that fails
-// half way never stands under its name: it is written beside it and renamed
-// when complete. The file has mode 0644 and the time 0, so that every builder
-// makes the same image layer of it.
-func File(name string, write func(*os.File) error) (err error) {
+// Write creates the file name with what write writes, or replaces it. It writes
+// to a temporary file in the same directory and renames it, so a file with
+// that name is always complete. The file has mode 0644 and the modification time 0,
+// so that all builders create the same image layer.
+func Write(name string, write func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
 		return err

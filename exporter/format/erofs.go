@@ -1,0 +1,40 @@
+package format
+
+import (
+	"os"
+
+	"github.com/slipway-build/slipway/exporter/erofs"
+	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/exporter/tree"
+)
+
+func init() {
+	register(Format{
+		Name:        "kernel+erofs",
+		Description: "kernel, command line and root filesystem as EROFS; initramfs if the kernel needs modules for it",
+		Suffixes:    append(bootSuffixes(), "-erofs.img"),
+		Segments:    segment.Tar,
+		Options:     Compression,
+		writer:      rootWriter{erofsRoot},
+	})
+}
+
+var erofsRoot = rootFS{
+	name:    "EROFS",
+	kind:    "erofs",
+	module:  "erofs",
+	drivers: []string{"virtio_blk", "nvme"},
+	encoder: erofsEncoder{},
+}
+
+type erofsEncoder struct{}
+
+func (erofsEncoder) supportsXattr(xattr string) bool { return erofs.SupportsXattr(xattr) }
+
+func (erofsEncoder) encodeRoot(f *os.File, entries []tree.Entry, j *job) error {
+	image, err := erofs.New(entries, j.in.Time)
+	if err != nil {
+		return err
+	}
+	return image.WriteFile(f)
+}

@@ -1,0 +1,116 @@
+package format
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/slipway-build/slipway/exporter/internal/atomicfile"
+	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/exporter/tree"
+)
+
+// Input is what an output is made of.
+type Input struct {
+	Name         string        // prefix of the output files
+	Architecture string        // a GOARCH
+	Segments     []segment.Dir // in the form of Format.Segments
+	Kernel       string        // file name; optional
+	Cmdline      string        // kernel command line
+	Ucode        string        // file name of the microcode archive; optional, and the file may be missing
+	Loaders      string        // directory of the boot loaders, see disk.ReadLoaders
+	Time         time.Time     // modification time of files
+
+	// The user's choices. Formats ignore those that are not in Format.Options.
+	Size        int64 // of the disk in bytes; 0 for the smallest that fits
+	Map         bool  // write a map of the disk
+	Compression segment.Compression
+}
+
+// A writer writes one format. Its values contain no functions, so that the
+// linker can drop what only writers use.
+type writer interface {
+	write(j *job) error
+}
+
+// job is one call of Write.
+type job struct {
+	format Format
+	in     Input
+	dir    string
+	warn   func(string)
+
+	opened  sparse.Files // input files, open until the job ends
+	closers []func()     // called when the job ends
+	files   []string     // written so far
+}
+
+// Write writes the output of a format into the directory dir and returns the
+// names of its files, which depend on in alone. It calls warn for each property
+// of the machine that the format cannot represent. If Write fails, no file in
+// dir is incomplete.
+func Write(name string, in Input, dir string, warn func(string)) ([]string, error) {
+	f, ok := Lookup(name)
+	if !ok {
+		return nil, fmt.Errorf("unknown format %q; the formats are %s", name, strings.Join(Names(), ", "))
+	}
+	if err := f.Check(in.Architecture); err != nil {
+		return nil, err
+	}
+	if len(in.Segments) == 0 {
+		return nil, errors.New("no segments are given")
+	}
+	if in.Name == "" || filepath.Base(in.Name) != in.Name || strings.HasPrefix(in.Name, ".") {
+		return nil, fmt.Errorf("name %q cannot be the start of a file name", in.Name)
+	}
+	if f.Firmware != 0 && in.Kernel == "" {
+		return nil, fmt.Errorf("%s needs a kernel: set kernel.image in the machine", name)
+	}
+	j := &job{format: f, in: in, dir: dir, warn: warn}
+	defer j.close()
+	if err := f.writer.write(j); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return j.files, nil
+}
+
+func (j *job) close() {
+	for _, c := range j.closers {
+		c()
+	}
+	j.opened.Close()
+}
+
+// create writes the output file with a suffix.
+func (j *job) create(suffix string, write func(f *os.File) error) error {
+	name := filepath.Join(j.dir, j.in.Name+suffix)
+	if err := atomicfile.Write(name, write); err != nil {
+		return err
+	}
+	j.files = append(j.files, name)
+	return nil
+}
+
+// createOnly writes the output file of a format that has one.
+func (j *job) createOnly(write func(f *os.File) error) error {
+	return j.create(j.format.Suffixes[0], write)
+}
+
+// tree opens the root filesystem that tar segments make. With boot, it has a
+// directory boot with the kernel, if there is one.
+func (j *job) tree(boot bool) ([]tree.Entry, error) {
+	var files *segment.Boot
+	if boot && j.in.Kernel != "" {
+		files = &segment.Boot{Kernel: j.in.Kernel, Ucode: j.in.Ucode, Cmdline: j.in.Cmdline}
+	}
+	entries, closeTree, err := segment.Tree(j.in.Segments, files)
+	if err != nil {
+		return nil, err
+	}
+	j.closers = append(j.closers, closeTree)
+	return entries, nil
+}
