@@ -20,7 +20,7 @@ import (
 	"github.com/slipway-build/slipway/publisher/disk"
 )
 
-// TestMain makes the test's own program the command, so that it can be killed.
+// TestMain lets the test binary run as the command, so that tests can kill it.
 func TestMain(m *testing.M) {
 	if os.Getenv("SLIPWAY_PUBLISH_COMMAND") != "" {
 		main()
@@ -42,33 +42,33 @@ func content(seed uint64, blocks int) []byte {
 	return data
 }
 
-// machine is where the command runs: a directory with a disk and its state.
-type machine struct {
+// A host is where the command runs: a directory with a disk and the state.
+type host struct {
 	dir  string
 	fake *awstest.Server
 }
 
-func newMachine(t testing.TB, fake *awstest.Server, data []byte) machine {
+func newHost(t testing.TB, fake *awstest.Server, data []byte) host {
 	t.Helper()
-	m := machine{t.TempDir(), fake}
-	if err := os.WriteFile(filepath.Join(m.dir, "machine.raw"), data, 0o600); err != nil {
+	h := host{t.TempDir(), fake}
+	if err := os.WriteFile(filepath.Join(h.dir, "machine.raw"), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return m
+	return h
 }
 
-func (m machine) command(args ...string) *exec.Cmd {
+func (h host) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Dir = m.dir
-	cmd.Env = append(os.Environ(), m.fake.Env()...)
-	cmd.Env = append(cmd.Env, "SLIPWAY_PUBLISH_COMMAND=1", "XDG_STATE_HOME="+filepath.Join(m.dir, "state"))
+	cmd.Dir = h.dir
+	cmd.Env = append(os.Environ(), h.fake.Env()...)
+	cmd.Env = append(cmd.Env, "SLIPWAY_PUBLISH_COMMAND=1", "XDG_STATE_HOME="+filepath.Join(h.dir, "state"))
 	return cmd
 }
 
-// run returns what the command prints on standard output, and its exit code
-// and line of error.
-func (m machine) run(stdin io.Reader, args ...string) (out string, code int, message string) {
-	cmd := m.command(args...)
+// run runs the command. It returns its standard output, exit status and standard
+// error.
+func (h host) run(stdin io.Reader, args ...string) (out string, code int, message string) {
+	cmd := h.command(args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
 	err := cmd.Run()
@@ -92,25 +92,25 @@ func equal(t testing.TB, fake *awstest.Server, image *ami.Image, data []byte) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, data) {
-		t.Errorf("%s is not what was published", image.Snapshot)
+		t.Errorf("%s differs from the disk", image.Snapshot)
 	}
 }
 
 func TestFileAndPipe(t *testing.T) {
 	fake := awstest.Start(t, awstest.Knobs{})
 	data := content(1, 5)
-	m := newMachine(t, fake, data)
-	out, code, message := m.run(nil, "aws", "--name", "machine-1", "machine.raw")
+	h := newHost(t, fake, data)
+	out, code, message := h.run(nil, "aws", "--name", "machine-1", "machine.raw")
 	if code != 0 || !strings.HasPrefix(out, "ami-") || !strings.Contains(out, "aws ec2 run-instances --region us-east-1 --image-id ami-") {
 		t.Fatalf("exit %d: %s%s", code, out, message)
 	}
-	out, code, message = m.run(bytes.NewReader(data), "aws", "-", "--json", "--name", "machine-1")
+	out, code, message = h.run(bytes.NewReader(data), "aws", "-", "--json", "--name", "machine-1")
 	var result ami.Result
 	if err := json.Unmarshal([]byte(out), &result); err != nil || code != 0 {
 		t.Fatalf("exit %d, %v: %s%s", code, err, out, message)
 	}
 	if !result.Images[0].Existing {
-		t.Errorf("the pipe did not find the image of the file: %s", out)
+		t.Errorf("publishing from a pipe did not find the image of the file: %s", out)
 	}
 	equal(t, fake, result.Images[0], data)
 	for _, v := range fake.Violations() {
@@ -118,27 +118,45 @@ func TestFileAndPipe(t *testing.T) {
 	}
 }
 
+func TestHelpAndVersion(t *testing.T) {
+	h := newHost(t, awstest.Start(t, awstest.Knobs{}), nil)
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--version"}, "slipway-publish version "},
+		{[]string{"--help"}, "Usage: slipway-publish COMMAND"},
+		{[]string{"help", "aws"}, "Usage: slipway-publish aws --name NAME [flags] FILE|-"},
+		{[]string{"aws", "--help"}, "--deprecate-after age"},
+		{[]string{"aws", "gc", "-h"}, "--older-than age"},
+	} {
+		if out, code, message := h.run(nil, test.args...); code != 0 || !strings.Contains(out, test.want) || message != "" {
+			t.Errorf("%v: exit %d: %s%s; want %q", test.args, code, out, message, test.want)
+		}
+	}
+}
+
 func TestRegisterFileAndGC(t *testing.T) {
 	fake := awstest.Start(t, awstest.Knobs{})
-	m := newMachine(t, fake, content(1, 5))
+	h := newHost(t, fake, content(1, 5))
 	fields := "SriovNetSupport: simple\nBlockDeviceMappings:\n  - DeviceName: /dev/xvda\n    Ebs: {VolumeSize: 8, Iops: 6000}\n"
-	if err := os.WriteFile(filepath.Join(m.dir, "register.yml"), []byte(fields), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(h.dir, "register.yml"), []byte(fields), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	dry := []string{"aws", "--name", "machine-1", "--register", "register.yml", "--dry-run", "machine.raw"}
-	if out, code, message := m.run(nil, dry...); code != 0 || !strings.Contains(out, `would make "machine-1" for x86_64, boot mode legacy-bios`) {
+	if out, code, message := h.run(nil, dry...); code != 0 || !strings.Contains(out, `would register "machine-1" for x86_64, boot mode legacy-bios`) {
 		t.Fatalf("exit %d: %s%s", code, out, message)
 	}
-	if out, code, message := m.run(nil, "aws", "--name", "machine-1", "--register", "register.yml", "--deprecate-after", "90d", "machine.raw"); code != 0 {
+	if out, code, message := h.run(nil, "aws", "--name", "machine-1", "--register", "register.yml", "--deprecate-after", "90d", "machine.raw"); code != 0 {
 		t.Fatalf("exit %d: %s%s", code, out, message)
 	}
-	if out, code, message := m.run(nil, dry...); code != 0 || !strings.Contains(out, "is there already") {
+	if out, code, message := h.run(nil, dry...); code != 0 || !strings.Contains(out, "exists: nothing to do") {
 		t.Errorf("exit %d: %s%s", code, out, message)
 	}
-	if out, code, message := m.run(nil, "aws", "gc", "--older-than", "0s", "--dry-run"); code != 0 || out != "would remove 0 leftovers\n" {
+	if out, code, message := h.run(nil, "aws", "gc", "--older-than", "0s", "--dry-run"); code != 0 || out != "would remove 0 leftovers\n" {
 		t.Errorf("exit %d: %s%s", code, out, message)
 	}
-	if _, code, message := m.run(nil, "aws", "gc", "--older-than", "soon"); code != 2 || !strings.Contains(message, "90d or 12h") {
+	if _, code, message := h.run(nil, "aws", "gc", "--older-than", "soon"); code != 2 || !strings.Contains(message, "90d or 12h") {
 		t.Errorf("exit %d: %s", code, message)
 	}
 	for _, v := range fake.Violations() {
@@ -148,21 +166,21 @@ func TestRegisterFileAndGC(t *testing.T) {
 
 func TestExitCodes(t *testing.T) {
 	fake := awstest.Start(t, awstest.Knobs{})
-	m := newMachine(t, fake, content(1, 2))
+	h := newHost(t, fake, content(1, 2))
 	for name, data := range map[string]string{
 		"empty.raw":     "",
-		"text.raw":      strings.Repeat("this is no disk\n", 100),
+		"text.raw":      strings.Repeat("this is not a disk\n", 100),
 		"short.raw":     "x",
 		"qcow2.raw":     "QFI\xfb" + strings.Repeat("\x00", 2000),
 		"register.yml":  "TpmSupprt: v2.0\n",
 		"register2.yml": "Name: other\n",
 	} {
-		if err := os.WriteFile(filepath.Join(m.dir, name), []byte(data), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(h.dir, name), []byte(data), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	sparse := func(name string, size int64) error {
-		file, err := os.Create(filepath.Join(m.dir, name))
+		file, err := os.Create(filepath.Join(h.dir, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,13 +191,13 @@ func TestExitCodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	huge := "larger than any volume"
-	if err := sparse("huge.raw", 18e12); err != nil { // more than ext4 can
+	if err := sparse("huge.raw", 18e12); err != nil { // ext4 does not support this size
 		huge = "is empty"
 	}
-	if err := os.Mkdir(filepath.Join(m.dir, "directory.raw"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(h.dir, "directory.raw"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, code, message := m.run(nil, "aws", "--name", "taken", "--volume-type", "gp2", "machine.raw"); code != 0 {
+	if _, code, message := h.run(nil, "aws", "--name", "taken", "--volume-type", "gp2", "machine.raw"); code != 0 {
 		t.Fatal(message)
 	}
 	for _, test := range []struct {
@@ -187,10 +205,11 @@ func TestExitCodes(t *testing.T) {
 		code int
 		want string
 	}{
-		{nil, 2, "the first argument must be aws"},
-		{[]string{"aws", "--name", "x1x"}, 2, "give one disk"},
-		{[]string{"aws", "machine.raw"}, 2, "no AMI name: use --name"},
-		{[]string{"aws", "--nam", "x", "machine.raw"}, 2, "-nam"},
+		{nil, 2, "requires a command"},
+		{[]string{"aws", "--name", "x1x"}, 2, "0 disks instead of one"},
+		{[]string{"aws", "gc", "machine.raw"}, 2, "machine.raw"},
+		{[]string{"aws", "machine.raw"}, 2, "--name is required"},
+		{[]string{"aws", "--nam", "x", "machine.raw"}, 2, `did you mean "--name"?`},
 		{[]string{"aws", "--name", "x1x", "--method", "import", "machine.raw"}, 2, "--bucket"},
 		{[]string{"aws", "--name", "x1x", "--register", "register.yml", "machine.raw"}, 2, "TpmSupprt"},
 		{[]string{"aws", "--name", "x1x", "--register", "register2.yml", "machine.raw"}, 2, "use --name"},
@@ -205,41 +224,41 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"aws", "--name", "x1x", "--boot-mode", "uefi", "machine.raw"}, 3, "cannot boot as uefi"},
 		{[]string{"aws", "--name", "taken", "machine.raw"}, 6, "other settings"},
 	} {
-		_, code, message := m.run(nil, test.args...)
+		_, code, message := h.run(nil, test.args...)
 		if code != test.code || !strings.Contains(message, test.want) || strings.Count(message, "\n") != 1 {
 			t.Errorf("%v: exit %d: %q; want %d and one line with %q", test.args, code, message, test.code, test.want)
 		}
 	}
 
-	cmd := m.command("aws", "--name", "x1x", "machine.raw")
-	cmd.Env = append(os.Environ(), "SLIPWAY_PUBLISH_COMMAND=1", "HOME="+m.dir, "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_PROFILE=",
+	cmd := h.command("aws", "--name", "x1x", "machine.raw")
+	cmd.Env = append(os.Environ(), "SLIPWAY_PUBLISH_COMMAND=1", "HOME="+h.dir, "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_PROFILE=",
 		"AWS_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null")
 	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 4 || !strings.Contains(string(out), "no AWS credentials") {
 		t.Errorf("without credentials: %v: %s", cmd.ProcessState, out)
 	}
-	cmd = m.command("aws", "--name", "x1x", "machine.raw")
+	cmd = h.command("aws", "--name", "x1x", "machine.raw")
 	cmd.Env = append(cmd.Env, "AWS_SECRET_ACCESS_KEY=wrong")
 	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 4 {
 		t.Errorf("with wrong credentials: %v: %s", cmd.ProcessState, out)
 	}
 }
 
-// TestKill kills the command with SIGKILL when it has made a random number of
-// requests, and runs it again.
+// TestKill kills the command with SIGKILL after a random number of requests and
+// runs it again.
 func TestKill(t *testing.T) {
 	for i := range *kills {
 		random := rand.New(rand.NewPCG(uint64(i), 1))
 		fake := awstest.Start(t, awstest.Knobs{Latency: time.Millisecond, Settle: 100 * time.Millisecond})
 		fake.CreateBucket("us-east-1", "disks")
 		data := content(uint64(i), 40)
-		m := newMachine(t, fake, data)
+		h := newHost(t, fake, data)
 		args := []string{"aws", "--name", "machine-1", "--json", "--workers", "4", "machine.raw"}
 		limit := 1 + random.Int64N(55)
 		if i%5 == 4 {
 			args = append(args, "--method", "import", "--bucket", "disks")
 			limit = 1 + random.Int64N(15)
 		}
-		cmd := m.command(args...)
+		cmd := h.command(args...)
 		var requests atomic.Int64
 		killed := make(chan struct{})
 		knobs := fake.Knobs()
@@ -260,7 +279,7 @@ func TestKill(t *testing.T) {
 		knobs.Faults = nil
 		fake.SetKnobs(knobs)
 
-		out, code, message := m.run(nil, args...)
+		out, code, message := h.run(nil, args...)
 		var result ami.Result
 		if err := json.Unmarshal([]byte(out), &result); err != nil || code != 0 {
 			t.Fatalf("kill %d at request %d: exit %d: %s", i, limit, code, message)
@@ -270,12 +289,12 @@ func TestKill(t *testing.T) {
 		if len(snapshots) != 1 || len(fake.Orphans()) > 0 {
 			t.Errorf("kill %d at request %d: snapshots %v, left behind %v", i, limit, snapshots, fake.Orphans())
 		}
-		// Whose answer was on its way may be written again: nobody heard it.
+		// Blocks whose response did not reach the command may be written again.
 		if n := snapshots[0].Rewritten; n > 4 {
 			t.Errorf("kill %d at request %d: %d blocks were written twice", i, limit, n)
 		}
-		if left, _ := filepath.Glob(filepath.Join(m.dir, "state", "slipway", "*")); len(left) > 0 {
-			t.Errorf("kill %d: state left: %v", i, left)
+		if left, _ := filepath.Glob(filepath.Join(h.dir, "state", "slipway", "*")); len(left) > 0 {
+			t.Errorf("kill %d: state left behind: %v", i, left)
 		}
 		for _, v := range fake.Violations() {
 			t.Error(v)

@@ -4,99 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/slipway-build/slipway/publisher/ami"
 	"github.com/slipway-build/slipway/publisher/disk"
 )
-
-// follow shows progress until it is stopped: a bar on a terminal, otherwise a
-// line for each step and, in between, one every 10 seconds.
-func follow(out *os.File, monitor *ami.Monitor) (stop func()) {
-	info, err := out.Stat()
-	terminal := err == nil && info.Mode()&os.ModeCharDevice != 0
-	interval := 10 * time.Second
-	if terminal {
-		interval = 200 * time.Millisecond
-	}
-	var mu sync.Mutex
-	monitor.Step = func(region, step string) {
-		mu.Lock()
-		defer mu.Unlock()
-		if terminal {
-			fmt.Fprint(out, "\r\x1b[K")
-		}
-		fmt.Fprintf(out, "%s: %s\n", region, step)
-	}
-	var meter meter
-	draw := func() {
-		mu.Lock()
-		defer mu.Unlock()
-		line := meter.line(time.Now(), monitor)
-		switch {
-		case line == "":
-		case terminal:
-			fmt.Fprint(out, "\r\x1b[K", line)
-		default:
-			fmt.Fprintln(out, line)
-		}
-	}
-	done, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		ticker := time.NewTicker(interval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ticker.C:
-				draw()
-			case <-done:
-				if terminal {
-					fmt.Fprint(out, "\r\x1b[K")
-				}
-				return
-			}
-		}
-	}()
-	return sync.OnceFunc(func() { close(done); <-ended })
-}
-
-// meter makes lines of progress.
-type meter struct {
-	start       time.Time
-	first, last int64 // blocks written at start, and when the last line was made
-}
-
-func (m *meter) line(now time.Time, monitor *ami.Monitor) string {
-	total, written := monitor.Blocks.Load(), monitor.Written.Load()
-	if total == 0 {
-		return ""
-	}
-	if m.start.IsZero() {
-		m.start, m.first, m.last = now, written, -1
-	}
-	if written == total && m.last == written {
-		return "" // what comes now are steps
-	}
-	m.last = written
-	const width = 30
-	filled := int(written * width / total)
-	line := fmt.Sprintf("[%s%s] %d/%d blocks", strings.Repeat("=", filled), strings.Repeat(" ", width-filled), written, total)
-	if past := now.Sub(m.start).Seconds(); past > 0 && written > m.first {
-		speed := float64(written-m.first) / past
-		line += fmt.Sprintf(", %.1f MB/s, %v left", speed*disk.BlockSize/1e6, time.Duration(float64(total-written)/speed*float64(time.Second)).Round(time.Second))
-	}
-	if skipped := monitor.Skipped.Load(); skipped > 0 {
-		line += fmt.Sprintf(", %d skipped", skipped)
-	}
-	if retries := monitor.Retries.Load(); retries > 0 {
-		line += fmt.Sprintf(", %d retries", retries)
-	}
-	return line
-}
 
 func printJSON(w io.Writer, v any) error {
 	encoder := json.NewEncoder(w)
@@ -112,11 +24,11 @@ func printResult(w io.Writer, result *ami.Result, took time.Duration, asJSON boo
 		how := ""
 		switch b := image.Blocks; {
 		case image.Existing:
-			how = ", was there already"
+			how = ", existing"
 		case b != nil:
 			how = fmt.Sprintf(", %d of %d blocks written", b.Written, b.Total)
 			if b.Resumed > 0 {
-				how += fmt.Sprintf(", %d before", b.Resumed)
+				how += fmt.Sprintf(", %d by an earlier run", b.Resumed)
 			}
 		}
 		fmt.Fprintf(w, "%s  %s (%s, %s, %s%s)\n", image.Image, image.Region, image.Snapshot, image.Architecture, image.BootMode, how)
@@ -140,13 +52,13 @@ func printPlan(w io.Writer, d *disk.Disk, o ami.Options, result *ami.Result, asJ
 	}
 	for _, image := range result.Images {
 		if image.Existing {
-			fmt.Fprintf(w, "%s: %s is there already: nothing to do\n", image.Region, image.Image)
+			fmt.Fprintf(w, "%s: %s exists: nothing to do\n", image.Region, image.Image)
 			continue
 		}
-		fmt.Fprintf(w, "%s: would make %q for %s, boot mode %s, of a volume of %d GiB; %d of %d blocks are not zero\n",
+		fmt.Fprintf(w, "%s: would register %q for %s, boot mode %s, with a volume of %d GiB; %d of %d blocks are not zero\n",
 			image.Region, o.Name, image.Architecture, image.BootMode, o.VolumeSize, len(d.Blocks), d.Count())
 	}
-	_, err := fmt.Fprintln(w, "EC2 allows to register images. The EBS direct APIs cannot be tried dry.")
+	_, err := fmt.Fprintln(w, "EC2 permits the registration. The EBS direct APIs have no dry run.")
 	return err
 }
 
@@ -159,7 +71,7 @@ func printLeftovers(w io.Writer, found []ami.Leftover, dry, asJSON bool) error {
 		verb = "would remove"
 	}
 	for _, l := range found {
-		fmt.Fprintf(w, "%s %s in %s (%s, made %s)\n", verb, l.ID, l.Region, l.Why, l.Created.UTC().Format(time.RFC3339))
+		fmt.Fprintf(w, "%s %s in %s (%s, created %s)\n", verb, l.ID, l.Region, l.Why, l.Created.UTC().Format(time.RFC3339))
 	}
 	_, err := fmt.Fprintf(w, "%s %d leftovers\n", verb, len(found))
 	return err

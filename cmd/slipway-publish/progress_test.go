@@ -14,7 +14,7 @@ func TestMeter(t *testing.T) {
 		t.Errorf("before the upload: %q", got)
 	}
 	monitor.Blocks.Add(300)
-	monitor.Written.Add(100) // by a run before
+	monitor.Written.Add(100) // by an earlier run
 	m.line(start, monitor)
 	monitor.Written.Add(100)
 	monitor.Skipped.Add(7)
@@ -25,9 +25,9 @@ func TestMeter(t *testing.T) {
 	}
 	monitor.Written.Add(100)
 	if m.line(start.Add(3*time.Second), monitor) == "" {
-		t.Error("the end is not shown")
+		t.Error("the complete upload is not shown")
 	}
 	if got := m.line(start.Add(4*time.Second), monitor); got != "" {
-		t.Errorf("the end is shown again: %q", got)
+		t.Errorf("the complete upload is shown twice: %q", got)
 	}
 }

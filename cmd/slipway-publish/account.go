@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go/logging"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/slipway-build/slipway/publisher/ami"
+)
+
+// accountFlags are the flags that all commands for AWS have.
+type accountFlags struct {
+	regionList, endpoint string
+	dryRun, json         bool
+}
+
+func newAccountFlags(cmd *cobra.Command) *accountFlags {
+	f := new(accountFlags)
+	flags := cmd.Flags()
+	flags.StringVar(&f.regionList, "region", "", "comma-separated `regions` (default: AWS_REGION, or the region of the profile)")
+	flags.StringVar(&f.endpoint, "endpoint-url", "", "`URL` of all services, for a fake of AWS (default: AWS_ENDPOINT_URL)")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "check what can be checked and change nothing")
+	flags.BoolVar(&f.json, "json", false, "print the result as JSON")
+	return f
+}
+
+func (f *accountFlags) regions() []string { return list(f.regionList) }
+
+// load returns the AWS configuration. It fails if there are no credentials.
+func (f *accountFlags) load(ctx context.Context) (aws.Config, error) {
+	// The SDK's warnings either precede an error or do not matter.
+	options := []func(*config.LoadOptions) error{config.WithLogger(logging.Nop{})}
+	if f.endpoint != "" {
+		options = append(options, config.WithBaseEndpoint(f.endpoint))
+	}
+	if regions := f.regions(); len(regions) > 0 {
+		options = append(options, config.WithRegion(regions[0]))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, options...)
+	if err != nil {
+		return cfg, &ami.Error{Class: ami.ClassCredentials, Err: fmt.Errorf("read the AWS configuration: %w", err)}
+	}
+	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
+		if ctx.Err() != nil {
+			return cfg, ctx.Err()
+		}
+		return cfg, &ami.Error{Class: ami.ClassCredentials, Err: errors.New("no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run on an instance with a role")}
+	}
+	return cfg, nil
+}
+
+// list splits a list at commas and spaces.
+func list(text string) []string {
+	return strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ' ' })
+}
+
+// ageVar defines a flag for a duration that may be in days.
+func ageVar(flags *pflag.FlagSet, age *time.Duration, name, usage string) {
+	flags.Func(name, usage, func(text string) (err error) {
+		if days, found := strings.CutSuffix(text, "d"); found {
+			var n int
+			n, err = strconv.Atoi(days)
+			*age = time.Duration(n) * 24 * time.Hour
+		} else {
+			*age, err = time.ParseDuration(text)
+		}
+		if err != nil || *age < 0 {
+			return errors.New("write it as 90d or 12h")
+		}
+		return nil
+	})
+}

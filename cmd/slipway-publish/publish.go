@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/slipway-build/slipway/cmd/internal/cli"
+	"github.com/slipway-build/slipway/publisher/ami"
+	"github.com/slipway-build/slipway/publisher/disk"
+)
+
+// publishFlags are the flags of slipway-publish aws. Those that need no
+// conversion set the options directly.
+type publishFlags struct {
+	account *accountFlags
+	options ami.Options
+
+	method, arch, bootMode, volumeType   string
+	description, registerFile, shareList string
+}
+
+func newPublishCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "aws --name NAME [flags] FILE|-",
+		Short: "Publish a raw disk as an AMI",
+		Long:  "Publish a raw disk as an Amazon Machine Image (AMI).",
+		Example: `  slipway-publish aws --name web-1 out/web.raw
+  slipway-publish aws --name web-2 --parent auto --region us-east-1,eu-west-1 out/web.raw
+  slipway-publish aws --name web-2 --dry-run - <out/web.raw`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return cli.Usagef("%d disks instead of one: a FILE, or - for standard input", len(args))
+			}
+			return nil
+		},
+	}
+	f := new(publishFlags)
+	o := &f.options
+	o.Tags, o.Monitor = map[string]string{}, new(ami.Monitor)
+	flags := cmd.Flags()
+	flags.SortFlags = false // the most used first
+	flags.StringVar(&o.Name, "name", "", "`name` of the AMI (required)")
+	flags.StringVar(&f.description, "description", "", "`description` of the AMI (default: its name)")
+	flags.StringVar(&f.method, "method", "ebs", "ebs: write blocks with the EBS direct APIs; import: upload to S3 and call ImportSnapshot")
+	flags.StringVar(&o.Bucket, "bucket", "", "S3 `bucket` in the same region, for --method import")
+	flags.StringVar(&o.Role, "role", "vmimport", "service `role` for --method import")
+	flags.StringVar(&o.Parent, "parent", "", "`snapshot` to write only the differences to, or auto for the newest one of a disk with the same file name")
+	flags.BoolVar(&o.Copy, "copy", false, "upload to the first region and copy the AMI to the others")
+	flags.StringVar(&f.arch, "arch", "", "x86_64 or arm64 (default: the architecture that the disk boots on)")
+	flags.StringVar(&f.bootMode, "boot-mode", "", "uefi, uefi-preferred or legacy-bios (default: what the disk supports)")
+	flags.StringVar(&f.volumeType, "volume-type", "gp3", "`type` of the root volume")
+	flags.Int64Var(&o.VolumeSize, "volume-size", 0, "size of the root volume in `GiB` (default: the size of the disk, rounded up)")
+	flags.BoolVar(&o.Encrypt, "encrypt", false, "encrypt the snapshot")
+	flags.StringVar(&o.KMSKey, "kms-key", "", "`ARN` of the key to encrypt with (default: the account's default key)")
+	flags.StringVar(&f.shareList, "share", "", "comma-separated `accounts`, and ARNs of organizations or units, that may launch the AMI, or all")
+	flags.StringVar(&o.SSMParameter, "ssm-parameter", "", "`name` of an SSM parameter to set to the ID of the AMI")
+	flags.StringVar(&f.registerFile, "register", "", "YAML `file` with other fields of RegisterImage")
+	flags.BoolVar(&o.Keep, "keep", false, "after a failure, keep what was made, so that the same command can continue")
+	flags.StringVar(&o.State, "state", "", "`directory` for the state of unfinished runs (default: $XDG_STATE_HOME/slipway)")
+	flags.IntVar(&o.Workers, "workers", 128, "maximum `number` of blocks to write at the same time")
+	flags.Float64Var(&o.Rate, "rate", 950, "maximum number of `blocks` per second in each region")
+	flags.DurationVar(&o.Timeout, "timeout", 20*time.Second, "`limit` of one attempt of a request")
+	cli.PairsVar(flags, o.Tags, "tag", "tag for the AMI and its snapshot, as `KEY=VALUE`; may be repeated", nil)
+	ageVar(flags, &o.DeprecateAfter, "deprecate-after", "`age` at which the AMI is deprecated, for example 90d or 12h")
+	f.account = newAccountFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) }
+	return cmd
+}
+
+func (f *publishFlags) run(cmd *cobra.Command, path string) error {
+	if err := f.complete(); err != nil {
+		return err
+	}
+	ctx, started := cmd.Context(), time.Now()
+	d, err := open(ctx, path)
+	if err != nil {
+		if ctx.Err() == nil {
+			err = &ami.Error{Class: ami.ClassDisk, Err: err}
+		}
+		return err
+	}
+	defer d.Close()
+	p, err := ami.New(d, f.options)
+	if err != nil {
+		return err
+	}
+	for _, warning := range p.Warnings() {
+		fmt.Fprintf(cmd.ErrOrStderr(), "slipway-publish: warning: %s: %s\n", d.Name, warning)
+	}
+	cfg, err := f.account.load(ctx)
+	if err != nil {
+		return err
+	}
+	if f.account.dryRun {
+		result, err := p.Preflight(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		return printPlan(cmd.OutOrStdout(), d, p.Options(), result, f.account.json)
+	}
+	stop := follow(cmd.ErrOrStderr(), f.options.Monitor)
+	result, err := p.Publish(ctx, cfg)
+	stop()
+	if err != nil {
+		return err
+	}
+	return printResult(cmd.OutOrStdout(), result, time.Since(started), f.account.json)
+}
+
+// complete checks the flags and sets the options that follow from them.
+func (f *publishFlags) complete() error {
+	o := &f.options
+	if o.Name == "" {
+		return cli.Usagef("--name is required")
+	}
+	if o.Workers < 1 || o.Rate <= 0 || o.Timeout <= 0 {
+		return cli.Usagef("--workers, --rate and --timeout must be greater than zero")
+	}
+	o.Regions = f.account.regions()
+	o.Share = list(f.shareList)
+	o.Method = ami.Method(f.method)
+	o.VolumeType = types.VolumeType(f.volumeType)
+	o.Architecture = disk.Architecture(f.arch)
+	if f.registerFile != "" {
+		if err := readRegister(f.registerFile, &o.Register); err != nil {
+			return err
+		}
+	}
+	if f.description != "" {
+		o.Register.Description = &f.description
+	}
+	if f.bootMode != "" {
+		o.Register.BootMode = types.BootModeValues(f.bootMode)
+	}
+	return nil
+}
+
+func open(ctx context.Context, path string) (*disk.Disk, error) {
+	if path == "-" {
+		return disk.Spool(ctx, os.Stdin, "")
+	}
+	return disk.Open(ctx, path)
+}
+
+// readRegister reads fields of RegisterImage, by their names in the API. Fields
+// that have a flag are rejected.
+func readRegister(path string, register *ec2.RegisterImageInput) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return &ami.Error{Class: ami.ClassUsage, Err: err}
+	}
+	var fields map[string]any
+	if err := yaml.Unmarshal(data, &fields); err != nil {
+		return usage("%s: %w", path, err)
+	}
+	for _, ours := range []string{"Name", "DryRun", "TagSpecifications", "ImageLocation"} {
+		if _, found := fields[ours]; found {
+			return usage("%s: the field %s is not supported here: use --name, --dry-run and --tag", path, ours)
+		}
+	}
+	text, err := json.Marshal(fields)
+	if err != nil {
+		return usage("%s: %w", path, err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(register); err != nil {
+		return usage("%s: %w; use the field names of RegisterImage in the EC2 API", path, err)
+	}
+	return nil
+}
+
+func usage(format string, args ...any) error {
+	return &ami.Error{Class: ami.ClassUsage, Err: fmt.Errorf(format, args...)}
+}
