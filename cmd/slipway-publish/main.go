@@ -8,8 +8,8 @@
 // The result goes to standard output, progress and errors to standard error.
 // Credentials, region and endpoints come from the same sources as those of the
 // AWS CLI: the environment, ~/.aws, or the role of the instance. See
-// docs/how-to/publish-to-aws.md for the flags, the state on this machine and the
-// required permissions.
+// docs/how-to/publish-to-aws.md for the flags, the state on this machine and
+// the required permissions.
 //
 // Exit status: 0 success; 1 AWS, the network or anything else failed; 2 the
 // command line is invalid; 3 the disk cannot boot; 4 credentials; 5 permission

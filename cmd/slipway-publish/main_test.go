@@ -65,8 +65,8 @@ func (h host) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs the command. It returns its standard output, exit status and standard
-// error.
+// run runs the command. It returns its standard output, exit status and
+// standard error.
 func (h host) run(stdin io.Reader, args ...string) (out string, code int, message string) {
 	cmd := h.command(args...)
 	var stdout, stderr bytes.Buffer

@@ -12,8 +12,8 @@ import (
 	"github.com/slipway-build/slipway/publisher/disk"
 )
 
-// follow shows progress until stop is called. It prints a line for each step. On
-// a terminal it also draws a bar, and otherwise it prints a line every 10
+// follow shows progress until stop is called. It prints a line for each step.
+// On a terminal it also draws a bar, and otherwise it prints a line every 10
 // seconds.
 func follow(out io.Writer, monitor *ami.Monitor) (stop func()) {
 	terminal := isTerminal(out)

@@ -18,13 +18,13 @@ var (
 	firstSeed = flag.Uint64("seed", 1, "seed of the first fault schedule")
 )
 
-// TestFaults publishes under random faults, by both methods. Each run must end
-// with a snapshot that equals the disk, or with an error and nothing left. To
-// replay one: -run TestFaults -schedules 1 -seed N.
+// TestFaults publishes under random faults with both methods. Each run must end
+// with a snapshot that equals the disk, or with an error and nothing left
+// behind. To replay one: -run TestFaults -schedules 1 -seed N.
 func TestFaults(t *testing.T) {
 	var done, failed atomic.Int64
 	t.Run("seeds", func(t *testing.T) {
-		slots := make(chan struct{}, 12) // they mostly wait
+		slots := make(chan struct{}, 12) // schedules mostly wait
 		for i := range *schedules {
 			seed := *firstSeed + uint64(i)
 			slots <- struct{}{}
@@ -121,7 +121,7 @@ func schedule(t *testing.T, seed uint64) (success bool) {
 	if err != nil {
 		t.Log(err)
 		if left := fake.Snapshots(); len(left) != before {
-			t.Errorf("after %v are left: %v", err, left)
+			t.Errorf("after %v: left behind: %v", err, left)
 		}
 		return false
 	}

@@ -18,8 +18,8 @@ const importLimit = 4 * time.Hour
 // An importer uploads the disk to S3 and imports it as a snapshot.
 type importer struct{ *target }
 
-// run continues the import in the journal, or starts one, and removes the object
-// afterwards.
+// run continues the import in the journal, or starts one, and removes the
+// object afterwards.
 func (i importer) run(ctx context.Context) (string, error) {
 	j, o := i.journal, &i.publisher.options
 	if j.Object == "" {

@@ -41,8 +41,8 @@ type record struct {
 	Block     *int32     `json:",omitempty"` // that EBS has acknowledged
 }
 
-// A journal is a record in a file, with one change in JSON per line. One process
-// at a time holds its lock. It survives when that process is killed.
+// A journal is a record in a file, with one change in JSON per line. One
+// process at a time holds its lock. It survives when that process is killed.
 type journal struct {
 	record
 	written map[int32]bool // blocks that EBS has acknowledged
@@ -52,8 +52,8 @@ type journal struct {
 	file *os.File
 }
 
-// openJournal opens or creates the journal with a name. If another process holds
-// it, openJournal calls busy and waits.
+// openJournal opens or creates the journal with a name. If another process
+// holds it, openJournal calls busy and waits.
 func openJournal(ctx context.Context, dir, name string, busy func()) (*journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fail(ClassOther, "create the state directory: %w; choose another one with --state", err)
@@ -155,8 +155,8 @@ func (j *journal) isWritten(block int32) bool {
 	return j.written[block]
 }
 
-// close releases the journal. If remove is set, it removes the file too, because
-// no other run needs it.
+// close releases the journal. If remove is set, it removes the file too,
+// because no other run needs it.
 func (j *journal) close(remove bool) error {
 	var err error
 	if remove {

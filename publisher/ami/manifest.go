@@ -17,12 +17,12 @@ import (
 // and deletes it with the snapshot, it is free, and whoever may describe the
 // parent can read it. Disks whose manifest does not fit have none.
 //
-// Format: a byte with version 1, then runs of blocks that are not zero. Each run
-// consists of two unsigned varints, the number of blocks to skip and the number
-// of blocks in the run, and the first 12 bytes of each block's digest. The whole
-// is encoded in base64 without padding and split into tags of 256 characters,
-// slipway:blocks:00 and so on. 96 bits protect against collisions by chance, and
-// whoever could construct one could change the disk as well.
+// Format: a byte with version 1, then runs of blocks that are not zero. Each
+// run consists of two unsigned varints, the number of blocks to skip and the
+// number of blocks in the run, and the first 12 bytes of each block's digest.
+// The whole is encoded in base64 without padding and split into tags of 256
+// characters, slipway:blocks:00 and so on. 96 bits protect against collisions
+// by chance, and whoever could construct one could change the disk as well.
 const (
 	manifestVersion = 1
 	shortSum        = 12

@@ -62,7 +62,8 @@ func (o objects) deleteObject(ctx context.Context, bucket, key string) error {
 	return err
 }
 
-// uploads yields the incomplete uploads of objects whose keys start with prefix.
+// uploads yields the incomplete uploads of objects whose keys start with
+// prefix.
 func (o objects) uploads(ctx context.Context, bucket, prefix string) iter.Seq2[types.MultipartUpload, error] {
 	p := s3.NewListMultipartUploadsPaginator(o.s3, &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &prefix})
 	return func(yield func(types.MultipartUpload, error) bool) {

@@ -21,8 +21,8 @@ import (
 	"github.com/slipway-build/slipway/publisher/disk"
 )
 
-// gateway starts a real S3 server, which "make test" builds. It returns a target
-// with an object to write to a bucket there.
+// gateway starts a real S3 server, which "make test" builds. It returns a
+// target with an object to write to a bucket there.
 func gateway(t *testing.T) *target {
 	t.Helper()
 	program, err := filepath.Abs("../../.stack/versitygw")

@@ -30,10 +30,10 @@ func blockOf(d *disk.Disk, index int32) disk.Block {
 	return disk.Block{Index: index, Sum: disk.Zero}
 }
 
-// difference returns the blocks to write so that the snapshot reads as the disk.
-// A nil parent has no blocks. Blocks that neither the parent nor this run writes
-// read as zeros or, if random is set, as random data; that suffices for the
-// blocks that the disk's map marks free. The blocks in written are always
+// difference returns the blocks to write so that the snapshot reads as the
+// disk. A nil parent has no blocks. Blocks that neither the parent nor this run
+// writes read as zeros or, if random is set, as random data; that suffices for
+// the blocks that the disk's map marks free. The blocks in written are always
 // included unless the parent has them.
 func (p *parent) difference(d *disk.Disk, random bool, written map[int32]bool) []disk.Block {
 	if p == nil && !random {
@@ -94,8 +94,8 @@ func (p parents) find(ctx context.Context) (*parent, error) {
 	return p.read(ctx, snapshot)
 }
 
-// newest returns the newest suitable snapshot of a disk with the same file name,
-// or nil.
+// newest returns the newest suitable snapshot of a disk with the same file
+// name, or nil.
 func (p parents) newest(ctx context.Context) (*types.Snapshot, error) {
 	o, name := &p.publisher.options, diskTag(p.publisher.disk.Name)
 	candidates, err := p.aws.snapshots.byTag(ctx, TagDisk, name)

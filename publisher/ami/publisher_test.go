@@ -27,7 +27,8 @@ import (
 
 const home = "us-east-1"
 
-// content is a disk for BIOS: every third block is zero, the rest random.
+// content returns a disk that boots with BIOS. Every third block is zero, the
+// others are random.
 func content(seed uint64, blocks int) []byte {
 	data := make([]byte, blocks*disk.BlockSize)
 	random := rand.NewChaCha8([32]byte{byte(seed)})
@@ -62,8 +63,8 @@ func open(t testing.TB, path string) *disk.Disk {
 	return d
 }
 
-// configure makes the configuration that the command would read from the
-// fake's environment.
+// configure returns the configuration that the environment of the fake stands
+// for.
 func configure(t testing.TB, url string) aws.Config {
 	t.Helper()
 	env := map[string]string{}
@@ -81,7 +82,7 @@ func configure(t testing.TB, url string) aws.Config {
 	return cfg
 }
 
-// publish runs one publish with the defaults of the tests.
+// publish publishes a disk with the default options of the tests.
 func publish(ctx context.Context, t testing.TB, url string, d *disk.Disk, o ami.Options) (*ami.Result, error) {
 	t.Helper()
 	if o.Name == "" {
@@ -109,7 +110,7 @@ func mustPublish(t testing.TB, url string, d *disk.Disk, o ami.Options) *ami.Res
 	return result
 }
 
-// equal compares what a machine would boot with the disk.
+// equal compares the content of a snapshot with the disk.
 func equal(t testing.TB, fake *awstest.Server, region, snapshot string, data []byte) {
 	t.Helper()
 	volume, err := fake.Disk(region, snapshot)
@@ -147,7 +148,7 @@ func TestPublish(t *testing.T) {
 	t.Parallel()
 	fake := awstest.Start(t, awstest.Knobs{Grace: 300 * time.Millisecond, Settle: 300 * time.Millisecond, Flap: time.Second})
 	data := content(1, 20)
-	result := mustPublish(t, fake.URL(), write(t, data), ami.Options{Tags: map[string]string{"Team": "harbour"}})
+	result := mustPublish(t, fake.URL(), write(t, data), ami.Options{Tags: map[string]string{"Team": "infra"}})
 	image := result.Images[0]
 	equal(t, fake, home, image.Snapshot, data)
 	if want := (ami.Blocks{Total: 20, Written: 14, Skipped: 6}); *image.Blocks != want {
@@ -157,7 +158,7 @@ func TestPublish(t *testing.T) {
 		t.Errorf("got %+v", image)
 	}
 	snapshot := fake.Snapshots()[0]
-	if snapshot.Tags["Team"] != "harbour" || snapshot.Tags[ami.TagContent] == "" || snapshot.Tags["Name"] != "machine-1" {
+	if snapshot.Tags["Team"] != "infra" || snapshot.Tags[ami.TagContent] == "" || snapshot.Tags["Name"] != "machine-1" {
 		t.Errorf("tags of the snapshot: %v", snapshot.Tags)
 	}
 	noViolations(t, fake)
@@ -180,7 +181,7 @@ func TestPublishAgainFindsTheImage(t *testing.T) {
 		t.Errorf("got %+v, want a new image of %s", third, first.Snapshot)
 	}
 	if got := fake.Count("ebs:PutSnapshotBlock"); got != puts {
-		t.Errorf("%d blocks were written again", got-puts)
+		t.Errorf("%d blocks were written twice", got-puts)
 	}
 	noViolations(t, fake)
 }
@@ -228,11 +229,12 @@ func TestEncryptedWritesZeros(t *testing.T) {
 	}
 }
 
-// TestMapOfTheDisk publishes an encrypted disk of which a map says that a zero block may hold anything.
-func TestMapOfTheDisk(t *testing.T) {
+// TestDiskMap publishes an encrypted disk with a map that marks one of its zero
+// blocks free.
+func TestDiskMap(t *testing.T) {
 	t.Parallel()
 	fake := awstest.Start(t, awstest.Knobs{})
-	data := content(1, 6) // of which 2 and 5 are zero
+	data := content(1, 6) // blocks 2 and 5 are zero
 	path := filepath.Join(t.TempDir(), "machine.raw")
 	m := diskmap.Map{Version: diskmap.Version, Size: int64(len(data)), Extents: []diskmap.Extent{
 		{Offset: 0, Length: 5 * disk.BlockSize, Type: diskmap.Data},
@@ -250,16 +252,16 @@ func TestMapOfTheDisk(t *testing.T) {
 	base := mustPublish(t, fake.URL(), open(t, path), ami.Options{Encrypt: true}).Images[0]
 	equal(t, fake, home, base.Snapshot, data[:5*disk.BlockSize])
 	if base.Blocks.Written != 5 {
-		t.Errorf("wrote %d blocks, want all but the free one", base.Blocks.Written)
+		t.Errorf("wrote %d blocks, want 5: all but the free one", base.Blocks.Written)
 	}
-	// Where a child would inherit data, a free block is zero too.
+	// A child would inherit data in the free block, so that block is zeroed.
 	before := content(2, 6)
 	copy(before[5*disk.BlockSize:], "secret")
 	parent := mustPublish(t, fake.URL(), write(t, before), ami.Options{Name: "machine-2", Encrypt: true}).Images[0]
 	child := mustPublish(t, fake.URL(), open(t, path), ami.Options{Name: "machine-3", Encrypt: true, Parent: parent.Snapshot}).Images[0]
 	equal(t, fake, home, child.Snapshot, data)
 
-	// A run that is continued with a map has written the free block before.
+	// The first run wrote the free block, because it had no map.
 	o := ami.Options{Name: "machine-4", Encrypt: true, Keep: true, VolumeSize: 2, State: t.TempDir()}
 	fake.SetKnobs(awstest.Knobs{Denied: []string{"ebs:CompleteSnapshot"}})
 	if _, err := publish(t.Context(), t, fake.URL(), write(t, data), o); ami.ClassOf(err) != ami.ClassPermission {
@@ -281,7 +283,7 @@ func TestParent(t *testing.T) {
 	after[3*disk.BlockSize+7]++                                // changed
 	clear(after[4*disk.BlockSize : 5*disk.BlockSize])          // became zero
 	copy(after[5*disk.BlockSize:], []byte("was a zero block")) // became data
-	after = after[:10*disk.BlockSize]                          // behind it are one of data and one of zeros
+	after = after[:10*disk.BlockSize]                          // the parent has a data block and a zero block beyond
 
 	for _, parent := range []string{"auto", "snapshot", "without manifest"} {
 		for _, encrypted := range []bool{false, true} {
@@ -289,7 +291,7 @@ func TestParent(t *testing.T) {
 				fake := awstest.Start(t, awstest.Knobs{EncryptByDefault: encrypted})
 				o := ami.Options{}
 				if parent == "without manifest" {
-					o.Tags = map[string]string{} // no room for one
+					o.Tags = map[string]string{} // leaves no room for a manifest
 					for i := range 45 {
 						o.Tags[fmt.Sprint("tag-", i)] = "x"
 					}
@@ -314,7 +316,8 @@ func TestParent(t *testing.T) {
 	}
 }
 
-// TestParentEncryption publishes a disk plain and encrypted with two keys, then changed ones with --parent.
+// TestParentEncryption publishes a disk without encryption, with the default
+// key and with another key. Then it publishes changed disks with parents.
 func TestParentEncryption(t *testing.T) {
 	t.Parallel()
 	fake := awstest.Start(t, awstest.Knobs{})
@@ -330,7 +333,7 @@ func TestParentEncryption(t *testing.T) {
 	after[7]++
 	for i, test := range []struct {
 		options ami.Options
-		always  bool // the account encrypts
+		always  bool // the account encrypts by default
 		parent  string
 		refused string
 	}{
@@ -338,7 +341,7 @@ func TestParentEncryption(t *testing.T) {
 		{options: ami.Options{Parent: "auto"}, always: true, parent: keyed}, // the newest
 		{options: ami.Options{Parent: "auto", Encrypt: true}, parent: keyed},
 		{options: ami.Options{Parent: "auto", KMSKey: key + "000000000001"}, parent: keyed},
-		{options: ami.Options{Parent: "auto", KMSKey: key + "000000000002"}}, // uploads all
+		{options: ami.Options{Parent: "auto", KMSKey: key + "000000000002"}}, // no suitable parent
 		{options: ami.Options{Parent: encrypted, Encrypt: true}, parent: encrypted},
 		{options: ami.Options{Parent: encrypted}, parent: encrypted},
 		{options: ami.Options{Parent: keyed, KMSKey: key + "000000000001"}, parent: keyed},
@@ -363,9 +366,9 @@ func TestParentEncryption(t *testing.T) {
 		image := result.Images[0]
 		equal(t, fake, home, image.Snapshot, after)
 		if image.Blocks.Parent != test.parent {
-			t.Errorf("%+v: began with %q, want %q", test.options, image.Blocks.Parent, test.parent)
+			t.Errorf("%+v: parent %q, want %q", test.options, image.Blocks.Parent, test.parent)
 		}
-		// The next one must not begin with this one.
+		// Hide the snapshot from the next publish.
 		fake.SetKnobs(awstest.Knobs{})
 		client := ec2.NewFromConfig(configure(t, fake.URL()))
 		if _, err := client.DeleteTags(t.Context(), &ec2.DeleteTagsInput{Resources: []string{image.Snapshot}, Tags: []types.Tag{{Key: aws.String(ami.TagDisk)}}}); err != nil {
@@ -426,7 +429,7 @@ func TestFailureInOneRegionUndoesAll(t *testing.T) {
 			Regions: []string{home, "eu-west-1"}, Copy: onlyCopy, Share: []string{"all"}, State: state,
 		})
 		if err == nil {
-			t.Fatal("sharing with all was not refused")
+			t.Fatal("sharing with all did not fail")
 		}
 		t.Log(err)
 		noViolations(t, fake)
@@ -434,7 +437,8 @@ func TestFailureInOneRegionUndoesAll(t *testing.T) {
 	}
 }
 
-// empty tells that a publish has left nothing, there and here.
+// empty checks that a publish has left nothing in the account and in the state
+// directory.
 func empty(t testing.TB, fake *awstest.Server, state string) {
 	t.Helper()
 	if left := fake.Snapshots(); len(left) > 0 {
@@ -446,7 +450,7 @@ func empty(t testing.TB, fake *awstest.Server, state string) {
 	}
 }
 
-func TestPermissionIsMissedEarly(t *testing.T) {
+func TestMissingPermission(t *testing.T) {
 	t.Parallel()
 	fake := awstest.Start(t, awstest.Knobs{Denied: []string{"ec2:RegisterImage"}})
 	_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 4)), ami.Options{})
@@ -454,7 +458,7 @@ func TestPermissionIsMissedEarly(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if n := fake.Count("ebs:StartSnapshot"); n > 0 {
-		t.Error("uploaded without the permission to register")
+		t.Error("uploaded the disk without permission to register images")
 	}
 	for _, denied := range []string{"ebs:StartSnapshot", "ebs:PutSnapshotBlock", "ebs:CompleteSnapshot"} {
 		fake := awstest.Start(t, awstest.Knobs{Denied: []string{denied}})
@@ -479,7 +483,7 @@ func TestQuota(t *testing.T) {
 	noOrphans(t, fake)
 }
 
-// interrupt cancels when n blocks are written.
+// interrupt calls cancel after n blocks have been written.
 func interrupt(fake *awstest.Server, cancel context.CancelFunc, n int) {
 	knobs := fake.Knobs()
 	knobs.Faults = func(awstest.Request) awstest.Fault {
@@ -519,7 +523,7 @@ func TestKeepContinues(t *testing.T) {
 	image := mustPublish(t, fake.URL(), write(t, data), ami.Options{State: state}).Images[0]
 	equal(t, fake, home, image.Snapshot, data)
 	if image.Blocks.Resumed < 10 {
-		t.Errorf("got %+v, want what was written before to count", image.Blocks)
+		t.Errorf("got %+v, want at least 10 resumed blocks", image.Blocks)
 	}
 	if n := len(fake.Snapshots()); n != 1 {
 		t.Errorf("%d snapshots", n)
@@ -528,8 +532,8 @@ func TestKeepContinues(t *testing.T) {
 	noOrphans(t, fake)
 }
 
-// TestTwoAtOnce publishes the same twice at the same time: on two machines, and
-// on one, where the second waits and uploads nothing.
+// TestTwoAtOnce publishes the same disk twice at the same time, on two machines
+// and on one. On one machine, the second run waits and uploads nothing.
 func TestTwoAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, machines := range []int{1, 2} {
@@ -565,9 +569,10 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 }
 
-// TestAnotherRunTakesTheSnapshot lets a second machine publish the same when the
-// first one has completed its snapshot and is about to register it, or gives up.
-func TestAnotherRunTakesTheSnapshot(t *testing.T) {
+// TestAnotherRunUsesTheSnapshot publishes the same disk on a second machine
+// when the first one has completed its snapshot and is about to register it.
+// The first one then continues, or is interrupted.
+func TestAnotherRunUsesTheSnapshot(t *testing.T) {
 	t.Parallel()
 	data := content(1, 6)
 	for _, interrupted := range []bool{false, true} {
@@ -576,7 +581,7 @@ func TestAnotherRunTakesTheSnapshot(t *testing.T) {
 		var second *ami.Image
 		fake.SetKnobs(awstest.Knobs{Faults: func(q awstest.Request) awstest.Fault {
 			if second == nil && q.Operation == "RegisterImage" && fake.Count("ebs:CompleteSnapshot") == 1 {
-				second = &ami.Image{} // not again for its own
+				second = &ami.Image{} // not for its own registration
 				second = mustPublish(t, fake.URL(), write(t, data), ami.Options{}).Images[0]
 				if interrupted {
 					cancel()
@@ -586,8 +591,8 @@ func TestAnotherRunTakesTheSnapshot(t *testing.T) {
 		}})
 		first, err := publish(ctx, t, fake.URL(), write(t, data), ami.Options{State: state})
 		switch {
-		case interrupted && (ami.ClassOf(err) != ami.ClassInterrupted || strings.Contains(err.Error(), "undone")):
-			t.Errorf("got %v, want that it was interrupted and nothing is left to undo", err)
+		case interrupted && (ami.ClassOf(err) != ami.ClassInterrupted || strings.Contains(err.Error(), "undo")):
+			t.Errorf("got %v, want an interrupt and nothing left to undo", err)
 		case !interrupted && (err != nil || first.Images[0].Image != second.Image || first.Images[0].Snapshot != second.Snapshot):
 			t.Errorf("got %+v, %v, want %+v", first, err, second)
 		}
@@ -639,7 +644,7 @@ func TestGC(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	interrupt(fake, cancel, 8)
 	if _, err := publish(ctx, t, fake.URL(), write(t, content(2, 30)), ami.Options{Name: "machine-2", Keep: true, Workers: 2}); err == nil {
-		t.Fatal("was not interrupted")
+		t.Fatal("the publish was not interrupted")
 	}
 	fake.SetKnobs(awstest.Knobs{})
 	cfg := configure(t, fake.URL())
@@ -680,12 +685,13 @@ func TestPreflight(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if slices.ContainsFunc(fake.Requests(), func(r awstest.Request) bool { return r.Service == "ebs" }) {
-		t.Error("a dry run has called EBS")
+		t.Error("the dry run called the EBS direct APIs")
 	}
 	empty(t, fake, o.State)
 }
 
-// BenchmarkPublish is bound by the fake, which digests each block too.
+// BenchmarkPublish is limited by the fake, which computes the digest of each
+// block too.
 func BenchmarkPublish(b *testing.B) {
 	fake := awstest.Start(b, awstest.Knobs{Latency: 20 * time.Millisecond})
 	b.SetBytes(384 * 2 / 3 * disk.BlockSize)

@@ -73,7 +73,8 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 // host.
 func newHTTPClient(workers int, attempt time.Duration) aws.HTTPClient {
 	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
-		// One connection of HTTP/2 has a lower throughput than many of HTTP/1.1.
+		// One connection of HTTP/2 has a lower throughput than many of
+		// HTTP/1.1.
 		t.ForceAttemptHTTP2 = false
 		t.Protocols = new(http.Protocols)
 		t.Protocols.SetHTTP1(true)

@@ -20,8 +20,8 @@ const (
 	tagBlocks  = "slipway:blocks:" // followed by a number: a part of the manifest
 )
 
-// A target is one region to publish to. The types uploader, importer, registrar,
-// finisher and undoer each do one part of the work on it.
+// A target is one region to publish to. The types uploader, importer,
+// registrar, finisher and undoer each do one part of the work on it.
 type target struct {
 	publisher *Publisher
 	region    string

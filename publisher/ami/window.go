@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// A window limits the number of concurrent requests as TCP limits unacknowledged
-// data: it grows by one with each success and halves when AWS throttles or a
-// request times out. So a slow line never carries more blocks than it can
-// deliver before they time out.
+// A window limits the number of concurrent requests as TCP limits
+// unacknowledged data: it grows by one with each success and halves when AWS
+// throttles or a request times out. So a slow line never carries more blocks
+// than it can deliver before they time out.
 type window struct {
 	mu     sync.Mutex
 	free   sync.Cond
