@@ -1,4 +1,4 @@
-# The frontend image: what a machine YAML names in its "# syntax=" line.
+# The frontend image, which a machine YAML names in its "# syntax=" line.
 
 FROM debian:bookworm-slim AS loaders
 RUN dpkg --add-architecture arm64 && apt-get update && \
@@ -18,7 +18,8 @@ COPY internal/kernel internal/kernel
 COPY internal/sbom internal/sbom
 COPY llb llb
 COPY machine machine
-# Without any stamp: the bytes of the packer are part of every segment's key.
+# Without version stamps, because the cache key of every segment includes the bytes
+# of the packer.
 ENV CGO_ENABLED=0
 RUN --mount=type=cache,target=/root/.cache/go-build --mount=type=cache,target=/go/pkg/mod \
     go build -trimpath -buildvcs=false -ldflags='-s -w -buildid=' -o /out/ ./cmd/slipway-frontend ./cmd/slipway-packer ./cmd/slipway-exporter ./cmd/slipway-sbom

@@ -1,28 +1,28 @@
-# The two commands: `make demo` does the main job, `make test` runs all tests.
-# Both set up everything they need on a Debian machine as root.
+# Start with `make demo`, which shows what Slipway does, and `make test`, which runs
+# all tests. Both run as root on Debian and install what they need.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-# Where the stack's registry keeps what would otherwise be on Docker Hub.
+# The stack's registry takes the place of Docker Hub.
 export REGISTRY ?= localhost:$(or $(STACK_PORT),5000)/slipwaybuild
 
-# The stack's builder.
+# The builder of the stack.
 export BUILDX_BUILDER ?= slipway
 
-# Builds images into the stack's registry.
+# Builds images and pushes them to the stack's registry.
 bake = docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${PROGRESS:-auto}" \
 	--set '*.output=type=registry,rewrite-timestamp=true,compression=zstd,force-compression=true'
 
 .PHONY: demo test test-boot lint bench repro stack images
 
-## demo: build examples/aws.yml with docker buildx, publish it to a fake of AWS, boot what is there, log in by ssh
+## demo: build examples/aws.yml, publish it to a fake of AWS, boot the published disk and log in by ssh
 demo: stack
 	$(bake) aws-images
 	hack/debian-packages qemu-system-x86 ovmf netcat-openbsd openssh-client
 	go run ./hack/demo
 
-## test: unit tests, and end-to-end tests against a real BuildKit and QEMU
+## test: unit tests, and end-to-end tests with BuildKit and QEMU
 test: images
 	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 netcat-openbsd openssh-client python3 python3-venv \
 		cpio zstd xorriso squashfs-tools erofs-utils fdisk gdisk dosfstools mtools qemu-utils grub-common grub-pc-bin systemd-boot-efi \
@@ -35,7 +35,7 @@ test: images
 	cd hack/oldest && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/oldest/ tool
 	go test -timeout 25m ./...
 
-## test-boot: boots every format under every firmware that it is for; make test boots a representative third of them; and packages for arm64
+## test-boot: boot every format with every firmware that it supports, of which make test boots a third, and the packages for arm64
 test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
 	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 netcat-openbsd openssh-client dosfstools mtools
@@ -46,19 +46,19 @@ test-boot: images
 lint:
 	hack/lint
 
-## bench: time builds beside what no build can beat; BENCH='-run REGEXP -count N' measures a part, JSON=1 prints JSON
+## bench: measure builds and their lower bounds; BENCH='-run REGEXP -count N' selects cases, JSON=1 prints JSON
 bench: stack
 	$(bake) aws-images
 	go run ./hack/bench $(BENCH)
 
-## repro: all formats, frontend and packages, each from two fresh builders that have little in common
+## repro: build all formats, the frontend and the packages with two different fresh builders and compare them
 repro: images
 	go test ./test -run TestReproducible -repro -v -timeout 90m
 
-## stack: buildkitd, registry and buildx builder on loopback
+## stack: start buildkitd, a registry and a buildx builder on loopback; hack/stack down stops them
 stack:
 	hack/stack up
 
-## images: frontend and packages, in the stack's registry
+## images: build the frontend and the packages and push them to the stack's registry
 images: stack
 	$(bake) frontend packages

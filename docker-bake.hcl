@@ -1,19 +1,20 @@
 # docker buildx bake packages     the package images
 # docker buildx bake frontend     the frontend image
 # docker buildx bake aws-images   the frontend image and the package images of examples/aws.yml
-# docker buildx bake aws          the machine of examples/aws.yml, from all of them
+# docker buildx bake aws          the machine of examples/aws.yml, built from these images
 
 variable "REGISTRY" {
-  description = "where the images of packages and frontend belong"
+  description = "Repository prefix of the images."
   default     = "docker.io/slipwaybuild"
 }
 
 variable "PLATFORMS" {
-  description = "of the package images, with commas: linux/amd64,linux/arm64; both are built without emulation"
+  description = "Comma-separated platforms of the package images: linux/amd64, linux/arm64. Builds do not emulate."
   default     = "linux/amd64"
 }
 
-# Images made anew have the same digests; their output needs rewrite-timestamp=true for that.
+# With a constant time, images are reproducible. Their output also requires
+# rewrite-timestamp=true.
 variable "SOURCE_DATE_EPOCH" {
   default = "0"
 }
@@ -27,7 +28,7 @@ variable "PACKAGES" {
   ]
 }
 
-# Those of examples/aws.yml.
+# The packages of examples/aws.yml.
 variable "AWS_PACKAGES" {
   default = [
     "kernel", "init", "runc", "containerd", "ca-certificates", "sysctl", "dhcpcd", "metadata", "rngd", "sshd",
@@ -59,8 +60,8 @@ target "packages" {
   attest     = ["type=provenance,disabled=true"]
 }
 
-# Every image that the YAML names, and the frontend itself, is built from this
-# checkout instead of being pulled.
+# The contexts replace every image in the YAML, and the frontend, with those of this
+# checkout.
 target "aws" {
   dockerfile = "examples/aws.yml"
   target     = "raw"

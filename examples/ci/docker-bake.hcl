@@ -1,14 +1,14 @@
-# docker buildx bake          builds aws.yml into out/aws.raw
+# docker buildx bake          builds aws.yml to out/aws.raw
 #
-# The workflows beside this file call it, so that a build in CI is the one at your desk.
+# The CI workflows next to this file run the same command.
 
 variable "CACHE" {
-  description = "where the cache of builds is kept, without its mode: GitHub's where there is one; docs/how-to/share-caches.md has others"
+  description = "Build cache without its mode. Default: the cache of GitHub Actions. docs/how-to/share-caches.md lists others."
   default     = "type=gha,scope=aws"
 }
 
 variable "SOURCE_DATE_EPOCH" {
-  description = "time of the machine's files, in seconds since 1970; empty for a constant"
+  description = "Time of the machine's files in seconds since 1970. Default: a constant."
   default     = ""
 }
 
@@ -18,6 +18,7 @@ target "default" {
   args       = { SIZE = "100M", SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
   output     = ["type=local,dest=out"]
   cache-from = [CACHE]
-  # mode=max keeps every component's segment: after a change of one, the next builder packs that one alone.
+  # mode=max keeps the segment of every component, so that a build repacks only
+  # changed components.
   cache-to = ["${CACHE},mode=max,compression=zstd"]
 }

@@ -1,4 +1,5 @@
-// Awsfake serves package awstest on loopback: an AWS account for demos and for tests in other languages.
+// Command awsfake serves package awstest on loopback: a fake AWS account for demos
+// and for tests in other languages.
 //
 //	go run ./hack/awsfake -listen 127.0.0.1:4580 &
 //	eval "$(curl -s http://127.0.0.1:4580/_awstest/env)"
@@ -6,14 +7,14 @@
 //	curl -s http://127.0.0.1:4580/_awstest/snapshots
 //	go run ./hack/awsfake -save snap-0123456789abcdef0 -o disk.raw -listen 127.0.0.1:4580
 //
-// Beside AWS's services there are, without a signature and for GET only:
+// In addition to the AWS services, it answers these GET requests without a signature:
 //
-//	/_awstest/env                        the environment of a client, for a shell
+//	/_awstest/env                        shell commands that set a client's environment
 //	/_awstest/snapshots                  all snapshots, as JSON
 //	/_awstest/snapshots/REGION/ID/disk   the whole volume of a snapshot
-//	/_awstest/orphans                    what no image uses, a line each
-//	/_awstest/violations                 what clients did wrong, a line each
-//	/_awstest/requests                   all requests, a line each
+//	/_awstest/orphans                    resources that no image uses, one per line
+//	/_awstest/violations                 invalid requests, one per line
+//	/_awstest/requests                   all requests, one per line
 package main
 
 import (
@@ -37,24 +38,24 @@ import (
 
 func main() {
 	var knobs awstest.Knobs
-	listen := flag.String("listen", "127.0.0.1:4580", "address to serve on, or where a fake is served; loopback only")
-	bucket := flag.String("bucket", "slipway", "S3 bucket that is there from the start, in "+awstest.Region)
+	listen := flag.String("listen", "127.0.0.1:4580", "loopback address to serve on, or of the fake to read from with -save")
+	bucket := flag.String("bucket", "slipway", "S3 bucket to create in "+awstest.Region)
 	flag.DurationVar(&knobs.Latency, "latency", 0, "time before each answer")
-	flag.DurationVar(&knobs.Settle, "settle", 0, "time that snapshots, images, copies and imports stay pending")
-	flag.DurationVar(&knobs.Grace, "grace", 0, "time that a new snapshot does not exist yet")
-	flag.Float64Var(&knobs.PutRate, "rate", 0, "blocks per second that a snapshot takes; 0 is no limit, AWS has 1000")
-	flag.BoolVar(&knobs.EncryptByDefault, "encrypt", false, "encrypt all snapshots")
-	flag.IntVar(&knobs.PendingSnapshots, "pending", 0, "quota of pending snapshots; 0 is AWS's 100")
-	flag.IntVar(&knobs.Images, "images", 0, "quota of images; 0 is AWS's 50000")
-	flag.Func("deny", "`operations` that the account may not call, such as ec2:RegisterImage,ebs:*", func(s string) error {
+	flag.DurationVar(&knobs.Settle, "settle", 0, "time for which snapshots, images, copies and imports stay pending")
+	flag.DurationVar(&knobs.Grace, "grace", 0, "time for which a new snapshot or image does not exist yet")
+	flag.Float64Var(&knobs.PutRate, "rate", 0, "blocks per second that a snapshot accepts; 0 means no limit (AWS: 1000)")
+	flag.BoolVar(&knobs.EncryptByDefault, "encrypt", false, "encrypt all new snapshots")
+	flag.IntVar(&knobs.PendingSnapshots, "pending", 0, "quota of pending snapshots (default 100, as on AWS)")
+	flag.IntVar(&knobs.Images, "images", 0, "quota of images (default 50000, as on AWS)")
+	flag.Func("deny", "comma-separated `operations` that the account may not call, for example ec2:RegisterImage,ebs:*", func(s string) error {
 		knobs.Denied = strings.Split(s, ",")
 		return nil
 	})
-	seed := flag.Uint64("seed", 0, "let requests fail, by a schedule with this seed; 0 is never")
-	probability := flag.Float64("faults", 0.05, "how likely a request fails, with -seed")
-	save := flag.String("save", "", "do not serve: get this snapshot's volume from the fake at -listen")
+	seed := flag.Uint64("seed", 0, "seed of a schedule of faults; 0 means no faults")
+	probability := flag.Float64("faults", 0.05, "probability that a request fails, with -seed")
+	save := flag.String("save", "", "instead of serving, save the volume of this `snapshot` from the fake at -listen")
 	region := flag.String("region", awstest.Region, "region of the snapshot, with -save")
-	output := flag.String("o", "", "file for the volume, with -save")
+	output := flag.String("o", "", "output `file`, with -save")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -80,7 +81,7 @@ func serve(ctx context.Context, address, bucket string, knobs awstest.Knobs) err
 		return fmt.Errorf("-listen: %w", err)
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return fmt.Errorf("-listen %s: serves on loopback only, such as 127.0.0.1:4580", address)
+		return fmt.Errorf("-listen %s: not a loopback address; use for example 127.0.0.1:4580", address)
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -106,7 +107,7 @@ func serve(ctx context.Context, address, bucket string, knobs awstest.Knobs) err
 	return nil
 }
 
-// handler serves the fake, and beside it what a client of AWS cannot see.
+// handler returns a handler for the fake and for the requests below /_awstest/.
 func handler(fake *awstest.Server, url string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /_awstest/env", func(w http.ResponseWriter, _ *http.Request) {
@@ -137,7 +138,7 @@ func handler(fake *awstest.Server, url string) http.Handler {
 			mux.ServeHTTP(w, r)
 			return
 		}
-		fake.ServeHTTP(w, r) // not by mux, which would redirect keys that are no clean paths
+		fake.ServeHTTP(w, r) // a mux would redirect S3 keys that are not clean paths
 	})
 }
 
@@ -158,7 +159,7 @@ func texts[T fmt.Stringer](list []T) []string {
 	return out
 }
 
-// download writes a volume to a file, with holes where it is zero.
+// download saves a volume to a file that is sparse where the volume is zero.
 func download(ctx context.Context, url, name string) error {
 	if name == "" {
 		return errors.New("-save needs -o FILE")

@@ -20,7 +20,7 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// A snapshot made through the address that is served can be read back from it.
+// -save reads a snapshot from the address that serves it.
 func TestSave(t *testing.T) {
 	fake := awstest.New(awstest.Knobs{})
 	defer fake.Close()
@@ -48,7 +48,7 @@ func TestSave(t *testing.T) {
 	url := server.URL + "/_awstest/snapshots/" + awstest.Region + "/" + *started.SnapshotId + "/disk"
 	name := filepath.Join(t.TempDir(), "disk.raw")
 	if err := download(t.Context(), url, name); err == nil || !strings.Contains(err.Error(), "pending") {
-		t.Errorf("a pending snapshot: %v", err)
+		t.Errorf("pending snapshot: %v", err)
 	}
 	if _, err := os.Stat(name); err == nil {
 		t.Error("a failed download leaves a file")
@@ -66,7 +66,7 @@ func TestSave(t *testing.T) {
 	defer file.Close()
 	got := make([]byte, awstest.BlockSize)
 	if _, err := file.ReadAt(got, 2047*awstest.BlockSize); err != nil || !bytes.Equal(got, block) {
-		t.Errorf("the last block is another: %v", err)
+		t.Errorf("the last block is different: %v", err)
 	}
 	if info, err := file.Stat(); err != nil || info.Size() != 1<<30 {
 		t.Errorf("the file has %d bytes: %v", info.Size(), err)

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// setup is a buildkitd of the benchmark's own, with the images of its machine.
+// A setup is a separate buildkitd and the images of the machine.
 type setup struct {
 	*results
-	dir      string // for its files, absolute
+	dir      string // absolute, for all files
 	registry string
 	builder  string // of docker buildx
 	slipway  string // the program
@@ -30,7 +30,7 @@ func newBench(ctx context.Context, r *results) (*setup, error) {
 	b := &setup{results: r, dir: dir, slipway: filepath.Join(dir, "slipway"), builder: os.Getenv("BUILDX_BUILDER") + "-bench"}
 	b.registry, _, _ = strings.Cut(os.Getenv("REGISTRY"), "/")
 	if b.registry == "" {
-		return nil, fmt.Errorf("REGISTRY is not set: use make bench")
+		return nil, fmt.Errorf("REGISTRY is not set: run make bench")
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func newBench(ctx context.Context, r *results) (*setup, error) {
 
 func (b *setup) address() string { return "unix://" + filepath.Join(b.dir, "buildkitd.sock") }
 
-// close ends the daemon and removes what it has.
+// close stops the daemon and removes its data.
 func (b *setup) close() {
 	b.stop()
 	_ = run(context.Background(), "docker", "buildx", "rm", b.builder)
@@ -71,7 +71,7 @@ func (b *setup) stop() {
 	}
 }
 
-// fresh starts a buildkitd, set up as that of the stack, that has nothing in its cache.
+// fresh starts a buildkitd with the stack's configuration and an empty cache.
 func (b *setup) fresh(ctx context.Context) error {
 	b.stop()
 	if err := os.RemoveAll(filepath.Join(b.dir, "buildkitd")); err != nil {
@@ -80,7 +80,7 @@ func (b *setup) fresh(ctx context.Context) error {
 	stack := filepath.Dir(b.dir)
 	config, err := os.ReadFile(filepath.Join(stack, "buildkitd.config"))
 	if err != nil {
-		return fmt.Errorf("%w: is the stack up?", err)
+		return fmt.Errorf("%w: start the stack with hack/stack up", err)
 	}
 	config = bytes.ReplaceAll(config, []byte(stack+"/buildkitd"), []byte(b.dir+"/buildkitd"))
 	name := filepath.Join(b.dir, "buildkitd.config")
@@ -93,7 +93,7 @@ func (b *setup) fresh(ctx context.Context) error {
 	}
 	defer log.Close()
 	b.daemon = exec.CommandContext(ctx, filepath.Join(stack, "bin/buildkitd"), "--config", name)
-	b.daemon.Cancel = func() error { return b.daemon.Process.Signal(os.Interrupt) } // it unmounts what it has mounted
+	b.daemon.Cancel = func() error { return b.daemon.Process.Signal(os.Interrupt) } // lets it unmount its file systems
 	b.daemon.Stdout, b.daemon.Stderr = log, log
 	if err := b.daemon.Start(); err != nil {
 		return err
@@ -107,11 +107,11 @@ func (b *setup) fresh(ctx context.Context) error {
 	return fmt.Errorf("buildkitd does not answer: %w", err)
 }
 
-// client is a way to build.
+// A client is a program that builds.
 type client struct {
 	name   string
 	build  func(b *setup, format, compression string) []string
-	export func(b *setup) []string // of the floor
+	export func(b *setup) []string // the floor of exports
 }
 
 var clients = []client{
@@ -144,7 +144,7 @@ var (
 	compressions = []string{"zstd", "gzip"}
 )
 
-// round measures each case of the machine once.
+// round measures each case of the machine of ten packages once.
 func (b *setup) round(ctx context.Context) error {
 	for _, compression := range compressions {
 		if err := b.plain(ctx, compression); err != nil {
@@ -161,7 +161,8 @@ func (b *setup) round(ctx context.Context) error {
 	return nil
 }
 
-// machine measures a machine's builds, from an empty cache on.
+// machine measures the builds of one client, format and compression, starting with
+// an empty cache.
 func (b *setup) machine(ctx context.Context, c client, format, compression string) error {
 	name := func(what string) string { return strings.Join([]string{c.name, format, compression, what}, "/") }
 	if !b.wants(name("cold"), name("unchanged"), name("yaml"), name("service"), name("kernel"), name("export")) {
@@ -217,7 +218,7 @@ func (b *setup) machine(ctx context.Context, c client, format, compression strin
 	return change("kernel", func() error { return b.images.tag(ctx, 1, 1) })
 }
 
-// exported builds what the floor of an export sends: files of the same sizes as those of the machine.
+// exported caches the files that the floor of exports sends: those of the machine.
 func (b *setup) exported(ctx context.Context, c client) error {
 	if err := os.RemoveAll(b.file("floor/files")); err != nil {
 		return err
@@ -230,7 +231,7 @@ func (b *setup) exported(ctx context.Context, c client) error {
 
 func (b *setup) file(name string) string { return filepath.Join(b.dir, name) }
 
-// yaml writes the machine and clears its output.
+// yaml writes the machine's YAML and removes its output.
 func (b *setup) yaml(text string) error {
 	if err := os.RemoveAll(b.file("out")); err != nil {
 		return err
@@ -241,7 +242,7 @@ func (b *setup) yaml(text string) error {
 	return os.WriteFile(b.file("machine.yml"), []byte("# syntax=slipwaybuild/slipway:1\n# check=skip=all\n"+text), 0o644)
 }
 
-// sizes are the numbers of components of the machines that are measured.
+// sizes are the numbers of components of the measured machines.
 var sizes = []int{10, 50, 200, 500}
 
 // scale measures machines of many small components.
@@ -267,7 +268,7 @@ func (b *setup) scale(ctx context.Context, count int) error {
 		version := 0
 		for i, c := range clients {
 			build := func() error { return run(ctx, c.build(b, "kernel+initrd", "zstd")...) }
-			what := "cold" // for the first client
+			what := "cold" // measured for the first client only
 			if i > 0 || !b.wants(name(c, what)) {
 				if err := build(); err != nil {
 					return err
@@ -292,7 +293,7 @@ func (b *setup) scale(ctx context.Context, count int) error {
 	return nil
 }
 
-// run runs a program. What it prints is part of the error.
+// run runs a program. The error includes its output.
 func run(ctx context.Context, args ...string) error {
 	out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
 	if err != nil {

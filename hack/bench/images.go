@@ -22,11 +22,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// images are those of the machine of examples/aws.yml, but with all modules of the kernel, and with two versions of
-// kernel and sshd.
+// images are the images of examples/aws.yml, with all kernel modules and with two
+// versions of kernel and sshd.
 type images struct {
 	yaml         string
-	all          []v1.Image // with the first versions
+	all          []v1.Image // in the first versions
 	kernel, sshd [2]v1.Image
 	registry     string
 }
@@ -87,7 +87,7 @@ func push(ctx context.Context, ref string, image v1.Image) error {
 	return remote.Write(r, image, remote.WithContext(ctx))
 }
 
-// tag makes the tag v1 of sshd and kernel mean one of their versions.
+// tag moves the tags v1 of sshd and kernel to the given versions.
 func (im images) tag(ctx context.Context, sshd, kernel int) error {
 	if err := push(ctx, im.registry+"/slipwaybuild/bench-sshd:v1", im.sshd[sshd]); err != nil {
 		return err
@@ -95,7 +95,8 @@ func (im images) tag(ctx context.Context, sshd, kernel int) error {
 	return push(ctx, im.registry+"/slipwaybuild/bench-kernel:v1", im.kernel[kernel])
 }
 
-// version is an image with one more file, all in one layer, as if it had been built anew.
+// version returns an image with one more file, squashed into one layer as a rebuilt
+// image would be.
 func version(image v1.Image, version int) (v1.Image, error) {
 	more, err := crane.Layer(map[string][]byte{"etc/version": fmt.Appendln(nil, version)})
 	if err != nil {
@@ -128,7 +129,8 @@ func version(image v1.Image, version int) (v1.Image, error) {
 	return mutate.AppendLayers(base, layer)
 }
 
-// small is one of the many images: a program that does nothing and its configuration, some 20 kB.
+// small returns a version of a small image: a program and its configuration, about
+// 20 kB.
 func small(number, version int) (v1.Image, error) {
 	var layer bytes.Buffer
 	archive := tar.NewWriter(&layer)
@@ -159,7 +161,7 @@ func small(number, version int) (v1.Image, error) {
 	return mutate.AppendLayers(base, l)
 }
 
-// tagSmall pushes the first of the small images in a version.
+// tagSmall pushes the given version of the first small images.
 func (im images) tagSmall(ctx context.Context, registry string, count, version int) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(4)

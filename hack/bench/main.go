@@ -1,22 +1,25 @@
-// Bench measures what a user waits for: builds of a machine of ten packages through docker buildx and through slipway,
-// beside the floors below which nobody gets, and machines of many components.
+// Command bench measures how long builds take with docker buildx and with slipway: a
+// machine of ten packages, compared with lower bounds ("floors"), and machines of
+// many components.
 //
 //	go run ./hack/bench [-run REGEXP] [-count N]
 //
 // A case is named CLIENT/FORMAT/COMPRESSION/WHAT or CLIENT/COUNT components/WHAT. WHAT is one of
 //
-//	cold       an empty buildkitd; the images come from the local registry
-//	unchanged  the same again
-//	yaml       one line of the YAML is another one
-//	service    one service's image is another one
-//	kernel     the kernel's image is another one
-//	export     floor: BuildKit sends the same files out of a cached FROM scratch and COPY
+//	cold       buildkitd is empty; the images come from the local registry
+//	unchanged  the build is repeated
+//	yaml       one line of the YAML has changed
+//	service    the image of one service has changed
+//	kernel     the image of the kernel has changed
+//	export     floor: BuildKit exports the same files from a cached FROM scratch and COPY
 //
-// and the floors of a plain program are named plain/COMPRESSION/WHAT: pull fetches the blobs of the images, pack
-// uncompresses their layers and compresses them again on all processors, service does both for one image.
+// The floors plain/COMPRESSION/WHAT come from a program without BuildKit: pull
+// downloads the blobs of the images, pack recompresses their layers on all
+// processors, and service does both for one image.
 //
-// It prints a table and how the goals are met, or with JSON=1 in the environment one JSON object: case to median, min and
-// max in seconds. It needs the local stack with the project's images: "make bench" sets them up.
+// Bench prints a table of times and goals, or with JSON=1 in the environment a JSON
+// object: the median, min and max of each case in seconds. It requires the local
+// stack and the project's images: run "make bench".
 package main
 
 import (
@@ -38,8 +41,8 @@ import (
 )
 
 func main() {
-	only := flag.String("run", "", "`regexp` of the cases to measure")
-	count := flag.Int("count", 5, "how often each is measured")
+	only := flag.String("run", "", "`regexp` of the cases to measure (default: all)")
+	count := flag.Int("count", 5, "number of measurements of each case")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -80,17 +83,17 @@ func bench(ctx context.Context, r *results, count int) error {
 	return r.print()
 }
 
-// results are the times of the cases.
+// results are the selected cases and their times.
 type results struct {
 	cases *regexp.Regexp
 	times map[string][]time.Duration
 	order []string
 }
 
-// wants tells whether one of the cases is to be measured.
+// wants reports whether one of the cases is selected.
 func (r *results) wants(names ...string) bool { return slices.ContainsFunc(names, r.cases.MatchString) }
 
-// time measures a case, if it is to be measured.
+// time measures a case, if it is selected.
 func (r *results) time(name string, do func() error) error {
 	if !r.wants(name) {
 		return nil
@@ -140,7 +143,8 @@ func (r *results) print() error {
 	return w.Flush()
 }
 
-// goal gives what a case may take, as a multiple of its floor in seconds.
+// goal returns the goal of a case, as a multiple of its floor, and the floor in
+// seconds. ok is false if the case has no goal or its floor was not measured.
 func goal(name string, all map[string]summary) (most, floor float64, ok bool) {
 	dir, what := name[:strings.LastIndex(name, "/")], name[strings.LastIndex(name, "/")+1:]
 	floors := map[string][]string{}

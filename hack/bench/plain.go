@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// plain measures what a program without BuildKit takes for the images.
+// plain measures the floors of a program without BuildKit.
 func (b *setup) plain(ctx context.Context, compression string) error {
 	name := func(what string) string { return "plain/" + compression + "/" + what }
 	if !b.wants(name("pull"), name("pack"), name("service")) {
@@ -54,7 +54,8 @@ func (b *setup) plain(ctx context.Context, compression string) error {
 	})
 }
 
-// pull fetches the layers of images from the registry into files and checks their digests. The largest come first.
+// pull downloads the layers of images into files and verifies their digests, the
+// largest first. It returns the names of the files.
 func pull(ctx context.Context, images []v1.Image, dir string) ([]string, error) {
 	type blob struct {
 		name  string
@@ -86,7 +87,7 @@ func pull(ctx context.Context, images []v1.Image, dir string) ([]string, error) 
 	for _, b := range blobs {
 		names = append(names, b.name)
 		group.Go(func() error {
-			r, err := b.layer.Compressed() // checks the digest
+			r, err := b.layer.Compressed() // verifies the digest
 			if err != nil {
 				return err
 			}
@@ -105,16 +106,17 @@ func pull(ctx context.Context, images []v1.Image, dir string) ([]string, error) 
 	return names, group.Wait()
 }
 
-// piece is how much each processor compresses at a time, in bytes.
+// piece is the number of bytes that a processor compresses at a time.
 const piece = 8 << 20
 
-// pack uncompresses files and compresses what they hold in pieces, on all processors, into files beside them.
+// pack decompresses files and compresses their contents in pieces on all processors,
+// into files next to them.
 func pack(names []string, compression string) error {
 	compress, err := compressor(compression)
 	if err != nil {
 		return err
 	}
-	free := make(chan struct{}, runtime.GOMAXPROCS(0)) // processors for pieces
+	free := make(chan struct{}, runtime.GOMAXPROCS(0)) // limits the pieces in progress
 	var group errgroup.Group
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for _, name := range names {
@@ -157,7 +159,7 @@ func pack(names []string, compression string) error {
 	return group.Wait()
 }
 
-// uncompress reads a layer, which is compressed by zstd or gzip.
+// uncompress decompresses a layer, which uses zstd or gzip.
 func uncompress(r *bufio.Reader) (io.Reader, error) {
 	if magic, err := r.Peek(4); err == nil && string(magic) == "\x28\xb5\x2f\xfd" {
 		return zstd.NewReader(r)
@@ -165,7 +167,7 @@ func uncompress(r *bufio.Reader) (io.Reader, error) {
 	return gzip.NewReader(r)
 }
 
-// compressor compresses as the packer does by default.
+// compressor returns a function that compresses with the packer's default level.
 func compressor(compression string) (func([]byte) ([]byte, error), error) {
 	if compression == "zstd" {
 		encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(7)))

@@ -1,8 +1,8 @@
-// Demo does Slipway's main job before your eyes: it builds the machine of examples/aws.yml with docker buildx, publishes
-// it to a fake of AWS, boots in QEMU what the fake's snapshot holds, logs in by ssh with the key that EC2's metadata
-// service gives to the machine, and tells sizes and times.
+// Command demo builds the machine in examples/aws.yml with docker buildx, publishes
+// it to a fake of AWS, boots the published snapshot in QEMU, logs in by SSH with the
+// key from the fake instance metadata service, and prints sizes and times.
 //
-// It needs the local stack with the project's images, which "make images" sets up. "make demo" does both.
+// It requires the local stack and the project's images: run "make demo".
 package main
 
 import (
@@ -31,13 +31,13 @@ import (
 const (
 	disk     = "out/aws.raw"
 	initrd   = "out/aws-initrd.img"
-	logs     = "out/demo" // and the ssh key, and the programs that publish
+	logs     = "out/demo" // also holds the SSH key and the compiled programs
 	readBack = "out/demo/snapshot.raw"
 )
 
 func main() {
-	keep := flag.Bool("keep", false, "boot "+disk+" with its console in this terminal, until it is powered off")
-	firmware := flag.String("firmware", string(vm.UEFI), "what boots the disk: bios or uefi")
+	keep := flag.Bool("keep", false, "boot "+disk+" with its console in this terminal")
+	firmware := flag.String("firmware", string(vm.UEFI), "`firmware` that boots the disk: bios or uefi")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -59,7 +59,7 @@ func main() {
 	}
 }
 
-// demo is the whole job.
+// demo builds, publishes, boots and measures.
 func demo(ctx context.Context, firmware vm.Firmware) error {
 	programs := exec.CommandContext(ctx, "go", "build", "-o", logs+"/", "./cmd/slipway-publish", "./hack/awsfake")
 	if out, err := programs.CombinedOutput(); err != nil {
@@ -70,7 +70,7 @@ func demo(ctx context.Context, firmware vm.Firmware) error {
 		return err
 	}
 	built := time.Since(begin)
-	if err := build(ctx, "kernel+initrd", true); err != nil { // the same steps, from the cache, for the initrd's size
+	if err := build(ctx, "kernel+initrd", true); err != nil { // mostly from the cache, for the size of the initrd
 		return err
 	}
 	published, err := publish(ctx)
@@ -78,7 +78,7 @@ func demo(ctx context.Context, firmware vm.Firmware) error {
 		return err
 	}
 
-	fmt.Printf("\nBooting %s, what the snapshot holds, in QEMU, emulated, under %s. Its console goes to %s.\n",
+	fmt.Printf("\nBooting %s, the contents of the snapshot, in QEMU without acceleration, with %s. Console log: %s\n",
 		readBack, firmware, filepath.Join(logs, "console.log"))
 	machine, key, err := start(ctx, vm.Config{Firmware: firmware, Disk: readBack})
 	if err != nil {
@@ -100,14 +100,14 @@ func demo(ctx context.Context, firmware vm.Firmware) error {
 	}
 	fmt.Printf(`
 initrd              %6.1f MB  %s
-disk                %6.1f MB  %s, data in it %.1f MB
+disk                %6.1f MB  %s, of which %.1f MB are data
 build               %6.1f s
 publish             %6.1f s
 power-on to kernel  %6.1f s
 power-on to ssh     %6.1f s
 power off           %6.1f s
 
-To boot the disk again, with its console in your terminal, and log in yourself:
+To boot the disk again with its console in your terminal, and to log in:
 
     go run ./hack/demo -keep
 
@@ -119,7 +119,7 @@ To publish it to your AWS account (docs/how-to/publish-to-aws.md):
 	return nil
 }
 
-// stay boots what demo has built and stays until its end.
+// stay boots the disk of an earlier demo and waits until it is powered off.
 func stay(ctx context.Context, firmware vm.Firmware) error {
 	machine, key, err := start(ctx, vm.Config{Firmware: firmware, Disk: disk, Console: os.Stdout, Interactive: true})
 	if err != nil {
@@ -133,19 +133,19 @@ func stay(ctx context.Context, firmware vm.Firmware) error {
 		}
 		fmt.Printf(`
 
-Log in from another terminal, in this folder:
+To log in, run in another terminal in this directory:
 
     %s
 
-Power off, there:        nsenter --target 1 --mount poweroff
-Cut the power, here:     ctrl-a x
+To power off, run there:       nsenter --target 1 --mount poweroff
+To stop QEMU, press here:      Ctrl-A X
 
 `, machine.SSHCommand(key))
 	}()
 	return machine.Wait(ctx)
 }
 
-// build makes a format of the example machine below out.
+// build builds a format of the example machine in out/.
 func build(ctx context.Context, target string, quiet bool) error {
 	args := []string{"buildx", "build", "-f", "examples/aws.yml", "--target", target, "--build-arg", "SIZE=100M", "-o", "out", "."}
 	cmd := exec.CommandContext(ctx, "docker", args...)
@@ -158,12 +158,12 @@ func build(ctx context.Context, target string, quiet bool) error {
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	}
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("build %s: %w; if the stack is down or images are missing, run make images\n%s", target, err, log.String())
+		return fmt.Errorf("build %s: %w; if the stack is not running or images are missing, run make images\n%s", target, err, log.String())
 	}
 	return nil
 }
 
-// publish makes an AMI of the disk in the account that hack/awsfake plays, and reads its snapshot back.
+// publish publishes the disk to a new hack/awsfake and saves the snapshot.
 func publish(ctx context.Context) (took time.Duration, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	fake := exec.CommandContext(ctx, filepath.Join(logs, "awsfake"), "-listen", "127.0.0.1:0")
@@ -179,7 +179,7 @@ func publish(ctx context.Context) (took time.Duration, err error) {
 	defer func() { cancel(); _ = fake.Wait() }()
 	line, err := bufio.NewReader(environment).ReadString('\n')
 	if err != nil {
-		return 0, fmt.Errorf("the fake of AWS does not start: %w", err)
+		return 0, fmt.Errorf("start awsfake: %w", err)
 	}
 	_, url, _ := strings.Cut(strings.TrimSpace(line), "=") // export AWS_ENDPOINT_URL=http://127.0.0.1:PORT
 
@@ -209,7 +209,7 @@ func publish(ctx context.Context) (took time.Duration, err error) {
 	return took, nil
 }
 
-// start boots a disk on a machine that EC2 could have started.
+// start boots a disk with the metadata of an EC2 instance.
 func start(ctx context.Context, config vm.Config) (*vm.Machine, vm.Key, error) {
 	if _, err := os.Stat(config.Disk); errors.Is(err, os.ErrNotExist) {
 		return nil, vm.Key{}, fmt.Errorf("%s is missing: run make demo first", config.Disk)
@@ -231,10 +231,11 @@ func start(ctx context.Context, config vm.Config) (*vm.Machine, vm.Key, error) {
 	return machine, key, err
 }
 
-// figures are times: of two moments from power-on, and of powering off.
+// figures are times: from power-on to the kernel and to a login, and of powering
+// off.
 type figures struct{ kernel, login, off time.Duration }
 
-// use waits for the machine, logs in, and powers it off.
+// use waits for the machine, logs in and powers it off.
 func use(ctx context.Context, machine *vm.Machine, key vm.Key) (f figures, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
@@ -256,7 +257,7 @@ func use(ctx context.Context, machine *vm.Machine, key vm.Key) (f figures, err e
 	return f, err
 }
 
-// session shows a login, and fails when the machine is not what it should be.
+// session prints a login session, and fails if a command has an unexpected result.
 func session(ctx context.Context, machine *vm.Machine, key vm.Key) error {
 	fmt.Printf("\n$ ssh -i %s -p %d root@127.0.0.1\n", key.Path, machine.SSHPort)
 	for _, step := range []struct {
@@ -269,7 +270,7 @@ func session(ctx context.Context, machine *vm.Machine, key vm.Key) error {
 		{command: "ls /var/config", refused: true},
 		{command: "nsenter --target 1 --mount ls -1 /var/config"},
 		{command: "sysctl net.ipv4.tcp_syncookies kernel.kptr_restrict fs.protected_symlinks"},
-		{command: `ps -o pid,args | grep -v '^ *[0-9]* \['`}, // without the kernel's threads
+		{command: `ps -o pid,args | grep -v '^ *[0-9]* \['`}, // without kernel threads
 	} {
 		result, err := machine.SSH(ctx, key, step.command)
 		if err != nil {
@@ -277,13 +278,14 @@ func session(ctx context.Context, machine *vm.Machine, key vm.Key) error {
 		}
 		fmt.Printf("# %s\n%s%s", step.command, result.Stdout, result.Stderr)
 		if refused := result.Exit != 0; refused != step.refused {
-			return fmt.Errorf("on the machine %q has exit status %d; see %s", step.command, result.Exit, filepath.Join(logs, "console.log"))
+			return fmt.Errorf("%q on the machine exited with status %d, see %s", step.command, result.Exit, filepath.Join(logs, "console.log"))
 		}
 	}
 	return nil
 }
 
-// measure gives the length of a file, and how many bytes of it are in blocks of 4 KiB that are not all zero.
+// measure returns the size of a file in bytes, and the size of its blocks of 4 KiB
+// that are not zero.
 func measure(name string) (size, data int64, err error) {
 	file, err := os.Open(name)
 	if err != nil {

@@ -1,4 +1,5 @@
-# One machine in the default VPC. Root logs in with the key of the key pair, which the machine takes from the metadata service.
+# One instance in the default VPC. Root logs in with the key of the key pair, which
+# the machine reads from the instance metadata service.
 
 resource "aws_key_pair" "login" {
   count           = var.ami == null ? 0 : 1
@@ -9,7 +10,7 @@ resource "aws_key_pair" "login" {
 resource "aws_security_group" "machine" {
   count       = var.ami == null ? 0 : 1
   name_prefix = "slipway-"
-  description = "ssh to a Slipway machine"
+  description = "SSH to a Slipway machine"
 }
 
 resource "aws_vpc_security_group_ingress_rule" "ssh" {

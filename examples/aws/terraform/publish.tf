@@ -1,4 +1,5 @@
-# What slipway-publish may do. Attach it to the user or role that publishes.
+# The permissions of slipway-publish. Attach one of the policies to the user or role
+# that publishes.
 
 # Both methods: find, register, share and remove images and their snapshots.
 data "aws_iam_policy_document" "images" {
@@ -33,7 +34,7 @@ data "aws_iam_policy_document" "images" {
   }
 }
 
-# --method ebs: no bucket, no role. The last two are for --parent.
+# --method ebs requires no bucket or role. --parent uses the last two actions.
 data "aws_iam_policy_document" "ebs" {
   source_policy_documents = [data.aws_iam_policy_document.images.json]
   statement {
@@ -52,7 +53,7 @@ resource "aws_iam_policy" "ebs" {
   policy      = data.aws_iam_policy_document.ebs.json
 }
 
-# --method import: a bucket in the same region, and the role by which EC2 reads it.
+# --method import requires a bucket in the same region and a role for EC2 to read it.
 resource "aws_s3_bucket" "disks" {
   count  = var.bucket == null ? 0 : 1
   bucket = var.bucket
@@ -67,7 +68,7 @@ resource "aws_s3_bucket_public_access_block" "disks" {
   restrict_public_buckets = true
 }
 
-# slipway-publish removes what it uploads. This is for the day it cannot.
+# slipway-publish deletes its uploads. The rule covers runs that could not.
 resource "aws_s3_bucket_lifecycle_configuration" "disks" {
   count  = var.bucket == null ? 0 : 1
   bucket = aws_s3_bucket.disks[0].id

@@ -1,35 +1,35 @@
 variable "region" {
-  description = "Region to publish to and to start the machine in."
+  description = "Region of the AMI and the instance."
   type        = string
   default     = "us-east-1"
 }
 
 variable "ami" {
-  description = "AMI to start, as slipway-publish has printed it; none is started without."
+  description = "AMI to start, as printed by slipway-publish. Default: none."
   type        = string
   default     = null
 }
 
 variable "public_key" {
-  description = "Public ssh key that lets root in, such as the contents of ~/.ssh/id_ed25519.pub; needed with ami."
+  description = "Public SSH key of root, for example the contents of ~/.ssh/id_ed25519.pub. Required with ami."
   type        = string
   default     = null
 }
 
 variable "ssh_from" {
-  description = "Addresses that may connect by ssh, such as 203.0.113.7/32."
+  description = "CIDR blocks that may connect by SSH, for example 203.0.113.7/32."
   type        = list(string)
   default     = []
 }
 
 variable "instance_type" {
-  description = "t3.micro or another one for x86_64, t4g.micro or another one for arm64."
+  description = "Instance type of the AMI's architecture, for example t3.micro for x86_64 or t4g.micro for arm64."
   type        = string
   default     = "t3.micro"
 }
 
 variable "bucket" {
-  description = "Bucket to make for --method import; without, neither bucket nor vmimport role is made."
+  description = "Name of a new bucket for --method import. Default: no bucket and no vmimport role."
   type        = string
   default     = null
 }
