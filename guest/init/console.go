@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// console is where the machine tells what it does: one line per change of state, with the seconds since the kernel started.
+// A console prints what the init does: one line per change of state, with the
+// seconds since the kernel started.
 type console struct {
 	mu  sync.Mutex
 	out []io.Writer
@@ -21,7 +22,7 @@ func (c *console) say(format string, args ...any) {
 	c.write(fmt.Sprintf("[%7.2f] %s\n", sinceBoot().Seconds(), fmt.Sprintf(format, args...)))
 }
 
-// quote shows text of somebody else, indented.
+// quote prints the output of a program, indented.
 func (c *console) quote(text []byte) {
 	var b bytes.Buffer
 	for line := range bytes.Lines(text) {
@@ -34,17 +35,17 @@ func (c *console) write(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, out := range c.out {
-		io.WriteString(out, text) // there is no better place to tell of a failure
+		io.WriteString(out, text) // an error has no better place to go
 	}
 }
 
-// Write shows text of a program as it comes.
+// Write prints the output of a program as it arrives.
 func (c *console) Write(text []byte) (int, error) {
 	c.write(string(text))
 	return len(text), nil
 }
 
-// also copies what is said from now on to a log, for those who cannot see the console.
+// also copies further lines to a log, for users who cannot see the console.
 func (c *console) also(path string) {
 	f, err := openLogFile(path)
 	if err != nil {
@@ -56,22 +57,32 @@ func (c *console) also(path string) {
 	c.out = append(c.out, f)
 }
 
-// drain waits until the terminal has sent what was written to it.
+// drain waits until the terminal has sent everything that was written to it.
 func (c *console) drain() {
-	const drain = 1 // any argument but 0 makes TCSBRK wait without sending a break
+	const drain = 1 // with any argument but 0, TCSBRK waits and sends no break
 	unix.IoctlSetInt(int(os.Stdout.Fd()), unix.TCSBRK, drain)
 }
 
-// origin is when the machine began, after the start of the kernel: a container begins later.
-var origin time.Duration
-
-func sinceBoot() time.Duration {
+// clock returns the time since the start of the kernel.
+func clock() time.Duration {
 	var now unix.Timespec
-	unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // cannot fail with a clock that the kernel has
-	return time.Duration(now.Nano()) - origin
+	unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // does not fail for this clock
+	return time.Duration(now.Nano())
 }
 
-// openConsole makes /dev/console standard input, output and error. Without one, what is said goes nowhere.
+// bootTime is when the machine started, as a time of [clock]: 0, or the start of
+// its container.
+var bootTime = sync.OnceValue(func() time.Duration {
+	if inContainer() {
+		return clock()
+	}
+	return 0
+})
+
+func sinceBoot() time.Duration { return clock() - bootTime() }
+
+// openConsole opens /dev/console as standard input, output and error. Without a
+// console, output is discarded.
 func openConsole() {
 	fd, err := unix.Open("/dev/console", unix.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -89,7 +100,7 @@ func openConsole() {
 	}
 }
 
-// tail gives the last lines of a file.
+// tail returns the last lines of a file.
 func tail(path string, lines int) []byte {
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -25,7 +25,8 @@ const (
 	containerdCgroup = bundle.CgroupRoot + "/containerd"
 )
 
-// daemon is containerd, which is started again whenever it ends: containers live on without it. As an engine it runs the services.
+// A daemon runs containerd and restarts it whenever it ends; containers keep
+// running meanwhile. It is an engine for services.
 type daemon struct {
 	m      *machine
 	client *containerd.Client
@@ -34,11 +35,11 @@ type daemon struct {
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced at each change
 	ready    bool
-	process  *process // nil while there is none
+	process  *process // nil while it does not run
 	stopping bool
 }
 
-// hasContainerd tells whether the machine was built with containerd.
+// hasContainerd reports whether the machine contains containerd.
 func hasContainerd() bool {
 	info, err := os.Stat(containerdPath)
 	return err == nil && info.Mode().IsRegular()
@@ -46,7 +47,7 @@ func hasContainerd() bool {
 
 // launchContainerd starts the daemon and keeps it running.
 func (m *machine) launchContainerd(stream *stream) {
-	// It makes the directory itself, but then it would not be known which one it is.
+	// The daemon makes the directory itself, but then places would not know it.
 	if err := os.MkdirAll(containerdState, 0o711); err != nil {
 		m.out.say("containerd: %v", err)
 	}
@@ -55,18 +56,19 @@ func (m *machine) launchContainerd(stream *stream) {
 	go m.containerd.supervise()
 }
 
-// checkContainerd starts the daemon anew if it was started on other directories than those that are there now: it starts before the onboot
-// containers, and one of them may mount a disk where it keeps its state.
+// checkContainerd restarts the daemon if an onboot container has mounted a disk
+// on one of its directories. The daemon starts before these containers.
 func (m *machine) checkContainerd() {
 	if m.containerd == nil || m.containerdPlace == places(containerdConfig, containerdState) {
 		return
 	}
-	m.out.say("containerd: starts again, because %s has been mounted", containerdState)
+	m.out.say("containerd: restarting because %s was mounted", containerdState)
 	m.containerd.stop()
 	m.launchContainerd(m.containerd.stream)
 }
 
-// places tells files and directories from others that are mounted over them.
+// places identifies files and directories, so that it changes when others are
+// mounted over them.
 func places(paths ...string) string {
 	text := ""
 	for _, path := range paths {
@@ -78,6 +80,7 @@ func places(paths ...string) string {
 	return text
 }
 
+// update changes the daemon, under its lock.
 func (d *daemon) update(change func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -86,7 +89,7 @@ func (d *daemon) update(change func()) {
 	d.changed = make(chan struct{})
 }
 
-// await waits until the daemon answers.
+// await waits until the daemon is ready.
 func (d *daemon) await(ctx context.Context) error {
 	for {
 		d.mu.Lock()
@@ -106,8 +109,9 @@ func (d *daemon) await(ctx context.Context) error {
 	}
 }
 
+// supervise restarts the daemon whenever it ends, until stop.
 func (d *daemon) supervise() {
-	pause := firstPause
+	delay := firstDelay
 	for {
 		begin := sinceBoot()
 		end := d.run()
@@ -117,23 +121,23 @@ func (d *daemon) supervise() {
 		if stopping {
 			return
 		}
-		if sinceBoot()-begin >= calm {
-			pause = firstPause
+		if sinceBoot()-begin >= stable {
+			delay = firstDelay
 		}
-		d.m.out.say("containerd: %s, starts again in %v, see %s", end, pause, d.stream.place)
+		d.m.out.say("containerd: %s; restarting in %v, see %s", end, delay, d.stream.place)
 		d.stream.quote(d.m.out)
-		time.Sleep(pause)
-		pause = min(2*pause, lastPause)
+		time.Sleep(delay)
+		delay = min(2*delay, maxDelay)
 	}
 }
 
-// run runs the daemon once and tells how it ended.
+// run runs the daemon until it ends, and returns how it ended.
 func (d *daemon) run() string {
 	begin := sinceBoot()
-	over := d.m.times.begin("containerd")
+	finish := d.m.times.begin("containerd")
 	p, err := d.launch()
 	if err != nil {
-		over(true)
+		finish(true)
 		return "failed: " + err.Error()
 	}
 	gone := false
@@ -148,13 +152,13 @@ func (d *daemon) run() string {
 		}
 		select {
 		case <-p.done:
-			over(true)
+			finish(true)
 			d.update(func() { d.process = nil })
 			return describe(p.status) + " before it was ready"
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	over(false)
+	finish(false)
 	d.m.out.say("containerd: ready in %.2f s", (sinceBoot() - begin).Seconds())
 	d.update(func() { d.ready = true })
 	<-p.done
@@ -168,12 +172,13 @@ func (d *daemon) launch() (*process, error) {
 		return nil, err
 	}
 	defer out.Close()
-	// A socket that a killed daemon has left would be taken for that of the new one.
+	// The socket of a killed daemon must not be taken for that of the new one.
 	if err := os.Remove(containerdSocket); err != nil && !os.IsNotExist(err) {
 		return nil, err
 	}
 	c := command{path: containerdPath, stdout: out, stderr: out}
-	// In a cgroup of its own it can be measured and limited; containers are beside it, not in it.
+	// In its own cgroup the daemon can be measured and limited. Containers are
+	// beside it, not in it.
 	if bundle.Unified() {
 		if err := os.MkdirAll(containerdCgroup, 0o755); err != nil {
 			return nil, err
@@ -183,10 +188,10 @@ func (d *daemon) launch() (*process, error) {
 		}
 		defer c.cgroup.Close()
 	}
-	return d.m.family.start(c)
+	return d.m.reaper.start(c)
 }
 
-// stop ends the daemon for good. The shims of containers do not end with it.
+// stop stops the daemon for good. The shims of containers keep running.
 func (d *daemon) stop() {
 	var p *process
 	d.update(func() { d.stopping, p = true, d.process })
@@ -197,7 +202,7 @@ func (d *daemon) stop() {
 
 func (d *daemon) terminate(p *process) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		syscall.Kill(p.pid, signal) // if it has just ended, that is seen now
+		syscall.Kill(p.pid, signal) // if it has just ended, done is closed
 		select {
 		case <-p.done:
 			return
@@ -207,6 +212,7 @@ func (d *daemon) terminate(p *process) {
 	}
 }
 
+// namespace returns the containerd namespace of a service.
 func namespace(b *bundle.Bundle) string {
 	if b.Runtime.Namespace != "" {
 		return b.Runtime.Namespace
@@ -214,7 +220,8 @@ func namespace(b *bundle.Bundle) string {
 	return runtimejson.DefaultNamespace
 }
 
-// start starts a container. If the daemon dies meanwhile, it is tried again with the next one.
+// start starts a container. If the daemon ends meanwhile, it tries again with
+// the next one.
 func (d *daemon) start(ctx context.Context, b *bundle.Bundle, out *stream) (*task, error) {
 	for {
 		t, err := d.startTask(ctx, b, out)
@@ -238,7 +245,7 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream) (
 	}
 	space := namespace(b)
 	err = d.client.CreateContainer(ctx, space, b.Name, spec)
-	if errors.Is(err, containerd.ErrAlreadyExists) { // from a daemon that was killed, or kept on a disk since the last start of the machine
+	if errors.Is(err, containerd.ErrAlreadyExists) { // left by a killed daemon, or on a disk by an earlier boot
 		d.remove(b)
 		err = d.client.CreateContainer(ctx, space, b.Name, spec)
 	}
@@ -263,7 +270,7 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream) (
 		switch {
 		case errors.Is(err, containerd.ErrNotFound):
 			return nil // it has just ended
-		case err != nil: // without the daemon, at least the first process is told
+		case err != nil: // without the daemon, signal at least the first process
 			return syscall.Kill(pid, signal)
 		}
 		return nil
@@ -275,7 +282,7 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream) (
 	return t, nil
 }
 
-// waitTask waits for the end of a container, however many daemons that takes.
+// waitTask waits for the end of a container, across restarts of the daemon.
 func (d *daemon) waitTask(space, id string) (end string, failure bool) {
 	for {
 		status, err := d.client.WaitTask(context.Background(), space, id)
@@ -285,9 +292,9 @@ func (d *daemon) waitTask(space, id string) (end string, failure bool) {
 		case err == nil:
 			return fmt.Sprintf("ended, exit %d", status), status != 0
 		case errors.Is(err, containerd.ErrNotFound):
-			return "ended while containerd was away", true
+			return "ended while containerd was not running", true
 		case !errors.Is(err, containerd.ErrUnavailable):
-			return fmt.Sprintf("no longer watched: %v", err), true
+			return fmt.Sprintf("cannot be watched: %v", err), true
 		}
 		if err := d.await(context.Background()); err != nil {
 			return err.Error(), true
@@ -295,15 +302,15 @@ func (d *daemon) waitTask(space, id string) (end string, failure bool) {
 	}
 }
 
-// remove takes the task and the container away, whatever there is of them.
+// remove removes what exists of the task and the container.
 func (d *daemon) remove(b *bundle.Bundle) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := d.await(ctx); err != nil {
-		return // the stop of the machine takes away the rest
+		return // the machine stops, which removes the rest
 	}
 	space := namespace(b)
-	d.client.KillTask(ctx, space, b.Name, syscall.SIGKILL, true) // each of these may have nothing to do
+	d.client.KillTask(ctx, space, b.Name, syscall.SIGKILL, true) // these fail if there is nothing to remove
 	d.client.DeleteTask(ctx, space, b.Name)
 	if err := d.client.DeleteContainer(ctx, space, b.Name); err != nil && !errors.Is(err, containerd.ErrNotFound) && !errors.Is(err, containerd.ErrUnavailable) {
 		d.m.out.say("service %s: clean up: %v", b.Name, err)

@@ -15,7 +15,8 @@ import (
 	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
-// controlSocket is where process 1 takes orders from the program "service": one JSON request, one JSON answer, then the end.
+// controlSocket is where process 1 serves the program service: one JSON request
+// and one JSON answer per connection.
 const controlSocket = "/run/init/control.sock"
 
 type request struct {
@@ -27,7 +28,7 @@ type answer struct {
 	Error string `json:"error,omitempty"`
 }
 
-// listenForControl lets root, and nobody else, give orders.
+// listenForControl serves requests of root only.
 func (m *machine) listenForControl() error {
 	if err := os.MkdirAll(filepath.Dir(controlSocket), 0o700); err != nil {
 		return err
@@ -64,13 +65,14 @@ func (m *machine) serveControl(conn net.Conn) {
 	if err != nil {
 		a.Error = err.Error()
 	}
-	json.NewEncoder(conn).Encode(a) // who does not wait for the answer does not need it
+	json.NewEncoder(conn).Encode(a) // an error means that the client is gone
 }
 
-// control does what the program service is told to. What concerns only logs it does itself.
+// control handles a request of the program service. That program shows logs
+// without a request.
 func (m *machine) control(args []string) (string, error) {
 	if len(args) == 0 {
-		return "", errors.New("nothing to do")
+		return "", errors.New("no command")
 	}
 	switch command, names := args[0], args[1:]; command {
 	case "list":
@@ -85,7 +87,7 @@ func (m *machine) control(args []string) (string, error) {
 		for _, name := range names {
 			s := m.findService(name)
 			if s == nil {
-				return text.String(), fmt.Errorf("no service %s; there are %s", name, strings.Join(m.serviceNames(), ", "))
+				return text.String(), fmt.Errorf("no service %s (services: %s)", name, strings.Join(m.serviceNames(), ", "))
 			}
 			switch command {
 			case "status":
@@ -107,13 +109,13 @@ func (m *machine) control(args []string) (string, error) {
 	}
 }
 
-// turnOff stops the service and waits until that is done.
+// turnOff stops the service and waits until it has stopped.
 func (s *service) turnOff() {
 	s.update(func() { s.wanted = false })
 	s.await(s.resting, nil)
 }
 
-// turnOn starts a service that does not run, and waits for the outcome.
+// turnOn starts a stopped service and waits for the result.
 func (s *service) turnOn() error {
 	before, tries, rests := 0, 0, false
 	s.update(func() { before, tries, rests, s.wanted = s.starts, s.tries, s.resting(), !s.closing })
@@ -139,7 +141,7 @@ func (m *machine) serviceNames() []string {
 	return names
 }
 
-// list is a table of all services.
+// list returns a table of all services.
 func (m *machine) list() string {
 	m.mu.Lock()
 	services := slices.Clone(m.services)
@@ -171,7 +173,7 @@ func (s *service) restart() policy.Restart {
 	return s.policy.Restart
 }
 
-// line is what the service does, in a few words.
+// line returns the state of the service in a few words.
 func (s *service) line() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,7 +183,7 @@ func (s *service) line() string {
 	return fmt.Sprintf("%s: %s", s.name, s.state)
 }
 
-// status is all that is known of the service.
+// status returns everything that is known about the service.
 func (s *service) status() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -34,41 +34,44 @@ func openModules(args []cmdline.Arg) (*modprobe.Loader, error) {
 	return modprobe.NewLoader(index, args), nil
 }
 
-// loadDrivers loads the drivers of the devices that are there, several at a time: some wait for their device. A driver of a bus makes new devices appear, so it looks again until it sees no new one.
+// loadDrivers loads the drivers of all present devices. A driver of a bus makes
+// new devices appear, so it repeats until it finds no new device. It loads
+// several drivers at a time, because some wait for their device.
 func loadDrivers(loader *modprobe.Loader) error {
-	const atOnce = 4
+	const concurrency = 4
 	var errs []error
 	var mu sync.Mutex
 	seen := map[string]bool{}
 	for more := true; more; {
 		more = false
 		var all sync.WaitGroup
-		room := make(chan struct{}, atOnce)
+		slots := make(chan struct{}, concurrency)
 		for _, modalias := range modaliases() {
 			if seen[modalias] {
 				continue
 			}
 			seen[modalias], more = true, true
-			room <- struct{}{}
+			slots <- struct{}{}
 			all.Go(func() {
 				if err := loader.LoadFor(modalias); err != nil {
 					mu.Lock()
 					defer mu.Unlock()
 					errs = append(errs, err)
 				}
-				<-room
+				<-slots
 			})
 		}
 		all.Wait()
 	}
 	if _, err := os.Stat("/sys/firmware/efi/efivars"); err == nil {
-		errs = append(errs, loader.Load("efivarfs")) // no device asks for it
+		errs = append(errs, loader.Load("efivarfs")) // no device has it as its driver
 	}
 	return errors.Join(errs...)
 }
 
-// makeNodes makes the device nodes of modules that are loaded when somebody opens them, /dev/loop-control or /dev/net/tun: a kernel that has
-// them built in makes these nodes itself.
+// makeNodes makes the device nodes of modules that the kernel loads when a
+// program opens the node, for example /dev/loop-control or /dev/net/tun. If
+// such a module is built in, the kernel makes the node itself.
 func makeNodes(nodes []kmod.Node) error {
 	var errs []error
 	for _, n := range nodes {
@@ -77,7 +80,7 @@ func makeNodes(nodes []kmod.Node) error {
 			mode = unix.S_IFBLK | 0o600
 		}
 		path := filepath.Join("/dev", n.Path)
-		os.MkdirAll(filepath.Dir(path), 0o755) // if it cannot be made, mknod says so
+		os.MkdirAll(filepath.Dir(path), 0o755) // if this fails, mknod reports it
 		if err := unix.Mknod(path, mode, int(unix.Mkdev(n.Major, n.Minor))); err != nil && err != unix.EEXIST {
 			errs = append(errs, fmt.Errorf("make %s: %w", path, err))
 		}
@@ -85,29 +88,30 @@ func makeNodes(nodes []kmod.Node) error {
 	return errors.Join(errs...)
 }
 
-// modaliases lists the devices on all buses, by the names that drivers know them by.
+// modaliases returns the modalias of each device on each bus.
 func modaliases() []string {
-	files, _ := filepath.Glob("/sys/bus/*/devices/*/modalias") // the pattern is right
+	files, _ := filepath.Glob("/sys/bus/*/devices/*/modalias") // the pattern is valid
 	var names []string
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		if name := strings.TrimSpace(string(text)); err == nil && name != "" { // a device may go at any time
+		if name := strings.TrimSpace(string(text)); err == nil && name != "" { // a device may disappear at any time
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-// hotplug listens to the kernel for devices that come from now on, and loads their drivers.
+// A hotplug receives the events of new devices from the kernel and loads their
+// drivers.
 type hotplug struct{ fd int }
 
 func listenForDevices() (*hotplug, error) {
-	const kernelEvents = 1 // the multicast group; 2 is udev's
+	const kernelEvents = 1 // multicast group of the kernel; 2 is that of udev
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return nil, fmt.Errorf("hotplug: %w", err)
 	}
-	// A burst of devices must not overrun the socket while a driver is loading.
+	// A burst of events must not overrun the socket while a driver is loading.
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20)
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: kernelEvents}); err != nil {
 		unix.Close(fd)
@@ -117,14 +121,14 @@ func listenForDevices() (*hotplug, error) {
 }
 
 func (h *hotplug) serve(loader *modprobe.Loader, out *console) {
-	buffer := make([]byte, 16<<10) // more than a uevent can have
+	buffer := make([]byte, 16<<10) // larger than any uevent
 	for {
 		n, _, err := unix.Recvfrom(h.fd, buffer, 0)
 		if err == unix.EINTR || err == unix.ENOBUFS {
 			continue
 		}
 		if err != nil {
-			out.say("hotplug: %v: no drivers for new devices from now on", err)
+			out.say("hotplug: %v: drivers of new devices will not be loaded", err)
 			return
 		}
 		if modalias := addedDevice(buffer[:n]); modalias != "" {
@@ -135,7 +139,8 @@ func (h *hotplug) serve(loader *modprobe.Loader, out *console) {
 	}
 }
 
-// addedDevice gives the modalias out of a uevent that tells of a new device: "add@PATH", then KEY=VALUE, each ended by a zero byte.
+// addedDevice returns the modalias from a uevent that announces a new device:
+// "add@PATH", then KEY=VALUE fields, each followed by a zero byte.
 func addedDevice(event []byte) (modalias string) {
 	if !bytes.HasPrefix(event, []byte("add@")) {
 		return ""
@@ -185,7 +190,8 @@ func modprobeCommand(args []string) error {
 	return errors.Join(errs...)
 }
 
-// setClock sets the system clock from the hardware's, in case the kernel did not.
+// setClock sets the system clock from the hardware clock, unless the kernel has
+// done so.
 func setClock() error {
 	if time.Now().Year() >= 2020 {
 		return nil

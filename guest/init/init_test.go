@@ -18,8 +18,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// theFamily is that of all tests: a process can have only one.
-var theFamily = sync.OnceValue(newFamily)
+// testReaper is shared by all tests: a process can have only one.
+var testReaper = sync.OnceValue(newReaper)
 
 func TestTail(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
@@ -71,7 +71,8 @@ func TestHasFilesystem(t *testing.T) {
 	}
 }
 
-// The bytes follow struct acpi_genl_event in drivers/acpi/event.c of the kernel: class 20, bus id 15, a byte of padding, type 4, data 4.
+// The bytes follow struct acpi_genl_event (Linux, drivers/acpi/event.c): class
+// 20, bus ID 15, a byte of padding, type 4, data 4.
 func TestIsPowerButton(t *testing.T) {
 	event := func(class string) []byte {
 		message := []byte{
@@ -84,7 +85,7 @@ func TestIsPowerButton(t *testing.T) {
 		return append(message, 0, 0x80, 0, 0, 0, 1, 0, 0, 0)
 	}
 	if !isPowerButton(event("button/power")) {
-		t.Error("a press of the power button is not seen")
+		t.Error("a press of the power button is not recognized")
 	}
 	if isPowerButton(event("button/lid")) {
 		t.Error("the lid is taken for the power button")
@@ -97,33 +98,34 @@ func TestIsPowerButton(t *testing.T) {
 	}
 }
 
-func TestFamilyRun(t *testing.T) {
-	f := theFamily()
+func TestReaperRun(t *testing.T) {
+	r := testReaper()
 	for _, test := range []struct{ script, want string }{
 		{"exit 0", ""},
 		{"exit 3", "/bin/sh: exit 3"},
 		{"kill -TERM $$", "/bin/sh: killed by SIGTERM"},
 	} {
-		err := f.run(command{path: "/bin/sh", args: []string{"-c", test.script}})
+		err := r.run(command{path: "/bin/sh", args: []string{"-c", test.script}})
 		if got := fmt.Sprint(err); got != test.want && !(err == nil && test.want == "") {
 			t.Errorf("%s: %v, want %q", test.script, err, test.want)
 		}
 	}
-	if err := f.run(command{path: "/nonesuch"}); !errors.Is(err, os.ErrNotExist) {
+	if err := r.run(command{path: "/nonesuch"}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a program that does not exist: %v", err)
 	}
-	if _, err := f.adopt(1 << 22); !errors.Is(err, syscall.ESRCH) { // above the largest process id
-		t.Errorf("adopt a process that does not exist: %v", err)
+	if _, err := r.watch(1 << 22); !errors.Is(err, syscall.ESRCH) { // above the largest process id
+		t.Errorf("watch a process that does not exist: %v", err)
 	}
 }
 
-// Many children that end at once, each with its own status, while others are still started.
-func TestFamilyStress(t *testing.T) {
-	f := theFamily()
+// Many children that end at the same time, each with its own status, while
+// others are started.
+func TestReaperStress(t *testing.T) {
+	r := testReaper()
 	const children = 200
 	started := make(map[int]*process, children)
 	for i := range children {
-		p, err := f.start(command{path: "/bin/sh", args: []string{"-c", fmt.Sprintf("exit %d", i)}})
+		p, err := r.start(command{path: "/bin/sh", args: []string{"-c", fmt.Sprintf("exit %d", i)}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,21 +141,21 @@ func TestFamilyStress(t *testing.T) {
 			t.Fatalf("the end of child %d was lost", i)
 		}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.waiting) != 0 {
-		t.Errorf("%d children are still waited for", len(f.waiting))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.waiting) != 0 {
+		t.Errorf("%d children are still in waiting", len(r.waiting))
 	}
 }
 
-func TestFamilyOutput(t *testing.T) {
-	f := theFamily()
+func TestReaperOutput(t *testing.T) {
+	r := testReaper()
 	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	if err := f.run(command{path: "/bin/sh", args: []string{"-c", "env; echo done"}, stdout: out}); err != nil {
+	if err := r.run(command{path: "/bin/sh", args: []string{"-c", "env; echo done"}, stdout: out}); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(out.Name())
@@ -169,10 +171,11 @@ func TestFamilyOutput(t *testing.T) {
 }
 
 func testMachine(out io.Writer) *machine {
-	return &machine{out: &console{out: []io.Writer{out}}, times: &timeline{}, family: theFamily()}
+	return &machine{out: &console{out: []io.Writer{out}}, times: &timeline{}, reaper: testReaper()}
 }
 
-// Hooks run among init's own steps, in the order of the names; links and files that are not executable do not.
+// Hooks run among the stages of the init, in the order of their names. Links
+// and files that are not executable are ignored.
 func TestStages(t *testing.T) {
 	dir, trace := t.TempDir(), filepath.Join(t.TempDir(), "trace")
 	for name, mode := range map[string]os.FileMode{"000-issue": 0o755, "007-fails": 0o755, "015-late": 0o700, "016-note": 0o644} {
@@ -207,7 +210,7 @@ func TestStages(t *testing.T) {
 		t.Errorf("-want +got\n%s", diff)
 	}
 	if !strings.Contains(said.String(), "007-fails: "+filepath.Join(dir, "007-fails")+": exit 1") {
-		t.Errorf("the failure of a hook is not told: %q", said.String())
+		t.Errorf("the error of a hook is not printed: %q", said.String())
 	}
 }
 
@@ -224,9 +227,9 @@ func TestStagesStop(t *testing.T) {
 	}
 }
 
-func TestAskForPower(t *testing.T) {
+func TestPowerCommand(t *testing.T) {
 	for _, args := range [][]string{{"poweroff", "-x"}, {"reboot", "-f", "now"}, {"init", "0"}} {
-		if err := askForPower(args[0], args[1:]); err == nil {
+		if err := powerCommand(args[0], args[1:]); err == nil {
 			t.Errorf("%q: no error", args)
 		}
 	}
@@ -242,8 +245,9 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// The first process of a PID namespace does not get signals that it does not catch.
-func TestIsDeaf(t *testing.T) {
+// The first process of a PID namespace does not receive signals that it does
+// not catch.
+func TestIgnoresSignal(t *testing.T) {
 	for _, c := range []struct {
 		nspid, caught string
 		want          bool
@@ -255,13 +259,13 @@ func TestIsDeaf(t *testing.T) {
 		{"216\t1", "?", false},
 	} {
 		status := "Name:\trngd\nNSpid:\t" + c.nspid + "\nSigCgt:\t" + c.caught + "\n"
-		if got := isDeaf([]byte(status), syscall.SIGTERM); got != c.want {
+		if got := ignoresSignal([]byte(status), syscall.SIGTERM); got != c.want {
 			t.Errorf("%q: %v", status, got)
 		}
 	}
 }
 
-// The lines are those of a machine with Debian's kernel.
+// From a machine with the kernel of Debian.
 func TestCgroupControllers(t *testing.T) {
 	const text = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\ncpu\t0\t1\t1\nmemory\t0\t1\t0\n"
 	if diff := cmp.Diff([]string{"cpuset", "cpu"}, cgroupControllers(text)); diff != "" {

@@ -15,26 +15,30 @@ import (
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
-// machine is what runs.
+// machine is the state of process 1.
 type machine struct {
-	out      *console
-	times    *timeline
-	family   *family
-	requests chan powerState
-	args     []cmdline.Arg // of the kernel
-	runc     *runc
+	out       *console
+	times     *timeline
+	reaper    *reaper
+	requests  chan powerState
+	container bool          // whether this is the init of a container, see inContainer
+	args      []cmdline.Arg // of the kernel
+	runc      *runc
 
-	containerd      *daemon // nil if there is none
-	containerdPlace string  // where it was started
+	containerd      *daemon // nil without containerd
+	containerdPlace string  // places when it was started
 	mu              sync.Mutex
 	services        []*service
 }
 
-// runMachine is process 1: it starts the machine, waits until somebody asks it to stop, and stops it.
+// runMachine is process 1: it starts the machine, waits for a request to stop it,
+// and stops it.
 func runMachine() {
 	requests := make(chan powerState, 1)
 	listenForPower(requests)
-	m := &machine{out: &console{out: []io.Writer{os.Stdout}}, times: &timeline{}, family: newFamily(), requests: requests}
+	m := &machine{
+		out: &console{out: []io.Writer{os.Stdout}}, times: &timeline{}, reaper: newReaper(), requests: requests, container: inContainer(),
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	started := make(chan struct{})
 	go func() {
@@ -47,7 +51,7 @@ func runMachine() {
 	select {
 	case <-started:
 	case <-time.After(10 * time.Second):
-		m.out.say("start does not end, stop anyway")
+		m.out.say("the boot does not end; stopping anyway")
 	}
 	m.stop()
 	m.out.say("%s now", state.name)
@@ -55,60 +59,44 @@ func runMachine() {
 	unix.Sync()
 	err := unix.Reboot(state.command)
 	m.out.say("%s: %v", state.name, err)
-	select {} // the end of process 1 would be a panic of the kernel
+	select {} // if process 1 exits, the kernel panics
 }
 
-// start brings the machine up. What fails is told, and does not keep the rest from being tried: a machine that is half there can be looked into.
-func (m *machine) start(ctx context.Context) {
-	told := func(err error) {
-		if err != nil {
-			m.out.say("%v", err)
-		}
+// report prints an error, unless it is nil.
+func (m *machine) report(err error) {
+	if err != nil {
+		m.out.say("%v", err)
 	}
-	container := inContainer()
-	if container {
-		origin = sinceBoot()
-	} else {
+}
+
+// start boots the machine. If a step fails, it prints the error and continues,
+// because a machine that works in part can be examined.
+func (m *machine) start(ctx context.Context) {
+	if !m.container {
 		m.times.add("kernel", 0, sinceBoot())
 	}
-	over := m.times.begin("filesystems")
-	unix.Umask(0o022)
-	rootErr := setRoot()
-	var kernelErr error
-	if !container {
-		kernelErr = mountKernel()
-		openConsole()
-	}
-	m.out.say("slipway init")
-	told(rootErr)
-	told(kernelErr)
-	told(restoreXattrs("/" + contract.XattrsDir))
-	told(mountWritable())
-	if !container {
-		told(fillDev())
-	}
-	m.out.also("/var/log/init.log")
-	over(false)
+	m.times.measure("filesystems", m.mountFilesystems)
 	var err error
 	m.args, err = cmdline.Read()
-	told(err)
-	m.runc = &runc{family: m.family, path: findProgram("runc"), debug: m.flag("linuxkit.runc_debug")}
-	if !container {
-		told(setHugePages(m.args))
-		m.times.measure("drivers", func() { m.startDrivers(told) })
-		told(setClock())
-		told(watchPowerButton(m.requests))
+	m.report(err)
+	m.runc = &runc{reaper: m.reaper, path: findProgram("runc"), debug: m.flag("linuxkit.runc_debug")}
+	if !m.container {
+		m.report(setHugePages(m.args))
+		m.times.measure("drivers", m.startDrivers)
+		m.report(setClock())
+		m.report(watchPowerButton(m.requests))
 	}
-	told(mountControl(!m.cgroupsV1()))
-	told(raiseLimits())
-	told(raiseLoopback())
-	told(setHostname())
-	told(makeResolvConf())
-	told(m.listenForControl())
-	// The daemon takes longer to start than most onboot containers. It must not keep them waiting, nor they it.
+	m.report(mountControl(!m.cgroupsV1()))
+	m.report(raiseLimits())
+	m.report(raiseLoopback())
+	m.report(setHostname())
+	m.report(makeResolvConf())
+	m.report(m.listenForControl())
+	// The daemon takes longer to start than most onboot containers, so they start
+	// at the same time.
 	if hasContainerd() {
 		if stream, err := m.openStream("containerd"); err != nil {
-			told(err)
+			m.report(err)
 		} else {
 			m.launchContainerd(stream)
 		}
@@ -124,33 +112,58 @@ func (m *machine) start(ctx context.Context) {
 	}
 }
 
-// inContainer tells whether this is the init of a container, where /dev, standard output, the kernel and the clock are somebody else's. The
-// number is that of the PID namespace in which the kernel starts (PROC_PID_INIT_INO, include/linux/proc_ns.h); /proc is not there yet then.
-func inContainer() bool {
-	link, err := os.Readlink("/proc/self/ns/pid")
-	return err == nil && link != "pid:[4026531836]"
+// mountFilesystems mounts everything that needs neither drivers nor the kernel
+// command line. Only then is there a console and a log.
+func (m *machine) mountFilesystems() {
+	unix.Umask(0o022)
+	rootErr := setRoot()
+	var kernelErr error
+	if !m.container {
+		kernelErr = mountKernel()
+		openConsole()
+	}
+	m.out.say("slipway init")
+	m.report(rootErr)
+	m.report(kernelErr)
+	m.report(restoreXattrs("/" + contract.XattrsDir))
+	m.report(mountWritable())
+	if !m.container {
+		m.report(fillDev())
+	}
+	m.out.also("/var/log/init.log")
 }
 
-// startDrivers loads the drivers of all devices, those that come later too.
-func (m *machine) startDrivers(told func(error)) {
+// inContainer reports whether this is the init of a container, where /dev,
+// standard output, the kernel and the clock belong to the host. The number is
+// that of the PID namespace in which the kernel starts (PROC_PID_INIT_INO,
+// include/linux/proc_ns.h). On a machine, /proc is not mounted at first.
+var inContainer = sync.OnceValue(func() bool {
+	link, err := os.Readlink("/proc/self/ns/pid")
+	return err == nil && link != "pid:[4026531836]"
+})
+
+// startDrivers loads the drivers of all devices, including those that appear
+// later.
+func (m *machine) startDrivers() {
 	loader, err := openModules(m.args)
-	told(err)
+	m.report(err)
 	if loader == nil {
 		return
 	}
-	// Listen first: a device that comes while the others are gone through would else be missed.
+	// Listen first, or a device that appears meanwhile would be missed.
 	hotplug, err := listenForDevices()
-	told(err)
+	m.report(err)
 	begin := time.Now()
-	told(makeNodes(loader.Nodes()))
-	told(loadDrivers(loader))
+	m.report(makeNodes(loader.Nodes()))
+	m.report(loadDrivers(loader))
 	m.out.say("drivers: loaded in %.2f s", time.Since(begin).Seconds())
 	if hotplug != nil {
 		go hotplug.serve(loader, m.out)
 	}
 }
 
-// stop takes the machine down: onshutdown containers while the services still run, the services, everything else that runs, the disks.
+// stop runs the onshutdown containers while the services still run, then stops
+// the services and all other processes, and unmounts the disks.
 func (m *machine) stop() {
 	ctx := context.Background()
 	m.runStages(ctx, m.stages("/etc/shutdown.d",
@@ -162,23 +175,21 @@ func (m *machine) stop() {
 	}
 	killAll(2 * time.Second)
 	unix.Sync()
-	steps := []func() error{unmountDisks}
-	if !inContainer() {
-		steps = []func() error{swapOff, unmountDisks, releaseDevices}
+	if m.container {
+		m.report(unmountDisks())
+		return
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			m.out.say("%v", err)
-		}
-	}
+	m.report(swapOff())
+	m.report(unmountDisks())
+	m.report(releaseDevices())
 }
 
-// killAll ends every process but this one: those that do not end when asked are killed.
-func killAll(patience time.Duration) {
+// killAll asks every other process to end, and kills those that do not.
+func killAll(timeout time.Duration) {
 	const everyone = -1
 	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 		unix.Kill(everyone, signal)
-		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 			if !othersRun() {
 				return
 			}
@@ -186,9 +197,10 @@ func killAll(patience time.Duration) {
 	}
 }
 
-// othersRun tells whether there is a process besides this one. Threads of the kernel and processes that have ended have no executable.
+// othersRun reports whether another process runs. Kernel threads and processes
+// that have ended have no executable.
 func othersRun() bool {
-	links, _ := filepath.Glob("/proc/[1-9]*/exe") // the pattern is right
+	links, _ := filepath.Glob("/proc/[1-9]*/exe") // the pattern is valid
 	for _, link := range links {
 		if _, err := os.Readlink(link); err == nil && link != "/proc/1/exe" {
 			return true
@@ -197,13 +209,15 @@ func othersRun() bool {
 	return false
 }
 
-// cgroupsV1 tells whether LinuxKit's argument asks for the old version of cgroups.
+// cgroupsV1 reports whether the kernel command line asks for cgroups of version
+// 1.
 func (m *machine) cgroupsV1() bool {
 	value, _ := cmdline.Lookup(m.args, "linuxkit.unified_cgroup_hierarchy")
 	return value == "0"
 }
 
-// openStream makes the log of a name. With linuxkit.runc_console=1 it is the console.
+// openStream opens the log of a service: the console if linuxkit.runc_console=1
+// is set.
 func (m *machine) openStream(name string) (*stream, error) {
 	if m.flag("linuxkit.runc_console") {
 		return openStream(name, m.out)
@@ -211,13 +225,14 @@ func (m *machine) openStream(name string) (*stream, error) {
 	return openStream(name, nil)
 }
 
-// flag tells whether the kernel's command line has NAME=1.
+// flag reports whether the kernel command line has NAME=1.
 func (m *machine) flag(name string) bool {
 	value, _ := cmdline.Lookup(m.args, name)
 	return value == "1"
 }
 
-// findProgram looks for a program where every process of the machine does. It gives "" if there is none.
+// findProgram looks for a program in the PATH of the machine. It returns "" if
+// there is none.
 func findProgram(name string) string {
 	for dir := range strings.SplitSeq(strings.TrimPrefix(pathEnv, "PATH="), ":") {
 		path := filepath.Join(dir, name)

@@ -1,8 +1,11 @@
-// Init is the first process of a machine and its only one outside containers: it mounts, loads drivers, runs the onboot containers, starts
-// containerd and the services, and takes all of it down again. It stays process 1 until the machine is off.
+// Command init is the first process of a machine and its only process outside
+// containers. It mounts filesystems, loads drivers, runs the onboot containers,
+// starts containerd and the services, and stops all of this again. It stays
+// process 1 until the machine is off.
 //
-// Under other names the same program is poweroff, reboot and halt, which ask process 1, service, which asks it about
-// the services and gives it orders, and modprobe, which the kernel calls.
+// Under other names the same program is poweroff, reboot and halt, which signal
+// process 1; service, which queries and controls the services through process
+// 1; and modprobe, which the kernel runs.
 package main
 
 import (
@@ -24,7 +27,7 @@ func main() {
 	case name == "service":
 		err = serviceCommand(os.Args[1:], os.Stdout)
 	default:
-		err = askForPower(name, os.Args[1:])
+		err = powerCommand(name, os.Args[1:])
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)

@@ -16,8 +16,9 @@ import (
 	"github.com/slipway-build/slipway/internal/contract"
 )
 
-// setRoot puts a mount of the initramfs over the initramfs itself. The first mount of all can neither be moved nor be left by pivot_root(2), which runc
-// uses; the second can. Nothing is copied. A root on a disk or CD needs none of this.
+// setRoot mounts the initramfs over itself. The first mount can neither be
+// moved nor replaced by pivot_root(2), which runc uses; the second can. Nothing
+// is copied. A root on a disk or CD needs none of this.
 func setRoot() error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs("/", &fs); err != nil {
@@ -26,7 +27,7 @@ func setRoot() error {
 	if fs.Type != unix.RAMFS_MAGIC && fs.Type != unix.TMPFS_MAGIC {
 		return nil
 	}
-	const dir = "/run" // gets a mount of its own later, so no trace remains
+	const dir = "/run" // another mount will cover it
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -44,7 +45,7 @@ const (
 	noSetID = unix.MS_NOSUID | unix.MS_NODEV
 )
 
-// mountKernel mounts what the kernel tells about itself, and /dev.
+// mountKernel mounts the interfaces of the kernel, and /dev.
 func mountKernel() error {
 	return mountAll([]mount{
 		{"proc", "/proc", noExec | unix.MS_RELATIME, ""},
@@ -53,14 +54,16 @@ func mountKernel() error {
 	})
 }
 
-// mountWritable makes / read-only and mounts what can be written. Sizes and directories are those of LinuxKit.
+// mountWritable makes / read-only and mounts the writable directories. Sizes
+// and directories are those of LinuxKit.
 func mountWritable() error {
 	var errs []error
-	// The root of an initramfs can be written until here: what must be there is made now.
+	// The root of an initramfs is writable until here, so missing directories
+	// can be made.
 	for _, dir := range contract.MountPoints() {
-		os.MkdirAll("/"+dir, 0o755) // on a read-only root it must be there, and if it is not the mount says so
+		os.MkdirAll("/"+dir, 0o755) // on a read-only root this fails; if the directory is missing, the mount reports it
 	}
-	// Of a container the mount is its own, the filesystem is not.
+	// In a container the mount belongs to it, but the filesystem does not.
 	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
 		errs = append(errs, fmt.Errorf("make / read-only: %w", err))
 	}
@@ -117,8 +120,9 @@ func makeAll(dirs []string, links map[string]string) error {
 	return errors.Join(errs...)
 }
 
-// mountControl mounts the cgroups and those interfaces of the kernel that it has, then makes all mounts shared, so that
-// containers can pass mounts on to each other.
+// mountControl mounts cgroups and those other interfaces that the kernel has,
+// then makes all mounts shared, so that containers can pass mounts to each
+// other.
 func mountControl(unified bool) error {
 	errs := []error{mountCgroups(unified)}
 	known, err := os.ReadFile("/proc/filesystems")
@@ -143,7 +147,8 @@ func mountControl(unified bool) error {
 	return errors.Join(errs...)
 }
 
-// mountCgroups mounts the one hierarchy of version 2, or those of version 1, one for each controller.
+// mountCgroups mounts the single hierarchy of version 2, or a hierarchy per
+// controller of version 1.
 func mountCgroups(unified bool) error {
 	if unified {
 		if err := mountAll([]mount{{"cgroup2", bundle.CgroupRoot, noExec | unix.MS_RELATIME, ""}}); err != nil {
@@ -156,7 +161,8 @@ func mountCgroups(unified bool) error {
 	for _, controller := range cgroupControllers(string(text)) {
 		errs = append(errs, mountAll([]mount{{"cgroup", filepath.Join(bundle.CgroupRoot, controller), noExec | unix.MS_RELATIME, controller}}))
 	}
-	// Else nothing could run in a new cgroup before somebody gives it processors.
+	// Without this, nothing can run in a new cgroup until it is assigned
+	// processors.
 	clone := filepath.Join(bundle.CgroupRoot, "cpuset/cgroup.clone_children")
 	if _, err := os.Stat(clone); err == nil {
 		errs = append(errs, os.WriteFile(clone, []byte("1"), 0))
@@ -164,7 +170,8 @@ func mountCgroups(unified bool) error {
 	return errors.Join(errs...)
 }
 
-// cgroupControllers gives the controllers that are enabled out of the text of /proc/cgroups, cgroups(7).
+// cgroupControllers returns the enabled controllers in the text of
+// /proc/cgroups, cgroups(7).
 func cgroupControllers(text string) []string {
 	var names []string
 	for line := range strings.Lines(text) {
@@ -175,7 +182,8 @@ func cgroupControllers(text string) []string {
 	return names
 }
 
-// hasFilesystem looks into the text of /proc/filesystems. To mount any other type would only make the kernel look for a module.
+// hasFilesystem reports whether the text of /proc/filesystems has a type. An
+// attempt to mount another type would make the kernel look for a module.
 func hasFilesystem(known, kind string) bool {
 	for line := range strings.Lines(known) {
 		if fields := strings.Fields(line); len(fields) > 0 && fields[len(fields)-1] == kind {
@@ -194,7 +202,7 @@ type mount struct {
 func mountAll(mounts []mount) error {
 	var errs []error
 	for _, m := range mounts {
-		os.MkdirAll(m.target, 0o755) // if it cannot be made, the mount fails and says so
+		os.MkdirAll(m.target, 0o755) // if this fails, the mount reports it
 		if err := unix.Mount(m.kind, m.target, m.kind, m.flags, m.data); err != nil {
 			errs = append(errs, fmt.Errorf("mount %s on %s: %w", m.kind, m.target, err))
 		}
@@ -228,7 +236,8 @@ func mountVolumes() error {
 	return errors.Join(errs...)
 }
 
-// unmountDisks leaves every filesystem on a disk clean, and lets go of those on the network. What cannot be unmounted is made read-only.
+// unmountDisks unmounts the filesystems on disks and on the network. It makes
+// those read-only that cannot be unmounted.
 func unmountDisks() error {
 	points, err := bundle.MountPoints()
 	errs := []error{err}
@@ -252,16 +261,18 @@ func unmountDisks() error {
 	return errors.Join(errs...)
 }
 
-// swapOff takes back from files and devices what is swapped out. A swap file keeps its filesystem in use.
+// swapOff disables all swap. A swap file keeps its filesystem busy.
 func swapOff() error {
 	text, err := os.ReadFile("/proc/swaps")
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // the kernel has no swap
+		return nil // the kernel does not support swap
 	}
 	points, pointsErr := bundle.MountPoints()
 	errs := []error{err, pointsErr}
 	for _, file := range swaps(string(text)) {
-		// Of a container that is gone, the path begins at the root of the filesystem, wherever that is mounted. The kernel refuses other files.
+		// If the container that enabled it is gone, the path starts at the root
+		// of the filesystem, which may be mounted anywhere. The kernel rejects
+		// other files.
 		err := swapOffFile(file)
 		for i := 0; err != nil && i < len(points); i++ {
 			if swapOffFile(filepath.Join(points[i].Path, file)) == nil {
@@ -275,7 +286,7 @@ func swapOff() error {
 	return errors.Join(errs...)
 }
 
-// swaps gives the paths out of the text of /proc/swaps, proc_swaps(5).
+// swaps returns the paths in the text of /proc/swaps, proc_swaps(5).
 func swaps(text string) []string {
 	var files []string
 	for i, line := range strings.Split(text, "\n") {
@@ -297,15 +308,16 @@ func swapOffFile(path string) error {
 	return nil
 }
 
-// releaseDevices removes mapped devices, then loop devices: a file that is a disk keeps its filesystem in use, even one that has been unmounted.
+// releaseDevices removes mapped devices, then loop devices. The file behind a
+// loop device keeps its filesystem busy, even after that is unmounted.
 func releaseDevices() error {
 	var errs []error
-	if mapped, _ := filepath.Glob("/sys/class/block/dm-*"); len(mapped) > 0 { // the pattern is right
+	if mapped, _ := filepath.Glob("/sys/class/block/dm-*"); len(mapped) > 0 { // the pattern is valid
 		request := unix.DmIoctl{Version: [3]uint32{unix.DM_VERSION_MAJOR}}
 		request.Data_size = uint32(unsafe.Sizeof(request))
 		errs = append(errs, ioctl("/dev/mapper/control", unix.DM_REMOVE_ALL, unsafe.Pointer(&request)))
 	}
-	files, _ := filepath.Glob("/sys/class/block/loop*/loop/backing_file") // the pattern is right
+	files, _ := filepath.Glob("/sys/class/block/loop*/loop/backing_file") // the pattern is valid
 	for _, file := range files {
 		name := filepath.Base(filepath.Dir(filepath.Dir(file)))
 		errs = append(errs, ioctl(filepath.Join("/dev", name), unix.LOOP_CLR_FD, nil))

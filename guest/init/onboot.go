@@ -27,7 +27,8 @@ func (m *machine) runAll(ctx context.Context, section string) error {
 	return err
 }
 
-// runToEnd runs one container and tells how it ended. If it fails, its policy may end the machine.
+// runToEnd runs one container and prints how it ended. If it fails, its policy
+// may stop the machine.
 func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
 	name := kind + " " + filepath.Base(dir)
 	b, err := bundle.Open(dir)
@@ -35,7 +36,7 @@ func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
 		m.out.say("%s: failed: %v", name, err)
 		return
 	}
-	order := m.policy(b, kind)
+	p := m.policy(b, kind)
 	logs, err := m.openLogs(filepath.Join("/run/log", kind), kind+"."+b.Name)
 	if err != nil {
 		m.out.say("%s: %v", name, err)
@@ -43,9 +44,9 @@ func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
 	}
 	defer logs.close()
 	begin := sinceBoot()
-	over := m.times.begin(name)
-	err = m.runBundle(ctx, name, b, order.Timeout, logs)
-	over(err != nil)
+	finish := m.times.begin(name)
+	err = m.runBundle(ctx, name, b, p.Timeout, logs)
+	finish(err != nil)
 	if releaseErr := b.Release(); releaseErr != nil {
 		m.out.say("%s: clean up: %v", name, releaseErr)
 	}
@@ -58,27 +59,31 @@ func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
 	if ctx.Err() != nil {
 		return
 	}
-	switch order.Failure {
+	switch p.Failure {
 	case policy.Halt:
-		m.out.say("%s: the machine cannot do without it", name)
-		ask(m.requests, halt)
-		<-ctx.Done()
+		m.stopFor(ctx, name, halt)
 	case policy.Reboot:
-		m.out.say("%s: the machine cannot do without it", name)
-		ask(m.requests, reboot)
-		<-ctx.Done()
+		m.stopFor(ctx, name, reboot)
 	}
 }
 
-// runBundle runs a container to its end, but no longer than the timeout if there is one.
+// stopFor stops the machine because a container failed, and waits until ctx ends.
+func (m *machine) stopFor(ctx context.Context, name string, state powerState) {
+	m.out.say("%s: %s, as its annotation %sfailure requires", name, state.name, policy.Prefix)
+	requestPower(m.requests, state)
+	<-ctx.Done()
+}
+
+// runBundle runs a container until it ends or exceeds the timeout. A timeout of
+// 0 means none.
 func (m *machine) runBundle(ctx context.Context, name string, b *bundle.Bundle, timeout time.Duration, logs *logs) error {
 	run := m.runc.run
-	if b.Attaches() { // between creation and start
+	if b.Attaches() { // which happens between creation and start
 		run = m.runc.create
 	}
 	if timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("stopped, because it takes longer than %v", timeout))
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("stopped after its timeout of %v", timeout))
 		defer cancel()
 	}
 	defer os.Remove(pidFile(b))
@@ -92,11 +97,12 @@ func (m *machine) runBundle(ctx context.Context, name string, b *bundle.Bundle, 
 	return nil
 }
 
-// waitFor waits for the end of a container, and ends it itself when ctx ends. It is an error if the container fails.
+// waitFor waits for the end of a container, and ends it when ctx ends. It is an
+// error if the container fails.
 func (m *machine) waitFor(ctx context.Context, name string, b *bundle.Bundle, p *process) error {
 	begin := time.Now()
-	patience := time.NewTicker(30 * time.Second)
-	defer patience.Stop()
+	reminder := time.NewTicker(30 * time.Second)
+	defer reminder.Stop()
 	for {
 		select {
 		case <-p.done:
@@ -104,25 +110,25 @@ func (m *machine) waitFor(ctx context.Context, name string, b *bundle.Bundle, p 
 				return errors.New(describe(p.status))
 			}
 			return nil
-		case <-patience.C:
+		case <-reminder.C:
 			m.out.say("%s: still running after %.0f s", name, time.Since(begin).Seconds())
 		case <-ctx.Done():
 			pid, signal := p.pid, syscall.SIGTERM
-			if container := readPID(b); container != 0 { // else p is the container itself, or there is none yet
+			if container := readPID(b); container != 0 { // otherwise p is the container itself, or it does not exist yet
 				pid = container
 			}
-			if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil && isDeaf(status, signal) {
+			if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil && ignoresSignal(status, signal) {
 				signal = syscall.SIGKILL
 			}
 			syscall.Kill(pid, signal)
 			select {
 			case <-p.done:
-			case <-time.After(5 * time.Second): // delete kills it
+			case <-time.After(5 * time.Second): // then delete kills it
 			}
 			if err := context.Cause(ctx); err != context.Canceled {
 				return err
 			}
-			return errors.New("stopped, because the machine stops")
+			return errors.New("stopped because the machine stops")
 		}
 	}
 }
@@ -130,7 +136,8 @@ func (m *machine) waitFor(ctx context.Context, name string, b *bundle.Bundle, p 
 // logs are the two files to which a container writes.
 type logs struct{ stdout, stderr *os.File }
 
-// openLogs opens what takes the logs NAME.out and NAME: the console if linuxkit.runc_console=1 asks for it, a logging daemon if there is one, else the
+// openLogs opens the logs NAME.out and NAME: the console if
+// linuxkit.runc_console=1 is set, a logging daemon if there is one, or else the
 // files DIR/NAME.out.log and DIR/NAME.log.
 func (m *machine) openLogs(dir, name string) (*logs, error) {
 	if m.flag("linuxkit.runc_console") {
@@ -152,7 +159,7 @@ func openLog(dir, name string) (*os.File, error) {
 	return os.OpenFile(filepath.Join(dir, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 }
 
-// quote shows the end of the logs on the console, unless they went there.
+// quote prints the end of the logs on the console, unless they went there.
 func (l *logs) quote(out *console) {
 	if l.stdout != l.stderr {
 		out.quote(tail(l.stdout.Name(), 10))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -12,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// powerState is a way to stop the machine.
+// A powerState is a way to stop the machine.
 type powerState struct {
 	name    string
-	signal  syscall.Signal // by which process 1 is asked; the choice is busybox's, so that its programs work too
-	command int            // of reboot(2)
+	signal  syscall.Signal // that requests it from process 1; the same as for busybox, so that its programs work too
+	command int            // for reboot(2)
 }
 
 var (
@@ -25,32 +26,35 @@ var (
 	halt     = powerState{"halt", syscall.SIGUSR1, unix.LINUX_REBOOT_CMD_HALT}
 )
 
-// listenForPower takes all signals, so that none can end process 1, and turns those that ask to stop the machine into requests.
-// Only the first request counts.
+// listenForPower catches all signals, so that none can end process 1, and turns
+// those that ask to stop the machine into requests. Only the first request
+// counts.
 func listenForPower(requests chan<- powerState) {
-	unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) // ctrl-alt-del sends SIGINT instead of a reboot at once
+	unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) // ctrl-alt-del sends SIGINT instead of an immediate reboot
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals)
 	go func() {
 		for s := range signals {
 			for _, state := range []powerState{powerOff, reboot, halt} {
 				if s == state.signal || s == syscall.SIGINT && state == reboot {
-					ask(requests, state)
+					requestPower(requests, state)
 				}
 			}
 		}
 	}()
 }
 
-func ask(requests chan<- powerState, state powerState) {
+// requestPower requests to stop the machine, unless a request is pending.
+func requestPower(requests chan<- powerState, state powerState) {
 	select {
 	case requests <- state:
 	default:
 	}
 }
 
-// askForPower is what poweroff, reboot and halt do: they ask process 1, or with -f they tell the kernel at once.
-func askForPower(name string, args []string) error {
+// powerCommand is the program poweroff, reboot or halt. It signals process 1,
+// or with -f calls the kernel directly.
+func powerCommand(name string, args []string) error {
 	for _, state := range []powerState{powerOff, reboot, halt} {
 		if name != state.name {
 			continue
@@ -65,14 +69,15 @@ func askForPower(name string, args []string) error {
 			return fmt.Errorf("usage: %s [-f]", name)
 		}
 	}
-	return fmt.Errorf("is process 1 of a machine; to stop one use poweroff, reboot or halt")
+	return errors.New("runs only as process 1 of a machine; to stop the machine, use poweroff, reboot or halt")
 }
 
-// watchPowerButton turns a press of the power button, which is also how a cloud stops a machine, into a request. ACPI tells of it by
-// generic netlink: drivers/acpi/event.c in the kernel. A machine without ACPI has no such button.
+// watchPowerButton turns a press of the power button, by which clouds stop a
+// machine, into a request. ACPI reports it through generic netlink (Linux,
+// drivers/acpi/event.c). A machine without ACPI has no such button.
 func watchPowerButton(requests chan<- powerState) error {
-	family, err := netlink.GenlFamilyGet("acpi_event")
-	if err != nil || len(family.Groups) == 0 {
+	acpi, err := netlink.GenlFamilyGet("acpi_event")
+	if err != nil || len(acpi.Groups) == 0 {
 		return nil
 	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_GENERIC)
@@ -83,7 +88,7 @@ func watchPowerButton(requests chan<- powerState) error {
 		unix.Close(fd)
 		return fmt.Errorf("power button: %w", err)
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(family.Groups[0].ID)); err != nil {
+	if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(acpi.Groups[0].ID)); err != nil {
 		unix.Close(fd)
 		return fmt.Errorf("power button: %w", err)
 	}
@@ -95,15 +100,17 @@ func watchPowerButton(requests chan<- powerState) error {
 				return
 			}
 			if err == nil && isPowerButton(buffer[:n]) {
-				ask(requests, powerOff)
+				requestPower(requests, powerOff)
 			}
 		}
 	}()
 	return nil
 }
 
-// isPowerButton looks for a press in a netlink message: a header of 16 bytes, one of generic netlink of 4, and one attribute of
-// type 1 that holds struct acpi_genl_event, which starts with the class of the device in 20 bytes.
+// isPowerButton reports whether a netlink message announces a press of the
+// power button: a header of 16 bytes, a generic netlink header of 4, and an
+// attribute of type 1 with a struct acpi_genl_event, which starts with the
+// class of the device in 20 bytes.
 func isPowerButton(message []byte) bool {
 	const header, class = unix.NLMSG_HDRLEN + unix.GENL_HDRLEN, 20
 	if len(message) < header {

@@ -16,14 +16,15 @@ import (
 )
 
 const (
-	newRoot = "/root" // in the small initramfs, where nothing else is
+	newRoot = "/root" // in the small initramfs, which has no other such directory
 
-	// rootPatience is how long a disk may take to appear.
-	rootPatience = 30 * time.Second
+	// rootTimeout is how long to wait for the disk.
+	rootTimeout = 30 * time.Second
 )
 
-// enterRoot goes on with the machine whose root filesystem lies on a disk, if this is the small initramfs that leads there. What
-// comes back is an error, or nil if this is the machine itself.
+// enterRoot continues on a root filesystem on a disk, if this is the small
+// initramfs that leads there. Then it returns only on an error. On the root
+// filesystem itself it returns nil.
 func enterRoot() error {
 	kind, err := os.ReadFile("/" + contract.StartupMarker)
 	if errors.Is(err, os.ErrNotExist) {
@@ -46,11 +47,12 @@ func enterRoot() error {
 	return startIn(newRoot, args)
 }
 
-// mountRoot mounts the disk of root=, or the first one that holds a machine, as soon as it is there.
+// mountRoot waits for the disk of root=, or else for the first disk that holds
+// a machine, and mounts it.
 func mountRoot(args []cmdline.Arg, kind string) error {
 	root, chosen := cmdline.Lookup(args, "root")
 	if chosen && !strings.HasPrefix(root, "/dev/") {
-		return fmt.Errorf("root=%s: name a device, as root=/dev/vda, or leave root= out to take the first disk that holds the machine", root)
+		return fmt.Errorf("root=%s: not a device: use for example root=/dev/vda, or remove root= to use the first disk that holds a machine", root)
 	}
 	loader, err := openModules(args)
 	if err != nil {
@@ -60,8 +62,8 @@ func mountRoot(args []cmdline.Arg, kind string) error {
 		return err
 	}
 	options, _ := cmdline.Lookup(args, "rootflags")
-	for deadline := time.Now().Add(rootPatience); ; time.Sleep(20 * time.Millisecond) {
-		// A driver may make devices appear long after it is loaded.
+	for deadline := time.Now().Add(rootTimeout); ; time.Sleep(20 * time.Millisecond) {
+		// A device may appear long after its driver is loaded.
 		var errs []error
 		if loader != nil {
 			errs = append(errs, loadDrivers(loader))
@@ -71,7 +73,7 @@ func mountRoot(args []cmdline.Arg, kind string) error {
 		}
 		disks := []string{root}
 		if !chosen {
-			disks, _ = filepath.Glob("/sys/class/block/*") // the pattern is right
+			disks, _ = filepath.Glob("/sys/class/block/*") // the pattern is valid
 		}
 		for _, disk := range disks {
 			device := filepath.Join("/dev", filepath.Base(disk))
@@ -85,7 +87,7 @@ func mountRoot(args []cmdline.Arg, kind string) error {
 			errs = append(errs, fmt.Errorf("%s: %w", device, err))
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("no root filesystem within %v: %w", rootPatience, errors.Join(errs...))
+			return fmt.Errorf("no root filesystem within %v: %w", rootTimeout, errors.Join(errs...))
 		}
 	}
 }
@@ -102,14 +104,15 @@ func mountMachine(device, kind, options string) error {
 	return nil
 }
 
-// startIn makes the directory the root and goes on with the init there, which finds everything as if the kernel had mounted it.
+// startIn changes the root to a directory and executes the init there, with
+// nothing mounted on it, as if the kernel had done so.
 func startIn(root string, args []cmdline.Arg) error {
 	for _, dir := range []string{"/dev", "/sys", "/proc"} {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			return fmt.Errorf("unmount %s: %w", dir, err)
 		}
 	}
-	// Nobody can see the initramfs from now on, but it takes memory.
+	// The initramfs cannot be seen from now on, but it uses memory.
 	for _, name := range []string{"/lib", "/" + contract.StartupMarker, "/init"} {
 		if err := os.RemoveAll(name); err != nil {
 			return err

@@ -13,11 +13,12 @@ import (
 	"github.com/slipway-build/slipway/guest/bundle"
 )
 
-var errNoRunc = errors.New("no runc in this machine: add an init image that has it")
+var errNoRunc = errors.New("runc not found: add slipwaybuild/runc or another image that contains it to init")
 
-// runc runs containers without containerd: those of onboot and onshutdown, and the services of a machine that has no containerd.
+// runc runs containers without containerd: those of onboot and onshutdown, and
+// the services of a machine without containerd.
 type runc struct {
-	family *family
+	reaper *reaper
 	path   string
 	debug  bool
 }
@@ -29,8 +30,9 @@ func (r *runc) command(stderr *os.File, args ...string) command {
 	return command{path: r.path, args: args, stderr: stderr}
 }
 
-// create prepares a bundle and starts its container, which runs without runc from then on. The container and runc itself write to the files given.
-// Whatever comes back, delete cleans up.
+// create prepares a bundle and starts its container, which then runs without
+// runc. The container and runc itself write to the given files. Whatever create
+// returns, the caller must call delete.
 func (r *runc) create(b *bundle.Bundle, stdout, stderr *os.File) (*process, error) {
 	if r.path == "" {
 		return nil, errNoRunc
@@ -45,15 +47,15 @@ func (r *runc) create(b *bundle.Bundle, stdout, stderr *os.File) (*process, erro
 	}
 	create := r.command(stderr, "create", "--bundle", dir, "--pid-file", pidFile(b), b.Name)
 	create.stdout = stdout
-	if err := r.family.run(create); err != nil {
+	if err := r.reaper.run(create); err != nil {
 		return nil, err
 	}
 	pid := readPID(b)
 	if pid == 0 {
 		return nil, fmt.Errorf("%s: no process id from runc", pidFile(b))
 	}
-	// The container waits for "runc start", so it is still there.
-	p, err := r.family.adopt(pid)
+	// The container waits for "runc start", so it still exists.
+	p, err := r.reaper.watch(pid)
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +63,12 @@ func (r *runc) create(b *bundle.Bundle, stdout, stderr *os.File) (*process, erro
 	if err := b.Attach(pid); err != nil {
 		return nil, err
 	}
-	return p, r.family.run(r.command(stderr, "start", b.Name))
+	return p, r.reaper.run(r.command(stderr, "start", b.Name))
 }
 
-// run prepares a bundle and starts its container under a runc that ends as the container does, and cleans up then. That takes two programs
-// less than create. The id of the container's first process is in its pidFile.
+// run prepares a bundle and starts its container under a runc that ends with
+// the container and cleans up. That takes two programs fewer than create. The
+// process ID of the container is in its pidFile.
 func (r *runc) run(b *bundle.Bundle, stdout, stderr *os.File) (*process, error) {
 	if r.path == "" {
 		return nil, errNoRunc
@@ -79,15 +82,16 @@ func (r *runc) run(b *bundle.Bundle, stdout, stderr *os.File) (*process, error) 
 	}
 	c := r.command(stderr, "run", "--bundle", dir, "--pid-file", pidFile(b), b.Name)
 	c.stdout = stdout
-	return r.family.start(c)
+	return r.reaper.start(c)
 }
 
-// bundleDir has the bundles that are not as the machine's image has them.
+// bundleDir holds the bundles that differ from those in the image of the
+// machine.
 const bundleDir = "/run/init/bundles"
 
 func pidFile(b *bundle.Bundle) string { return filepath.Join("/run", b.Name+".pid") }
 
-// readPID reads the id of a container's first process. It is 0 if there is none yet.
+// readPID returns the process ID of a container, or 0 if there is none yet.
 func readPID(b *bundle.Bundle) int {
 	text, err := os.ReadFile(pidFile(b))
 	if err != nil {
@@ -100,9 +104,9 @@ func readPID(b *bundle.Bundle) int {
 	return pid
 }
 
-// delete kills what is left of the container.
+// delete kills what remains of the container.
 func (r *runc) delete(b *bundle.Bundle, stderr *os.File) error {
-	return r.family.run(r.command(stderr, "delete", "--force", b.Name))
+	return r.reaper.run(r.command(stderr, "delete", "--force", b.Name))
 }
 
 // start starts the container of a service.
@@ -131,5 +135,5 @@ func (r *runc) start(_ context.Context, b *bundle.Bundle, out *stream) (*task, e
 	return t, nil
 }
 
-// remove takes the container of a service away.
+// remove removes the container of a service.
 func (r *runc) remove(b *bundle.Bundle) { r.delete(b, nil) }

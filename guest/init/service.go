@@ -19,7 +19,8 @@ const serviceUsage = `usage: service list
        service logs [-f] [-n LINES] NAME     a service, containerd or init
        service timeline [--svg]`
 
-// serviceCommand is the program service: it asks process 1, and reads the logs itself.
+// serviceCommand is the program service. It asks process 1, but reads logs
+// itself.
 func serviceCommand(args []string, out io.Writer) error {
 	if len(args) == 0 {
 		return errors.New(serviceUsage)
@@ -44,7 +45,7 @@ func serviceCommand(args []string, out io.Writer) error {
 	}
 	conn, err := net.Dial("unix", controlSocket)
 	if err != nil {
-		return fmt.Errorf("%w (service asks process 1 of a machine, in its own mount namespace)", err)
+		return fmt.Errorf("%w (service must run in the mount namespace of process 1)", err)
 	}
 	defer conn.Close()
 	if err := json.NewEncoder(conn).Encode(request{args}); err != nil {
@@ -52,7 +53,7 @@ func serviceCommand(args []string, out io.Writer) error {
 	}
 	var a answer
 	if err := json.NewDecoder(conn).Decode(&a); err != nil {
-		return fmt.Errorf("answer of process 1: %w", err)
+		return fmt.Errorf("read the answer of process 1: %w", err)
 	}
 	fmt.Fprint(out, a.Text)
 	if a.Error != "" {
@@ -61,7 +62,8 @@ func serviceCommand(args []string, out io.Writer) error {
 	return nil
 }
 
-// showLogs shows a log with its older files, or its last lines, and with -f what is added to it from then on.
+// showLogs prints a log with its older files, or only its last lines. With -f
+// it continues with what is added.
 func showLogs(args []string, out io.Writer) error {
 	follow, lines, name := false, -1, ""
 	for i := 0; i < len(args); i++ {
@@ -112,8 +114,8 @@ func showLogs(args []string, out io.Writer) error {
 		if _, err := io.Copy(out, f); err != nil {
 			return err
 		}
-		if next, err := os.Open(path); err == nil && !sameFile(f, next) { // a new file has been begun
-			if _, err := io.Copy(out, f); err != nil { // what came to the old one meanwhile
+		if next, err := os.Open(path); err == nil && !sameFile(f, next) { // the log was rotated
+			if _, err := io.Copy(out, f); err != nil { // what was added to the old file meanwhile
 				return err
 			}
 			f.Close()
@@ -133,7 +135,7 @@ func sameFile(a, b *os.File) bool {
 	return err1 == nil && err2 == nil && os.SameFile(one, other)
 }
 
-// lastLines gives the last lines of a text.
+// lastLines returns the last lines of a text.
 func lastLines(text []byte, lines int) []byte {
 	text = bytes.TrimRight(text, "\n")
 	if lines == 0 || len(text) == 0 {

@@ -20,48 +20,48 @@ import (
 	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
-// engine runs the containers of services: containerd, or runc alone.
+// An engine runs the containers of services: containerd, or runc alone.
 type engine interface {
-	// start starts the container of a bundle, which writes to the stream.
+	// start starts the container of a bundle. Its output goes to the stream.
 	start(ctx context.Context, b *bundle.Bundle, out *stream) (*task, error)
-	// remove takes away what a start has left, one that failed too.
+	// remove removes what start has made, also if it failed.
 	remove(b *bundle.Bundle)
 }
 
 // task is a running container.
 type task struct {
 	pid    int    // of its first process
-	memory string // memory.events of its cgroup, "" if it has none
+	memory string // path of memory.events of its cgroup; "": none
 	signal func(syscall.Signal) error
 	done   chan struct{} // closed at its end
-	end    string        // how; this and the next to be read after that
+	end    string        // how it ended; end and failed are valid only after done is closed
 	failed bool
 }
 
-// state is what a service does.
+// A state is what a service currently does.
 type state string
 
 const (
 	waiting  state = "waiting"  // for a service that it needs
-	starting state = "starting" // its container is being made
+	starting state = "starting" // its container is being created
 	running  state = "running"
-	pausing  state = "pausing" // will be started again
-	ended    state = "ended"   // by itself, and stays so
+	pausing  state = "pausing" // until it is restarted
+	ended    state = "ended"   // by itself, for good
 	failed   state = "failed"  // the same, with an error
-	stopped  state = "stopped" // because somebody asked for that
+	stopped  state = "stopped" // on request
 )
 
-// Pauses before a service is started again.
+// The delay before a service is restarted doubles each time.
 const (
-	firstPause = time.Second
-	lastPause  = time.Minute
-	calm       = time.Minute // a service that has run so long is well: the next pause is the first one again
+	firstDelay = time.Second
+	maxDelay   = time.Minute
+	stable     = time.Minute // after running for so long, the delay is firstDelay again
 )
 
 // startTimeout is how long the start of a container may take.
 const startTimeout = 2 * time.Minute
 
-// service is a container that should run as long as the machine.
+// A service is a container that should run as long as the machine.
 type service struct {
 	name   string
 	bundle *bundle.Bundle
@@ -70,14 +70,14 @@ type service struct {
 	out    *console
 	times  *timeline
 	stream *stream
-	engine func(ctx context.Context) (engine, error) // waits until there is one
+	engine func(ctx context.Context) (engine, error) // waits until it is ready
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
-	wanted  bool          // that it runs
-	closing bool          // the machine stops: it is never wanted again
+	wanted  bool          // whether it should run
+	closing bool          // whether the machine stops; then wanted stays false
 	state   state
-	since   time.Duration // after the start of the kernel
+	since   time.Duration // when it entered the state, as sinceBoot
 	pid     int
 	tries   int
 	starts  int    // tries that succeeded
@@ -101,7 +101,8 @@ func (s *service) enter(next state) {
 	s.update(func() { s.state, s.since = next, sinceBoot() })
 }
 
-// await waits until a condition about the service holds, or for the other channel. It tells whether the condition holds.
+// await waits until a condition on the service holds, or until the other
+// channel is closed. It reports whether the condition holds.
 func (s *service) await(condition func() bool, other <-chan struct{}) bool {
 	for {
 		s.mu.Lock()
@@ -120,19 +121,20 @@ func (s *service) await(condition func() bool, other <-chan struct{}) bool {
 
 func (s *service) unwanted() bool { return !s.wanted }
 
-// resting tells that nothing happens until somebody asks for it.
+// resting reports whether nothing happens without a request.
 func (s *service) resting() bool { return s.state == ended || s.state == failed || s.state == stopped }
 
-// settled tells that the first start has come to an end, a good one or a bad one.
+// settled reports whether the first start has succeeded or failed.
 func (s *service) settled() bool { return s.starts > 0 || s.state == pausing || s.resting() }
 
 func (s *service) say(format string, args ...any) {
 	s.out.say("service %s: %s", s.name, fmt.Sprintf(format, args...))
 }
 
-// supervise keeps the service as it is wanted, until the machine stops.
+// supervise runs the service as its policy and requests demand, until the
+// machine stops.
 func (s *service) supervise() {
-	pause := firstPause
+	delay := firstDelay
 	for {
 		if s.await(func() bool { return s.wanted || s.closing }, nil); s.closing {
 			return
@@ -143,7 +145,7 @@ func (s *service) supervise() {
 		if !wanted {
 			s.say("stopped: %s", end)
 			s.enter(stopped)
-			pause = firstPause
+			delay = firstDelay
 			continue
 		}
 		if !s.policy.Restart.Again(failure) {
@@ -156,26 +158,27 @@ func (s *service) supervise() {
 			})
 			continue
 		}
-		if ran >= calm {
-			pause = firstPause
+		if ran >= stable {
+			delay = firstDelay
 		}
-		s.say("%s, starts again in %v", end, pause)
+		s.say("%s; restarting in %v", end, delay)
 		s.enter(pausing)
-		over := make(chan struct{})
-		timer := time.AfterFunc(pause, func() { close(over) })
-		if s.await(s.unwanted, over) {
+		elapsed := make(chan struct{})
+		timer := time.AfterFunc(delay, func() { close(elapsed) })
+		if s.await(s.unwanted, elapsed) {
 			s.enter(stopped)
 		}
 		timer.Stop()
-		pause = min(2*pause, lastPause)
+		delay = min(2*delay, maxDelay)
 	}
 }
 
-// run runs the service once, as long as it is wanted. It tells how it ended, whether that is a failure, and for how long it ran.
+// run runs the service once, until it ends or is no longer wanted. It returns
+// how it ended, whether that is a failure, and how long it ran.
 func (s *service) run() (end string, failure bool, ran time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go func() { // who waits or starts is interrupted
+	go func() { // interrupts waiting
 		if s.await(s.unwanted, ctx.Done()) {
 			cancel()
 		}
@@ -190,15 +193,15 @@ func (s *service) run() (end string, failure bool, ran time.Duration) {
 	}
 	s.enter(starting)
 	begin := time.Now()
-	over := func(bool) {}
-	if s.tries == 1 { // the timeline is that of the machine's start
-		over = s.times.begin("service " + s.name)
+	finish := func(bool) {}
+	if s.tries == 1 { // the timeline shows only the boot
+		finish = s.times.begin("service " + s.name)
 	}
-	// To interrupt a start would leave half a container.
-	patient, giveUp := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
-	defer giveUp()
-	task, err := engine.start(patient, s.bundle, s.stream)
-	over(err != nil)
+	// The start is not interrupted, since that would leave half a container.
+	startCtx, cancelStart := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancelStart()
+	task, err := engine.start(startCtx, s.bundle, s.stream)
+	finish(err != nil)
 	if err != nil {
 		engine.remove(s.bundle)
 		s.stream.quote(s.out)
@@ -213,7 +216,7 @@ func (s *service) run() (end string, failure bool, ran time.Duration) {
 	select {
 	case <-task.done:
 	default:
-		return "does not end", true, time.Since(started)
+		return "could not be killed", true, time.Since(started)
 	}
 	end = task.end
 	if outOfMemory(task.memory) {
@@ -223,35 +226,35 @@ func (s *service) run() (end string, failure bool, ran time.Duration) {
 	return end, task.failed, time.Since(started)
 }
 
-// awaitNeeded waits until all that the service needs has been started.
+// awaitNeeded waits until all services that this one needs have started.
 func (s *service) awaitNeeded(ctx context.Context) error {
 	for _, other := range s.needs {
 		if !other.await(func() bool { return other.starts > 0 || other.resting() }, ctx.Done()) {
-			return errors.New("no longer wanted")
+			return errors.New("canceled")
 		}
 		other.mu.Lock()
 		starts := other.starts
 		other.mu.Unlock()
 		if starts == 0 {
-			return fmt.Errorf("needs service %s, which has not been started", other.name)
+			return fmt.Errorf("needs service %s, which did not start", other.name)
 		}
 	}
 	return nil
 }
 
-// stop asks a container to end, and kills it if it has not after the time that it has.
+// stop asks a container to end, and kills it after its timeout.
 func (s *service) stop(t *task) {
-	patience := s.policy.Timeout
-	if patience == 0 {
-		patience = policy.StopTimeout
+	timeout := s.policy.Timeout
+	if timeout == 0 {
+		timeout = policy.StopTimeout
 	}
 	for _, step := range []struct {
-		signal   syscall.Signal
-		patience time.Duration
-	}{{syscall.SIGTERM, patience}, {syscall.SIGKILL, 2 * time.Second}} {
+		signal  syscall.Signal
+		timeout time.Duration
+	}{{syscall.SIGTERM, timeout}, {syscall.SIGKILL, 2 * time.Second}} {
 		signal := step.signal
-		if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", t.pid)); err == nil && isDeaf(status, signal) {
-			signal = syscall.SIGKILL // no use in waiting
+		if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", t.pid)); err == nil && ignoresSignal(status, signal) {
+			signal = syscall.SIGKILL
 		}
 		if err := t.signal(signal); err != nil {
 			s.say("%s: %v", unix.SignalName(signal), err)
@@ -259,13 +262,14 @@ func (s *service) stop(t *task) {
 		select {
 		case <-t.done:
 			return
-		case <-time.After(step.patience):
-			s.say("still running %v after %s", step.patience, unix.SignalName(signal))
+		case <-time.After(step.timeout):
+			s.say("still running %v after %s", step.timeout, unix.SignalName(signal))
 		}
 	}
 }
 
-// startServices starts all services at once. Those that wait for each other are started in no order.
+// startServices starts all services at the same time. If some wait for each
+// other, no service waits for another.
 func (m *machine) startServices(ctx context.Context) error {
 	m.checkContainerd()
 	dirs, err := bundle.List("/" + contract.Bundles(contract.Services))
@@ -273,7 +277,7 @@ func (m *machine) startServices(ctx context.Context) error {
 		return err
 	}
 	if m.containerd == nil && len(dirs) > 0 {
-		m.out.say("containerd: not in this machine: services run under runc alone")
+		m.out.say("containerd: not in this machine; running services with runc")
 	}
 	byName := map[string]*service{}
 	var all []*service
@@ -292,7 +296,7 @@ func (m *machine) startServices(ctx context.Context) error {
 	}
 	cycle := policy.Cycle(after)
 	if cycle != nil {
-		m.out.say("services wait for each other: %s: they start in no order", strings.Join(cycle, " waits for "))
+		m.out.say("services wait for each other: %s; starting all at once", strings.Join(cycle, " waits for "))
 	}
 	for _, s := range all {
 		for _, name := range s.policy.After {
@@ -315,7 +319,7 @@ func (m *machine) startServices(ctx context.Context) error {
 	return nil
 }
 
-// service reads the bundle of a service.
+// service opens the bundle of a service.
 func (m *machine) service(dir string) (*service, error) {
 	b, err := bundle.Open(dir)
 	if err != nil {
@@ -328,17 +332,18 @@ func (m *machine) service(dir string) (*service, error) {
 	return s, err
 }
 
-// policy reads the annotations of a bundle. What is wrong with them is told and has no effect.
+// policy reads the annotations of a bundle. It prints errors in them and
+// otherwise ignores these annotations.
 func (m *machine) policy(b *bundle.Bundle, section string) policy.Policy {
 	annotations, err := b.Annotations()
-	p, wrong := policy.Parse(section, annotations)
-	if err := errors.Join(err, wrong); err != nil {
+	p, parseErr := policy.Parse(section, annotations)
+	if err := errors.Join(err, parseErr); err != nil {
 		m.out.say("%s: %v", b.Name, err)
 	}
 	return p
 }
 
-// engine gives what runs services, when it is ready.
+// engine returns the engine for services when it is ready.
 func (m *machine) engine(ctx context.Context) (engine, error) {
 	if m.containerd == nil {
 		return m.runc, nil
@@ -346,7 +351,7 @@ func (m *machine) engine(ctx context.Context) (engine, error) {
 	return m.containerd, m.containerd.await(ctx)
 }
 
-// findService gives a service by its name.
+// findService returns the service with a name, or nil.
 func (m *machine) findService(name string) *service {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -357,7 +362,7 @@ func (m *machine) findService(name string) *service {
 	return m.services[i]
 }
 
-// started counts the services that have been started.
+// started returns the number of services that have been started.
 func (m *machine) started() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -372,7 +377,7 @@ func (m *machine) started() int {
 	return n
 }
 
-// stopServices stops all services, each when those that need it have stopped.
+// stopServices stops all services, each one after those that need it.
 func (m *machine) stopServices() {
 	m.mu.Lock()
 	services := m.services
@@ -397,12 +402,13 @@ func (m *machine) stopServices() {
 	select {
 	case <-done:
 	case <-time.After(startTimeout + time.Minute):
-		m.out.say("services do not stop, stop anyway")
+		m.out.say("services do not stop; stopping anyway")
 	}
 }
 
-// memoryEvents is the file in which the kernel counts for a process's cgroup what it did for want of memory, "" if there is none. Before a
-// container is started its process is there to ask for.
+// memoryEvents returns the file in which the kernel counts the out-of-memory
+// events of the cgroup of a process, or "". It works from the creation of a
+// container on.
 func memoryEvents(pid int) string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
@@ -416,7 +422,8 @@ func memoryEvents(pid int) string {
 	return ""
 }
 
-// outOfMemory tells whether the kernel has killed a process of the cgroup because it had no memory left (cgroups(7), memory.events).
+// outOfMemory reports whether the kernel has killed a process of the cgroup
+// because it was out of memory (cgroups(7), memory.events).
 func outOfMemory(events string) bool {
 	text, err := os.ReadFile(events)
 	if err != nil {
@@ -430,9 +437,10 @@ func outOfMemory(events string) bool {
 	return false
 }
 
-// isDeaf tells from /proc/PID/status whether a signal does nothing to a process: it is the first of its PID namespace and
-// does not catch the signal (pid_namespaces(7), "The namespace init process").
-func isDeaf(status []byte, signal syscall.Signal) bool {
+// ignoresSignal reports, from /proc/PID/status, whether a signal has no effect
+// on a process because it is the first of its PID namespace and does not catch
+// the signal (pid_namespaces(7), "The namespace init process").
+func ignoresSignal(status []byte, signal syscall.Signal) bool {
 	first, caught := false, uint64(0)
 	for line := range strings.Lines(string(status)) {
 		key, value, _ := strings.Cut(line, ":")

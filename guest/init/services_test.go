@@ -18,24 +18,25 @@ import (
 	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
-// play is an engine whose containers do as a test says. Its times are those of a synctest bubble.
+// A play is an engine whose containers behave as a test says. Times are those
+// of a synctest bubble.
 type play struct {
 	*machine
 	begin time.Time
 
 	mu      sync.Mutex
-	acts    map[string][]act // by name; the last one is played again and again
+	acts    map[string][]act // by name; the last one repeats
 	trace   []string
 	removed int
 }
 
-// act is one run of a container.
+// An act is one run of a container.
 type act struct {
-	err   error          // it cannot be started
+	err   error          // why it cannot be started
 	takes time.Duration  // to start
-	ends  time.Duration  // by itself after that, 0: never
-	fails bool           // then
-	obeys syscall.Signal // it ends by this one
+	ends  time.Duration  // by itself, after it has started; 0: never
+	fails bool           // whether it fails when it ends by itself
+	obeys syscall.Signal // the signal that ends it
 }
 
 func newPlay(out io.Writer) *play {
@@ -88,7 +89,7 @@ func (p *play) remove(*bundle.Bundle) {
 	p.removed++
 }
 
-// add makes a service and supervises it.
+// add adds a service and supervises it.
 func (p *play) add(name string, order policy.Policy, needs []*service, acts ...act) *service {
 	s := newService(name)
 	s.bundle, s.policy, s.needs, s.out, s.times, s.stream = &bundle.Bundle{Name: name}, order, needs, p.out, p.times, &stream{}
@@ -115,13 +116,13 @@ func TestRestart(t *testing.T) {
 			act{err: errors.New("no such file")},
 			act{ends: time.Second, fails: true},
 			act{ends: time.Second, fails: true},
-			act{ends: 2 * time.Minute, fails: true}, // long enough for the pauses to begin anew
-			act{ends: time.Second},                  // well
+			act{ends: 2 * time.Minute, fails: true}, // long enough to reset the delay
+			act{ends: time.Second},                  // succeeds
 		)
 		time.Sleep(time.Hour)
 		p.want(t, "0s start web",
-			"1s start web",    // pause of 1 s
-			"4s start web",    // 1 s of running, pause of 2 s
+			"1s start web",    // delay of 1 s
+			"4s start web",    // ran for 1 s, delay of 2 s
 			"9s start web",    // 1 s, 4 s
 			"2m10s start web", // 2 min, 1 s
 		)
@@ -135,7 +136,7 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// Nothing is started again where nobody asks for it, and pauses have a limit.
+// Services restart only as their policy says, and the delay has a limit.
 func TestRestartPolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlay(io.Discard)
@@ -145,7 +146,7 @@ func TestRestartPolicy(t *testing.T) {
 		if once.starts != 1 || once.state != failed {
 			t.Errorf("%d starts, %s", once.starts, once.state)
 		}
-		if want := 6 + 3600/61; always.starts < want-2 || always.starts > want+2 { // pauses of 1 to 32 s, then of a minute
+		if want := 6 + 3600/61; always.starts < want-2 || always.starts > want+2 { // delays of 1 to 32 s, then of a minute
 			t.Errorf("%d starts in an hour, want about %d", always.starts, want)
 		}
 		p.stopServices()
@@ -161,10 +162,10 @@ func TestOrder(t *testing.T) {
 		database := p.add("database", policy.Policy{Restart: policy.OnFailure}, nil, act{err: errors.New("busy")}, act{takes: time.Second, obeys: syscall.SIGTERM})
 		broken := p.add("broken", policy.Policy{}, nil, act{err: errors.New("no such file")})
 		web := p.add("web", policy.Policy{}, []*service{database}, polite)
-		lost := p.add("lost", policy.Policy{}, []*service{broken}, polite)
+		dependent := p.add("dependent", policy.Policy{}, []*service{broken}, polite)
 		time.Sleep(time.Minute)
-		if lost.state != failed || web.state != running {
-			t.Errorf("lost: %s, web: %s", lost.state, web.state)
+		if dependent.state != failed || web.state != running {
+			t.Errorf("dependent: %s, web: %s", dependent.state, web.state)
 		}
 		p.mu.Lock()
 		begin := p.trace[2:]
@@ -179,13 +180,14 @@ func TestOrder(t *testing.T) {
 		if diff := cmp.Diff([]string{"1m0s terminated web", "1m0s terminated database"}, end); diff != "" {
 			t.Errorf("-want +got\n%s", diff)
 		}
-		if want := "service lost: failed: needs service broken, which has not been started"; !strings.Contains(said.String(), want) {
+		if want := "service dependent: failed: needs service broken, which did not start"; !strings.Contains(said.String(), want) {
 			t.Errorf("%q is not said:\n%s", want, said.String())
 		}
 	})
 }
 
-// One service that ends when asked, one that must be killed, one that has ended by itself, one that nothing ends.
+// One service ends when asked, one must be killed, one has ended by itself, and
+// one cannot be killed.
 func TestStopServices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var said bytes.Buffer
@@ -214,7 +216,8 @@ func TestStopServices(t *testing.T) {
 	})
 }
 
-// A start that has begun is not interrupted: the container is there, and is then stopped in order.
+// A start is not interrupted: the container is created and then stopped in
+// order.
 func TestStopDuringStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlay(io.Discard)
@@ -225,7 +228,7 @@ func TestStopDuringStart(t *testing.T) {
 	})
 }
 
-// What the program service tells and does.
+// The requests of the program service.
 func TestControl(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlay(io.Discard)
@@ -241,7 +244,7 @@ func TestControl(t *testing.T) {
 			{"start web", "web: running, pid", ""},
 			{"restart web", "web: running, pid", ""},
 			{"start bad", "", "service bad: failed: no such file"},
-			{"status wbe", "", "no service wbe; there are web, bad"},
+			{"status wbe", "", "no service wbe (services: web, bad)"},
 			{"timeline", "service web", ""},
 			{"timeline --svg", "<svg xmlns", ""},
 			{"dance", "", "dance: unknown command"},

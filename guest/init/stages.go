@@ -8,14 +8,16 @@ import (
 	"strings"
 )
 
-// stage is a step of start or stop: one of init's own, or a hook, an executable file in /etc/init.d or /etc/shutdown.d.
+// A stage is a step of boot or shutdown: one of the init itself, or a hook,
+// which is an executable file in /etc/init.d or /etc/shutdown.d.
 type stage struct {
 	name string
 	run  func(ctx context.Context) error
 }
 
-// stages puts the hooks in dir among init's own steps, by name. In LinuxKit init's steps are links in that directory to a program of its own:
-// a hook that is not a regular file is therefore left out.
+// stages returns the hooks in dir and the given stages, sorted by name. In
+// LinuxKit, links in that directory lead to a program that does what this init
+// does itself, so anything but a regular file is ignored.
 func (m *machine) stages(dir string, own ...stage) []stage {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !os.IsNotExist(err) {
@@ -29,14 +31,15 @@ func (m *machine) stages(dir string, own ...stage) []stage {
 		}
 		path := filepath.Join(dir, entry.Name())
 		all = append(all, stage{entry.Name(), func(context.Context) error {
-			return m.family.run(command{path: path, stdout: os.Stdout, stderr: os.Stderr})
+			return m.reaper.run(command{path: path, stdout: os.Stdout, stderr: os.Stderr})
 		}})
 	}
 	slices.SortStableFunc(all, func(a, b stage) int { return strings.Compare(a.name, b.name) })
 	return all
 }
 
-// runStages runs them one after the other. A failure is told and does not stop the rest, but the end of ctx does.
+// runStages runs stages one after another. If a stage fails, it prints the
+// error and continues. It stops when ctx ends.
 func (m *machine) runStages(ctx context.Context, stages []stage) {
 	for _, s := range stages {
 		if ctx.Err() != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
-// raiseLimits gives everything that runs in the machine LinuxKit's limits: a million files, and any number of processes.
+// raiseLimits sets the limits of LinuxKit for everything that runs in the
+// machine: a million files, and any number of processes.
 func raiseLimits() error {
 	const files = 1 << 20
 	return errors.Join(
@@ -22,25 +23,28 @@ func raiseLimits() error {
 	)
 }
 
-// littleMemory in bytes is what a machine has little memory with less of.
-const littleMemory = 4 << 30
+// hugePagesMemory is the memory, in bytes, from which on transparent huge pages
+// stay enabled.
+const hugePagesMemory = 4 << 30
 
-// setHugePages turns transparent huge pages off in a machine with little memory, unless the kernel's command line tells what to do with them: for
-// their sake the kernel keeps 45 MiB of 1 GiB free, and programs hold 2 MiB where they need a few KiB. See transhuge.rst in the kernel's documentation.
+// setHugePages disables transparent huge pages in a machine with little memory,
+// unless the kernel command line configures them. With them, the kernel keeps
+// 45 MiB of 1 GiB free, and programs use 2 MiB where they need a few KiB
+// (Linux, Documentation/admin-guide/mm/transhuge.rst).
 func setHugePages(args []cmdline.Arg) error {
-	if _, told := cmdline.Lookup(args, "transparent_hugepage"); told {
+	if _, ok := cmdline.Lookup(args, "transparent_hugepage"); ok {
 		return nil
 	}
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return os.NewSyscallError("sysinfo", err)
 	}
-	if uint64(info.Totalram)*uint64(info.Unit) >= littleMemory {
+	if uint64(info.Totalram)*uint64(info.Unit) >= hugePagesMemory {
 		return nil
 	}
 	err := os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte("never"), 0)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // a kernel without them
+		return nil // the kernel does not support them
 	}
 	return err
 }
@@ -56,7 +60,8 @@ func raiseLoopback() error {
 	return nil
 }
 
-// setHostname takes the name from /etc/hostname, or makes one from the address of the first network card.
+// setHostname sets the name in /etc/hostname, or a name made from the address
+// of the first network interface.
 func setHostname() error {
 	text, err := os.ReadFile("/etc/hostname")
 	name := strings.TrimSpace(string(text))
@@ -72,11 +77,12 @@ func setHostname() error {
 	return nil
 }
 
-// makeResolvConf makes an empty file where /etc/resolv.conf leads to, so that containers can bind it before there is a network.
+// makeResolvConf makes an empty file at the target of the link
+// /etc/resolv.conf, so that containers can bind it before the network is up.
 func makeResolvConf() error {
 	target, err := os.Readlink("/etc/resolv.conf")
 	if err != nil {
-		return nil // no link: a file of the machine, or none
+		return nil // a regular file of the machine, or nothing
 	}
 	if !filepath.IsAbs(target) {
 		target = filepath.Join("/etc", target)

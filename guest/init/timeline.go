@@ -10,20 +10,21 @@ import (
 	"time"
 )
 
-// timeline is what the start of the machine was made of.
+// A timeline records the steps of the boot.
 type timeline struct {
 	mu    sync.Mutex
 	spans []*span
 }
 
-// span is a part of the start. Times count from the start of the kernel.
+// A span is a step of the boot. Times are relative to [bootTime].
 type span struct {
 	name       string
-	begin, end time.Duration // end is 0 while it lasts
+	begin, end time.Duration // end is 0 while it runs
 	failed     bool
 }
 
-// begin notes that something begins. The function that it gives notes its end.
+// begin records the begin of a step. The function that it returns records the
+// end.
 func (t *timeline) begin(name string) (end func(failed bool)) {
 	s := &span{name: name, begin: sinceBoot()}
 	t.mu.Lock()
@@ -36,21 +37,22 @@ func (t *timeline) begin(name string) (end func(failed bool)) {
 	}
 }
 
-// measure notes how long a step takes that cannot fail.
+// measure records a step that cannot fail.
 func (t *timeline) measure(name string, step func()) {
 	end := t.begin(name)
 	step()
 	end(false)
 }
 
-// add notes what was over before there was a timeline.
+// add records a step that ended before the timeline existed.
 func (t *timeline) add(name string, begin, end time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.spans = append(t.spans, &span{name: name, begin: begin, end: end})
 }
 
-// snapshot gives the spans in order, those that last ending now, and when the last one ended.
+// snapshot returns the spans by begin, with those that still run ending now,
+// and the end of the last one.
 func (t *timeline) snapshot() (spans []span, end time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -66,7 +68,8 @@ func (t *timeline) snapshot() (spans []span, end time.Duration) {
 	return spans, max(end, 1)
 }
 
-// text draws the timeline for a terminal: name, begin and length in seconds, a bar.
+// text draws the timeline for a terminal: name, begin and duration in seconds,
+// and a bar.
 func (t *timeline) text() string {
 	const width = 40
 	spans, end := t.snapshot()
@@ -88,7 +91,7 @@ func (t *timeline) text() string {
 	return b.String()
 }
 
-// svg draws the timeline as a picture.
+// svg draws the timeline as an image.
 func (t *timeline) svg() string {
 	const row, left, width, right = 20, 180, 640, 80
 	spans, end := t.snapshot()
@@ -106,12 +109,12 @@ func (t *timeline) svg() string {
 			x(at), row, x(at), height, x(at)+2, row-6, int(at.Seconds()))
 	}
 	for i, s := range spans {
-		y, colour := row*(i+1), "#4a90d9"
+		y, color := row*(i+1), "#4a90d9"
 		if s.failed {
-			colour = "#c0392b"
+			color = "#c0392b"
 		}
 		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`, left-6, y+row-6, html.EscapeString(s.name))
-		fmt.Fprintf(&b, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"/>`, x(s.begin), y+3, max(1, x(s.end)-x(s.begin)), row-6, colour)
+		fmt.Fprintf(&b, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"/>`, x(s.begin), y+3, max(1, x(s.end)-x(s.begin)), row-6, color)
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d">%.2f s</text>`+"\n", x(s.end)+4, y+row-6, (s.end - s.begin).Seconds())
 	}
 	b.WriteString("</svg>\n")

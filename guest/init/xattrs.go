@@ -40,7 +40,8 @@ func restoreXattrs(dir string) error {
 			path = filepath.Join(root, path)
 			for name, value := range attributes {
 				err := unix.Lsetxattr(path, name, value, 0)
-				// The initramfs keeps what protects and empowers; user.* needs Linux 6.6 there.
+				// An initramfs supports security.* and trusted.*, but user.*
+				// only since Linux 6.6.
 				if err != nil && !(errors.Is(err, unix.EOPNOTSUPP) && strings.HasPrefix(name, "user.")) {
 					errs = append(errs, fmt.Errorf("%s: set %s: %w", path, name, err))
 				}

@@ -88,19 +88,19 @@ func TestPolicy(t *testing.T) {
 	m := boot(t, build(t, "policy.yml"), "")
 	m.wait(t)
 	m.says(t,
-		`onboot 000-hangs: failed: stopped, because it takes longer than 2s`,
-		`service crash: ended, exit 3, starts again in \d+s`,
+		`onboot 000-hangs: failed: stopped after its timeout of 2s`,
+		`service crash: ended, exit 3; restarting in \d+s`,
 		`service hog: ended, killed by SIGKILL, out of memory, see /var/log/hog\.log`,
 		`REPORT crash: (\d+) (\d+) `,
 		`REPORT fill: .*No space left on device.* room `,
 		`REPORT hog: service hog state failed .*`,
 		`REPORT tasks: a-web report`,
-		`containerd: killed by SIGKILL, starts again in 1s, see /var/log/containerd\.log`,
+		`containerd: killed by SIGKILL; restarting in 1s, see /var/log/containerd\.log`,
 		`REPORT survives: running tick `,
 		`REPORT back: another`,
 		`REPORT stop: a-web: stopped a-web: running a-web: running 1`,
 		`REPORT timeline: 1 1`,
-		`REPORT wrong: service: no service nonesuch; there are a-web, crash, database, fill, hog, report, sealed, sshd service: usage: service list`,
+		`REPORT wrong: service: no service nonesuch \(services: a-web, crash, database, fill, hog, report, sealed, sshd\) service: usage: service list`,
 		`REPORT setuid:`,
 		`REPORT keys: sshd: running ssh_host_ecdsa_key\.pub: OK ssh_host_ed25519_key\.pub: OK`,
 		`REPORT seccomp: (Seccomp:\s2 .*Operation not permitted|.*Operation not permitted Seccomp:\s2)`,
@@ -121,11 +121,11 @@ func TestWithoutContainerd(t *testing.T) {
 		m.await(t, up)
 		m.press(t, "sendkey ctrl-alt-delete")
 		m.await(t, up+".*Linux version.*"+up[4:])
-		m.await(t, `(?s)Linux version.*Linux version.*service crash: ended, exit 3, starts again in 2s`)
+		m.await(t, `(?s)Linux version.*Linux version.*service crash: ended, exit 3; restarting in 2s`)
 		m.press(t, "system_powerdown")
 		m.wait(t)
 		m.says(t,
-			`containerd: not in this machine: services run under runc alone`,
+			`containerd: not in this machine; running services with runc`,
 			`cgroups: .*memory:/web .*`,
 			`reboot`,
 			`poweroff`,
@@ -137,7 +137,7 @@ func TestWithoutContainerd(t *testing.T) {
 		m.await(t, `reboot: System halted`)
 		m.says(t,
 			`onboot 001-vital: failed: exit 1`,
-			`onboot 001-vital: the machine cannot do without it`,
+			`onboot 001-vital: halt, as its annotation build\.slipway\.failure requires`,
 			`halt now`,
 		)
 	})
@@ -146,7 +146,7 @@ func TestWithoutContainerd(t *testing.T) {
 		m.await(t, `(?s)reboot now.*Linux version`)
 		m.says(t,
 			`onboot 000-lucky: failed: exit 1`,
-			`onboot 000-lucky: the machine cannot do without it`,
+			`onboot 000-lucky: reboot, as its annotation build\.slipway\.failure requires`,
 		)
 	})
 }
