@@ -9,93 +9,212 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/exporter/format"
+	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
 var bootAll = flag.Bool("boot", false, "boot all formats under all their firmwares, not a representative third, and the AMI for arm64")
 
-// formatCmdline has what quoting can break.
+// formatCmdline contains characters that need quoting.
 const formatCmdline = `quiet panic=-1 a="b c" %s %%d $HOME/${x} é=ü`
 
-// formatBIOS is how GRUB passes it on, with its own word.
+// formatBIOS is how GRUB passes it to the kernel.
 const formatBIOS = `BOOT_IMAGE=/kernel CONSOLE quiet panic=-1 "a=b c" %s %%d $HOME/${x} é=ü`
 
-// A formatBoot is a format that boots in a way.
+// formatFacts is what TestFormats has to know about a format that
+// exporter/format does not say.
+type formatFacts struct {
+	drivers []string // of QEMU, for the file; "cd" for a CD drive
+	uki     bool     // UEFI starts a unified kernel image
+}
+
+// formatsToBoot has the formats that TestFormats boots.
+var formatsToBoot = map[string]formatFacts{
+	"kernel+initrd":  {drivers: []string{""}}, // QEMU loads the kernel
+	"raw":            {drivers: []string{"raw"}},
+	"raw-bios":       {drivers: []string{"raw"}},
+	"raw-efi":        {drivers: []string{"raw"}, uki: true},
+	"qcow2":          {drivers: []string{"qcow2"}},
+	"qcow2-bios":     {drivers: []string{"qcow2"}},
+	"qcow2-efi":      {drivers: []string{"qcow2"}, uki: true},
+	"vhd":            {drivers: []string{"vpc"}},
+	"dynamic-vhd":    {drivers: []string{"vpc"}},
+	"vmdk":           {drivers: []string{"vmdk"}},
+	"gcp":            {drivers: []string{"raw"}},
+	"uki":            {drivers: []string{"raw"}, uki: true},
+	"iso":            {drivers: []string{"cd", "raw"}},
+	"iso-efi-initrd": {drivers: []string{"cd"}},
+}
+
+// formatsBootedElsewhere has the other formats that boot from an initramfs, and
+// why TestFormats does not boot them.
+var formatsBootedElsewhere = map[string]string{
+	"aws":               "TestAWS boots it; the bytes are those of raw",
+	"tar-kernel-initrd": "TestTarKernelInitrd of exporter/format compares its files with those of kernel+initrd",
+}
+
+// alwaysBooted represents the other boots in runs without -boot: together these
+// cover each boot loader, each way into a disk image or CD, and both
+// architectures.
+var alwaysBooted = []string{
+	"amd64 kernel+initrd",
+	"amd64 raw bios raw",
+	"amd64 raw uefi raw",
+	"amd64 raw-efi uefi raw",
+	"amd64 qcow2-efi uefi qcow2",
+	"amd64 dynamic-vhd uefi vpc",
+	"amd64 vmdk bios vmdk",
+	"amd64 iso bios cd",
+	"amd64 iso uefi raw",
+	"arm64 raw uefi raw",
+	"arm64 uki uefi raw",
+}
+
+// A formatBoot is one way in which a format boots.
 type formatBoot struct {
 	architecture string
-	format       string      // of which one is made in a build
+	format       format.Format
 	firmware     vm.Firmware // "": QEMU loads the kernel itself
-	driver       string      // of QEMU, for the file; "cd" for a CD drive
-	cmdline      string      // as the kernel gets it
-	always       bool        // boots without -boot too
+	driver       string
+	uki          bool
 }
 
-// always marks the boots that represent the others: together they cover each
-// boot loader, each way into a disk image or CD, and both architectures.
-const always = true
-
-// formatBoots lists the ways in which formats boot. aws is raw.
-var formatBoots = []formatBoot{
-	{"amd64", "kernel+initrd", "", "", "CONSOLE " + formatCmdline, always},
-	{"amd64", "raw", vm.BIOS, "raw", formatBIOS, always},
-	{"amd64", "raw", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline, always},
-	{"amd64", "raw-bios", vm.BIOS, "raw", formatBIOS, false},
-	{"amd64", "raw-efi", vm.UEFI, "raw", "CONSOLE " + formatCmdline, always},
-	{"amd64", "qcow2", vm.BIOS, "qcow2", formatBIOS, false},
-	{"amd64", "qcow2", vm.UEFI, "qcow2", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
-	{"amd64", "qcow2-bios", vm.BIOS, "qcow2", formatBIOS, false},
-	{"amd64", "qcow2-efi", vm.UEFI, "qcow2", "CONSOLE " + formatCmdline, always},
-	{"amd64", "vhd", vm.BIOS, "vpc", formatBIOS, false},
-	{"amd64", "vhd", vm.UEFI, "vpc", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
-	{"amd64", "dynamic-vhd", vm.BIOS, "vpc", formatBIOS, false},
-	{"amd64", "dynamic-vhd", vm.UEFI, "vpc", `initrd=\initrd.img CONSOLE ` + formatCmdline, always},
-	{"amd64", "vmdk", vm.BIOS, "vmdk", formatBIOS, always},
-	{"amd64", "vmdk", vm.UEFI, "vmdk", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
-	{"amd64", "gcp", vm.BIOS, "raw", formatBIOS, false},
-	{"amd64", "gcp", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
-	{"amd64", "uki", vm.UEFI, "raw", "CONSOLE " + formatCmdline, false},
-	{"amd64", "iso", vm.BIOS, "cd", strings.Replace(formatBIOS, "/kernel", "/boot/kernel", 1), always},
-	{"amd64", "iso", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
-	{"amd64", "iso", vm.BIOS, "raw", formatBIOS, false},
-	{"amd64", "iso", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline, always},
-	{"amd64", "iso-efi-initrd", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
-	{"arm64", "iso", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
-	{"arm64", "iso", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
-	{"arm64", "kernel+initrd", "", "", "CONSOLE " + formatCmdline, false},
-	{"arm64", "raw", vm.UEFI, "raw", `initrd=\initrd.img CONSOLE ` + formatCmdline, always},
-	{"arm64", "raw-efi", vm.UEFI, "raw", "CONSOLE " + formatCmdline, false},
-	{"arm64", "qcow2", vm.UEFI, "qcow2", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
-	{"arm64", "qcow2-efi", vm.UEFI, "qcow2", "CONSOLE " + formatCmdline, false},
-	{"arm64", "iso-efi-initrd", vm.UEFI, "cd", `initrd=\initrd.img CONSOLE ` + formatCmdline, false},
-	{"arm64", "uki", vm.UEFI, "raw", "CONSOLE " + formatCmdline, always},
+func (b formatBoot) String() string {
+	return strings.Join(strings.Fields(fmt.Sprint(b.architecture, " ", b.format.Name, " ", b.firmware, " ", b.driver)), " ")
 }
 
-// TestFormats boots each format as it is, under each firmware that it is for.
-// The machine tells its command line and its files, and powers off.
+// formatBoots returns all ways in which the formats with an initramfs boot.
+func formatBoots() []formatBoot {
+	var boots []formatBoot
+	for _, architecture := range slices.Sorted(maps.Keys(vm.Consoles)) {
+		for _, f := range format.All() {
+			facts, ok := formatsToBoot[f.Name]
+			if !ok || f.Check(architecture) != nil {
+				continue
+			}
+			for _, firmware := range firmwares(f, architecture) {
+				for _, driver := range facts.drivers {
+					boots = append(boots, formatBoot{architecture, f, firmware, driver, facts.uki})
+				}
+			}
+		}
+	}
+	return boots
+}
+
+// firmwares returns what a format boots under: "" if it has no boot loader.
+func firmwares(f format.Format, architecture string) []vm.Firmware {
+	var out []vm.Firmware
+	on := f.FirmwareOn(architecture)
+	if on.Has(format.BIOS) {
+		out = append(out, vm.BIOS)
+	}
+	if on.Has(format.UEFI) {
+		out = append(out, vm.UEFI)
+	}
+	if on == 0 {
+		out = append(out, "")
+	}
+	return out
+}
+
+// TestAllFormatsBoot checks that a test boots each format under each firmware on
+// each architecture.
+func TestAllFormatsBoot(t *testing.T) {
+	var names []string
+	for _, b := range formatBoots() {
+		names = append(names, b.String())
+	}
+	for _, name := range alwaysBooted {
+		if !slices.Contains(names, name) {
+			t.Errorf("%q is not a boot of TestFormats", name)
+		}
+	}
+	for _, f := range format.All() {
+		_, initrd := formatsToBoot[f.Name]
+		_, elsewhere := formatsBootedElsewhere[f.Name]
+		switch {
+		case f.Segments == segment.CPIO:
+			if initrd == elsewhere {
+				t.Errorf("add %s to either formatsToBoot or formatsBootedElsewhere", f.Name)
+			}
+			continue
+		case f.Name == "tar" || f.Name == "docker": // TestConformance and TestDockerFormat
+			continue
+		}
+		for architecture := range vm.Consoles {
+			if f.Check(architecture) != nil {
+				continue
+			}
+			for _, firmware := range firmwares(f, architecture) {
+				if !slices.ContainsFunc(rootBoots, func(b rootBoot) bool {
+					return b.architecture == architecture && b.format == f.Name && b.firmware == firmware
+				}) {
+					t.Errorf("add %s %s %s to rootBoots", architecture, f.Name, firmware)
+				}
+			}
+		}
+	}
+}
+
+// TestFormats boots each format, unchanged, under each firmware that it supports.
+// The machine reports its command line and its files, and powers off.
 func TestFormats(t *testing.T) {
 	stack.Require(t)
 	images := formatImages(t)
-	for _, b := range formatBoots {
-		if !*bootAll && !b.always {
+	for _, b := range formatBoots() {
+		if !*bootAll && !slices.Contains(alwaysBooted, b.String()) {
 			continue
 		}
-		t.Run(strings.Join(strings.Fields(fmt.Sprint(b.architecture, " ", b.format, " ", b.firmware, " ", b.driver)), " "), func(t *testing.T) {
+		t.Run(b.String(), func(t *testing.T) {
 			b.boot(t, images[b.architecture])
 		})
 	}
 }
 
-// formatImages makes the images of the machine that there are not yet, and
-// returns the arguments that put them in their places, by architecture.
+// outputFiles returns the output files of a format for machine.yml. The directory
+// must contain them and nothing else.
+func outputFiles(t *testing.T, f format.Format, dir string) []string {
+	t.Helper()
+	var files []string
+	for _, name := range f.Files("machine") {
+		files = append(files, filepath.Join(dir, name))
+	}
+	got, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || !slices.Equal(got, slices.Sorted(slices.Values(files))) {
+		t.Fatalf("%s wrote %q, want %q; %v", f.Name, got, files, err)
+	}
+	return files
+}
+
+// cmdline returns what the kernel should get as its command line.
+func (b formatBoot) cmdline() string {
+	line := "CONSOLE " + formatCmdline
+	switch {
+	case b.firmware == vm.BIOS && b.driver == "cd":
+		line = strings.Replace(formatBIOS, "/kernel", "/boot/kernel", 1)
+	case b.firmware == vm.BIOS:
+		line = formatBIOS
+	case b.firmware == vm.UEFI && !b.uki:
+		line = `initrd=\initrd.img ` + line
+	}
+	return strings.Replace(line, "CONSOLE", vm.Consoles[b.architecture], 1)
+}
+
+// formatImages builds the images of the machine that the stack does not have.
+// It returns the arguments that let a build use them, by architecture.
 func formatImages(t *testing.T) map[string][]string {
 	t.Helper()
 	dir := t.TempDir()
@@ -129,32 +248,27 @@ func (b formatBoot) boot(t *testing.T, images []string) {
 	dir := machineYAML(t, "kernel:\n  image: slipwaybuild/kernel:v1\n  tar: none\n"+
 		"  cmdline: '"+vm.Consoles[b.architecture]+" "+formatCmdline+"'\n"+
 		"init:\n  - slipwaybuild/init:v1\nfiles:\n  - path: data/greeting\n    contents: hello\n")
-	args := append([]string{"-f", "machine.yml", "--platform=linux/" + b.architecture, "--target=" + b.format, "-o", "out", "."}, images...)
+	args := append([]string{"-f", "machine.yml", "--platform=linux/" + b.architecture, "--target=" + b.format.Name, "-o", "out", "."}, images...)
 	if _, stderr, err := stack.Buildx(dir, args...); err != nil {
 		t.Fatalf("build: %v\n%s", err, stderr)
 	}
-	out := func(suffix string) string { return filepath.Join(dir, "out", "machine"+suffix) }
+	files := outputFiles(t, b.format, filepath.Join(dir, "out"))
 	config := vm.Config{Architecture: b.architecture, Firmware: b.firmware, DiskFormat: b.driver, Memory: 512, NoNetwork: true, LogDir: stack.Artifacts(t)}
-	switch b.format {
-	case "kernel+initrd":
-		cmdline, err := os.ReadFile(out("-cmdline"))
+	switch {
+	case b.format.Name == "kernel+initrd":
+		cmdline, err := os.ReadFile(files[2])
 		if err != nil {
 			t.Fatal(err)
 		}
-		config.Kernel, config.Initrd, config.Cmdline = out("-kernel"), out("-initrd.img"), string(cmdline)
-	case "uki":
-		config.Disk = systemPartition(t, out(".efi"), b.architecture)
-	case "gcp":
-		config.Disk = diskOf(t, out(".img.tar.gz"))
+		config.Kernel, config.Initrd, config.Cmdline = files[0], files[1], string(cmdline)
+	case b.format.Name == "uki":
+		config.Disk = systemPartition(t, files[0], b.architecture)
+	case b.format.Name == "gcp":
+		config.Disk = diskOf(t, files[0])
+	case b.driver == "cd":
+		config.CD, config.DiskFormat = files[0], ""
 	default:
-		files, err := filepath.Glob(out("*"))
-		if err != nil || len(files) != 1 {
-			t.Fatalf("files %q: %v", files, err)
-		}
 		config.Disk = files[0]
-		if b.driver == "cd" {
-			config.CD, config.Disk, config.DiskFormat = files[0], "", ""
-		}
 	}
 	machine, err := vm.Start(t.Context(), config)
 	if err != nil {
@@ -179,7 +293,7 @@ func (b formatBoot) boot(t *testing.T, images []string) {
 	if err := json.Unmarshal([]byte(line[1]), &report); err != nil || report.Error != "" {
 		t.Fatalf("%v, %s in %s", err, report.Error, line[1])
 	}
-	if want := strings.Replace(b.cmdline, "CONSOLE", vm.Consoles[b.architecture], 1) + "\n"; report.Cmdline != want {
+	if want := b.cmdline() + "\n"; report.Cmdline != want {
 		t.Errorf("command line\n%q, want\n%q", report.Cmdline, want)
 	}
 	if len(report.Files) != 1 || !strings.HasPrefix(report.Files[0], "greeting: ") {
@@ -187,8 +301,7 @@ func (b formatBoot) boot(t *testing.T, images []string) {
 	}
 }
 
-// systemPartition makes a disk with an EFI system partition that holds a
-// program to boot.
+// systemPartition creates a file system that UEFI boots a program from.
 func systemPartition(t *testing.T, program, architecture string) string {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "esp.img")
@@ -204,7 +317,7 @@ func systemPartition(t *testing.T, program, architecture string) string {
 	return image
 }
 
-// diskOf takes disk.raw out of a compressed tar archive.
+// diskOf extracts disk.raw from a compressed tar archive.
 func diskOf(t *testing.T, archive string) string {
 	t.Helper()
 	f, err := os.Open(archive)

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
+	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 )
@@ -47,22 +48,23 @@ onboot:
         nsenter -t 1 -m poweroff
 `
 
-// A rootBoot is a format whose root filesystem is on a disk, and a way in which it boots.
+// A rootBoot is one way in which a format boots whose root filesystem is on a
+// disk.
 type rootBoot struct {
 	architecture string
 	format       string
 	firmware     vm.Firmware // "": QEMU loads the kernel itself
-	root         string      // what is mounted there
+	root         string      // start of its line in /proc/mounts
 	cmdline      string
 	always       bool // boots without -boot too; never for arm64, whose packages only make test-boot builds
 }
 
 var rootBoots = []rootBoot{
 	{"amd64", "kernel+squashfs", "", "/dev/nvme0n1 / squashfs ro,", "CONSOLE panic=-1", false},
-	{"amd64", "kernel+erofs", "", "/dev/nvme0n1 / erofs ro,", "CONSOLE panic=-1", always},
+	{"amd64", "kernel+erofs", "", "/dev/nvme0n1 / erofs ro,", "CONSOLE panic=-1", true},
 	{"amd64", "kernel+iso", "", "/dev/nvme0n1 / iso9660 ro,", "CONSOLE panic=-1", false},
-	{"amd64", "iso-bios", vm.BIOS, "/dev/sr0 / iso9660 ro,", "BOOT_IMAGE=/boot/kernel root=/dev/sr0 CONSOLE panic=-1", always},
-	{"amd64", "iso-efi", vm.UEFI, "/dev/sr0 / iso9660 ro,", `initrd=\initrd.img root=/dev/sr0 CONSOLE panic=-1`, always},
+	{"amd64", "iso-bios", vm.BIOS, "/dev/sr0 / iso9660 ro,", "BOOT_IMAGE=/boot/kernel root=/dev/sr0 CONSOLE panic=-1", true},
+	{"amd64", "iso-efi", vm.UEFI, "/dev/sr0 / iso9660 ro,", `initrd=\initrd.img root=/dev/sr0 CONSOLE panic=-1`, true},
 	{"arm64", "kernel+squashfs", "", "/dev/nvme0n1 / squashfs ro,", "CONSOLE panic=-1", false},
 	{"arm64", "kernel+erofs", "", "/dev/nvme0n1 / erofs ro,", "CONSOLE panic=-1", false},
 	{"arm64", "kernel+iso", "", "/dev/nvme0n1 / iso9660 ro,", "CONSOLE panic=-1", false},
@@ -85,19 +87,20 @@ func (b rootBoot) boot(t *testing.T) {
 	if _, stderr, err := stack.Buildx(dir, "-f", "machine.yml", "--platform=linux/"+b.architecture, "--target="+b.format, "-o", "out", "."); err != nil {
 		t.Fatalf("build: %v\n%s", err, stderr)
 	}
-	out := func(suffix string) string { return filepath.Join(dir, "out", "machine"+suffix) }
+	f, _ := format.Lookup(b.format)
+	files := outputFiles(t, f, filepath.Join(dir, "out"))
 	config := vm.Config{Architecture: b.architecture, Firmware: b.firmware, Memory: 512, NoNetwork: true, LogDir: stack.Artifacts(t)}
-	if strings.HasPrefix(b.format, "kernel+") {
-		cmdline, err := os.ReadFile(out("-cmdline"))
+	switch {
+	case strings.HasPrefix(b.format, "kernel+"):
+		cmdline, err := os.ReadFile(files[2])
 		if err != nil {
 			t.Fatal(err)
 		}
-		images := map[string]string{"kernel+squashfs": "-squashfs.img", "kernel+erofs": "-erofs.img", "kernel+iso": ".iso"}
-		config.Kernel, config.Initrd, config.Cmdline, config.Disk = out("-kernel"), out("-initrd.img"), string(cmdline), out(images[b.format])
-	} else if b.architecture == "arm64" {
-		config.Data = []string{out("-efi.iso")} // LinuxKit's virtual machines for arm64 have it as a disk on virtio
-	} else {
-		config.CD = out(map[string]string{"iso-bios": ".iso", "iso-efi": "-efi.iso"}[b.format])
+		config.Kernel, config.Initrd, config.Cmdline, config.Disk = files[0], files[1], string(cmdline), files[3]
+	case b.architecture == "arm64":
+		config.Data = files // LinuxKit's virtual machines for arm64 have it as a disk on virtio
+	default:
+		config.CD = files[0]
 	}
 	machine, err := vm.Start(t.Context(), config)
 	if err != nil {
