@@ -55,7 +55,7 @@ const decompressorsLabel = "build.slipway.kernel.initramfs"
 
 // compression returns the best algorithm that the kernel decompresses: zstd,
 // unless a label of its image excludes it.
-func (im images) compression(k *machine.Kernel) string {
+func (im images) compression(k *machine.KernelFiles) string {
 	if k == nil {
 		return "zstd"
 	}

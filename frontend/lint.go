@@ -68,14 +68,15 @@ func (l lint) report(ctx context.Context, src sources, warnings machine.Diagnost
 }
 
 // rulePage documents the rules.
-const rulePage = "https://github.com/slipway-build/slipway/blob/main/docs/lint.md#"
+const rulePage = "https://github.com/slipway-build/slipway/blob/main/docs/reference/lint.md#"
 
 // describeRule returns the description of a rule and the URL of its
 // documentation.
 func describeRule(rule string) (description, url string) {
-	i := slices.IndexFunc(machine.Rules, func(r machine.Rule) bool { return r.Name == rule })
+	rules := machine.Rules()
+	i := slices.IndexFunc(rules, func(r machine.Rule) bool { return r.Name == rule })
 	if i < 0 {
 		return "", ""
 	}
-	return machine.Rules[i].Description, rulePage + strings.ToLower(rule)
+	return rules[i].Description, rulePage + strings.ToLower(rule)
 }

@@ -15,6 +15,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/slipway-build/slipway/internal/suggest"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -108,7 +109,7 @@ func selectImages(names string, refs []machine.ImageRef) (map[string]bool, error
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("the machine has no image %s%s (images: %s)", name, machine.Suggest(name, known), strings.Join(known, ", "))
+			return nil, fmt.Errorf("the machine has no image %s%s; images: %s", name, suggest.Among(name, known), strings.Join(known, ", "))
 		}
 	}
 	return selected, nil

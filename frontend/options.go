@@ -14,7 +14,7 @@ import (
 	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/segment"
-	"github.com/slipway-build/slipway/machine"
+	"github.com/slipway-build/slipway/internal/suggest"
 )
 
 // An argument is a build argument of the frontend, with its default as text for
@@ -125,7 +125,7 @@ func parseTarget(target string) ([]format.Format, error) {
 		}
 		if !ok {
 			names := format.Names()
-			return nil, fmt.Errorf("--target: unknown format %q%s (formats: %s)", name, machine.Suggest(name, names), strings.Join(names, ", "))
+			return nil, fmt.Errorf("--target: unknown format %q%s; formats: %s", name, suggest.Among(name, names), strings.Join(names, ", "))
 		}
 		if f.Container && target != name {
 			return nil, fmt.Errorf("--target: %s is an image, not a file: build it alone", name)
@@ -164,8 +164,8 @@ func unknownArguments(args map[string]string) []string {
 		if slices.Contains(names, name) || slices.Contains(otherArguments, upper) || strings.HasPrefix(upper, "BUILDKIT_") {
 			continue
 		}
-		out = append(out, fmt.Sprintf("build argument %s has no effect%s (known: %s)",
-			name, machine.Suggest(name, names), strings.Join(names, ", ")))
+		out = append(out, fmt.Sprintf("build argument %s has no effect%s; known: %s",
+			name, suggest.Among(name, names), strings.Join(names, ", ")))
 	}
 	return out
 }

@@ -239,7 +239,7 @@ func (g *graph) pack(t machine.Tree, image Image) llb.State {
 }
 
 // kernel takes kernel, microcode and the kernel's own tar out of their image.
-func (g *graph) kernel(k *machine.Kernel, image Image) llb.State {
+func (g *graph) kernel(k *machine.KernelFiles, image Image) llb.State {
 	v := vertex{
 		component: "kernel",
 		name:      "pack " + k.Image,

@@ -27,7 +27,7 @@ func input() Input {
 	return Input{
 		Plan: &machine.Plan{
 			Cmdline: "console=ttyS0",
-			Kernel:  &machine.Kernel{Image: "docker.io/test/kernel:v1", Binary: "kernel", Tar: "kernel.tar", Ucode: "ucode.cpio"},
+			Kernel:  &machine.KernelFiles{Image: "docker.io/test/kernel:v1", Binary: "kernel", Tar: "kernel.tar", Ucode: "ucode.cpio"},
 			Dirs:    []machine.Entry{{Entry: contract.Entry{Path: "dev", Type: "dir", Mode: 0o755}}},
 			Trees: []machine.Tree{
 				{Name: "init[0]", Image: "docker.io/test/init:v1", Rules: "init"},

@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -9,58 +8,82 @@ import (
 
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/contract/policy"
+	"github.com/slipway-build/slipway/internal/schema"
 )
 
-// annotations checks those that the machine's init follows. Those of a label may mean nothing in the section in which the image is used.
-func (k checker) annotations(annotations dict) {
+// annotations checks the annotations that the init follows. Those of a label
+// may have no effect in the section in which the image is used.
+func (k checker) annotations(annotations map[string]string, node *schema.Node) {
+	if len(annotations) == 0 {
+		return
+	}
 	names := make([]string, 0, len(policy.Keys))
 	for _, key := range policy.Keys {
 		names = append(names, key.Name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(annotations.V)) {
-		value := annotations.V[name]
-		if value.Wrong {
+	for _, name := range slices.Sorted(maps.Keys(annotations)) {
+		value, node := annotations[name], node.Key(name)
+		if node.Invalid() {
 			continue
 		}
 		var p policy.Policy
-		switch err := p.Set(k.section, name, value.V); {
+		switch err := p.Set(k.section, name, value); {
 		case err == nil:
-			k.needs(value, name, p.After)
+			k.needs(name, p.After, node)
 		case errors.Is(err, policy.ErrUnknown):
-			k.wrong(value.At, "annotation %s of %s %v%s", name, k.where, err, Suggest(name, names))
+			k.errorf(node, "annotation %s of %s %v%s", name, k.where, err, k.suggest(name, names))
 		case errors.Is(err, policy.ErrSection):
-			if !k.fixed.written() {
-				k.wrong(value.At, "annotation %s of %s %v", name, k.where, err)
+			if k.image == nil {
+				k.errorf(node, "annotation %s of %s %v", name, k.where, err)
 			}
 		default:
-			k.wrong(value.At, "annotation %s of %s %v, not %s", name, k.where, err, quote(value.V))
+			k.errorf(node, "annotation %s of %s %v, not %s", name, k.where, err, schema.Quote(value))
 		}
 	}
 }
 
 // needs checks the names of services that a service waits for.
-func (k checker) needs(at value[string], annotation string, names []string) {
-	var services []string
-	for _, s := range k.Services.V {
-		services = append(services, string(s.V.Name.V))
-	}
+func (k checker) needs(annotation string, names []string, node *schema.Node) {
 	for _, name := range names {
-		if !slices.Contains(services, name) {
-			k.wrong(at.At, "annotation %s of %s names %s, which is no service of this machine%s", annotation, k.where, quote(name), Suggest(name, services))
+		if !k.index.services[name] {
+			k.errorf(node, "annotation %s of %s names %s, which is not a service of this machine%s", annotation, k.where, schema.Quote(name), k.suggest(name, k.index.serviceNames))
 		}
 	}
 }
 
-// order notes what a service waits for. It is a mistake if services wait for each other.
-func (p *planner) order(c *container) {
-	name := string(c.Name.V)
-	order, err := policy.Parse(contract.Services, texts(c.Annotations))
+// waiting is a service that waits for others.
+type waiting struct {
+	index int   // in the order of the services
+	at    Range // of its annotations
+}
+
+// wait notes what a service waits for.
+func (p *planner) wait(c *Container, at Range) {
+	order, err := policy.Parse(contract.Services, c.Annotations)
 	if err != nil || len(order.After) == 0 {
 		return
 	}
+	name := string(c.Name)
 	p.after[name] = order.After
-	if cycle := policy.Cycle(p.after); cycle != nil {
-		delete(p.after, name)
-		p.mistake(cmp.Or(c.Annotations.At, c.Image.At), "services wait for each other by the annotation %safter: %s", policy.Prefix, strings.Join(cycle, " waits for "))
+	p.waiting[name] = waiting{len(p.waiting), at}
+}
+
+// maxCycles bounds the number of cycles that are reported.
+const maxCycles = 100
+
+// order reports services that wait for each other, each cycle at the last
+// service in it.
+func (p *planner) order() {
+	reported := map[string]bool{}
+	for _, cycle := range policy.Cycles(p.after, maxCycles) {
+		last := slices.MaxFunc(cycle, func(a, b string) int { return p.waiting[a].index - p.waiting[b].index })
+		if reported[last] {
+			continue
+		}
+		reported[last] = true
+		if n := len(cycle); n > 10 {
+			cycle = slices.Concat(cycle[:5], []string{"…"}, cycle[n-4:])
+		}
+		p.errorAt(p.waiting[last].at, "services wait for each other (annotation %safter): %s", policy.Prefix, strings.Join(cycle, " waits for "))
 	}
 }

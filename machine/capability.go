@@ -6,17 +6,22 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/slipway-build/slipway/internal/schema"
+	"github.com/slipway-build/slipway/internal/suggest"
 )
 
-// capability is the name of a capability, or all or none in small letters.
-type capability string
+// A Capability is the name of a capability (capabilities(7)), or
+// "all" or "none", which must be the only entry of a list.
+type Capability string
 
 const (
-	allCapabilities capability = "all"
-	noCapabilities  capability = "none"
+	allCapabilities Capability = "all"
+	noCapabilities  Capability = "none"
 )
 
-// capabilities are those that "all" stands for, in the order of their numbers (capabilities(7)).
+// capabilities are those that "all" stands for, in the order of their numbers
+// in capabilities(7).
 var capabilities = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
 	"CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN",
@@ -27,25 +32,27 @@ var capabilities = []string{
 	"CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 }
 
-func (c *capability) parse(text string, _ *Field) error {
-	switch {
-	case slices.Contains(capabilities, text):
-		*c = capability(text)
-	case strings.EqualFold(text, string(allCapabilities)), strings.EqualFold(text, string(noCapabilities)):
-		*c = capability(strings.ToLower(text))
+// UnmarshalText checks a name. "all" and "none" may be in any case.
+func (c *Capability) UnmarshalText(text []byte) error {
+	name := string(text)
+	switch lower := Capability(strings.ToLower(name)); {
+	case slices.Contains(capabilities, name):
+		*c = Capability(name)
+	case lower == allCapabilities, lower == noCapabilities:
+		*c = lower
 	default:
-		meant := nearest(strings.TrimPrefix(strings.ToUpper(text), capPrefix), capabilityWords())
+		meant := suggest.Nearest(strings.TrimPrefix(strings.ToUpper(name), capPrefix), capabilityWords())
 		if meant != "" {
 			meant = capPrefix + meant
 		}
-		return fmt.Errorf("is not a capability%s", didYouMean(meant))
+		return fmt.Errorf("is not a known capability%s", suggest.Word(meant))
 	}
 	return nil
 }
 
 const capPrefix = "CAP_"
 
-// capabilityWords are the names of capabilities without what all of them begin with.
+// capabilityWords returns the names of capabilities without their prefix.
 func capabilityWords() []string {
 	var words []string
 	for _, c := range capabilities {
@@ -54,14 +61,17 @@ func capabilityWords() []string {
 	return words
 }
 
-func (c *capability) schema() schemaNode {
-	return schemaNode{"enum": slices.Concat(capabilities, []string{"all", "ALL", "none", "NONE"})}
+// Syntax describes the syntax in words and in JSON Schema.
+func (Capability) Syntax() (words string, keywords map[string]any) {
+	return "", map[string]any{"enum": slices.Concat(capabilities, []string{"all", "ALL", "none", "NONE"})}
 }
 
-func (c *capability) String() string { return string(*c) }
+// String returns the name.
+func (c Capability) String() string { return string(c) }
 
-// capabilities gives the sets of capabilities. All but the effective and the ambient set hold both of these.
-func (c *container) capabilities() *specs.LinuxCapabilities {
+// capabilities returns the capability sets. All sets but the effective and the
+// ambient one hold both of these.
+func (c *Container) capabilities() *specs.LinuxCapabilities {
 	effective, ambient := expanded(c.Capabilities), expanded(c.Ambient)
 	both := slices.Concat(effective, ambient)
 	slices.Sort(both)
@@ -75,34 +85,33 @@ func (c *container) capabilities() *specs.LinuxCapabilities {
 	}
 }
 
-// hasAll tells whether a list says all capabilities.
-func hasAll(l list[capability]) bool { return slices.Contains(plain(l), allCapabilities) }
+func hasAll(l []Capability) bool { return slices.Contains(l, allCapabilities) }
 
-// expanded gives the names that a list of capabilities stands for, each once.
-func expanded(l list[capability]) []string {
+// expanded returns the names that a list of capabilities stands for, each once.
+func expanded(l []Capability) []string {
 	if hasAll(l) {
 		return capabilities
 	}
 	var out []string
-	for _, c := range l.V {
-		if c.V != noCapabilities && !slices.Contains(out, string(c.V)) {
-			out = append(out, string(c.V))
+	for _, c := range l {
+		if c != noCapabilities && !slices.Contains(out, string(c)) {
+			out = append(out, string(c))
 		}
 	}
 	return out
 }
 
 // capabilityLists checks lists as they are written, before a label is applied.
-func (k checker) capabilityLists(c *container) {
-	k.capabilities("capabilities", c.Capabilities)
-	k.capabilities("capabilities.add", c.CapabilitiesAdd)
-	k.capabilities("ambient", c.Ambient)
+func (k checker) capabilityLists(c *Container, node *schema.Node) {
+	k.capabilities("capabilities", c.Capabilities, node)
+	k.capabilities("capabilities.add", c.CapabilitiesAdd, node)
+	k.capabilities("ambient", c.Ambient, node)
 }
 
-func (k checker) capabilities(key string, l list[capability]) {
-	for _, c := range l.V {
-		if len(l.V) > 1 && (c.V == allCapabilities || c.V == noCapabilities) {
-			k.wrong(c.At, "%s in %s must have nothing else beside %s", key, k.where, c.V)
+func (k checker) capabilities(key string, l []Capability, node *schema.Node) {
+	for i, c := range l {
+		if len(l) > 1 && (c == allCapabilities || c == noCapabilities) {
+			k.errorf(node.Key(key).Index(i), "%s in %s must not combine %s with other entries", key, k.where, c)
 		}
 	}
 }

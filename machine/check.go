@@ -2,25 +2,57 @@ package machine
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+
+	"github.com/slipway-build/slipway/internal/schema"
 )
 
-// check finds mistakes that need more than one value, and warns of what is hardly meant.
-func (m *Machine) check(r *report) {
-	m.ids = map[string]uint32{}
+// index holds the names by which keys refer to other parts of the machine. The
+// lists are for suggestions.
+type index struct {
+	ids            map[string]uint32 // by container
+	containerNames []string          // sorted
+	services       map[string]bool
+	serviceNames   []string
+	volumes        map[string]*Volume
+	volumeNames    []string
+}
+
+func (m *Machine) newIndex() *index {
+	x := &index{ids: map[string]uint32{}, services: map[string]bool{}, volumes: map[string]*Volume{}}
 	next := uint32(firstID)
 	for _, s := range m.sections() {
 		for _, c := range s.containers {
-			m.ids[string(c.V.Name.V)] = next
+			x.ids[string(c.Name)] = next
 			next++
 		}
 	}
+	x.containerNames = slices.Sorted(maps.Keys(x.ids))
+	for _, s := range m.Services {
+		x.services[string(s.Name)] = true
+		x.serviceNames = append(x.serviceNames, string(s.Name))
+	}
+	for i := range m.Volumes {
+		v := &m.Volumes[i]
+		x.volumeNames = append(x.volumeNames, string(v.Name))
+		if _, ok := x.volumes[string(v.Name)]; !ok {
+			x.volumes[string(v.Name)] = v
+		}
+	}
+	return x
+}
+
+// check finds errors that involve more than one value, and warnings.
+func (m *Machine) check(r *report) {
+	m.index = m.newIndex()
 	m.checkNames(r)
 	for _, s := range m.sections() {
-		for _, c := range s.containers {
-			k := checker{m, r, s.name, s.title(c.V), Range{}}
-			k.capabilityLists(&c.V)
-			k.container(&c.V)
+		for i := range s.containers {
+			c, node := &s.containers[i], s.node.Index(i)
+			k := checker{Machine: m, report: r, section: s.name, where: s.title(c)}
+			k.capabilityLists(c, node)
+			k.container(c, node)
 		}
 	}
 	m.checkFiles(r)
@@ -30,11 +62,11 @@ func (m *Machine) check(r *report) {
 // checkNames finds names that must be unique and are not.
 func (m *Machine) checkNames(r *report) {
 	services, volumes := map[string]Range{}, map[string]Range{}
-	for _, c := range m.Services.V {
-		unique(r, services, "service", string(c.V.Name.V), c.V.Name.At)
+	for i, c := range m.Services {
+		unique(r, services, "service", string(c.Name), at(m.node.Key("services").Index(i).Key("name")))
 	}
-	for _, v := range m.Volumes.V {
-		unique(r, volumes, "volume", string(v.V.Name.V), v.V.Name.At)
+	for i, v := range m.Volumes {
+		unique(r, volumes, "volume", string(v.Name), at(m.node.Key("volumes").Index(i).Key("name")))
 	}
 }
 
@@ -51,46 +83,55 @@ func unique(r *report, seen map[string]Range, noun, name string, at Range) {
 	if first.Source != at.Source {
 		place += " of " + r.names[first.Source]
 	}
-	r.mistake(at, "there is already a %s %q %s", noun, name, place)
+	r.errorAt(at, "%s %q is already defined %s", noun, name, place)
 }
 
-// checker checks the values of a container.
+// checker checks the values of a container or a file.
 type checker struct {
 	*Machine
 	*report
 	section string // of the container
 	where   string
-	fixed   Range // place of all mistakes, if written: values of a label have none of their own
+	image   *schema.Node // if set, the values come from the label of this image
 }
 
-func (k checker) wrong(at Range, format string, args ...any) {
-	if k.fixed.written() {
-		at = k.fixed
+// errorf reports an error at a node, or at the image for a label.
+func (k checker) errorf(node *schema.Node, format string, args ...any) {
+	if k.image != nil {
+		node = k.image
 	}
-	k.mistake(at, format, args...)
+	k.errorAt(at(node), format, args...)
 }
 
-// container checks what may come from the YAML or from the label.
-func (k checker) container(c *container) {
-	for _, b := range slices.Concat(c.Binds.V, c.BindsAdd.V) {
-		if !b.Wrong {
-			k.volume("binds", b.V.text, b.V.source, b.V.options, b.At)
+// container checks what can come from the YAML or from the label.
+func (k checker) container(c *Container, node *schema.Node) {
+	// A label may have extended the binds: then there are more of them than nodes.
+	for i, b := range c.Binds {
+		k.bind(b, node.Key("binds").Index(i))
+	}
+	for i, b := range c.BindsAdd {
+		k.bind(b, node.Key("binds.add").Index(i))
+	}
+	for i := range c.Mounts {
+		if node := node.Key("mounts").Index(i); !node.Invalid() {
+			k.mount(&c.Mounts[i], node)
 		}
 	}
-	for _, m := range c.Mounts.V {
-		if !m.Wrong {
-			k.mount(m)
+	for i := range c.Devices {
+		if node := node.Key("devices").Index(i); !node.Invalid() {
+			k.device(&c.Devices[i], node)
 		}
 	}
-	for _, d := range c.Devices.V {
-		if !d.Wrong {
-			k.device(d)
-		}
+	k.id("uid", c.UID, node.Key("uid"))
+	k.id("gid", c.GID, node.Key("gid"))
+	for i, g := range c.AdditionalGIDs {
+		k.id("additionalGids", g, node.Key("additionalGids").Index(i))
 	}
-	k.id("uid", c.UID)
-	k.id("gid", c.GID)
-	for _, g := range c.AdditionalGIDs.V {
-		k.id("additionalGids", g)
+	k.annotations(c.Annotations, node.Key("annotations"))
+}
+
+func (k checker) bind(b Bind, node *schema.Node) {
+	if b.Source != "" { // else it is invalid
+		k.volume("binds", b.Text, b.Source, b.Options, node)
 	}
-	k.annotations(c.Annotations)
 }

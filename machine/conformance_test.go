@@ -139,15 +139,15 @@ func (c *conformanceCase) checkEntries(t *testing.T, plan *machine.Plan) {
 		if !c.fill(t, &e) {
 			continue
 		}
-		if up := filepath.Dir(e.Path); up != "." && got[up].Type != machine.Directory {
+		if up := filepath.Dir(e.Path); up != "." && got[up].Type != machine.TypeDirectory {
 			t.Errorf("%s comes before its parent", e.Path)
 		}
 		got[e.Path] = e
 	}
 	for _, e := range plan.Dirs {
-		if got[e.Path].Type == machine.Directory && imagesDecide(plan, e.Path) && !slices.ContainsFunc(plan.Files, func(f machine.Entry) bool { return f.Path == e.Path }) {
+		if got[e.Path].Type == machine.TypeDirectory && imagesDecide(plan, e.Path) && !slices.ContainsFunc(plan.Files, func(f machine.Entry) bool { return f.Path == e.Path }) {
 			n := want[e.Path]
-			if n.Type == machine.Directory {
+			if n.Type == machine.TypeDirectory {
 				delete(got, e.Path) // attributes are those of an image
 			}
 		}
@@ -209,7 +209,7 @@ func within(path, dir string) bool { return path == dir || strings.HasPrefix(pat
 // summary is what of a node is compared.
 func (n node) summary() string {
 	mode, sum := n.Mode, n.SHA256
-	if n.Type == machine.Symlink {
+	if n.Type == machine.TypeSymlink {
 		mode = ""
 	}
 	if n.Content != "" {
@@ -220,7 +220,7 @@ func (n node) summary() string {
 
 func summary(e machine.Entry, want node) string {
 	n := node{Type: e.Type, Mode: fmt.Sprintf("%04o", e.Mode), UID: e.UID, GID: e.GID, Link: e.Link, Content: want.Content}
-	if e.Type == machine.File {
+	if e.Type == machine.TypeFile {
 		sum := sha256.Sum256(e.Contents)
 		n.SHA256 = hex.EncodeToString(sum[:])
 	}

@@ -9,132 +9,157 @@ import (
 	"strings"
 
 	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/schema"
 )
 
-// file is an entry of the files section.
-type file struct {
-	Path      value[filePath] `yaml:"path,required,id" doc:"Where it is in the machine, with or without the leading slash. Missing directories above it are made, 0755, with its owner." example:"etc/hostname"`
-	Directory value[bool]     `yaml:"directory" default:"false" doc:"Whether it is a directory."`
-	Symlink   value[string]   `yaml:"symlink" also:"link target" doc:"Target of a symbolic link, taken as it is." example:"/run/config/hostname"`
-	Contents  value[string]   `yaml:"contents" also:"content" doc:"Contents of the file. May be empty." example:"box"`
-	Source    value[string]   `yaml:"source" doc:"File with the contents, relative to the build context." example:"hostname.txt"`
-	Secret    value[string]   `yaml:"secret" doc:"Id of a build secret with the contents. Not known to LinuxKit." example:"ssh_host_key"`
-	Metadata  value[string]   `yaml:"metadata" enum:"json yaml sbom" doc:"Makes the contents the description of the whole machine, in this format. sbom: the SPDX document of its software, not known to LinuxKit." example:"json"`
-	Optional  value[bool]     `yaml:"optional" default:"false" doc:"Whether a source that does not exist is left out instead of being a mistake."`
-	Mode      value[mode]     `yaml:"mode" default:"0600, of a directory 0700" doc:"Permissions, in octal digits." example:"\"0644\""`
-	UID       value[id]       `yaml:"uid" also:"user" default:"0" doc:"Owner: a number, or the name of a container." example:"1000"`
-	GID       value[id]       `yaml:"gid" also:"group" default:"0" doc:"Group: a number, or the name of a container." example:"1000"`
+// A File is an entry of the files section.
+type File struct {
+	Path      Path   `yaml:"path" required:"true" id:"true" doc:"Path in the machine, with or without a leading slash. Missing parent directories are created with mode 0755 and the owner of the entry." example:"etc/hostname"`
+	Directory bool   `yaml:"directory" default:"false" doc:"Whether the entry is a directory."`
+	Symlink   string `yaml:"symlink" also:"link target" doc:"Target of a symbolic link, used as written." example:"/run/config/hostname"`
+	Contents  string `yaml:"contents" also:"content" doc:"Contents of the file. May be empty." example:"box"`
+	Source    string `yaml:"source" doc:"Path of a file with the contents, relative to the build context." example:"hostname.txt"`
+	Secret    string `yaml:"secret" doc:"Id of a build secret with the contents. LinuxKit does not know this key." example:"ssh_host_key"`
+	Metadata  string `yaml:"metadata" enum:"json yaml sbom" doc:"Generates the contents. json or yaml: the description of the whole machine in that format. sbom: the SPDX document of its software, which LinuxKit does not know." example:"json"`
+	Optional  bool   `yaml:"optional" default:"false" doc:"Whether the entry is skipped if its source does not exist."`
+	Mode      *Mode  `yaml:"mode" default:"0600, or 0700 for a directory" doc:"Permissions, in octal digits." example:"\"0644\""`
+	UID       ID     `yaml:"uid" also:"user" default:"0" doc:"Owner: a number, or the name of a container." example:"1000"`
+	GID       ID     `yaml:"gid" also:"group" default:"0" doc:"Group: a number, or the name of a container." example:"1000"`
 }
 
-// FileSource is a file of the section files whose contents come from elsewhere.
+// A FileSource is an entry of files whose contents are in the build context.
 type FileSource struct {
 	Path   string // in the machine, as written
 	Source string // as written
 	Range  Range  // of the source
 }
 
-// Sources gives the files that have a source.
+// Sources returns the files that have a source.
 func (m *Machine) Sources() []FileSource {
 	var sources []FileSource
-	for _, f := range m.Files.V {
-		if f.V.Source.V != "" {
-			sources = append(sources, FileSource{f.V.Path.V.text, f.V.Source.V, f.V.Source.At})
+	for i, f := range m.Files {
+		if f.Source != "" {
+			sources = append(sources, FileSource{f.Path.Text, f.Source, at(m.node.Key("files").Index(i).Key("source"))})
 		}
 	}
 	return sources
 }
 
-// kind is what the entry makes.
-func (f *file) kind() string {
+// kind says what the entry creates.
+func (f *File) kind() string {
 	switch {
-	case f.Directory.V:
+	case f.Directory:
 		return "directory"
-	case f.Symlink.V != "":
+	case f.Symlink != "":
 		return "symlink"
 	}
 	return "file"
 }
 
-// filePath is the clean path of a file in the machine, without the leading slash.
-type filePath struct{ text, clean string }
+// A Path is the path of a file in the machine.
+type Path struct {
+	Text  string // as written
+	Clean string // shortest form, without a leading slash
+}
 
-func (p *filePath) parse(text string, _ *Field) error {
-	p.text, p.clean = text, strings.TrimPrefix(path.Clean("/"+text), "/")
+// UnmarshalText parses a path with or without a leading slash.
+func (p *Path) UnmarshalText(text []byte) error {
+	p.Text = string(text)
+	p.Clean = strings.TrimPrefix(path.Clean("/"+p.Text), "/")
 	switch {
-	case slices.Contains(strings.Split(text, "/"), ".."):
+	case slices.Contains(strings.Split(p.Text, "/"), ".."):
 		return errors.New(`must not contain ".."`)
-	case strings.ContainsRune(text, 0):
+	case strings.ContainsRune(p.Text, 0):
 		return errors.New("must not contain a NUL character")
-	case p.clean == "":
-		return errors.New("must name something below the root directory")
+	case p.Clean == "":
+		return errors.New("must not be the root directory")
 	}
 	return nil
 }
 
-func (p *filePath) schema() schemaNode { return schemaNode{"minLength": 1} }
+// Syntax describes the syntax in words and in JSON Schema.
+func (Path) Syntax() (words string, keywords map[string]any) {
+	return "", map[string]any{"minLength": 1}
+}
 
-func (p *filePath) String() string { return p.text }
+// String returns the path as written.
+func (p Path) String() string { return p.Text }
 
-// mode are the permissions of a file or device node.
-type mode uint32
+// Mode is the permissions of a file or device node, with the setuid, setgid and
+// sticky bits of chmod(2).
+type Mode uint32
 
 const (
-	defaultFileMode      mode = 0o600
-	defaultDirectoryMode mode = 0o700
+	defaultFileMode      Mode = 0o600
+	defaultDirectoryMode Mode = 0o700
 )
 
-func (m *mode) parse(text string, _ *Field) error {
-	n, err := strconv.ParseUint(strings.TrimPrefix(text, "0o"), 8, 32)
+// UnmarshalText parses octal digits.
+func (m *Mode) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(strings.TrimPrefix(string(text), "0o"), 8, 32)
 	if err != nil || n > 0o7777 {
-		return errors.New(`must be octal digits up to 7777, such as "0644"`)
+		return errors.New(`must be octal digits up to 7777 (for example "0644")`)
 	}
-	*m = mode(n)
+	*m = Mode(n)
 	return nil
 }
 
-func (m *mode) schema() schemaNode {
-	return schemaNode{"type": []string{"string", "integer"}, "pattern": "^(0o)?0*[0-7]{0,4}$"}
+// Syntax describes the syntax in words and in JSON Schema.
+func (Mode) Syntax() (words string, keywords map[string]any) {
+	return "octal digits", map[string]any{"type": []string{"string", "integer"}, "pattern": "^(0o)?0*[0-7]{0,4}$"}
 }
 
-func (m *mode) portable(number bool) bool { return !number }
+// Portable reports whether LinuxKit accepts the mode if it is, or is not,
+// written as a number.
+func (Mode) Portable(number bool) bool { return !number }
 
-func (m *mode) String() string { return fmt.Sprintf("%04o", uint32(*m)) }
+// String returns four octal digits.
+func (m Mode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
 
-// checkFiles finds mistakes in the files section.
+// or returns the mode, or a default if it is not set.
+func (m *Mode) or(other Mode) uint32 {
+	if m == nil {
+		return uint32(other)
+	}
+	return uint32(*m)
+}
+
+// checkFiles finds errors in the files section.
 func (m *Machine) checkFiles(r *report) {
 	kinds := map[string]string{}
-	for _, f := range m.Files.V {
-		where := "file " + quote(f.V.Path.V.text)
-		k := checker{m, r, "", where, Range{}}
-		k.id("uid", f.V.UID)
-		k.id("gid", f.V.GID)
-		if !f.Wrong {
-			k.sources(f)
+	for i := range m.Files {
+		f, node := &m.Files[i], m.node.Key("files").Index(i)
+		k := checker{Machine: m, report: r, where: "file " + schema.Quote(f.Path.Text)}
+		k.id("uid", f.UID, node.Key("uid"))
+		k.id("gid", f.GID, node.Key("gid"))
+		if !node.Invalid() {
+			k.sources(f, node)
 		}
-		kinds[f.V.Path.V.clean] = f.V.kind()
+		kinds[f.Path.Clean] = f.kind()
 	}
-	for _, f := range m.Files.V {
-		for _, dir := range parents(f.V.Path.V.clean) {
+	for i, f := range m.Files {
+		for _, dir := range parents(f.Path.Clean) {
 			if kind, ok := kinds[dir]; ok && kind != "directory" {
-				r.mistake(f.V.Path.At, "file %s is below %s, which is a %s", quote(f.V.Path.V.text), dir, kind)
+				r.errorAt(at(m.node.Key("files").Index(i).Key("path")), "file %s is below %s, which is a %s", schema.Quote(f.Path.Text), dir, kind)
 			}
 		}
 	}
 }
 
-// sources checks that an entry says in one way what it is.
-func (k checker) sources(f value[file]) {
+// sources checks that an entry says in exactly one way what it is.
+func (k checker) sources(f *File, node *schema.Node) {
 	var given []string
 	for _, g := range []struct {
 		key   string
 		given bool
 	}{
-		{"directory", f.V.Directory.V},
-		{"symlink", f.V.Symlink.V != ""},
-		{"contents", f.V.Contents.set() && (f.V.Symlink.V == "" || f.V.Directory.V)}, // a symbolic link wins over contents
-		{"source", f.V.Source.V != ""},
-		{"secret", f.V.Secret.V != ""},
-		{"metadata", f.V.Metadata.V != ""},
+		{"directory", f.Directory},
+		{"symlink", f.Symlink != ""},
+		// LinuxKit ignores the contents of a symbolic link.
+		{"contents", node.Key("contents").Set() && (f.Symlink == "" || f.Directory)},
+		{"source", f.Source != ""},
+		{"secret", f.Secret != ""},
+		{"metadata", f.Metadata != ""},
 	} {
 		if g.given {
 			given = append(given, g.key)
@@ -142,13 +167,13 @@ func (k checker) sources(f value[file]) {
 	}
 	switch {
 	case len(given) == 0:
-		k.wrong(f.At, "%s needs one of contents, source, symlink, directory, metadata or secret", k.where)
+		k.errorf(node, "%s needs one of contents, source, symlink, directory, metadata or secret", k.where)
 	case len(given) > 1:
-		k.wrong(f.At, "%s must have only one of %s", k.where, either(given))
+		k.errorf(node, "%s must have only one of %s", k.where, schema.Either(given))
 	}
 }
 
-// parents are the directories above a path, outermost first.
+// parents returns the directories above a path, outermost first.
 func parents(path string) []string {
 	var dirs []string
 	for i, c := range path {
@@ -159,12 +184,13 @@ func parents(path string) []string {
 	return dirs
 }
 
-// entries gives the files section, each path once: later entries replace earlier ones.
+// entries returns the files section with each path once: later entries replace
+// earlier ones.
 func (m *Machine) entries() []Entry {
 	var out []Entry
 	place := map[string]int{}
-	for _, f := range m.Files.V {
-		e := m.entry(f)
+	for i := range m.Files {
+		e := m.entry(&m.Files[i], m.node.Key("files").Index(i))
 		if i, ok := place[e.Path]; ok {
 			out[i] = e
 			continue
@@ -175,28 +201,28 @@ func (m *Machine) entries() []Entry {
 	return out
 }
 
-func (m *Machine) entry(f value[file]) Entry {
-	uid, _ := m.number(f.V.UID.V)
-	gid, _ := m.number(f.V.GID.V)
-	e := Entry{Entry: contract.Entry{Path: f.V.Path.V.clean, UID: uid, GID: gid}, Range: f.At}
-	switch f.V.kind() {
+func (m *Machine) entry(f *File, node *schema.Node) Entry {
+	uid, _ := m.number(f.UID)
+	gid, _ := m.number(f.GID)
+	e := Entry{Entry: contract.Entry{Path: f.Path.Clean, UID: uid, GID: gid}, Range: at(node)}
+	switch f.kind() {
 	case "directory":
-		e.Type, e.Mode = Directory, uint32(f.V.Mode.or(defaultDirectoryMode))
+		e.Type, e.Mode = TypeDirectory, f.Mode.or(defaultDirectoryMode)
 	case "symlink":
-		e.Type, e.Mode, e.Link = Symlink, 0o777, f.V.Symlink.V
+		e.Type, e.Mode, e.Link = TypeSymlink, 0o777, f.Symlink
 	default:
-		e.Type, e.Mode = File, uint32(f.V.Mode.or(defaultFileMode))
+		e.Type, e.Mode = TypeFile, f.Mode.or(defaultFileMode)
 		switch {
-		case f.V.Source.V != "":
-			e.Source, e.Optional, e.Range = f.V.Source.V, f.V.Optional.V, f.V.Source.At
-		case f.V.Secret.V != "":
-			e.Secret, e.Range = f.V.Secret.V, f.V.Secret.At
-		case f.V.Metadata.V == "sbom":
-			e.SBOM, e.Range = true, f.V.Metadata.At
-		case f.V.Metadata.V != "":
-			e.Contents = m.metadata(f.V.Metadata.V)
+		case f.Source != "":
+			e.Source, e.Optional, e.Range = f.Source, f.Optional, at(node.Key("source"))
+		case f.Secret != "":
+			e.Secret, e.Range = f.Secret, at(node.Key("secret"))
+		case f.Metadata == "sbom":
+			e.SBOM, e.Range = true, at(node.Key("metadata"))
+		case f.Metadata != "":
+			e.Contents = m.metadata(f.Metadata)
 		default:
-			e.Contents = []byte(f.V.Contents.V)
+			e.Contents = []byte(f.Contents)
 		}
 	}
 	return e

@@ -113,7 +113,7 @@ func wellFormedPlan(t *testing.T, plan *Plan) {
 		if e.Path == "" || e.Path != filepath.Clean(e.Path) || strings.HasPrefix(e.Path, "/") || strings.HasPrefix(e.Path, "..") || strings.ContainsRune(e.Path, 0) {
 			t.Errorf("path %q", e.Path)
 		}
-		if up := filepath.Dir(e.Path); up != "." && kinds[up] != Directory {
+		if up := filepath.Dir(e.Path); up != "." && kinds[up] != TypeDirectory {
 			t.Errorf("%s is below %s, which is a %q", e.Path, up, kinds[up])
 		}
 		if strings.HasSuffix(e.Path, ".json") && e.Range == (Range{}) && !json.Valid(e.Contents) {

@@ -2,87 +2,99 @@ package machine
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"regexp"
-	"slices"
 	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/slipway-build/slipway/internal/schema"
 )
 
-// id is a user or group: a number, or else the name of a container.
-type id struct {
-	number uint32
-	name   string
+// An ID is a user or a group: a number, or the name of a container, which
+// stands for a number that is assigned to it.
+type ID struct {
+	Number uint32
+	Name   string // empty: Number
 }
 
 var numbers = regexp.MustCompile(`^-?[0-9]+$`)
 
-func (i *id) parse(text string, _ *Field) error {
+// UnmarshalText parses a number or a name. "root" is 0.
+func (i *ID) UnmarshalText(b []byte) error {
+	text := string(b)
 	if text == "" || text == "root" {
-		*i = id{}
+		*i = ID{}
 		return nil
 	}
 	if !numbers.MatchString(text) {
-		*i = id{name: text}
+		*i = ID{Name: text}
 		return nil
 	}
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || len(text) > 1 && text[0] == '0' {
 		return fmt.Errorf("must be from 0 to %d, without leading zeros", uint32(math.MaxUint32))
 	}
-	*i = id{number: uint32(n)}
+	*i = ID{Number: uint32(n)}
 	return nil
 }
 
-func (i *id) schema() schemaNode {
-	return schemaNode{"type": []string{"integer", "string"}, "minimum": 0, "maximum": uint32(math.MaxUint32)}
+// Syntax describes the syntax in words and in JSON Schema.
+func (ID) Syntax() (words string, keywords map[string]any) {
+	return "a number or the name of a container",
+		map[string]any{"type": []string{"integer", "string"}, "minimum": 0, "maximum": uint32(math.MaxUint32)}
 }
 
-func (i *id) portable(number bool) bool { return number || i.name != "" || i.number == 0 }
+// Portable reports whether LinuxKit accepts the id if it is, or is not, written
+// as a number.
+func (i ID) Portable(number bool) bool { return number || i.Name != "" || i.Number == 0 }
 
-func (i *id) String() string {
-	if i.name != "" {
-		return i.name
+// String returns the name or the number.
+func (i ID) String() string {
+	if i.Name != "" {
+		return i.Name
 	}
-	return strconv.FormatUint(uint64(i.number), 10)
+	return strconv.FormatUint(uint64(i.Number), 10)
+}
+
+// MarshalYAML returns a string or a number.
+func (i ID) MarshalYAML() (any, error) {
+	if i.Name != "" {
+		return i.Name, nil
+	}
+	return i.Number, nil
 }
 
 // firstID is the number of the first container name.
 const firstID = 100
 
-// number gives the number of an id.
-func (m *Machine) number(i id) (uint32, bool) {
-	if i.name == "" {
-		return i.number, true
+// number returns the number of an id, and reports whether it has one.
+func (m *Machine) number(i ID) (uint32, bool) {
+	if i.Name == "" {
+		return i.Number, true
 	}
-	n, ok := m.ids[i.name]
+	n, ok := m.index.ids[i.Name]
 	return n, ok
 }
 
-func (k checker) id(key string, v value[id]) {
-	if _, ok := k.number(v.V); ok {
+func (k checker) id(key string, i ID, node *schema.Node) {
+	if _, ok := k.number(i); ok {
 		return
 	}
-	hint := Suggest(v.V.name, slices.Sorted(maps.Keys(k.ids)))
+	hint := k.suggest(i.Name, k.index.containerNames)
 	if hint == "" {
-		hint = "; the users of images are not known here"
+		hint = "; the users and groups of images cannot be used here"
 	}
-	k.wrong(v.At, "%s %s in %s is neither a number nor the name of a container%s", key, quote(v.V.name), k.where, hint)
+	k.errorf(node, "%s %s in %s is neither a number nor the name of a container%s", key, schema.Quote(i.Name), k.where, hint)
 }
 
-// idMapping maps a range of ids of a user namespace.
-type idMapping struct {
-	HostID      value[uint32] `yaml:"hostID" default:"0" doc:"First id outside." example:"100000"`
-	ContainerID value[uint32] `yaml:"containerID" default:"0" doc:"First id in the container." example:"0"`
-	Size        value[uint32] `yaml:"size" default:"0" doc:"How many ids." example:"65536"`
+// An IDMapping maps a range of ids of a user namespace.
+type IDMapping struct {
+	HostID      uint32 `yaml:"hostID" default:"0" doc:"First id outside the container." example:"100000"`
+	ContainerID uint32 `yaml:"containerID" default:"0" doc:"First id in the container." example:"0"`
+	Size        uint32 `yaml:"size" default:"0" doc:"Number of ids." example:"65536"`
 }
 
-func idMappings(l list[idMapping]) []specs.LinuxIDMapping {
-	var out []specs.LinuxIDMapping
-	for _, m := range l.V {
-		out = append(out, specs.LinuxIDMapping{ContainerID: m.V.ContainerID.V, HostID: m.V.HostID.V, Size: m.V.Size.V})
-	}
-	return out
+func (m IDMapping) spec() specs.LinuxIDMapping {
+	return specs.LinuxIDMapping{ContainerID: m.ContainerID, HostID: m.HostID, Size: m.Size}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v4"
 
+	"github.com/slipway-build/slipway/internal/schema"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -29,7 +30,7 @@ var unseen = map[string]string{
 
 // TestJSONSchema checks that the JSON Schema accepts a conformance case or an example if and only if the parser does.
 func TestJSONSchema(t *testing.T) {
-	schema := compileSchema(t, "")
+	compiled := compileSchema(t, "")
 	dirs, _ := filepath.Glob(corpus + "/cases/*")
 	if len(dirs) == 0 {
 		t.Skipf("no conformance corpus at %s", corpus)
@@ -52,7 +53,7 @@ func TestJSONSchema(t *testing.T) {
 					t.Fatal(err)
 				}
 				sources = append(sources, machine.Source{Name: file, Data: data})
-				invalid = errors.Join(invalid, validate(schema, data))
+				invalid = errors.Join(invalid, validate(compiled, data))
 			}
 			_, mistakes := machine.Parse(sources...)
 			_, ok := unseen[name]
@@ -65,7 +66,7 @@ func TestJSONSchema(t *testing.T) {
 
 // TestJSONSchemaRejects checks mistakes that an editor should show.
 func TestJSONSchemaRejects(t *testing.T) {
-	schema := compileSchema(t, "")
+	compiled := compileSchema(t, "")
 	const web = "services: [{name: web, image: 'alpine:3.21', "
 	for text, valid := range map[string]bool{
 		web + "pid: host}]":                          true,
@@ -87,7 +88,7 @@ func TestJSONSchemaRejects(t *testing.T) {
 		"volumes: [{name: A}]":                       false,
 		"volume: []":                                 false,
 	} {
-		if err := validate(schema, []byte(text)); (err == nil) != valid {
+		if err := validate(compiled, []byte(text)); (err == nil) != valid {
 			t.Errorf("%s: valid is %t, want %t: %v", text, err == nil, valid, err)
 		}
 	}
@@ -96,18 +97,18 @@ func TestJSONSchemaRejects(t *testing.T) {
 // TestSchemaExamples checks that every key has an example, if it is not a map, and that the example is what the key takes.
 func TestSchemaExamples(t *testing.T) {
 	seen := map[string]bool{}
-	var walk func(pointer string, s *machine.Type)
-	walk = func(pointer string, s *machine.Type) {
+	var walk func(pointer string, s *schema.Type)
+	walk = func(pointer string, s *schema.Type) {
 		for _, f := range s.Fields {
 			inner := f.Type
-			if inner.Kind == machine.List {
+			if inner.Kind == schema.List {
 				inner = inner.Elem
 			}
-			if inner.Kind == machine.Map && !seen[inner.Name] {
+			if inner.Kind == schema.Map && !seen[inner.Name] {
 				seen[inner.Name] = true
 				walk("/definitions/"+inner.Name, inner)
 			}
-			if inner.Kind == machine.Map || inner.Kind == machine.Boolean && f.Example == "" {
+			if inner.Kind == schema.Map || inner.Kind == schema.Boolean && f.Example == "" {
 				continue
 			}
 			if f.Example == "" {
@@ -117,7 +118,7 @@ func TestSchemaExamples(t *testing.T) {
 			}
 		}
 	}
-	walk("", machine.Schema())
+	walk("", schema.Of[machine.Machine]())
 }
 
 // compileSchema compiles the JSON Schema, or the part of it that a JSON pointer names.

@@ -1,78 +1,94 @@
-// Package machine says what a machine is: it reads machine YAML, finds every mistake in it, and plans from it and the
-// configs of its images what is in the machine's root filesystem.
+// Package machine turns machine YAML into a plan of a root filesystem.
 //
-// The YAML is that of LinuxKit. The package is pure: it reads no file, no network and no clock, so the same input gives
-// the same plan.
+// A machine YAML describes one machine in LinuxKit's format: its kernel, its
+// init images, its containers, its files and its volumes. [Parse] reads one or
+// several of them and reports every error with its line. [Machine.ImageRefs]
+// lists the images that the caller must resolve. [Machine.Plan] combines the
+// machine with the configs of these images: which trees and generated files
+// make up the root filesystem, in which order.
+//
+// The package is pure: it reads no files, no network and no clock, so equal
+// input gives equal plans.
 package machine
 
 import (
 	"fmt"
 
 	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/schema"
 )
 
-// Machine is what one or several machine YAMLs describe.
+// A Machine is what one or several machine YAMLs describe. Its fields are the
+// sections of the YAML.
+//
+// To add a key to the YAML, add a field and use it. The tags of the fields are
+// their schema (see internal/schema): decoding, checks, suggestions, merging,
+// the JSON Schema and the reference page follow from them.
 type Machine struct {
-	model
-	names    []string // of the sources
-	ids      map[string]uint32
+	Kernel     Kernel      `yaml:"kernel" merge:"keys" doc:"The kernel and its command line."`
+	Init       []Reference `yaml:"init" merge:"join" doc:"Images that make up the root filesystem. They are unpacked over each other in this order. Their labels are ignored." example:"[slipwaybuild/init:v1, slipwaybuild/runc:v1]"`
+	Onboot     []Container `yaml:"onboot" merge:"join" noun:"onboot" also:"system" doc:"Containers that run one after another, each until it exits, before the services start."`
+	Onshutdown []Container `yaml:"onshutdown" merge:"join" noun:"onshutdown" doc:"Containers that run one after another, each until it exits, when the machine shuts down."`
+	Services   []Container `yaml:"services" merge:"join" noun:"service" also:"daemon" doc:"Containers that run as long as the machine does. Their names must be unique."`
+	Files      []File      `yaml:"files" merge:"join" noun:"file" doc:"Files, directories and symbolic links. They are written over all images in this order."`
+	Volumes    []Volume    `yaml:"volumes" merge:"join" noun:"volume" doc:"Directories that containers share. A container binds a volume by its name."`
+	Trust      Trust       `yaml:"trust" merge:"keys" doc:"Ignored. Accepted for compatibility with old files."`
+
+	node     *schema.Node // where everything stands
+	names    []string     // of the sources
+	index    *index
 	warnings Diagnostics
 }
 
-// model is the schema of the machine YAML: its fields are the keys, their types say what may stand there, and their
-// tags hold the rest, see [Field]. Whoever adds a key adds a field and uses it; reading, checking, suggestions, merging
-// and reference pages follow.
-type model struct {
-	Kernel     value[kernel]   `yaml:"kernel" merge:"keys" doc:"The kernel and its command line."`
-	Init       list[reference] `yaml:"init" merge:"join" doc:"Images that make the root filesystem, unpacked over each other in this order. Their labels have no effect." example:"[slipwaybuild/init:v1, slipwaybuild/runc:v1]"`
-	Onboot     list[container] `yaml:"onboot" merge:"join" noun:"onboot" also:"system" doc:"Containers that run to their end, one after another, before the services start."`
-	Onshutdown list[container] `yaml:"onshutdown" merge:"join" noun:"onshutdown" doc:"Containers that run to their end, one after another, when the machine shuts down."`
-	Services   list[container] `yaml:"services" merge:"join" noun:"service" also:"daemon" doc:"Containers that run as long as the machine does. Their names are unique."`
-	Files      list[file]      `yaml:"files" merge:"join" noun:"file" doc:"Files, directories and symbolic links, written over all images in this order."`
-	Volumes    list[volume]    `yaml:"volumes" merge:"join" noun:"volume" doc:"Directories that containers share. A container binds one by its name."`
-	Trust      value[trust]    `yaml:"trust" merge:"keys" doc:"Accepted for old files; has no effect."`
+// Trust is the section of Docker Content Trust, which no longer exists.
+type Trust struct {
+	Image []string `yaml:"image" doc:"Ignored." example:"[linuxkit/kernel]"`
+	Org   []string `yaml:"org" doc:"Ignored." example:"[linuxkit, library]"`
 }
 
-// trust is the section about Docker Content Trust, which no longer exists.
-type trust struct {
-	Image list[string] `yaml:"image" doc:"No effect." example:"[linuxkit/kernel]"`
-	Org   list[string] `yaml:"org" doc:"No effect." example:"[linuxkit, library]"`
+// Kernel is the kernel of a machine.
+type Kernel struct {
+	Image   Reference `yaml:"image" empty:"keep" doc:"Image that contains the kernel. If it is not set, the machine has no kernel and the other keys are ignored." example:"slipwaybuild/kernel:v1"`
+	Cmdline string    `yaml:"cmdline" empty:"keep" doc:"Command line of the kernel, passed on byte for byte." example:"console=ttyS0"`
+	Binary  string    `yaml:"binary" empty:"keep" default:"kernel" doc:"Path of the kernel in the image." example:"vmlinuz"`
+	Tar     *string   `yaml:"tar" default:"kernel.tar" doc:"Path in the image of a tar archive to unpack into the root filesystem, usually the modules. Use none or an empty string for no archive." example:"none"`
+	Ucode   string    `yaml:"ucode" doc:"Path in the image of a cpio archive with microcode, which is put before the initrd. It is skipped if the image does not contain it." example:"intel-ucode.cpio"`
 }
 
-// kernel is the kernel of a machine.
-type kernel struct {
-	Image   value[reference] `yaml:"image" empty:"keep" doc:"Image with the kernel. Without it the machine has no kernel and the other keys have no effect." example:"slipwaybuild/kernel:v1"`
-	Cmdline value[string]    `yaml:"cmdline" empty:"keep" doc:"Command line of the kernel, taken byte for byte." example:"console=ttyS0"`
-	Binary  value[string]    `yaml:"binary" empty:"keep" default:"kernel" doc:"Path of the kernel in the image." example:"vmlinuz"`
-	Tar     value[string]    `yaml:"tar" default:"kernel.tar" doc:"Path in the image of a tar that is unpacked into the root filesystem, usually with the modules. none or an empty text: there is none." example:"none"`
-	Ucode   value[string]    `yaml:"ucode" doc:"Path in the image of a cpio archive with microcode, put before the initrd. One that the image lacks is left out." example:"intel-ucode.cpio"`
-}
+// JSONSchema returns the machine YAML as an indented JSON Schema (draft 7). The
+// schema accepts what [Parse] accepts without a [NotPortable] warning, and
+// more, because it cannot express every check.
+func JSONSchema() []byte { return schema.JSONSchema(schema.Of[Machine](), "Slipway machine YAML") }
 
-// sections are all containers in the order in which they get their ids and share trees.
-func (m *model) sections() []section {
-	return []section{
-		{name: contract.Onboot, noun: "onboot", containers: m.Onboot.V},
-		{name: contract.Onshutdown, noun: "onshutdown", containers: m.Onshutdown.V},
-		{name: contract.Services, noun: "service", containers: m.Services.V},
-	}
-}
-
-// section is a list of containers.
+// A section is a list of containers.
 type section struct {
 	name, noun string
-	containers []value[container]
+	containers []Container
+	node       *schema.Node
 }
 
-// component is the name of a container among the components of the machine.
-func (s section) component(c container) string { return s.name + "." + string(c.Name.V) }
+// sections returns all containers in the order in which they get their ids and
+// share trees.
+func (m *Machine) sections() []section {
+	return []section{
+		{name: contract.Onboot, noun: "onboot", containers: m.Onboot, node: m.node.Key(contract.Onboot)},
+		{name: contract.Onshutdown, noun: "onshutdown", containers: m.Onshutdown, node: m.node.Key(contract.Onshutdown)},
+		{name: contract.Services, noun: "service", containers: m.Services, node: m.node.Key(contract.Services)},
+	}
+}
+
+// component returns the name of a container among the components of the
+// machine.
+func (s section) component(c *Container) string { return s.name + "." + string(c.Name) }
 
 // title is what diagnostics call a container.
-func (s section) title(c container) string {
-	if c.Name.V == "" {
+func (s section) title(c *Container) string {
+	if c.Name == "" {
 		return s.noun + " without name"
 	}
-	return s.noun + " " + quote(string(c.Name.V))
+	return s.noun + " " + schema.Quote(string(c.Name))
 }
 
-// initName is the name of an init image among the components of the machine.
+// initName returns the name of an init image among the components of the
+// machine.
 func initName(i int) string { return fmt.Sprintf("init[%d]", i) }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/contract/runtimejson"
+	"github.com/slipway-build/slipway/internal/schema"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -146,9 +147,9 @@ services: [{name: web, image: alpine}]
 // TestEntryJSON checks the form that slipway-packer reads.
 func TestEntryJSON(t *testing.T) {
 	got, err := json.Marshal([]machine.Entry{
-		{Entry: contract.Entry{Path: "a", Type: machine.File, Mode: 0o644, UID: 1, GID: 2, Contents: []byte("x")}, Range: machine.Range{Start: 3, End: 3}},
-		{Entry: contract.Entry{Path: "b", Type: machine.Symlink, Mode: 0o777, Link: "a"}},
-		{Entry: contract.Entry{Path: "c", Type: machine.File, Source: "dir/c"}, Optional: true},
+		{Entry: contract.Entry{Path: "a", Type: machine.TypeFile, Mode: 0o644, UID: 1, GID: 2, Contents: []byte("x")}, Range: machine.Range{Start: 3, End: 3}},
+		{Entry: contract.Entry{Path: "b", Type: machine.TypeSymlink, Mode: 0o777, Link: "a"}},
+		{Entry: contract.Entry{Path: "c", Type: machine.TypeFile, Source: "dir/c"}, Optional: true},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -162,13 +163,13 @@ func TestKernel(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		sources []string
-		want    machine.Kernel
+		want    machine.KernelFiles
 		cmdline string
 	}{
 		{
 			"defaults",
 			[]string{"kernel:\n  image: k\n"},
-			machine.Kernel{Image: "docker.io/library/k", Binary: "kernel", Tar: "kernel.tar", Range: line(0, 2), BinaryRange: line(0, 2), TarRange: line(0, 2)},
+			machine.KernelFiles{Image: "docker.io/library/k", Binary: "kernel", Tar: "kernel.tar", Range: line(0, 2), BinaryRange: line(0, 2), TarRange: line(0, 2)},
 			"",
 		},
 		{
@@ -177,7 +178,7 @@ func TestKernel(t *testing.T) {
 				"kernel:\n  image: k\n  cmdline: a b\n  binary: bz\n  tar: t\n  ucode: u\n",
 				"kernel:\n  image: ''\n  cmdline: ''\n  binary: ''\n  tar: ''\n  ucode: ''\n",
 			},
-			machine.Kernel{Image: "docker.io/library/k", Binary: "bz", Range: line(0, 2), BinaryRange: line(0, 4), TarRange: line(1, 5)},
+			machine.KernelFiles{Image: "docker.io/library/k", Binary: "bz", Range: line(0, 2), BinaryRange: line(0, 4), TarRange: line(1, 5)},
 			"a b",
 		},
 		{
@@ -187,7 +188,7 @@ func TestKernel(t *testing.T) {
 				"kernel:\n  cmdline: b\n",
 				"kernel:\n  image: l\n  binary: x\n",
 			},
-			machine.Kernel{Image: "docker.io/library/l", Binary: "x", Range: line(2, 2), BinaryRange: line(2, 3), TarRange: line(0, 4)},
+			machine.KernelFiles{Image: "docker.io/library/l", Binary: "x", Range: line(2, 2), BinaryRange: line(2, 3), TarRange: line(0, 4)},
 			"b",
 		},
 	} {
@@ -288,7 +289,7 @@ func TestAliasLimit(t *testing.T) {
 		"merge keys": "kernel: &k {image: x}\nservices:\n- &a\n  <<: " + times("k") + "\n- &b\n  <<: " + times("a") + "\n- <<: " + times("b") + "\n",
 	} {
 		_, err := machine.Parse(machine.Source{Name: "machine.yml", Data: []byte(text)})
-		if err == nil || !strings.Contains(err.Error(), "the aliases stand for more than 100000 values") {
+		if err == nil || !strings.Contains(err.Error(), "the aliases expand to more than 100000 values") {
 			t.Errorf("%s: %.200v", name, err)
 		}
 	}
@@ -304,22 +305,22 @@ func contents(entries []machine.Entry, path string) []byte {
 
 // TestSchema checks that every key says what it does, and that its example is what it takes.
 func TestSchema(t *testing.T) {
-	var walk func(path string, s *machine.Type)
-	walk = func(path string, s *machine.Type) {
+	var walk func(path string, s *schema.Type)
+	walk = func(path string, s *schema.Type) {
 		for _, f := range s.Fields {
 			path := path + "." + f.Name
 			if !strings.HasSuffix(f.Doc, ".") {
 				t.Errorf("%s: the description %q is no sentence", path, f.Doc)
 			}
-			if f.Type.Kind == machine.Map {
+			if f.Type.Kind == schema.Map {
 				walk(path, f.Type)
-			} else if f.Type.Kind == machine.List && f.Type.Elem.Kind == machine.Map {
+			} else if f.Type.Kind == schema.List && f.Type.Elem.Kind == schema.Map {
 				walk(path, f.Type.Elem)
 			}
 		}
 	}
-	walk("", machine.Schema())
-	for _, f := range machine.ContainerSchema().Fields {
+	walk("", schema.Of[machine.Machine]())
+	for _, f := range schema.Of[machine.Container]().Fields {
 		if f.Example == "" {
 			continue
 		}
@@ -335,14 +336,14 @@ func TestSchema(t *testing.T) {
 
 // The documented default is the one that the init follows.
 func TestNamespaceDefault(t *testing.T) {
-	field := func(m *machine.Type, name string) *machine.Field {
-		i := slices.IndexFunc(m.Fields, func(f *machine.Field) bool { return f.Name == name })
+	field := func(m *schema.Type, name string) *schema.Field {
+		i := slices.IndexFunc(m.Fields, func(f *schema.Field) bool { return f.Name == name })
 		if i < 0 {
 			t.Fatalf("%s has no key %s", m.Name, name)
 		}
 		return m.Fields[i]
 	}
-	namespace := field(field(machine.ContainerSchema(), "runtime").Type, "namespace")
+	namespace := field(field(schema.Of[machine.Container](), "runtime").Type, "namespace")
 	if namespace.Default != runtimejson.DefaultNamespace {
 		t.Errorf("default %q, want %q", namespace.Default, runtimejson.DefaultNamespace)
 	}
@@ -354,11 +355,12 @@ func TestRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, r := range machine.Rules {
+	rules := machine.Rules()
+	for i, r := range rules {
 		if !strings.Contains(string(golden), "("+r.Name+")\n") {
 			t.Errorf("no test shows %s", r.Name)
 		}
-		if i > 0 && r.Name <= machine.Rules[i-1].Name {
+		if i > 0 && r.Name <= rules[i-1].Name {
 			t.Errorf("%s is out of order", r.Name)
 		}
 	}

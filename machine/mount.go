@@ -8,78 +8,95 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/slipway-build/slipway/internal/schema"
 )
 
-// mount is a mount of a container, or one made before it starts.
-type mount struct {
-	Destination value[string]   `yaml:"destination" also:"target" default:"the usual place of the type" doc:"Where it is mounted." example:"/mnt"`
-	Type        value[string]   `yaml:"type" default:"the source, if that is a type" doc:"Type of the filesystem." example:"tmpfs"`
-	Source      value[string]   `yaml:"source" default:"the type" doc:"What is mounted. For a bind, a path or the name of a volume." example:"tmpfs"`
-	Options     list[string]    `yaml:"options" doc:"Mount options." example:"[nosuid, size=10m]"`
-	UIDMappings list[idMapping] `yaml:"uidmappings" doc:"Users of an id-mapped mount."`
-	GIDMappings list[idMapping] `yaml:"gidmappings" doc:"Groups of an id-mapped mount."`
+// A Mount is a mount of a container, or one that the init makes before the
+// container starts.
+type Mount struct {
+	Destination string      `yaml:"destination" also:"target" default:"the usual place of the type" doc:"Mount point." example:"/mnt"`
+	Type        string      `yaml:"type" default:"the source, if that is a type" doc:"Type of the filesystem." example:"tmpfs"`
+	Source      string      `yaml:"source" default:"the type" doc:"Source of the mount. For a bind: a path, or the name of a volume." example:"tmpfs"`
+	Options     []string    `yaml:"options" doc:"Mount options." example:"[nosuid, size=10m]"`
+	UIDMappings []IDMapping `yaml:"uidmappings" doc:"Users of an id-mapped mount."`
+	GIDMappings []IDMapping `yaml:"gidmappings" doc:"Groups of an id-mapped mount."`
 }
 
-// bind is a bind mount of a container.
-type bind struct {
-	text, source, destination string
-	options                   []string
+// A Bind is a bind mount of a container.
+type Bind struct {
+	Text        string // as written: SOURCE:DESTINATION[:OPTIONS]
+	Source      string // a path, or the name of a volume
+	Destination string
+	Options     []string
 }
 
-func (b *bind) parse(text string, _ *Field) error {
-	parts := strings.Split(text, ":")
+// UnmarshalText parses SOURCE:DESTINATION[:OPTIONS].
+func (b *Bind) UnmarshalText(text []byte) error {
+	parts := strings.Split(string(text), ":")
 	if len(parts) < 2 || len(parts) > 3 || parts[0] == "" || parts[1] == "" {
 		return errors.New("must be SOURCE:DESTINATION[:OPTIONS]")
 	}
-	b.text, b.source, b.destination = text, parts[0], parts[1]
-	b.options = []string{"rw", "rbind", "rshared"}
+	*b = Bind{Text: string(text), Source: parts[0], Destination: parts[1], Options: []string{"rw", "rbind", "rshared"}}
 	if len(parts) == 3 {
-		b.options = append(strings.Split(parts[2], ","), "rbind")
+		b.Options = append(strings.Split(parts[2], ","), "rbind")
 	}
 	return nil
 }
 
-func (b *bind) schema() schemaNode { return schemaNode{"pattern": "^[^:]+:[^:]+(:[^:]*)?$"} }
-
-func (b *bind) String() string { return b.text }
-
-// tmpfs is a temporary filesystem of a container.
-type tmpfs struct {
-	text, destination string
-	options           []string
+// Syntax describes the syntax in words and in JSON Schema.
+func (Bind) Syntax() (words string, keywords map[string]any) {
+	return "", map[string]any{"pattern": "^[^:]+:[^:]+(:[^:]*)?$"}
 }
 
-func (t *tmpfs) parse(text string, _ *Field) error {
-	destination, options, found := strings.Cut(text, ":")
+// String returns the bind as written.
+func (b Bind) String() string { return b.Text }
+
+// A Tmpfs is a temporary filesystem of a container.
+type Tmpfs struct {
+	Text        string // as written: DESTINATION[:OPTIONS]
+	Destination string
+	Options     []string
+}
+
+// UnmarshalText parses DESTINATION[:OPTIONS].
+func (t *Tmpfs) UnmarshalText(text []byte) error {
+	destination, options, found := strings.Cut(string(text), ":")
 	if destination == "" || strings.Contains(options, ":") {
 		return errors.New("must be DESTINATION[:OPTIONS]")
 	}
-	t.text, t.destination = text, destination
+	*t = Tmpfs{Text: string(text), Destination: destination}
 	if found {
-		t.options = strings.Split(options, ",")
+		t.Options = strings.Split(options, ",")
 	}
 	return nil
 }
 
-func (t *tmpfs) schema() schemaNode { return schemaNode{"pattern": "^[^:]+(:[^:]*)?$"} }
+// Syntax describes the syntax in words and in JSON Schema.
+func (Tmpfs) Syntax() (words string, keywords map[string]any) {
+	return "", map[string]any{"pattern": "^[^:]+(:[^:]*)?$"}
+}
 
-func (t *tmpfs) String() string { return t.text }
+// String returns the temporary filesystem as written.
+func (t Tmpfs) String() string { return t.Text }
 
-// mounts gives the mounts of a container, sorted by destination: defaults, replaced by tmpfs, by binds, by mounts.
-func (c *container) mounts() []specs.Mount {
+// mounts returns the mounts of a container, sorted by destination. For the same
+// destination, mounts override binds, binds override tmpfs, and tmpfs overrides
+// the defaults.
+func (c *Container) mounts() []specs.Mount {
 	all := map[string]specs.Mount{}
 	add := func(m specs.Mount) { all[m.Destination] = m }
-	for _, m := range defaultMounts(c.Readonly.V) {
+	for _, m := range defaultMounts(c.Readonly) {
 		add(m)
 	}
-	for _, t := range c.Tmpfs.V {
-		add(specs.Mount{Destination: t.V.destination, Type: "tmpfs", Source: "tmpfs", Options: t.V.options})
+	for _, t := range c.Tmpfs {
+		add(specs.Mount{Destination: t.Destination, Type: "tmpfs", Source: "tmpfs", Options: t.Options})
 	}
-	for _, b := range c.Binds.V {
-		add(specs.Mount{Destination: b.V.destination, Type: "bind", Source: bindSource(b.V.source), Options: b.V.options})
+	for _, b := range c.Binds {
+		add(specs.Mount{Destination: b.Destination, Type: "bind", Source: bindSource(b.Source), Options: b.Options})
 	}
-	for _, m := range c.Mounts.V {
-		spec := m.V.spec()
+	for _, m := range c.Mounts {
+		spec := m.complete()
 		if spec.Type == "bind" {
 			spec.Source = bindSource(spec.Source)
 		}
@@ -103,9 +120,9 @@ func defaultMounts(readonly bool) []specs.Mount {
 	}
 }
 
-// spec gives a mount with what can be told from the rest filled in.
-func (m mount) spec() specs.Mount {
-	spec := m.written()
+// complete returns a mount with defaults for what follows from the rest.
+func (m *Mount) complete() specs.Mount {
+	spec := m.spec()
 	if _, ok := places[spec.Source]; ok && spec.Type == "" {
 		spec.Type = spec.Source
 	}
@@ -117,15 +134,15 @@ func (m mount) spec() specs.Mount {
 	return spec
 }
 
-// written gives a mount as it is written.
-func (m mount) written() specs.Mount {
+// spec returns a mount as written.
+func (m *Mount) spec() specs.Mount {
 	return specs.Mount{
-		Destination: m.Destination.V,
-		Type:        m.Type.V,
-		Source:      m.Source.V,
-		Options:     plain(m.Options),
-		UIDMappings: idMappings(m.UIDMappings),
-		GIDMappings: idMappings(m.GIDMappings),
+		Destination: m.Destination,
+		Type:        m.Type,
+		Source:      m.Source,
+		Options:     m.Options,
+		UIDMappings: each(m.UIDMappings, IDMapping.spec),
+		GIDMappings: each(m.GIDMappings, IDMapping.spec),
 	}
 }
 
@@ -138,7 +155,8 @@ var places = map[string]string{
 	"sysfs":  "/sys",
 }
 
-// bindSource gives the path of a bind's source, which may be the name of a volume.
+// bindSource returns the path of the source of a bind, which may be the name of
+// a volume.
 func bindSource(source string) string {
 	if source[0] == '/' {
 		return source
@@ -146,16 +164,16 @@ func bindSource(source string) string {
 	return merged(source)
 }
 
-func (k checker) mount(m value[mount]) {
-	spec := m.V.spec()
+func (k checker) mount(m *Mount, node *schema.Node) {
+	spec := m.complete()
 	switch {
 	case spec.Type == "":
-		k.wrong(m.At, "mount %s in %s needs a type, such as bind or tmpfs", quote(cmp.Or(spec.Destination, spec.Source)), k.where)
+		k.errorf(node, "mount %s in %s needs a type (for example bind or tmpfs)", schema.Quote(cmp.Or(spec.Destination, spec.Source)), k.where)
 	case spec.Destination == "":
-		k.wrong(m.At, "mount of %s in %s needs a destination", quote(spec.Source), k.where)
-	case spec.Type == "bind" && m.V.Source.V == "":
-		k.wrong(m.At, "mount %s in %s needs a source: a path or the name of a volume", quote(spec.Destination), k.where)
+		k.errorf(node, "mount of %s in %s needs a destination", schema.Quote(spec.Source), k.where)
+	case spec.Type == "bind" && m.Source == "":
+		k.errorf(node, "mount %s in %s needs a source: a path or the name of a volume", schema.Quote(spec.Destination), k.where)
 	case spec.Type == "bind":
-		k.volume("mount", spec.Destination, spec.Source, spec.Options, m.At)
+		k.volume("mount", spec.Destination, spec.Source, spec.Options, node)
 	}
 }

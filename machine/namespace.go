@@ -2,44 +2,51 @@ package machine
 
 import (
 	"cmp"
-	"fmt"
+	"errors"
 	"path"
-	"slices"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// namespace is a word that says which namespace a container is in, or the path of one.
-type namespace string
+// A Namespace says which namespace a container is in: "root" or "host" for that
+// of the machine, "new" or "none" for a new one, or the path of an existing
+// one. The zero value is the default of the kind of namespace.
+type Namespace string
 
-func (n *namespace) parse(text string, f *Field) error {
-	if !slices.Contains(f.Enum, text) && !path.IsAbs(text) {
-		return fmt.Errorf("must be %s or an absolute path%s", strings.Join(f.Enum, ", "), Suggest(text, f.Enum))
+// UnmarshalText checks a path. The words of each namespace are in its schema.
+func (n *Namespace) UnmarshalText(text []byte) error {
+	if !path.IsAbs(string(text)) {
+		return errors.New("must be an absolute path")
 	}
-	*n = namespace(text)
+	*n = Namespace(text)
 	return nil
 }
 
-// own tells whether a namespace that is that of the machine by default is not.
-func (n namespace) own() bool { return n != "" && n != "root" && n != "host" }
+// Syntax describes the syntax in words and in JSON Schema.
+func (Namespace) Syntax() (words string, keywords map[string]any) {
+	return "an absolute path", map[string]any{"pattern": "^/"}
+}
 
-func (n *namespace) schema() schemaNode { return schemaNode{} } // the words are those of the field
+// String returns the word or the path.
+func (n Namespace) String() string { return string(n) }
 
-func (n *namespace) String() string { return string(*n) }
+// separate reports whether a namespace that is that of the machine by default
+// is another one.
+func (n Namespace) separate() bool { return n != "" && n != "root" && n != "host" }
 
-// namespaces gives the namespaces of a container. The mount namespace is always one of its own.
-func (c *container) namespaces() []specs.LinuxNamespace {
+// namespaces returns the namespaces of a container. The mount namespace is
+// always new.
+func (c *Container) namespaces() []specs.LinuxNamespace {
 	var out []specs.LinuxNamespace
 	for _, n := range []struct {
 		kind specs.LinuxNamespaceType
-		word namespace
+		word Namespace
 	}{
-		{specs.NetworkNamespace, cmp.Or(c.Net.V, "root")},
-		{specs.IPCNamespace, cmp.Or(c.Ipc.V, "root")},
-		{specs.UTSNamespace, cmp.Or(c.Uts.V, "root")},
-		{specs.PIDNamespace, cmp.Or(c.Pid.V, "new")},
-		{specs.UserNamespace, cmp.Or(c.Userns.V, "root")},
+		{specs.NetworkNamespace, cmp.Or(c.Net, "root")},
+		{specs.IPCNamespace, cmp.Or(c.Ipc, "root")},
+		{specs.UTSNamespace, cmp.Or(c.Uts, "root")},
+		{specs.PIDNamespace, cmp.Or(c.Pid, "new")},
+		{specs.UserNamespace, cmp.Or(c.Userns, "root")},
 		{specs.MountNamespace, "new"},
 	} {
 		switch n.word {

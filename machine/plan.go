@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,44 +10,46 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/schema"
 )
 
-// Image is a resolved image.
+// An Image is a resolved image.
 type Image struct {
-	Digest string              // of its manifest for the machine's platform
+	Digest string              // of its manifest for the platform of the machine
 	Config ocispec.ImageConfig // OCI image specification, config
 }
 
-// Plan is what the root filesystem of a machine is made of, in the order of its segments: Dirs, the tree of the kernel,
-// Trees, Layouts, Configs, Files. Where a path occurs twice, the later one holds.
+// A Plan says what makes up the root filesystem of a machine, in the order of
+// its segments: Dirs, the tree of the kernel, Trees, Layouts, Configs, Files.
+// Where a path occurs twice, the later one wins.
 type Plan struct {
-	Cmdline  string      // of the kernel, byte for byte
-	Kernel   *Kernel     // nil without kernel image
-	Dirs     []Entry     // every directory that must exist whatever the images bring, parents first
-	Trees    []Tree      // files of images: init, volumes, onboot, onshutdown, services
-	Layouts  []Layout    // volumes with format oci
-	Configs  []Entry     // config.json, runtime.json and the empty directories of containers
-	Files    []Entry     // the section files, each path once
-	Warnings Diagnostics // that need the images, besides [Machine.Warnings]
+	Cmdline  string       // of the kernel, byte for byte
+	Kernel   *KernelFiles // nil without a kernel image
+	Dirs     []Entry      // all directories that must exist whatever the images contain, parents first
+	Trees    []Tree       // files of images: init, volumes, onboot, onshutdown, services
+	Layouts  []Layout     // volumes with format oci
+	Configs  []Entry      // config.json, runtime.json and the empty directories of containers
+	Files    []Entry      // the section files, each path once
+	Warnings Diagnostics  // those that depend on the images; see also [Machine.Warnings]
 }
 
-// Kernel says what to take from the kernel image.
-type Kernel struct {
+// KernelFiles says what to take from the kernel image.
+type KernelFiles struct {
 	Image       string // canonical name
 	Binary      string // path of the kernel in the image
-	Tar         string // path of a tar for the root filesystem in the image; empty: none
-	Ucode       string // path of a microcode archive in the image, left out if the image lacks it; empty: none
+	Tar         string // path in the image of a tar archive for the root filesystem; empty: none
+	Ucode       string // path in the image of a microcode archive, skipped if the image does not contain it; empty: none
 	Range       Range  // of the image
-	BinaryRange Range  // of the key that names the path, or of the image if none does
-	TarRange    Range
+	BinaryRange Range  // of the key with the path, or of the image
+	TarRange    Range  // likewise
 }
 
-// Tree is the root filesystem of an image at its place in the machine.
+// A Tree is the root filesystem of an image at its place in the machine.
 type Tree struct {
 	Name   string // of the component: "init[0]", "volumes.data", "onboot.dhcpcd", "onshutdown.bye", "services.sshd"
 	Image  string // canonical name
-	Prefix string // directory in the machine, without leading slash; empty: the root
-	Rules  string // which of LinuxKit's rules for images hold: RulesInit, RulesVolume or RulesContainer
+	Prefix string // directory in the machine, without a leading slash; empty: the root
+	Rules  string // which of LinuxKit's rules for images apply: RulesInit, RulesVolume or RulesContainer
 	Range  Range  // of the image
 }
 
@@ -57,47 +60,50 @@ const (
 	RulesContainer = contract.RulesContainer
 )
 
-// Layout is an image as an OCI image layout (OCI image specification, image layout) at its place in the machine.
+// A Layout is an image, as an OCI image layout (OCI image specification, image
+// layout), at its place in the machine.
 type Layout struct {
 	Name      string   // of the component: "volumes.images"
 	Image     string   // canonical name
-	Prefix    string   // directory in the machine, without leading slash
-	Platforms []string // to hold, as OS/ARCH[/VARIANT]; none: every manifest, attestations included
+	Prefix    string   // directory in the machine, without a leading slash
+	Platforms []string // to include, as OS/ARCH[/VARIANT]; empty: every manifest, including attestations
 	Range     Range    // of the image
 }
 
-// Entry is a generated file, directory or symbolic link of the machine. Its JSON
-// is the [contract.Entry] that slipway-packer reads. Source is the path as
+// An Entry is a generated file, directory or symbolic link of the machine. Its
+// JSON is the [contract.Entry] that slipway-packer reads. Source is the path as
 // written in the YAML, relative to the build context.
 type Entry struct {
 	contract.Entry
 
 	Secret   string `json:"-"` // id of a build secret with the contents
-	SBOM     bool   `json:"-"` // the contents are the machine's SBOM
-	Optional bool   `json:"-"` // left out if the source does not exist
-	Range    Range  `json:"-"` // of the source or secret, else of the entry; none for what no single entry asks for
+	SBOM     bool   `json:"-"` // the contents are the SBOM of the machine
+	Optional bool   `json:"-"` // skipped if the source does not exist
+	Range    Range  `json:"-"` // of the source or secret, else of the entry; zero if the entry does not come from the section files
 }
 
 // The types of entries.
 const (
-	File      = contract.File
-	Directory = contract.Directory
-	Symlink   = contract.Symlink
+	TypeFile      = contract.File
+	TypeDirectory = contract.Directory
+	TypeSymlink   = contract.Symlink
 )
 
-// planner holds what is known while a plan is made.
+// planner is the state of making a plan.
 type planner struct {
 	*Machine
 	*report
-	images map[string]Image
-	labels map[string]*container // by image, nil if it cannot be read
-	trees  map[string]string     // image to the directory that holds its tree for containers
-	after  map[string][]string   // service to those that it waits for
-	plan   Plan
+	images  map[string]Image
+	labels  map[string]*schema.Decoded[Container] // by image, nil if invalid
+	trees   map[string]string                     // by image: the directory that holds its tree for containers
+	after   map[string][]string                   // by service: those that it waits for
+	waiting map[string]waiting
+	plan    Plan
 }
 
-// Plan lays out the machine. The map holds an image for each name of [Machine.ImageRefs]; it must be complete. The error
-// is [Diagnostics] when labels of images are at fault, each with the place where the YAML uses the image.
+// Plan lays out the machine. The map must hold an image for each name in
+// [Machine.ImageRefs]. If labels of images are invalid, the error is
+// [Diagnostics] at the places where the YAML uses these images.
 func (m *Machine) Plan(images map[string]Image) (*Plan, error) {
 	for _, ref := range m.ImageRefs() {
 		if _, ok := images[ref.Name]; !ok {
@@ -108,105 +114,109 @@ func (m *Machine) Plan(images map[string]Image) (*Plan, error) {
 		Machine: m,
 		report:  &report{names: m.names},
 		images:  images,
-		labels:  map[string]*container{},
+		labels:  map[string]*schema.Decoded[Container]{},
 		trees:   map[string]string{},
 		after:   map[string][]string{},
+		waiting: map[string]waiting{},
 	}
 	p.kernel()
 	p.init()
 	p.volumes()
 	for _, s := range m.sections() {
-		for i, c := range s.containers {
-			p.container(s, i, c.V)
+		for i := range s.containers {
+			p.container(s, i)
 		}
 	}
+	p.order()
 	p.plan.Files = p.entries()
 	p.plan.Dirs = p.dirs()
-	mistakes, warnings := p.split()
-	if len(mistakes) > 0 {
-		return nil, mistakes
+	errors, warnings := p.split()
+	if len(errors) > 0 {
+		return nil, errors
 	}
 	p.plan.Warnings = warnings
 	return &p.plan, nil
 }
 
-// noTar is what kernel.tar says, besides an empty text, when there is none.
-const noTar = "none"
+// The defaults of the keys of the kernel, and the value of kernel.tar that
+// means no archive.
+const (
+	defaultBinary = "kernel"
+	defaultTar    = "kernel.tar"
+	noTar         = "none"
+)
 
 func (p *planner) kernel() {
-	k := p.Kernel.V
-	if k.Image.V.name == "" {
+	k, node := &p.Kernel, p.node.Key("kernel")
+	if k.Image.Name == "" {
 		return
 	}
-	plan := &Kernel{
-		Image:       k.Image.V.name,
-		Binary:      k.Binary.or("kernel"),
-		Tar:         k.Tar.or("kernel.tar"),
-		Ucode:       k.Ucode.V,
-		Range:       k.Image.At,
-		BinaryRange: k.Image.At,
-		TarRange:    k.Image.At,
+	image := at(node.Key("image"))
+	plan := &KernelFiles{
+		Image:       k.Image.Name,
+		Binary:      cmp.Or(k.Binary, defaultBinary),
+		Tar:         defaultTar,
+		Ucode:       k.Ucode,
+		Range:       image,
+		BinaryRange: cmp.Or(at(node.Key("binary")), image),
+		TarRange:    cmp.Or(at(node.Key("tar")), image),
+	}
+	if k.Tar != nil {
+		plan.Tar = *k.Tar
 	}
 	if plan.Tar == noTar {
 		plan.Tar = ""
 	}
-	if k.Binary.set() {
-		plan.BinaryRange = k.Binary.At
-	}
-	if k.Tar.set() {
-		plan.TarRange = k.Tar.At
-	}
-	p.plan.Kernel, p.plan.Cmdline = plan, k.Cmdline.V
+	p.plan.Kernel, p.plan.Cmdline = plan, k.Cmdline
 }
 
 func (p *planner) init() {
-	for i, ref := range p.Init.V {
-		p.plan.Trees = append(p.plan.Trees, Tree{initName(i), ref.V.name, "", RulesInit, ref.At})
+	for i, ref := range p.Init {
+		p.plan.Trees = append(p.plan.Trees, Tree{initName(i), ref.Name, "", RulesInit, at(p.node.Key("init").Index(i))})
 	}
 }
 
 func (p *planner) volumes() {
-	for _, v := range p.Volumes.V {
-		ref, prefix := v.V.Image, v.V.directory()+"/"+contract.Lower
+	for i := range p.Volumes {
+		v := &p.Volumes[i]
+		place, prefix := at(p.node.Key("volumes").Index(i).Key("image")), v.directory()+"/"+contract.Lower
 		switch {
-		case v.V.layout():
-			var platforms []string
-			for _, platform := range v.V.Platforms.V {
-				platforms = append(platforms, string(platform.V))
-			}
-			p.plan.Layouts = append(p.plan.Layouts, Layout{v.V.component(), ref.V.name, prefix, platforms, ref.At})
-		case ref.V.name != "":
-			p.plan.Trees = append(p.plan.Trees, Tree{v.V.component(), ref.V.name, prefix, RulesVolume, ref.At})
+		case v.layout():
+			p.plan.Layouts = append(p.plan.Layouts, Layout{v.component(), v.Image.Name, prefix, each(v.Platforms, Platform.String), place})
+		case v.Image.Name != "":
+			p.plan.Trees = append(p.plan.Trees, Tree{v.component(), v.Image.Name, prefix, RulesVolume, place})
 		}
 	}
 }
 
 // container plans a container and its bundle.
-func (p *planner) container(s section, index int, c container) {
-	all, ok := p.labelled(s, c)
+func (p *planner) container(s section, i int) {
+	own := schema.Decoded[Container]{Value: s.containers[i], Node: s.node.Index(i)}
+	all, ok := p.labelled(s, own)
 	if !ok {
 		return
 	}
+	c := &all.Value
 	if s.name == contract.Services {
-		p.order(&all)
+		p.wait(c, cmp.Or(at(own.Node.Key("annotations")), at(own.Node.Key("image"))))
 	}
-	image := p.images[c.Image.V.name].Config
-	p.warnContainer(s, c, all, image)
-	dir := contract.Bundle(s.name, index, string(c.Name.V))
+	image := p.images[c.Image.Name].Config
+	p.warnContainer(s, own, all, image)
+	dir := contract.Bundle(s.name, i, string(c.Name))
 	rootfs := dir + "/" + contract.Rootfs
 	tree := dir + "/" + contract.Lower
-	if all.Readonly.V {
+	if c.Readonly {
 		tree = rootfs
 	}
-	holder, shared := p.trees[c.Image.V.name]
+	holder, shared := p.trees[c.Image.Name]
 	if !shared {
 		holder = tree
-		p.trees[c.Image.V.name] = tree
-		p.plan.Trees = append(p.plan.Trees, Tree{s.component(c), c.Image.V.name, tree, RulesContainer, c.Image.At})
+		p.trees[c.Image.Name] = tree
+		p.plan.Trees = append(p.plan.Trees, Tree{s.component(c), c.Image.Name, tree, RulesContainer, at(own.Node.Key("image"))})
 	}
-	p.file(dir+"/"+contract.Config, p.spec(&all, image))
-	p.file(dir+"/"+contract.Runtime, runtimeSpec(&all, dir, holder))
-	if !all.Readonly.V {
+	p.file(dir+"/"+contract.Config, p.spec(c, image))
+	p.file(dir+"/"+contract.Runtime, runtimeSpec(c, dir, holder))
+	if !c.Readonly {
 		p.directory(dir + "/" + contract.Tmp)
 	}
 	if holder != rootfs {
@@ -214,39 +224,46 @@ func (p *planner) container(s section, index int, c container) {
 	}
 }
 
-// labelled gives the container with what the label of its image says.
-func (p *planner) labelled(section section, c container) (container, bool) {
-	image := c.Image.V.name
-	text := p.images[image].Config.Labels[Label]
+// labelled returns a container with the label of its image applied. It reports
+// false if the label is invalid.
+func (p *planner) labelled(s section, own schema.Decoded[Container]) (schema.Decoded[Container], bool) {
+	image := own.Value.Image
+	text := p.images[image.Name].Config.Labels[Label]
 	if text == "" {
-		return c.over(container{}), true
+		return withLabel(own, schema.Decoded[Container]{}), true
 	}
-	where := fmt.Sprintf("label %s of image %s for %s", Label, c.Image.V.text, section.title(c))
-	label, ok := p.labels[image]
+	k := checker{
+		Machine: p.Machine,
+		report:  p.report,
+		section: s.name,
+		where:   fmt.Sprintf("label %s of image %s for %s", Label, image.Text, s.title(&own.Value)),
+		image:   own.Node.Key("image"),
+	}
+	label, ok := p.labels[image.Name]
 	if !ok {
 		before := len(p.found)
-		read := readLabel(p.report, text, where, c.Image.At)
-		checker{p.Machine, p.report, section.name, where, c.Image.At}.capabilityLists(&read)
+		read := readLabel(p.report, text, k.where, k.image)
+		k.capabilityLists(&read.Value, read.Node)
 		if len(p.found) == before {
 			label = &read
 		}
-		p.labels[image] = label
+		p.labels[image.Name] = label
 	}
 	if label == nil {
-		return c, false
+		return own, false
 	}
 	before := len(p.found)
-	all := c.over(*label)
-	checker{p.Machine, p.report, section.name, where, c.Image.At}.container(&all)
+	all := withLabel(own, *label)
+	k.container(&all.Value, all.Node)
 	return all, len(p.found) == before
 }
 
 func (p *planner) directory(path string) {
-	p.plan.Configs = append(p.plan.Configs, Entry{Entry: contract.Entry{Path: path, Type: Directory, Mode: 0o755}})
+	p.plan.Configs = append(p.plan.Configs, Entry{Entry: contract.Entry{Path: path, Type: TypeDirectory, Mode: 0o755}})
 }
 
 func (p *planner) file(path string, contents []byte) {
-	p.plan.Configs = append(p.plan.Configs, Entry{Entry: contract.Entry{Path: path, Type: File, Mode: 0o644, Contents: contents}})
+	p.plan.Configs = append(p.plan.Configs, Entry{Entry: contract.Entry{Path: path, Type: TypeFile, Mode: 0o644, Contents: contents}})
 }
 
 // dirs returns the directories that must exist before anything is put into
@@ -256,17 +273,17 @@ func (p *planner) dirs() []Entry {
 	all := map[string]Entry{}
 	add := func(dir string, uid, gid uint32) {
 		if _, ok := all[dir]; !ok && dir != "" {
-			all[dir] = Entry{Entry: contract.Entry{Path: dir, Type: Directory, Mode: 0o755, UID: uid, GID: gid}}
+			all[dir] = Entry{Entry: contract.Entry{Path: dir, Type: TypeDirectory, Mode: 0o755, UID: uid, GID: gid}}
 		}
 	}
-	if len(p.Init.V) > 0 {
+	if len(p.Init) > 0 {
 		for _, dir := range contract.SystemDirectories() {
 			add(dir, 0, 0)
 		}
 	}
-	for _, v := range p.Volumes.V {
+	for _, v := range p.Volumes {
 		for _, part := range []string{contract.Lower, contract.Tmp, contract.Merged} {
-			add(v.V.directory()+"/"+part, 0, 0)
+			add(v.directory()+"/"+part, 0, 0)
 		}
 	}
 	for _, t := range p.plan.Trees {

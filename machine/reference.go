@@ -6,78 +6,92 @@ import (
 	"strings"
 
 	distref "github.com/distribution/reference"
+
+	"github.com/slipway-build/slipway/internal/schema"
+	"github.com/slipway-build/slipway/internal/suggest"
 )
 
-// packagePrefix begins the reference of an image that is built from a package folder.
+// packagePrefix starts the reference of an image that is built from a package
+// folder.
 const packagePrefix = "@pkg:"
 
-// reference is the reference of an image.
-type reference struct{ text, name string }
+// A Reference is the reference of an image.
+type Reference struct {
+	Text string // as written
+	Name string // canonical: docker.io/library/alpine:3.21, with tag and digest as written; @pkg:PATH unchanged
+}
 
-func (r *reference) parse(text string, _ *Field) error {
+// UnmarshalText parses a reference in the form that docker accepts, or @pkg:PATH.
+func (r *Reference) UnmarshalText(b []byte) error {
+	text := string(b)
 	if folder, ok := strings.CutPrefix(text, packagePrefix); ok {
 		if folder == "" {
-			return errors.New("must name a package folder, as in @pkg:PATH")
+			return errors.New("must name a package folder: @pkg:PATH")
 		}
-		*r = reference{text, text}
+		*r = Reference{text, text}
 		return nil
 	}
 	named, err := distref.ParseNormalizedNamed(text)
 	if err != nil || !isHost(distref.Domain(named)) {
 		if small, err := distref.ParseNormalizedNamed(strings.ToLower(text)); err == nil {
-			return fmt.Errorf("is not the reference of an image: names have small letters only%s", didYouMean(distref.FamiliarString(small)))
+			return fmt.Errorf("is not a valid image reference: names must be in lower case%s", suggest.Word(distref.FamiliarString(small)))
 		}
-		return errors.New("is not the reference of an image, such as slipwaybuild/sshd:v1")
+		return errors.New("is not a valid image reference (for example slipwaybuild/sshd:v1)")
 	}
-	*r = reference{text, named.String()}
+	*r = Reference{text, named.String()}
 	return nil
 }
 
-// isHost tells whether the first part of a reference is the name of a host and not, with capital letters, that of a user.
+// isHost reports whether the first part of a reference is a host name. With
+// upper-case letters, it may also be an invalid user name.
 func isHost(domain string) bool {
 	return domain == strings.ToLower(domain) || strings.ContainsAny(domain, ".:")
 }
 
-func (r *reference) schema() schemaNode { return schemaNode{} }
+// Syntax describes the syntax in words and in JSON Schema.
+func (Reference) Syntax() (words string, keywords map[string]any) { return "", nil }
 
-func (r *reference) String() string { return r.name }
+// String returns the canonical name.
+func (r Reference) String() string { return r.Name }
 
-// ImageRef is a reference to an image in a machine YAML.
+// An ImageRef is an image that a machine uses.
 type ImageRef struct {
-	Name    string // canonical, as docker.io/library/alpine:3.21, with tag and digest as written; "@pkg:PATH" as it is
-	Text    string // as written
-	Range   Range  // where it is used first
-	Section string // what it is used for first, as Tree.Name; "kernel" for the kernel
+	Name    string // as in [Reference]
+	Text    string // as in [Reference]
+	Range   Range  // of the first use
+	Section string // of the first use: the name of its [Tree], or "kernel"
 }
 
-// ImageRefs gives each image whose config and files the machine needs once, in the order of first use: kernel, init,
-// volumes, onboot, onshutdown, services. Images of volumes with format oci are in [Plan.Layouts] only.
+// ImageRefs returns each image whose config and files the machine needs once,
+// in the order of first use: kernel, init, volumes, onboot, onshutdown,
+// services. Images of volumes with format oci are in [Plan.Layouts] only.
 func (m *Machine) ImageRefs() []ImageRef { return m.references(false) }
 
-// AllImageRefs gives the images of volumes with format oci as well.
+// AllImageRefs returns the images of volumes with format oci as well.
 func (m *Machine) AllImageRefs() []ImageRef { return m.references(true) }
 
 func (m *Machine) references(layouts bool) []ImageRef {
 	var refs []ImageRef
 	seen := map[string]bool{}
-	add := func(r value[reference], section string) {
-		if r.V.name != "" && !seen[r.V.name] {
-			seen[r.V.name] = true
-			refs = append(refs, ImageRef{r.V.name, r.V.text, r.At, section})
+	add := func(r Reference, node *schema.Node, section string) {
+		if r.Name != "" && !seen[r.Name] {
+			seen[r.Name] = true
+			refs = append(refs, ImageRef{r.Name, r.Text, at(node), section})
 		}
 	}
-	add(m.Kernel.V.Image, "kernel")
-	for i, r := range m.Init.V {
-		add(r, initName(i))
+	add(m.Kernel.Image, m.node.Key("kernel").Key("image"), "kernel")
+	for i, r := range m.Init {
+		add(r, m.node.Key("init").Index(i), initName(i))
 	}
-	for _, v := range m.Volumes.V {
-		if layouts || !v.V.layout() {
-			add(v.V.Image, v.V.component())
+	for i, v := range m.Volumes {
+		if layouts || !v.layout() {
+			add(v.Image, m.node.Key("volumes").Index(i).Key("image"), v.component())
 		}
 	}
 	for _, s := range m.sections() {
-		for _, c := range s.containers {
-			add(c.V.Image, s.component(c.V))
+		for i := range s.containers {
+			c := &s.containers[i]
+			add(c.Image, s.node.Index(i).Key("image"), s.component(c))
 		}
 	}
 	return refs

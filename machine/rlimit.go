@@ -9,36 +9,41 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/slipway-build/slipway/internal/suggest"
 )
 
-// rlimit is a resource limit of a process.
-type rlimit struct {
-	text  string
-	limit specs.POSIXRlimit
+// An Rlimit is a resource limit of a process (getrlimit(2)).
+type Rlimit struct {
+	Text       string // as written: NAME,SOFT,HARD
+	Name       string // in the form RLIMIT_NOFILE
+	Soft, Hard uint64 // math.MaxUint64: unlimited
 }
 
 // rlimits are the names of getrlimit(2).
 var rlimits = []string{"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"}
 
-func (r *rlimit) parse(text string, _ *Field) error {
-	parts := strings.Split(text, ",")
+// UnmarshalText parses NAME,SOFT,HARD. The name may be in any case, with or
+// without RLIMIT_.
+func (r *Rlimit) UnmarshalText(text []byte) error {
+	parts := strings.Split(string(text), ",")
 	if len(parts) != 3 {
-		return errors.New("must be NAME,SOFT,HARD, such as nofile,1024,4096")
+		return errors.New("must be NAME,SOFT,HARD (for example nofile,1024,4096)")
 	}
 	name := strings.ToLower(strings.TrimSpace(parts[0]))
 	name = strings.TrimPrefix(name, "rlimit_")
 	if !slices.Contains(rlimits, name) {
-		return fmt.Errorf("names no limit of getrlimit(2)%s", Suggest(name, rlimits))
+		return fmt.Errorf("must start with a limit of getrlimit(2)%s", suggest.Among(name, rlimits))
 	}
 	soft, err1 := limit(parts[1])
 	hard, err2 := limit(parts[2])
 	switch {
 	case err1 != nil || err2 != nil:
-		return errors.New("must be NAME,SOFT,HARD, where SOFT and HARD are whole numbers or unlimited")
+		return errors.New("must be NAME,SOFT,HARD, where SOFT and HARD are integers or unlimited")
 	case soft > hard:
-		return errors.New("has a soft limit above the hard one")
+		return errors.New("has a soft limit above the hard limit")
 	}
-	r.text, r.limit = text, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(name), Soft: soft, Hard: hard}
+	*r = Rlimit{Text: string(text), Name: "RLIMIT_" + strings.ToUpper(name), Soft: soft, Hard: hard}
 	return nil
 }
 
@@ -50,6 +55,14 @@ func limit(text string) (uint64, error) {
 	return strconv.ParseUint(text, 10, 64)
 }
 
-func (r *rlimit) schema() schemaNode { return schemaNode{"pattern": "^[^,]+,[^,]+,[^,]+$"} }
+// Syntax describes the syntax in words and in JSON Schema.
+func (Rlimit) Syntax() (words string, keywords map[string]any) {
+	return "", map[string]any{"pattern": "^[^,]+,[^,]+,[^,]+$"}
+}
 
-func (r *rlimit) String() string { return r.text }
+// String returns the limit as written.
+func (r Rlimit) String() string { return r.Text }
+
+func (r Rlimit) spec() specs.POSIXRlimit {
+	return specs.POSIXRlimit{Type: r.Name, Soft: r.Soft, Hard: r.Hard}
+}

@@ -7,62 +7,61 @@ import (
 	"github.com/slipway-build/slipway/internal/contract/runtimejson"
 )
 
-// runtime is what the guest prepares for a container, written to its runtime.json.
-type runtime struct {
-	Cgroups    list[string]  `yaml:"cgroups" doc:"Cgroups to make." example:"[podruntime/app]"`
-	Mounts     list[mount]   `yaml:"mounts" doc:"Mounts in the machine before the container starts. A relative destination is below the container's root filesystem."`
-	Mkdir      list[string]  `yaml:"mkdir" doc:"Directories to make after the mounts. A relative one is below the container's root filesystem." example:"[/var/lib/app]"`
-	Interfaces list[netif]   `yaml:"interfaces" doc:"Network interfaces to make or to move into the container."`
-	BindNS     value[bindNS] `yaml:"bindNS" merge:"keys" doc:"Paths on which the namespaces of the container are kept. Merged with the label key by key."`
-	Namespace  value[string] `yaml:"namespace" default:"services.linuxkit" doc:"Namespace of containerd for a service." example:"k8s.io"`
+// Runtime says what the init prepares for a container. It becomes runtime.json.
+type Runtime struct {
+	Cgroups    []string    `yaml:"cgroups" doc:"Cgroups to create." example:"[podruntime/app]"`
+	Mounts     []Mount     `yaml:"mounts" doc:"Mounts in the machine before the container starts. A relative destination is relative to the root filesystem of the container."`
+	Mkdir      []string    `yaml:"mkdir" doc:"Directories to create after the mounts. A relative path is relative to the root filesystem of the container." example:"[/var/lib/app]"`
+	Interfaces []Interface `yaml:"interfaces" doc:"Network interfaces to create or to move into the container."`
+	BindNS     BindNS      `yaml:"bindNS" merge:"keys" doc:"Paths on which the namespaces of the container are bound. Merged with the label key by key."`
+	Namespace  string      `yaml:"namespace" default:"services.linuxkit" doc:"Containerd namespace of a service." example:"k8s.io"`
 }
 
-// netif is a network interface for a container.
-type netif struct {
-	Name         value[string] `yaml:"name" doc:"Name of the interface." example:"eth1"`
-	Add          value[string] `yaml:"add" doc:"Type of the interface if it is to be made; else an existing one is moved." example:"wireguard"`
-	Peer         value[string] `yaml:"peer" doc:"Name of the other end of a veth pair." example:"veth1"`
-	CreateInRoot value[bool]   `yaml:"createInRoot" default:"false" doc:"Whether it is made in the machine's network namespace and then moved."`
+// An Interface is a network interface for a container.
+type Interface struct {
+	Name         string `yaml:"name" doc:"Name of the interface." example:"eth1"`
+	Add          string `yaml:"add" doc:"Type of a new interface. If it is not set, an existing interface is moved." example:"wireguard"`
+	Peer         string `yaml:"peer" doc:"Name of the other end of a veth pair." example:"veth1"`
+	CreateInRoot bool   `yaml:"createInRoot" default:"false" doc:"Whether the interface is created in the network namespace of the machine and then moved."`
 }
 
-// bindNS are paths for the namespaces of a container.
-type bindNS struct {
-	Cgroup value[string] `yaml:"cgroup" doc:"Path for the cgroup namespace." example:"/run/cgroupns/app"`
-	Ipc    value[string] `yaml:"ipc" doc:"Path for the IPC namespace." example:"/run/ipcns/app"`
-	Mnt    value[string] `yaml:"mnt" doc:"Path for the mount namespace." example:"/run/mntns/app"`
-	Net    value[string] `yaml:"net" doc:"Path for the network namespace." example:"/run/netns/wg"`
-	Pid    value[string] `yaml:"pid" doc:"Path for the PID namespace." example:"/run/pidns/app"`
-	User   value[string] `yaml:"user" doc:"Path for the user namespace." example:"/run/userns/app"`
-	Uts    value[string] `yaml:"uts" doc:"Path for the UTS namespace." example:"/run/utsns/app"`
+// BindNS holds paths on which the namespaces of a container are bound.
+type BindNS struct {
+	Cgroup string `yaml:"cgroup" doc:"Path for the cgroup namespace." example:"/run/cgroupns/app"`
+	Ipc    string `yaml:"ipc" doc:"Path for the IPC namespace." example:"/run/ipcns/app"`
+	Mnt    string `yaml:"mnt" doc:"Path for the mount namespace." example:"/run/mntns/app"`
+	Net    string `yaml:"net" doc:"Path for the network namespace." example:"/run/netns/wg"`
+	Pid    string `yaml:"pid" doc:"Path for the PID namespace." example:"/run/pidns/app"`
+	User   string `yaml:"user" doc:"Path for the user namespace." example:"/run/userns/app"`
+	Uts    string `yaml:"uts" doc:"Path for the UTS namespace." example:"/run/utsns/app"`
 }
 
-// runtimeSpec gives runtime.json of a container whose bundle is in dir and whose image's tree is in tree.
-func runtimeSpec(c *container, dir, tree string) []byte {
-	r := c.Runtime.V
-	ns := r.BindNS.V
+// runtimeSpec returns runtime.json of a container with its bundle in dir and the
+// tree of its image in tree.
+func runtimeSpec(c *Container, dir, tree string) []byte {
+	r, ns := &c.Runtime, &c.Runtime.BindNS
 	spec := runtimejson.Runtime{
-		Cgroups:    append([]string{}, plain(r.Cgroups)...),
-		Mounts:     rootMounts(c.Readonly.V, "/"+dir, "/"+tree),
-		Mkdir:      append([]string{}, plain(r.Mkdir)...),
+		Cgroups:    append([]string{}, r.Cgroups...),
+		Mounts:     rootMounts(c.Readonly, "/"+dir, "/"+tree),
+		Mkdir:      append([]string{}, r.Mkdir...),
 		Interfaces: []runtimejson.Interface{},
 		BindNS: map[string]string{
-			"cgroup": ns.Cgroup.V, "ipc": ns.Ipc.V, "mnt": ns.Mnt.V, "net": ns.Net.V, "pid": ns.Pid.V, "user": ns.User.V, "uts": ns.Uts.V,
+			"cgroup": ns.Cgroup, "ipc": ns.Ipc, "mnt": ns.Mnt, "net": ns.Net, "pid": ns.Pid, "user": ns.User, "uts": ns.Uts,
 		},
-		Namespace: r.Namespace.V,
+		Namespace: r.Namespace,
 	}
-	for _, m := range r.Mounts.V {
-		spec.Mounts = append(spec.Mounts, m.V.written())
+	for _, m := range r.Mounts {
+		spec.Mounts = append(spec.Mounts, m.spec())
 	}
-	for _, i := range r.Interfaces.V {
-		spec.Interfaces = append(spec.Interfaces, runtimejson.Interface{
-			Name: i.V.Name.V, Add: i.V.Add.V, Peer: i.V.Peer.V, CreateInRoot: i.V.CreateInRoot.V,
-		})
+	for _, i := range r.Interfaces {
+		spec.Interfaces = append(spec.Interfaces, runtimejson.Interface(i))
 	}
 	return indented(spec)
 }
 
-// rootMounts are the mounts that make the root filesystem of a container: a bind of the tree, so that it is a mount
-// point, or, if it is to be written, an overlay on it with the changes in memory.
+// rootMounts returns the mounts for the root filesystem of a container. A
+// read-only one is a bind of the tree, because it must be a mount point. A
+// writable one is an overlay with its changes in memory.
 func rootMounts(readonly bool, dir, tree string) []specs.Mount {
 	rootfs, tmp := dir+"/"+contract.Rootfs, dir+"/"+contract.Tmp
 	if readonly {

@@ -14,63 +14,62 @@ import (
 // specVersion is the version of the OCI runtime specification that config.json follows.
 const specVersion = "1.2.1"
 
-// spec gives config.json (OCI runtime specification) of a container to which the label is already applied.
-func (p *planner) spec(c *container, image ocispec.ImageConfig) []byte {
+// spec returns config.json (OCI runtime specification) of a container to which
+// the label is already applied.
+func (p *planner) spec(c *Container, image ocispec.ImageConfig) []byte {
 	return indented(specs.Spec{
 		Version:     specVersion,
-		Root:        &specs.Root{Path: contract.Rootfs, Readonly: c.Readonly.V},
-		Hostname:    c.Hostname.V,
+		Root:        &specs.Root{Path: contract.Rootfs, Readonly: c.Readonly},
+		Hostname:    c.Hostname,
 		Process:     p.process(c, image),
 		Mounts:      c.mounts(),
-		Annotations: texts(c.Annotations),
+		Annotations: c.Annotations,
 		Linux: &specs.Linux{
-			UIDMappings:       idMappings(c.UIDMappings),
-			GIDMappings:       idMappings(c.GIDMappings),
-			Sysctl:            texts(c.Sysctl),
+			UIDMappings:       each(c.UIDMappings, IDMapping.spec),
+			GIDMappings:       each(c.GIDMappings, IDMapping.spec),
+			Sysctl:            c.Sysctl,
 			Resources:         c.resources(),
-			CgroupsPath:       c.CgroupsPath.V,
+			CgroupsPath:       c.CgroupsPath,
 			Namespaces:        c.namespaces(),
 			Devices:           c.devices(),
-			RootfsPropagation: c.RootfsPropagation.V,
-			MaskedPaths:       plain(c.MaskedPaths),
-			ReadonlyPaths:     plain(c.ReadonlyPaths),
+			RootfsPropagation: c.RootfsPropagation,
+			MaskedPaths:       c.MaskedPaths,
+			ReadonlyPaths:     c.ReadonlyPaths,
 		},
 	})
 }
 
-func (p *planner) process(c *container, image ocispec.ImageConfig) *specs.Process {
-	uid, _ := p.number(c.UID.V)
-	gid, _ := p.number(c.GID.V)
+func (p *planner) process(c *Container, image ocispec.ImageConfig) *specs.Process {
+	uid, _ := p.number(c.UID)
+	gid, _ := p.number(c.GID)
 	process := &specs.Process{
 		Args:            slices.Concat(image.Entrypoint, image.Cmd),
 		Env:             image.Env,
-		Cwd:             cmp.Or(c.Cwd.V, image.WorkingDir, "/"),
+		Cwd:             cmp.Or(c.Cwd, image.WorkingDir, "/"),
 		User:            specs.User{UID: uid, GID: gid},
 		Capabilities:    c.capabilities(),
-		NoNewPrivileges: c.NoNewPrivileges.V,
-		OOMScoreAdj:     c.OOMScoreAdj.pointer(),
+		NoNewPrivileges: c.NoNewPrivileges,
+		OOMScoreAdj:     c.OOMScoreAdj,
+		Rlimits:         each(c.Rlimits, Rlimit.spec),
 	}
-	if c.Command.set() {
-		process.Args = plain(c.Command)
+	if c.Command != nil {
+		process.Args = c.Command
 	}
-	if c.Env.set() {
-		process.Env = plain(c.Env)
+	if c.Env != nil {
+		process.Env = c.Env
 	}
-	for _, g := range c.AdditionalGIDs.V {
-		n, _ := p.number(g.V)
+	for _, g := range c.AdditionalGIDs {
+		n, _ := p.number(g)
 		process.User.AdditionalGids = append(process.User.AdditionalGids, n)
-	}
-	for _, l := range c.Rlimits.V {
-		process.Rlimits = append(process.Rlimits, l.V.limit)
 	}
 	return process
 }
 
-// indented gives JSON as LinuxKit writes it.
+// indented returns JSON as LinuxKit writes it.
 func indented(v any) []byte {
 	text, err := json.MarshalIndent(v, "", "    ")
 	if err != nil {
-		panic(err) // the types of this package and of the specification can all be written
+		panic(err) // the types of this package and of the specification can all be encoded
 	}
 	return text
 }

@@ -10,9 +10,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/schema"
 )
 
-// The rules of warnings. Their names are stable.
+// The names of the rules of warnings. They are stable.
 const (
 	AddIgnored      = "AddIgnored"
 	AllCapabilities = "AllCapabilities"
@@ -28,68 +29,70 @@ const (
 	UserIgnored     = "UserIgnored"
 )
 
-// Rule is a rule of warnings.
+// A Rule is a rule of warnings.
 type Rule struct{ Name, Description string }
 
-// Rules are all rules of warnings, sorted by name.
-var Rules = []Rule{
-	{AddIgnored, "capabilities.add and binds.add extend those of the image's label; beside capabilities or binds they have no effect"},
-	{AllCapabilities, "a service with all capabilities and no limit (readonly, noNewPrivileges, resources, userns) can take over the machine"},
-	{FileConflict, "two entries of files write the same path with different types; the last one wins"},
-	{FileHidden, "the guest mounts temporary filesystems on /run, /tmp and /var, so files of the image below them are not seen"},
-	{HostnameShared, "a host name needs a UTS namespace of its own; without uts: new the container does not start"},
-	{KernelIgnored, "without kernel.image the other keys of kernel have no effect"},
-	{LatestTag, "an image without tag, or with the tag latest, changes without a change of the machine YAML"},
-	{NoCommand, "neither the machine YAML nor the image says what the container runs"},
-	{NotPortable, "Slipway accepts this, LinuxKit rejects it"},
-	{PathLost, "env replaces the whole environment of the image, PATH included"},
-	{TrustIgnored, "the section trust has no effect"},
-	{UserIgnored, "the USER of an image has no effect; uid and gid say who the process is"},
+// Rules returns all rules of warnings, sorted by name.
+func Rules() []Rule {
+	return []Rule{
+		{AddIgnored, "capabilities.add and binds.add extend the lists of the image's label; they are ignored if capabilities or binds is set"},
+		{AllCapabilities, "a service with all capabilities and no other restriction (readonly, noNewPrivileges, resources, userns) can take over the machine"},
+		{FileConflict, "two entries of files write the same path with different types; the last one wins"},
+		{FileHidden, "the init mounts temporary filesystems on /run, /tmp and /var, which hide files of the root filesystem below them"},
+		{HostnameShared, "a host name needs a separate UTS namespace; without uts: new the container does not start"},
+		{KernelIgnored, "the other keys of kernel are ignored if kernel.image is not set"},
+		{LatestTag, "an image without a tag, or with the tag latest, can change although the machine YAML does not"},
+		{NoCommand, "neither the machine YAML nor the image sets the command of the container"},
+		{NotPortable, "Slipway accepts this form, LinuxKit rejects it"},
+		{PathLost, "env replaces the whole environment of the image, including PATH"},
+		{TrustIgnored, "the section trust is ignored"},
+		{UserIgnored, "the USER of an image is ignored; uid and gid set the user and group of the process"},
+	}
 }
 
-// Warnings gives what is allowed but hardly meant, as far as the YAML alone tells, sorted by source and line.
-// [Plan.Warnings] has those that need the images.
+// Warnings returns the warnings that follow from the YAML alone, sorted by
+// source and line. [Plan.Warnings] has those that depend on the images.
 func (m *Machine) Warnings() Diagnostics { return m.warnings }
 
-// warn finds what is hardly meant.
+// warn finds what is allowed but probably not intended.
 func (m *Machine) warn(r *report) {
-	if m.Trust.set() {
-		r.add(TrustIgnored, m.Trust.At, "trust has no effect: pin images by digest instead")
+	if trust := m.node.Key("trust"); trust.Set() {
+		r.warn(TrustIgnored, at(trust), "trust is ignored: pin images by digest instead")
 	}
 	m.warnKernel(r)
 	m.warnImages(r)
 	for _, s := range m.sections() {
-		for _, c := range s.containers {
-			where := s.title(c.V)
-			ignored(r, c.V.Capabilities, c.V.CapabilitiesAdd, "capabilities", where)
-			ignored(r, c.V.Binds, c.V.BindsAdd, "binds", where)
+		for i := range s.containers {
+			for _, key := range []string{"capabilities", "binds"} {
+				all, add := s.node.Index(i).Key(key), s.node.Index(i).Key(key+".add")
+				if all.Set() && add.Set() {
+					r.warn(AddIgnored, at(add), "%[1]s.add is ignored in %[2]s: %[1]s is set", key, s.title(&s.containers[i]))
+				}
+			}
 		}
 	}
 	m.warnFiles(r)
 }
 
 func (m *Machine) warnKernel(r *report) {
-	k := m.Kernel.V
-	if k.Image.set() {
+	k, node := &m.Kernel, m.node.Key("kernel")
+	if node.Key("image").Set() {
 		return
 	}
-	for _, other := range []struct {
-		name string
-		value[string]
-	}{{"cmdline", k.Cmdline}, {"binary", k.Binary}, {"tar", k.Tar}, {"ucode", k.Ucode}} {
-		if other.V != "" {
-			r.add(KernelIgnored, other.At, "%s has no effect in kernel without an image", other.name)
+	tar := ""
+	if k.Tar != nil {
+		tar = *k.Tar
+	}
+	for _, other := range []struct{ name, value string }{
+		{"cmdline", k.Cmdline}, {"binary", k.Binary}, {"tar", tar}, {"ucode", k.Ucode},
+	} {
+		if other.value != "" {
+			r.warn(KernelIgnored, at(node.Key(other.name)), "%s is ignored in kernel: image is not set", other.name)
 		}
 	}
 }
 
-func ignored[T any](r *report, all, add list[T], name, where string) {
-	if all.set() && add.set() {
-		r.add(AddIgnored, add.At, "%s.add has no effect in %s beside %s", name, where, name)
-	}
-}
-
-// warnImages finds images that change under their name.
+// warnImages finds references that can change their meaning.
 func (m *Machine) warnImages(r *report) {
 	for _, ref := range m.ImageRefs() {
 		named, err := distref.ParseNormalizedNamed(ref.Name)
@@ -100,59 +103,65 @@ func (m *Machine) warnImages(r *report) {
 			continue
 		}
 		if tagged, ok := named.(distref.Tagged); !ok {
-			r.add(LatestTag, ref.Range, "image %s has no tag: add a version", ref.Text)
+			r.warn(LatestTag, ref.Range, "image %s has no tag: add a version", ref.Text)
 		} else if tagged.Tag() == "latest" {
-			r.add(LatestTag, ref.Range, "image %s has the tag latest: use a version", ref.Text)
+			r.warn(LatestTag, ref.Range, "image %s has the tag latest: use a version", ref.Text)
 		}
 	}
 }
 
 func (m *Machine) warnFiles(r *report) {
 	kinds := map[string]string{}
-	for _, f := range m.Files.V {
-		path, kind := f.V.Path.V.clean, f.V.kind()
+	for i := range m.Files {
+		f, place := &m.Files[i], at(m.node.Key("files").Index(i))
+		path, kind := f.Path.Clean, f.kind()
 		if before, ok := kinds[path]; ok && before != kind {
-			r.add(FileConflict, f.At, "%s is written as a %s here and as a %s before", path, kind, before)
+			r.warn(FileConflict, place, "%s is written as a %s here and as a %s before", path, kind, before)
 		}
 		kinds[path] = kind
 		for _, dir := range contract.TemporaryDirectories() {
 			if strings.HasPrefix(path, dir+"/") {
-				r.add(FileHidden, f.At, "%s is hidden by the temporary filesystem that the machine mounts on /%s", path, dir)
+				r.warn(FileHidden, place, "%s is hidden by the temporary filesystem that the machine mounts on /%s", path, dir)
 			}
 		}
 	}
 }
 
-// warnContainer warns of what its image makes of a container. All is the container with the label applied.
-func (p *planner) warnContainer(s section, own, all container, image ocispec.ImageConfig) {
-	where := s.title(own)
-	at, name := own.Image.At, own.Image.V.text
-	warn := func(rule string, at Range, format string, args ...any) {
-		p.add(rule, at, "%s %s", where, fmt.Sprintf(format, args...))
+// warnContainer finds warnings that depend on the image of a container. All is
+// the container with the label applied.
+func (p *planner) warnContainer(s section, own, all schema.Decoded[Container], image ocispec.ImageConfig) {
+	o, c := &own.Value, &all.Value
+	warn := func(rule string, key, format string, args ...any) {
+		p.report.warn(rule, cmp.Or(at(own.Node.Key(key)), at(own.Node.Key("image"))), "%s %s", s.title(o), fmt.Sprintf(format, args...))
 	}
-	if s.name == contract.Services && hasAll(all.Capabilities) && !all.limited() {
-		warn(AllCapabilities, cmp.Or(own.Capabilities.At, own.CapabilitiesAdd.At, at), "has all capabilities and no limit: list those that it needs, or make it readonly")
+	if s.name == contract.Services && hasAll(c.Capabilities) && !c.restricted() {
+		key := "capabilities"
+		if !own.Node.Key(key).Set() {
+			key = "capabilities.add"
+		}
+		warn(AllCapabilities, key, "has all capabilities and no other restriction: list those that it needs, or set readonly")
 	}
-	if user, _, _ := strings.Cut(image.User, ":"); user != "" && user != "root" && user != "0" && !all.UID.set() {
-		warn(UserIgnored, at, "runs as root: USER %s of image %s has no effect, uid and gid have", image.User, name)
+	if user, _, _ := strings.Cut(image.User, ":"); user != "" && user != "root" && user != "0" && !all.Node.Key("uid").Set() {
+		warn(UserIgnored, "image", "runs as root: USER %s of image %s is ignored, set uid and gid", image.User, o.Image.Text)
 	}
-	if own.Env.set() && hasPath(image.Env) && !hasPath(plain(own.Env)) {
-		warn(PathLost, own.Env.At, "has no PATH: env replaces the environment of image %s", name)
+	if o.Env != nil && hasPath(image.Env) && !hasPath(o.Env) {
+		warn(PathLost, "env", "has no PATH: env replaces the environment of image %s", o.Image.Text)
 	}
-	if all.Hostname.V != "" && !all.Uts.V.own() {
-		warn(HostnameShared, cmp.Or(own.Hostname.At, at), "does not start with a hostname in the UTS namespace of the machine: add uts: new")
+	if c.Hostname != "" && !c.Uts.separate() {
+		warn(HostnameShared, "hostname", "does not start with a hostname in the UTS namespace of the machine: add uts: new")
 	}
-	if len(all.Command.V) == 0 && (all.Command.set() || len(image.Entrypoint)+len(image.Cmd) == 0) {
-		warn(NoCommand, cmp.Or(own.Command.At, at), "has nothing to run: add a command")
+	if len(c.Command) == 0 && (c.Command != nil || len(image.Entrypoint)+len(image.Cmd) == 0) {
+		warn(NoCommand, "command", "has nothing to run: add a command")
 	}
 }
 
-// limited tells whether something but capabilities keeps the processes of a container in bounds.
-func (c *container) limited() bool {
-	return c.Readonly.V || c.NoNewPrivileges.V || c.Resources.set() || c.Userns.V.own()
+// restricted reports whether something other than capabilities restricts the
+// processes of a container.
+func (c *Container) restricted() bool {
+	return c.Readonly || c.NoNewPrivileges || c.Resources != nil || c.Userns.separate()
 }
 
-// hasPath tells whether an environment has a PATH.
+// hasPath reports whether an environment sets PATH.
 func hasPath(env []string) bool {
 	return slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "PATH=") })
 }

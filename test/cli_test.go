@@ -132,7 +132,7 @@ func TestCommandErrors(t *testing.T) {
 			yaml: "init:\n  - slipwaybuild/init:v1\n",
 			args: []string{"--format=rawr"},
 			exit: 1,
-			want: []string{`unknown format "rawr"; did you mean "raw"?`},
+			want: []string{`unknown format "rawr" (did you mean "raw"?)`},
 		},
 		{
 			name: "a flag that does not exist",

@@ -7,7 +7,7 @@ import (
 	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
-// annotationList gives the list of the annotations that the machine's init follows.
+// annotationList returns the list of the annotations that the init follows.
 func annotationList() string {
 	var b strings.Builder
 	for _, k := range policy.Keys {

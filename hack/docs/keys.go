@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/slipway-build/slipway/internal/schema"
 	"github.com/slipway-build/slipway/machine"
 )
 
-// owner is whose value a key's may replace.
+// An owner is whose value a key can replace.
 type owner string
 
 const (
@@ -16,44 +17,48 @@ const (
 	earlier owner = "an earlier file"
 )
 
-// owners of the keys of maps, by the name of their type. The keys of all others belong to what is replaced as a whole.
-var owners = map[string]owner{
-	"model": earlier, "kernel": earlier, "trust": earlier,
-	"container": label, "runtime": label, "bindNS": label,
-}
-
-// keyLists gives the list of the keys of every map of the machine YAML, by the name of its type.
+// keyLists returns the list of the keys of every map of the machine YAML, by
+// the name of its type.
 func keyLists() map[string]string {
 	lists := map[string]string{}
-	var walk func(t *machine.Type)
-	walk = func(t *machine.Type) {
+	container := schema.Of[machine.Container]().Name
+	var walk func(t *schema.Type, whose owner)
+	walk = func(t *schema.Type, whose owner) {
+		if _, known := lists[t.Name]; known {
+			return
+		}
 		var b strings.Builder
 		fmt.Fprintf(&b, "<a id=%q></a>\n\n", t.Name)
 		lists[t.Name] = ""
 		for _, f := range t.Fields {
-			b.WriteString(wrap("- ", fmt.Sprintf("**`%s`** (%s): %s%s", f.Name, about(f, owners[t.Name]), f.Doc, example(f))))
-			if inner := entry(f.Type); inner.Kind == machine.Map {
-				if _, known := lists[inner.Name]; !known {
-					walk(inner)
-				}
+			b.WriteString(wrap("- ", fmt.Sprintf("**`%s`** (%s): %s%s", f.Name, about(f, whose), f.Doc, example(f))))
+			switch inner := entry(f.Type); {
+			case inner.Kind != schema.Map:
+			case inner.Name == container:
+				walk(inner, label)
+			case f.Merge == schema.Keys:
+				walk(inner, whose)
+			default:
+				walk(inner, nobody) // it is replaced as a whole
 			}
 		}
 		lists[t.Name] = b.String() + "\n"
 	}
-	walk(machine.Schema())
+	walk(schema.Of[machine.Machine](), earlier)
 	return lists
 }
 
-// entry is the type of the entries of a list, or the type itself.
-func entry(t *machine.Type) *machine.Type {
-	if t.Kind == machine.List {
+// entry returns the type of the entries of a list, or the type itself.
+func entry(t *schema.Type) *schema.Type {
+	if t.Kind == schema.List {
 		return t.Elem
 	}
 	return t
 }
 
-// about says what a key takes, what holds without it, and what it does to the value of the owner.
-func about(f *machine.Field, whose owner) string {
+// about says what a key takes, its default, and what it does to the value of
+// the owner.
+func about(f *schema.Field, whose owner) string {
 	parts := []string{kind(f)}
 	if f.Required {
 		parts = append(parts, "required")
@@ -65,9 +70,9 @@ func about(f *machine.Field, whose owner) string {
 	case whose == nobody:
 	case f.Required:
 		parts = append(parts, "not in the label")
-	case f.Merge == machine.Join:
-		parts = append(parts, "joined with those of "+string(whose))
-	case f.Merge == machine.Keys:
+	case f.Merge == schema.Join:
+		parts = append(parts, "appended to that of "+string(whose))
+	case f.Merge == schema.Keys:
 		parts = append(parts, "merged with that of "+string(whose)+" key by key")
 	case strings.HasSuffix(f.Name, ".add"):
 		parts = append(parts, "added to that of "+string(whose))
@@ -79,68 +84,81 @@ func about(f *machine.Field, whose owner) string {
 	return strings.Join(parts, "; ")
 }
 
-// words name texts with a grammar, one and several of them.
-var words = map[string][2]string{
-	"":              {"text", "texts"},
-	"bind":          {"bind", "binds"},
-	"capability":    {"capability", "capabilities"},
-	"containerName": {"name", "names"},
-	"filePath":      {"path", "paths"},
-	"id":            {"id", "ids"},
-	"mode":          {"mode", "modes"},
-	"namespace":     {"path", "paths"},
-	"platform":      {"platform", "platforms"},
-	"reference":     {"image", "images"},
-	"rlimit":        {"limit", "limits"},
-	"tmpfs":         {"tmpfs", "tmpfs"},
-	"volumeName":    {"name", "names"},
+// words names types of strings on the page where their names in the code do not
+// fit.
+var words = map[string]string{
+	"":              "string",
+	"containerName": "name",
+	"namespace":     "path",
+	"reference":     "image",
+	"rlimit":        "limit",
+	"volumeName":    "name",
+}
+
+// word returns the name of a type of strings, and its plural.
+func word(t *schema.Type) (one, several string) {
+	one, ok := words[t.Name]
+	if !ok {
+		one = t.Name
+	}
+	switch {
+	case strings.HasSuffix(one, "s"):
+		return one, one
+	case strings.HasSuffix(one, "y"):
+		return one, strings.TrimSuffix(one, "y") + "ies"
+	}
+	return one, one + "s"
 }
 
 // kind says what a key takes.
-func kind(f *machine.Field) string {
+func kind(f *schema.Field) string {
 	switch t := f.Type; t.Kind {
-	case machine.Map:
+	case schema.Map:
 		return fmt.Sprintf("[map](#%s)", t.Name)
-	case machine.Dict:
-		return "map of texts"
-	case machine.List:
-		if t.Elem.Kind == machine.Map {
+	case schema.Dict:
+		return "map of strings"
+	case schema.List:
+		switch t.Elem.Kind {
+		case schema.Map:
 			return fmt.Sprintf("list of [maps](#%s)", t.Elem.Name)
+		case schema.String:
+			_, several := word(t.Elem)
+			return "list of " + several
 		}
-		return "list of " + words[t.Elem.Name][1]
-	case machine.Number:
+		return fmt.Sprintf("list of %ss", t.Elem.Kind)
+	case schema.Integer:
 		switch {
 		case f.Min != nil && f.Max != nil:
-			return fmt.Sprintf("number from %d to %d", *f.Min, *f.Max)
+			return fmt.Sprintf("integer from %d to %d", *f.Min, *f.Max)
 		case f.Max != nil:
-			return fmt.Sprintf("number up to %d", *f.Max)
+			return fmt.Sprintf("integer up to %d", *f.Max)
 		}
-		return "number"
-	case machine.Boolean:
+		return "integer"
+	case schema.Boolean:
 		return "boolean"
 	}
-	choices := f.Enum
-	if len(choices) == 0 || f.Type.Name != "" {
-		choices = append(choices, words[f.Type.Name][0])
+	if len(f.Enum) == 0 || f.Type.Name != "" {
+		one, _ := word(f.Type)
+		return strings.Join(append(f.Enum[:len(f.Enum):len(f.Enum)], one), ", ")
 	}
-	return strings.Join(choices, ", ")
+	return strings.Join(f.Enum, ", ")
 }
 
-// example shows a key in use. Maps have none: their keys do.
-func example(f *machine.Field) string {
+// example shows a key in use. Maps have no example, because their keys do.
+func example(f *schema.Field) string {
 	switch {
 	case f.Example != "":
 		return fmt.Sprintf(" `%s: %s`", f.Name, f.Example)
-	case f.Type.Kind == machine.Boolean:
+	case f.Type.Kind == schema.Boolean:
 		return fmt.Sprintf(" `%s: true`", f.Name)
 	}
 	return ""
 }
 
-// lineLength is the longest line of a page, in bytes.
-const lineLength = 140
+// lineLength is the length of the longest line of a page, in bytes.
+const lineLength = 100
 
-// wrap breaks an item of a list into lines. What is between backquotes stays together.
+// wrap breaks an item of a list into lines. It does not break code spans.
 func wrap(bullet, text string) string {
 	var out strings.Builder
 	line := bullet
@@ -174,10 +192,10 @@ func splitWords(text string) []string {
 	return out
 }
 
-// ruleList gives the list of the rules of warnings.
+// ruleList returns the list of the rules of warnings.
 func ruleList() string {
 	var b strings.Builder
-	for _, r := range machine.Rules {
+	for _, r := range machine.Rules() {
 		b.WriteString(wrap("- ", fmt.Sprintf("[%s](#%s): %s.", r.Name, strings.ToLower(r.Name), r.Description)))
 	}
 	return b.String()

@@ -61,7 +61,7 @@ func TestFill(t *testing.T) {
 }
 
 func TestWrap(t *testing.T) {
-	long := strings.Repeat("word ", 26)
+	long := strings.Repeat("word ", 19)
 	want := "- " + strings.TrimSpace(long) + "\n  `kept together: here` end\n"
 	if got := wrap("- ", long+"`kept together: here` end"); got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -80,7 +80,7 @@ func TestExamples(t *testing.T) {
 		}
 		for _, section := range strings.Split("\n"+string(page), "\n## ") {
 			title, _, _ := strings.Cut(section, "\n")
-			isRule := slices.ContainsFunc(machine.Rules, func(r machine.Rule) bool { return r.Name == title })
+			isRule := slices.ContainsFunc(machine.Rules(), func(r machine.Rule) bool { return r.Name == title })
 			for i, example := range yamlBlock.FindAllStringSubmatch(section, -1) {
 				var want []string
 				if isRule && i == 0 {
@@ -108,7 +108,7 @@ func TestRules(t *testing.T) {
 			t.Errorf("%s has %d examples, want the mistake and its remedy", title, n)
 		}
 	}
-	for _, r := range machine.Rules {
+	for _, r := range machine.Rules() {
 		want = append(want, r.Name)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

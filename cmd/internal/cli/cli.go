@@ -16,7 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/slipway-build/slipway/machine"
+	"github.com/slipway-build/slipway/internal/suggest"
 )
 
 // The exit statuses that all programs share. A program may define more.
@@ -77,7 +77,7 @@ func (p Program) explain(ctx context.Context, cmd *cobra.Command, err error) (st
 	var usage *usageError
 	if errors.As(err, &usage) {
 		message = err.Error()
-		if !strings.HasSuffix(message, "?") { // it makes a suggestion
+		if !strings.HasSuffix(message, "?)") { // it makes a suggestion
 			message += "; see " + cmd.CommandPath() + " --help"
 		}
 		return StatusUsage, message
@@ -140,7 +140,7 @@ func Subcommands(cmd *cobra.Command, args []string) error {
 	for _, c := range cmd.Commands() {
 		names = append(names, c.Name())
 	}
-	return Usagef("unknown command %q%s", args[0], machine.Suggest(args[0], names))
+	return Usagef("unknown command %q%s", args[0], suggest.Among(args[0], names))
 }
 
 const usageTemplate = `Usage: {{.UseLine}}

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/slipway-build/slipway/machine"
+	"github.com/slipway-build/slipway/internal/suggest"
 )
 
 // PairsVar defines a flag for NAME=VALUE that may be repeated. If lookup is not
@@ -38,7 +38,7 @@ func explainFlag(cmd *cobra.Command, err error) error {
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
 	if typed := unknown.GetSpecifiedShortnames(); len(typed) > 1 {
-		return Usagef("unknown flag: -%s%s", typed, machine.Suggest("--"+typed, names))
+		return Usagef("unknown flag: -%s%s", typed, suggest.Among("--"+typed, names))
 	}
-	return Usagef("%w%s", err, machine.Suggest("--"+unknown.GetSpecifiedName(), names))
+	return Usagef("%w%s", err, suggest.Among("--"+unknown.GetSpecifiedName(), names))
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -162,39 +163,42 @@ func Parse(section string, annotations map[string]string) (Policy, error) {
 	return p, errors.Join(errs...)
 }
 
-// Cycle finds services that wait for each other: each waits for the next one, the last is the first again. It gives nil if there is none.
+// Cycle returns a cycle of services that wait for each other: each waits for
+// the next one, and the last is the first again. It returns nil if there is
+// none.
 func Cycle(after map[string][]string) []string {
-	const visiting, clear = 1, 2
+	for _, cycle := range Cycles(after, 1) {
+		return cycle
+	}
+	return nil
+}
+
+// Cycles returns up to limit cycles in the form of [Cycle], in an order that
+// depends on the names alone. The time is linear in the number of names unless
+// there are cycles.
+func Cycles(after map[string][]string, limit int) (cycles [][]string) {
+	const visiting, done = 1, 2
 	states := map[string]int{}
 	var path []string
-	var visit func(name string) []string
-	visit = func(name string) []string {
-		switch states[name] {
-		case visiting:
-			return append(slices.Clone(path[slices.Index(path, name):]), name)
-		case clear:
-			return nil
+	var visit func(name string)
+	visit = func(name string) {
+		switch {
+		case states[name] == done || len(cycles) == limit:
+			return
+		case states[name] == visiting:
+			cycles = append(cycles, append(slices.Clone(path[slices.Index(path, name):]), name))
+			return
 		}
 		states[name] = visiting
 		path = append(path, name)
 		for _, next := range after[name] {
-			if cycle := visit(next); cycle != nil {
-				return cycle
-			}
+			visit(next)
 		}
 		path = path[:len(path)-1]
-		states[name] = clear
-		return nil
+		states[name] = done
 	}
-	names := make([]string, 0, len(after))
-	for name := range after {
-		names = append(names, name)
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		visit(name)
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		if cycle := visit(name); cycle != nil {
-			return cycle
-		}
-	}
-	return nil
+	return cycles
 }
