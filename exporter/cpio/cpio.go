@@ -33,9 +33,10 @@ const MaxSize = math.MaxUint32
 const nameMax = 4096
 
 const (
-	magic      = "070701"
-	headerSize = len(magic) + 13*8
-	trailer    = "TRAILER!!!"
+	magic         = "070701"
+	magicChecksum = "070702" // the header's last number is a sum of the content
+	headerSize    = len(magic) + 13*8
+	trailer       = "TRAILER!!!"
 )
 
 // Header describes one member. Members with the same Inode and Links of at
@@ -100,7 +101,7 @@ func (w *Writer) writeHeader(h Header) error {
 	for len(buf)%4 != 0 {
 		buf = append(buf, 0)
 	}
-	w.name, w.left, w.pad = h.Name, h.Size, -h.Size&3
+	w.name, w.left, w.pad = h.Name, h.Size, padding(h.Size)
 	return w.write(buf)
 }
 

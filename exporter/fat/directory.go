@@ -339,11 +339,7 @@ func (c child) longName() []byte {
 	for len(units)%longNamePiece != 0 {
 		units = append(units, 0xffff)
 	}
-	var sum byte // of the short name, ties the entries to it
-	for _, b := range c.short {
-		sum = sum>>1 | sum<<7
-		sum += b
-	}
+	sum := shortNameSum(c.short)
 	var out []byte
 	for i := pieces; i >= 1; i-- {
 		piece := units[(i-1)*longNamePiece : i*longNamePiece]
@@ -360,6 +356,17 @@ func (c child) longName() []byte {
 		out = append(out, e...)
 	}
 	return out
+}
+
+// shortNameSum returns the checksum that ties the entries of a long name to the
+// entry with the short one.
+func shortNameSum(short [11]byte) byte {
+	var sum byte
+	for _, b := range short {
+		sum = sum>>1 | sum<<7
+		sum += b
+	}
+	return sum
 }
 
 // longNameOffset is where unit j of a piece stands in its entry.
