@@ -23,6 +23,7 @@ const (
 	TypeBlock   uint32 = 0o060000
 	TypeFile    uint32 = 0o100000
 	TypeSymlink uint32 = 0o120000
+	TypeMask    uint32 = 0o170000 // the bits of Header.Mode with the type
 )
 
 // MaxSize is the longest content of one member, in bytes: its length has 32 bits.

@@ -161,7 +161,7 @@ func (cd CD) tail(volume *iso9660.Volume, esp partition, offset int64, l Loaders
 		Type: gpt.TypeESP, ID: gpt.Derive("EFI system", id[:]),
 		First: espFirst, Last: espFirst + uint64(esp.size/gpt.SectorSize) - 1, Name: "EFI system",
 	})
-	tables, err := table.Image()
+	tables, err := table.Encode()
 	return append(runs, tables.Runs...), err
 }
 

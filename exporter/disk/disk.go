@@ -429,7 +429,7 @@ func (r *layout) image(id [sha256.Size]byte) (sparse.Content, error) {
 		system.Type, system.Name = gpt.TypeData, "boot"
 	}
 	table.Partitions = append(table.Partitions, system)
-	tables, err := table.Image()
+	tables, err := table.Encode()
 	if err != nil {
 		return sparse.Content{}, err
 	}

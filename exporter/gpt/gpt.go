@@ -10,15 +10,14 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"math"
 	"slices"
 	"strings"
 	"unicode/utf16"
 
+	"github.com/slipway-build/slipway/exporter/mbr"
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
@@ -26,19 +25,22 @@ import (
 const SectorSize = 512
 
 const (
+	signature    = "EFI PART"
 	headerSize   = 92
+	entriesAt    = 2 // sector
 	entryCount   = 128
 	entrySize    = 128
 	arraySectors = entryCount * entrySize / SectorSize
 	nameUnits    = 36 // of UTF-16
 
 	// FirstUsable is the first sector that a partition can have.
-	FirstUsable = 2 + arraySectors
-	// BackupSectors is the room of the backup at the end of the disk.
+	FirstUsable = entriesAt + arraySectors
+	// BackupSectors is the number of sectors of the backup at the end of the
+	// disk.
 	BackupSectors = 1 + arraySectors
 
 	// BootCodeSize is the room for boot code in the protective MBR, in bytes.
-	BootCodeSize = 440
+	BootCodeSize = mbr.BootCodeSize
 )
 
 // GUID is a globally unique identifier as it stands on the disk: its first
@@ -90,27 +92,42 @@ func swap(g GUID) GUID {
 	return GUID{g[3], g[2], g[1], g[0], g[5], g[4], g[7], g[6], g[8], g[9], g[10], g[11], g[12], g[13], g[14], g[15]}
 }
 
-// Partition is one partition. First and Last are its sectors.
+// A Partition is an entry of the table.
 type Partition struct {
+	// Number of the partition, from 1. In a table to be written, 0 stands for
+	// the number of the partition before plus 1.
+	Number      int
 	Type, ID    GUID
-	First, Last uint64
+	First, Last uint64 // sectors
 	Attributes  uint64 // UEFI 2.10, table 5.8
-	Name        string
+	Name        string // up to 36 UTF-16 units
 }
 
-// Table is a partition table.
+// LegacyBoot is the bit of Partition.Attributes that marks a partition for boot
+// code of BIOS (UEFI 2.10, table 5.8).
+const LegacyBoot = 1 << 2
+
+// A Table is a partition table.
 type Table struct {
 	ID         GUID   // of the disk
-	Sectors    uint64 // of the whole disk
+	Sectors    uint64 // on the disk, up to the end of the backup header
 	Partitions []Partition
-	BootCode   []byte // for the protective MBR, up to BootCodeSize bytes
+	BootCode   []byte // in the protective MBR, up to BootCodeSize bytes
+	// EntriesAt is the first sector of the partition entries, where it is not
+	// the usual 2. Encode fails for such a table.
+	EntriesAt uint64
 }
 
-// Image gives both copies of the table and the protective MBR, as an image of
-// the disk. It fails if a partition lies outside the usable sectors or overlaps
-// with another.
-func (t Table) Image() (sparse.Content, error) {
+// Encode returns both copies of the table and the protective MBR, as the content
+// of a disk. It fails if a partition lies outside the usable sectors or overlaps
+// with another, if there are more than 128, and if a name or the boot code is too
+// long.
+func (t Table) Encode() (sparse.Content, error) {
 	if err := t.check(); err != nil {
+		return sparse.Content{}, err
+	}
+	protective, err := t.protectiveMBR()
+	if err != nil {
 		return sparse.Content{}, err
 	}
 	array := t.array()
@@ -120,9 +137,9 @@ func (t Table) Image() (sparse.Content, error) {
 		sector uint64
 		data   []byte
 	}{
-		{0, t.protectiveMBR()},
-		{1, t.header(1, backup, 2, array)},
-		{2, array},
+		{0, protective},
+		{1, t.header(1, backup, entriesAt, array)},
+		{entriesAt, array},
 		{backup - arraySectors, array},
 		{backup, t.header(backup, 1, backup-arraySectors, array)},
 	} {
@@ -131,86 +148,65 @@ func (t Table) Image() (sparse.Content, error) {
 	return sparse.New(int64(t.Sectors)*SectorSize, runs, nil)
 }
 
-// Read reads the first copy of a table.
-func Read(disk io.ReaderAt) (Table, error) {
-	b := make([]byte, FirstUsable*SectorSize)
-	if _, err := disk.ReadAt(b, 0); err != nil {
-		return Table{}, fmt.Errorf("gpt: %w", err)
-	}
-	le := binary.LittleEndian
-	mbr, header, array := b[:SectorSize], b[SectorSize:2*SectorSize], b[2*SectorSize:]
-	sum := le.Uint32(header[16:])
-	clear(header[16:20])
-	switch {
-	case string(header[:8]) != "EFI PART":
-		return Table{}, errors.New("gpt: the disk has no such table")
-	case le.Uint32(header[12:]) != headerSize || le.Uint64(header[72:]) != 2 || le.Uint32(header[80:]) != entryCount || le.Uint32(header[84:]) != entrySize:
-		return Table{}, errors.New("gpt: the table is not of the usual size and place")
-	case sum != crc32.ChecksumIEEE(header[:headerSize]) || le.Uint32(header[88:]) != crc32.ChecksumIEEE(array):
-		return Table{}, errors.New("gpt: the table is damaged")
-	}
-	t := Table{ID: GUID(header[56:72]), Sectors: le.Uint64(header[32:]) + 1, BootCode: mbr[:BootCodeSize]}
-	for e := range slices.Chunk(array, entrySize) {
-		p := Partition{Type: GUID(e), ID: GUID(e[16:]), First: le.Uint64(e[32:]), Last: le.Uint64(e[40:]), Attributes: le.Uint64(e[48:])}
-		if p.Type == (GUID{}) {
-			continue
-		}
-		var name [nameUnits]uint16
-		for i := range name {
-			name[i] = le.Uint16(e[56+2*i:])
-		}
-		p.Name = strings.TrimRight(string(utf16.Decode(name[:])), "\x00")
-		t.Partitions = append(t.Partitions, p)
-	}
-	return t, nil
-}
-
 func (t Table) check() error {
 	if t.Sectors < FirstUsable+BackupSectors {
-		return fmt.Errorf("gpt: a disk of %d sectors has no room for the table", t.Sectors)
+		return fmt.Errorf("GPT: a disk of %d sectors has no room for the table", t.Sectors)
 	}
-	if len(t.Partitions) > entryCount || len(t.BootCode) > BootCodeSize {
-		return errors.New("gpt: too many partitions or too much boot code")
+	if t.EntriesAt != 0 && t.EntriesAt != entriesAt {
+		return fmt.Errorf("GPT: the entries of the table are at sector %d; only sector %d can be written", t.EntriesAt, entriesAt)
 	}
+	numbers := t.numbers()
 	for i, p := range t.Partitions {
+		if n := numbers[i]; n < 1 || n > entryCount || slices.Contains(numbers[:i], n) {
+			return fmt.Errorf("GPT: the number %d of a partition is taken or not between 1 and %d", n, entryCount)
+		}
 		if p.First < FirstUsable || p.Last < p.First || p.Last > t.LastUsable() {
-			return fmt.Errorf("gpt: partition %d takes sectors %d to %d, but usable are %d to %d", i+1, p.First, p.Last, FirstUsable, t.LastUsable())
+			return fmt.Errorf("GPT: partition %d has sectors %d to %d, but %d to %d are usable", numbers[i], p.First, p.Last, FirstUsable, t.LastUsable())
 		}
 		if len(utf16.Encode([]rune(p.Name))) > nameUnits {
-			return fmt.Errorf("gpt: the name of partition %d is longer than %d characters", i+1, nameUnits)
+			return fmt.Errorf("GPT: the name of partition %d is longer than %d UTF-16 units", numbers[i], nameUnits)
 		}
 		for j, other := range t.Partitions[:i] {
 			if p.First <= other.Last && other.First <= p.Last {
-				return fmt.Errorf("gpt: partitions %d and %d overlap", j+1, i+1)
+				return fmt.Errorf("GPT: partitions %d and %d overlap", numbers[j], numbers[i])
 			}
 		}
 	}
 	return nil
 }
 
-// LastUsable is the last sector that a partition can have.
+// numbers returns the number of each partition.
+func (t Table) numbers() []int {
+	numbers := make([]int, len(t.Partitions))
+	for i, p := range t.Partitions {
+		switch {
+		case p.Number != 0:
+			numbers[i] = p.Number
+		case i == 0:
+			numbers[i] = 1
+		default:
+			numbers[i] = numbers[i-1] + 1
+		}
+	}
+	return numbers
+}
+
+// LastUsable returns the last sector that a partition can have.
 func (t Table) LastUsable() uint64 {
 	return t.Sectors - BackupSectors - 1
 }
 
-// protectiveMBR holds the boot code, and one partition over the disk that
-// keeps programs which do not know GPT from taking it for empty.
-func (t Table) protectiveMBR() []byte {
-	b := make([]byte, SectorSize)
-	copy(b, t.BootCode)
-	entry := b[446:]
-	copy(entry[1:], []byte{0x00, 0x02, 0x00}) // CHS of sector 1
-	entry[4] = 0xee
-	copy(entry[5:], []byte{0xff, 0xff, 0xff})
-	binary.LittleEndian.PutUint32(entry[8:], 1)
-	binary.LittleEndian.PutUint32(entry[12:], uint32(min(t.Sectors-1, math.MaxUint32)))
-	b[510], b[511] = 0x55, 0xaa
-	return b
+// protectiveMBR returns a master boot record with the boot code, and with one
+// partition over the whole disk: programs that do not know GPT take it for used.
+func (t Table) protectiveMBR() ([]byte, error) {
+	record := mbr.Table{BootCode: t.BootCode}
+	record.Partitions[0] = mbr.Partition{Type: mbr.TypeGPT, First: 1, Sectors: uint32(min(t.Sectors-1, math.MaxUint32))}
+	return record.Encode()
 }
 
 func (t Table) header(at, other, arrayAt uint64, array []byte) []byte {
 	b := make([]byte, SectorSize)
-	copy(b, "EFI PART")
+	copy(b, signature)
 	le := binary.LittleEndian
 	le.PutUint32(b[8:], 0x00010000) // revision 1.0
 	le.PutUint32(b[12:], headerSize)
@@ -229,8 +225,9 @@ func (t Table) header(at, other, arrayAt uint64, array []byte) []byte {
 
 func (t Table) array() []byte {
 	b := make([]byte, entryCount*entrySize)
+	numbers := t.numbers()
 	for i, p := range t.Partitions {
-		e := b[i*entrySize:]
+		e := b[(numbers[i]-1)*entrySize:]
 		copy(e, p.Type[:])
 		copy(e[16:], p.ID[:])
 		binary.LittleEndian.PutUint64(e[32:], p.First)

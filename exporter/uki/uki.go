@@ -29,38 +29,19 @@ type Section struct {
 	Align int64
 }
 
-// Offsets in a PE file, from its signature on, and what follows from them.
-const (
-	peSections       = 6
-	peOptionalSize   = 20
-	peOptional       = 24
-	optInitialized   = 8
-	optSectionAlign  = 32
-	optFileAlign     = 36
-	optImageSize     = 56
-	optHeadersSize   = 60
-	optChecksum      = 64
-	optMin           = 112
-	sectionSize      = 40
-	magicPE32Plus    = 0x20b
-	initializedData  = 0x40
-	readable         = 0x40000000
-	pageSize         = 4096
-	maxNameLength    = 8
-	maxHeaderOffset  = 4096
-	maxAlignmentBits = 16
-)
+// pageSize is the least distance of sections in memory, in bytes.
+const pageSize = 4096
 
 // New makes an image of the stub and sections, in their order in the file. It
 // fails if the stub is no PE file for 64 bits or has no room for the headers,
 // and if the image does not fit into 4 GiB.
 func New(stub []byte, sections []Section) (sparse.Content, error) {
-	s, err := parse(stub)
+	s, err := readHeaders(bytes.NewReader(stub), int64(len(stub)))
 	if err != nil {
-		return sparse.Content{}, fmt.Errorf("UKI: the stub is of no use: %w", err)
+		return sparse.Content{}, fmt.Errorf("UKI: invalid stub: %w", err)
 	}
-	if room := (s.headers - s.tableEnd) / sectionSize; len(sections) > room {
-		return sparse.Content{}, fmt.Errorf("UKI: the stub has room for %d more sections, not for %d", room, len(sections))
+	if room := (s.size - s.tableEnd) / sectionSize; len(sections) > room {
+		return sparse.Content{}, fmt.Errorf("UKI: the stub has room for %d more sections, but there are %d", room, len(sections))
 	}
 
 	le := binary.LittleEndian
@@ -75,7 +56,7 @@ func New(stub []byte, sections []Section) (sparse.Content, error) {
 	}
 	for i, section := range sections {
 		if len(section.Name) > maxNameLength {
-			return sparse.Content{}, fmt.Errorf("UKI: %s is too long a name for a section", section.Name)
+			return sparse.Content{}, fmt.Errorf("UKI: %s is too long for the name of a section: at most %d bytes", section.Name, maxNameLength)
 		}
 		at = sparse.RoundUp(at, max(section.Align, s.fileAlign))
 		if at+section.Content.Size > math.MaxUint32 || address+section.Content.Size > math.MaxUint32-pageSize {
@@ -100,7 +81,7 @@ func New(stub []byte, sections []Section) (sparse.Content, error) {
 	}
 	size := sparse.RoundUp(at, s.fileAlign)
 	reach(size)
-	le.PutUint16(head[s.pe+peSections:], uint16(s.sections+len(sections)))
+	le.PutUint16(head[s.pe+peSections:], uint16(len(s.sections)+len(sections)))
 	optional := head[s.pe+peOptional:]
 	le.PutUint32(optional[optInitialized:], uint32(int64(le.Uint32(optional[optInitialized:]))+initialized))
 	le.PutUint32(optional[optImageSize:], uint32(address))
@@ -115,61 +96,20 @@ func New(stub []byte, sections []Section) (sparse.Content, error) {
 	return image, err
 }
 
-// stub is what matters of a PE file.
-type stub struct {
-	pe           int // offset of the signature
-	sections     int
-	tableEnd     int // of the section headers
-	headers      int // room for headers
-	fileAlign    int64
-	sectionAlign int64
-	imageSize    int64
-}
-
-func parse(b []byte) (s stub, err error) {
-	le := binary.LittleEndian
-	if len(b) < 64 || string(b[:2]) != "MZ" {
-		return s, errors.New("it is no program for UEFI")
-	}
-	s.pe = int(le.Uint32(b[60:]))
-	if s.pe > maxHeaderOffset || len(b) < s.pe+peOptional+optMin || string(b[s.pe:s.pe+4]) != "PE\x00\x00" ||
-		le.Uint16(b[s.pe+peOptional:]) != magicPE32Plus {
-		return s, errors.New("it is no PE file for 64 bits")
-	}
-	optional := b[s.pe+peOptional:]
-	s.sections = int(le.Uint16(b[s.pe+peSections:]))
-	s.tableEnd = s.pe + peOptional + int(le.Uint16(b[s.pe+peOptionalSize:])) + s.sections*sectionSize
-	s.headers = int(le.Uint32(optional[optHeadersSize:]))
-	s.fileAlign = int64(le.Uint32(optional[optFileAlign:]))
-	s.sectionAlign = int64(le.Uint32(optional[optSectionAlign:]))
-	s.imageSize = int64(le.Uint32(optional[optImageSize:]))
-	if s.sections == 0 || s.tableEnd > s.headers || s.headers > len(b) {
-		return s, errors.New("its headers are damaged")
-	}
-	for _, a := range []int64{s.fileAlign, s.sectionAlign} {
-		if a == 0 || a&(a-1) != 0 || a > 1<<maxAlignmentBits {
-			return s, fmt.Errorf("its sections are aligned to %d bytes", a)
+// extendLast makes the section of the stub that ends last in the file reach up to
+// an offset.
+func (h headers) extendLast(head []byte, end int64) error {
+	last := 0
+	for i, s := range h.sections {
+		if s.at >= h.sections[last].at {
+			last = i
 		}
 	}
-	return s, nil
-}
-
-// extendLast makes that section of the stub which ends last in the file reach
-// up to an offset.
-func (s stub) extendLast(head []byte, end int64) error {
-	le := binary.LittleEndian
-	var found []byte
-	for i := range s.sections {
-		h := head[s.tableEnd-(i+1)*sectionSize:][:sectionSize]
-		if found == nil || le.Uint32(h[20:]) > le.Uint32(found[20:]) {
-			found = h
-		}
-	}
-	start := int64(le.Uint32(found[20:]))
+	start := h.sections[last].at
 	if start >= int64(len(head)) {
-		return errors.New("UKI: the stub is of no use: it is truncated")
+		return fmt.Errorf("UKI: invalid stub: it is truncated: its section %q starts at byte %d of %d", h.sections[last].name, start, len(head))
 	}
-	le.PutUint32(found[16:], uint32(end-start))
+	binary.LittleEndian.PutUint32(head[h.tableEnd-(len(h.sections)-last)*sectionSize+16:], uint32(end-start))
 	return nil
 }
 

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"debug/pe"
 	"encoding/binary"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/slipway-build/slipway/exporter/disk/disktest"
 	"github.com/slipway-build/slipway/exporter/sparse"
@@ -144,17 +147,141 @@ func TestErrors(t *testing.T) {
 		stub     []byte
 		sections []Section
 	}{
-		"it is no program for UEFI":                              {[]byte("ELF"), nil},
-		"it is no PE file for 64 bits":                           {append([]byte("MZ"), make([]byte, 1000)...), nil},
-		"its headers are damaged":                                {good[:0x300], nil},
-		"the stub has room for 14 more sections, not for 20":     {good, many},
-		".initrd of 4294967296 bytes makes it larger than 4 GiB": {good, []Section{{Name: ".initrd", Content: sparse.Content{Size: 1 << 32}}}},
-		".longname0 is too long a name for a section":            {good, []Section{{Name: ".longname0"}}},
+		"invalid stub: not a 64-bit program for UEFI: byte 3: the file ends in its headers":   {[]byte("ELF"), nil},
+		"invalid stub: not a 64-bit program for UEFI: byte 0: there is no PE32+ header":       {append([]byte("MZ"), make([]byte, 1000)...), nil},
+		"invalid stub: not a 64-bit program for UEFI: byte 212: the headers end at byte 1024": {good[:0x300], nil},
+		"invalid stub: it is truncated: its section \".text\" starts at byte 1024 of 1024":    {good[:0x400], []Section{{Name: ".linux"}}},
+		"the stub has room for 14 more sections, but there are 20":                            {good, many},
+		".initrd of 4294967296 bytes makes it larger than 4 GiB":                              {good, []Section{{Name: ".initrd", Content: sparse.Content{Size: 1 << 32}}}},
+		".longname0 is too long for the name of a section: at most 8 bytes":                   {good, []Section{{Name: ".longname0"}}},
 	} {
 		if _, err := New(test.stub, test.sections); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
+}
+
+func content(t *testing.T, c sparse.Content) string {
+	t.Helper()
+	b, err := io.ReadAll(c.Reader())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// Read returns what New assembled, after the sections of the stub.
+func TestRead(t *testing.T) {
+	for machine, want := range map[uint16]string{0x8664: "amd64", 0xaa64: "arm64", 0x5064: ""} {
+		image, err := New(disktest.Program(machine, 0x400), sections())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Read(image, image.Size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Architecture != want || len(p.Sections) != 1+len(sections()) {
+			t.Errorf("architecture %q and %d sections, want %q and %d", p.Architecture, len(p.Sections), want, 1+len(sections()))
+		}
+		for i, s := range sections() {
+			if got := p.Sections[1+i]; got.Name != s.Name || content(t, got.Content) != content(t, s.Content) {
+				t.Errorf("section %d is %s of %d bytes, want %s of %d", i, got.Name, got.Content.Size, s.Name, s.Content.Size)
+			}
+		}
+		if c, ok := p.Section(".cmdline"); !ok || content(t, c) != "console=ttyS0" {
+			t.Errorf(".cmdline: found %v", ok)
+		}
+		if _, ok := p.Section(".dtb"); ok {
+			t.Error(".dtb was found")
+		}
+	}
+}
+
+// Read and Go's debug/pe agree about systemd's programs.
+func TestReadSystemd(t *testing.T) {
+	files, err := filepath.Glob("/usr/lib/systemd/boot/efi/*.efi*")
+	if err != nil || len(files) == 0 {
+		t.Skip("systemd's programs for UEFI are not installed (Debian package systemd-boot-efi)")
+	}
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := pe.NewFile(bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := want.OptionalHeader.(*pe.OptionalHeader64); !ok {
+			continue
+		}
+		got, err := Read(bytes.NewReader(data), int64(len(data)))
+		if err != nil || len(got.Sections) != len(want.Sections) {
+			t.Errorf("%s: %d sections, want %d, %v", name, len(got.Sections), len(want.Sections), err)
+			continue
+		}
+		for i, s := range want.Sections {
+			data, err := s.Data()
+			if err != nil {
+				t.Fatal(err)
+			}
+			data = append(data, make([]byte, s.VirtualSize)...)[:s.VirtualSize]
+			if g := got.Sections[i]; g.Name != s.Name || content(t, g.Content) != string(data) {
+				t.Errorf("%s: section %s of %d bytes, want %s of %d", name, g.Name, g.Content.Size, s.Name, s.VirtualSize)
+			}
+		}
+	}
+}
+
+func TestReadErrors(t *testing.T) {
+	const header = 0x80 + 24 + 240 // of the section
+	for name, test := range map[string]struct {
+		at   int
+		to   uint32
+		want string
+	}{
+		"no program":     {0, 0, "byte 0: it does not start with MZ"},
+		"far header":     {60, 5000, "byte 60: the PE header is too far"},
+		"no PE":          {0x80, 0, "byte 128: there is no PE32+ header"},
+		"no sections":    {0x84, 0x8664, "byte 134: it has 0 sections"},
+		"many sections":  {0x84, 97<<16 | 0x8664, "byte 134: it has 97 sections"},
+		"short optional": {0x94, 100, "byte 148: the optional header has 100 bytes"},
+		"alignment":      {0x98 + optFileAlign, 3, "byte 188: sections are aligned to 3 bytes"},
+		"in the headers": {header + 20, 0x3ff, `byte 392: section ".text" has bytes 1023 to 1535 of 1536`},
+		"outside":        {header + 16, 0x201, `byte 392: section ".text" has bytes 1024 to 1537 of 1536`},
+		"far outside":    {header + 20, 1 << 31, `byte 392: section ".text" has bytes`},
+	} {
+		data := disktest.Program(0x8664, 0x400)
+		binary.LittleEndian.PutUint32(data[test.at:], test.to)
+		if _, err := Read(bytes.NewReader(data), int64(len(data))); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: error %v, want %q", name, err, test.want)
+		}
+	}
+	broken := iotest.ErrReader(os.ErrPermission)
+	if _, err := Read(readerAt{broken}, 1000); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("error %v, want that of the reader", err)
+	}
+}
+
+type readerAt struct{ io.Reader }
+
+func (r readerAt) ReadAt(p []byte, _ int64) (int, error) { return r.Read(p) }
+
+// Sections of any file lie within it.
+func FuzzRead(f *testing.F) {
+	f.Add(disktest.Program(0xaa64, 0x400))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := Read(bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			return
+		}
+		for _, s := range p.Sections {
+			if _, err := io.Copy(io.Discard, io.LimitReader(s.Content.Reader(), 1<<20)); err != nil {
+				t.Errorf("%q: %v", s.Name, err)
+			}
+		}
+	})
 }
 
 // A damaged stub is refused or gives an image of its own size and more.

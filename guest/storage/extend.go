@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/exporter/gpt"
+	"github.com/slipway-build/slipway/exporter/mbr"
 )
 
 // extendCommand makes the only partition of a disk, and the filesystem in it, as large as the disk: of those that are named, or else of all. A
@@ -121,15 +121,15 @@ func growTable(disk interface {
 	io.WriterAt
 }, size, sector int64, p partition) (int64, error) {
 	sectors := uint64(size / sector)
-	mbr := make([]byte, mbrSize)
-	if _, err := disk.ReadAt(mbr, 0); err != nil {
+	record, err := mbr.Read(disk)
+	if err != nil {
 		return 0, err
 	}
-	first := binary.LittleEndian.Uint32(mbr[mbrEntries+8:])
-	switch kind := mbr[mbrEntries+4]; {
+	entry := &record.Partitions[0]
+	switch {
 	case p.number != 1:
 		return 0, fmt.Errorf("it is number %d: only number 1 can be extended", p.number)
-	case kind == 0xee:
+	case entry.Type == mbr.TypeGPT:
 		if sector != gpt.SectorSize {
 			return 0, fmt.Errorf("the sectors of the disk have %d bytes: with GPT it must be %d", sector, gpt.SectorSize)
 		}
@@ -143,13 +143,12 @@ func growTable(disk interface {
 		table.Sectors = sectors
 		table.Partitions[0].Last = table.LastUsable()
 		return int64(table.LastUsable()+1) * sector, writeGPT(disk, table)
-	case int64(first)*sector != p.start:
+	case int64(entry.First)*sector != p.start:
 		return 0, errors.New("the table is not the one that the kernel has read")
 	}
 	last := min(sectors, math.MaxUint32)
-	binary.LittleEndian.PutUint32(mbr[mbrEntries+12:], uint32(last)-first)
-	_, err := disk.WriteAt(mbr, 0)
-	return int64(last) * sector, err
+	entry.Sectors = uint32(last) - entry.First
+	return int64(last) * sector, writeMBR(disk, record)
 }
 
 // The requests to filesystems, of ext4.h, xfs_fs.h and btrfs.h. All of them work on mounted ones only.
@@ -158,6 +157,9 @@ const (
 	xfsGrow     = 0x4010586e // XFS_IOC_FSGROWFSDATA
 	btrfsResize = 0x50009403 // BTRFS_IOC_RESIZE
 )
+
+// superblockSize is how much of a superblock growFilesystem reads, in bytes.
+const superblockSize = 512
 
 // growFilesystem makes a filesystem as large as its device and gives the room in it before and after, in bytes.
 func growFilesystem(path, kind string) (before, after int64, err error) {
@@ -170,7 +172,7 @@ func growFilesystem(path, kind string) (before, after int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	head := make([]byte, mbrSize)
+	head := make([]byte, superblockSize)
 	if _, err := device.ReadAt(head, 0); err != nil {
 		return 0, 0, err
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/exporter/gpt"
+	"github.com/slipway-build/slipway/exporter/mbr"
 )
 
 // filesystems are what can be made, with the arguments of their mkfs and the longest label in bytes.
@@ -255,11 +256,11 @@ func writeTable(w io.WriterAt, kind string, size, sector int64) error {
 		return errors.New("it is too large for -partition dos: use gpt")
 	}
 	if kind == "dos" {
-		mbr := make([]byte, mbrSize)
-		rand.Read(mbr[mbrID : mbrID+4])
-		putMBR(mbr, uint32(first), uint32(sectors-first))
-		_, err := w.WriteAt(mbr, 0)
-		return err
+		var id [4]byte
+		rand.Read(id[:])
+		record := mbr.Table{ID: binary.LittleEndian.Uint32(id[:])}
+		record.Partitions[0] = mbr.Partition{Type: mbr.TypeLinux, First: uint32(first), Sectors: uint32(sectors - first)}
+		return writeMBR(w, record)
 	}
 	if sector != gpt.SectorSize {
 		return fmt.Errorf("its sectors have %d bytes: -partition gpt needs %d", sector, gpt.SectorSize)
@@ -270,7 +271,7 @@ func writeTable(w io.WriterAt, kind string, size, sector int64) error {
 }
 
 func writeGPT(w io.WriterAt, table gpt.Table) error {
-	image, err := table.Image()
+	image, err := table.Encode()
 	if err != nil {
 		return err
 	}
@@ -291,20 +292,11 @@ func randomGUID() gpt.GUID {
 	return g
 }
 
-// Layout of the master boot record: UEFI Specification 2.10, 5.2.1.
-const (
-	mbrSize    = 512
-	mbrID      = 440
-	mbrEntries = 446 // the first of four
-	mbrEntry   = 16
-	mbrLinux   = 0x83
-)
-
-// putMBR writes the first entry; the cylinders of old tell nothing.
-func putMBR(mbr []byte, first, sectors uint32) {
-	e := mbr[mbrEntries : mbrEntries+mbrEntry]
-	copy(e, []byte{0, 0xfe, 0xff, 0xff, mbrLinux, 0xfe, 0xff, 0xff})
-	binary.LittleEndian.PutUint32(e[8:], first)
-	binary.LittleEndian.PutUint32(e[12:], sectors)
-	mbr[510], mbr[511] = 0x55, 0xaa
+func writeMBR(w io.WriterAt, record mbr.Table) error {
+	b, err := record.Encode()
+	if err != nil {
+		return err
+	}
+	_, err = w.WriteAt(b, 0)
+	return err
 }

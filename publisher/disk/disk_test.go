@@ -3,15 +3,14 @@ package disk
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/exporter/disk/disktest"
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/sparse"
@@ -95,16 +94,6 @@ func TestHoles(t *testing.T) {
 	}
 }
 
-// program is the start of a PE file.
-func program(machine uint16) []byte {
-	pe := make([]byte, 1024)
-	copy(pe, "MZ")
-	pe[60] = 0x80
-	copy(pe[0x80:], "PE\x00\x00")
-	binary.LittleEndian.PutUint16(pe[0x84:], machine)
-	return pe
-}
-
 // gptDisk is a disk of 64 MiB with the partitions of a hybrid one.
 func gptDisk(t testing.TB, code []byte, files map[string][]byte) []byte {
 	t.Helper()
@@ -135,7 +124,7 @@ func gptDisk(t testing.TB, code []byte, files map[string][]byte) []byte {
 // writeTable writes a partition table over a disk.
 func writeTable(t testing.TB, data []byte, table gpt.Table) {
 	t.Helper()
-	image, err := table.Image()
+	image, err := table.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,8 +137,8 @@ func writeTable(t testing.TB, data []byte, table gpt.Table) {
 
 func TestBoot(t *testing.T) {
 	code := []byte{0xeb, 0x63, 0x90}
-	x64 := map[string][]byte{"EFI/BOOT/BOOTX64.EFI": program(0x8664)}
-	aa64 := map[string][]byte{"EFI/BOOT/BOOTAA64.EFI": program(0xaa64)}
+	x64 := map[string][]byte{"EFI/BOOT/BOOTX64.EFI": disktest.Program(0x8664, 0x400)}
+	aa64 := map[string][]byte{"EFI/BOOT/BOOTAA64.EFI": disktest.Program(0xaa64, 0x400)}
 	for what, test := range map[string]struct {
 		code     []byte
 		files    map[string][]byte
@@ -160,7 +149,7 @@ func TestBoot(t *testing.T) {
 		"arm64":         {nil, aa64, "", "uefi"},
 		"BIOS":          {code, map[string][]byte{"kernel": []byte("x")}, "legacy-bios", ""},
 		"nothing":       {nil, map[string][]byte{"EFI/BOOT/README": []byte("x")}, "", ""},
-		"wrong program": {nil, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": program(0xaa64)}, "", ""},
+		"wrong program": {nil, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": disktest.Program(0xaa64, 0x400)}, "", ""},
 	} {
 		t.Run(what, func(t *testing.T) {
 			boot, err := open(t, save(t, gptDisk(t, test.code, test.files))).Boot()
@@ -175,7 +164,7 @@ func TestBoot(t *testing.T) {
 }
 
 func TestNoDisk(t *testing.T) {
-	good := gptDisk(t, nil, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": program(0x8664)})
+	good := gptDisk(t, nil, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": disktest.Program(0x8664, 0x400)})
 	change := func(at int, to string) []byte {
 		data := bytes.Clone(good)
 		copy(data[at:], to)
@@ -205,72 +194,13 @@ func TestNoDisk(t *testing.T) {
 	}
 }
 
-// TestFATs reads file systems made by others.
-func TestFATs(t *testing.T) {
-	mkfs, err := exec.LookPath("mkfs.vfat")
-	if err != nil {
-		t.Skip("dosfstools is not installed")
-	}
-	if _, err := exec.LookPath("mcopy"); err != nil {
-		t.Skip("mtools is not installed")
-	}
-	for bits, size := range map[string]int64{"12": 2 << 20, "16": 32 << 20, "32": 128 << 20} {
-		t.Run(bits, func(t *testing.T) {
-			dir := t.TempDir()
-			image, loader := filepath.Join(dir, "esp"), filepath.Join(dir, "loader")
-			if err := os.WriteFile(image, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Truncate(image, size); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(loader, program(0xaa64), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			commands := [][]string{{mkfs, "-F", bits, "-s", "1", image}, {"mmd", "-i", image, "::/EFI", "::/EFI/BOOT"}}
-			for i := range 40 { // so that the directory has several clusters
-				commands = append(commands, []string{"mcopy", "-i", image, loader, "::/EFI/BOOT/A long name number " + string(rune('a'+i%26)) + string(rune('a'+i/26))})
-			}
-			commands = append(commands, []string{"mcopy", "-i", image, loader, "::/EFI/BOOT/BOOTAA64.EFI"})
-			for _, args := range commands {
-				if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-					t.Fatalf("%v: %v\n%s", args, err, out)
-				}
-			}
-			file, err := os.Open(image)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer file.Close()
-			fs, err := openFAT(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if found, err := loaders(fs); err != nil || !slices.Equal(found, []Architecture{ARM64}) {
-				t.Errorf("got %v, %v", found, err)
-			}
-			at, err := fs.file("/efi/boot/bootaa64.efi")
-			if err != nil {
-				t.Fatal(err)
-			}
-			content, err := fs.open(at)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got, err := io.ReadAll(content); err != nil || !bytes.Equal(got, program(0xaa64)) {
-				t.Errorf("read %d bytes, %v", len(got), err)
-			}
-		})
-	}
-}
-
 func FuzzLoaders(f *testing.F) {
-	esp := gptDisk(f, nil, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": program(0x8664)})[4096*512:]
-	f.Add(esp[:sector])
+	esp := gptDisk(f, nil, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": disktest.Program(0x8664, 0x400)})[4096*512:]
+	f.Add(esp[:512])
 	f.Fuzz(func(t *testing.T, head []byte) {
 		data := bytes.Clone(esp[:4<<20])
 		copy(data, head)
-		fs, err := openFAT(bytes.NewReader(data))
+		fs, err := fat.Open(bytes.NewReader(data))
 		if err != nil {
 			return
 		}

@@ -2,158 +2,172 @@ package disk
 
 import (
 	"bufio"
-	"cmp"
-	"debug/pe"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"strings"
 
+	"github.com/slipway-build/slipway/exporter/cpio"
+	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/internal/kernel"
 )
 
-// What EC2's current instance types have, and the kernel's names of the drivers.
+// drivers are the modules that EC2's current instance types need.
 var drivers = []struct{ module, warning string }{
 	{"ena", "the kernel %s has no driver for ENA, the network of EC2's current instance types: choose a kernel with the module ena, or the machine starts without network"},
 	{"nvme", "the kernel %s has no driver for NVMe, as which EC2's current instance types have their disks: choose a kernel with nvme, or the machine sees no disk"},
 }
 
-// missingDrivers warns of drivers that the kernel on the disk lacks for certain:
-// the initramfs has no such module, the list of what is built into this very
-// kernel does not name it, and there is no other partition where it could be.
-// Wherever one of these cannot be told, there is no warning.
-func missingDrivers(esp *fatReader) []string {
+// Limits of what missingDrivers reads.
+const (
+	maxInitrd  = 1 << 30  // bytes of all initramfs files, unpacked too
+	maxInitrds = 8        // of one boot entry
+	maxEntry   = 64 << 10 // bytes of a boot entry
+	maxBuiltin = 1 << 20  // bytes of modules.builtin
+)
+
+// errUnknown is the error if the disk does not show which drivers its kernel has.
+var errUnknown = errors.New("the drivers of the kernel are not known")
+
+// missingDrivers returns warnings about drivers that the kernel on the disk does
+// not have: the initramfs has no such module, and the kernel's list of built-in
+// modules does not name it. It returns none if the disk does not show that.
+func missingDrivers(esp *fat.FS) []string {
 	linux, initrds, err := bootFiles(esp)
 	if err != nil {
 		return nil
 	}
-	version, err := kernel.Release(linux, linux.Size())
-	if err != nil || version == "" {
+	release, err := kernel.Release(linux, linux.Size())
+	if err != nil || release == "" {
 		return nil
 	}
-	has, err := modules(initrds, version)
+	found, err := modules(initrds, release)
 	if err != nil {
 		return nil
 	}
 	var warnings []string
 	for _, d := range drivers {
-		if !has[d.module] {
-			warnings = append(warnings, fmt.Sprintf(d.warning, version))
+		if !found[d.module] {
+			warnings = append(warnings, fmt.Sprintf(d.warning, release))
 		}
 	}
 	return warnings
 }
 
-// bootFiles finds kernel and initramfs: in the one entry of systemd-boot (UAPI.1
-// Boot Loader Specification, type 1), or in a unified kernel image (UAPI.5).
-func bootFiles(esp *fatReader) (linux *io.SectionReader, initrds []io.Reader, err error) {
-	entries, err := esp.lookup(esp.root, "LOADER     ", true)
-	if err == nil {
-		entries, err = esp.lookup(entries, "ENTRIES    ", true)
-	}
-	if errors.Is(err, errNotFound) {
+// bootFiles returns the kernel and the initramfs that the only entry of
+// systemd-boot names (UAPI.1 Boot Loader Specification, type 1), or else those in
+// a unified kernel image (UAPI.5).
+func bootFiles(esp *fat.FS) (linux *io.SectionReader, initrds []io.Reader, err error) {
+	const dir = "loader/entries"
+	files, err := esp.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
 		return unified(esp)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	var found []place
-	err = esp.walk(entries, func(entry fatEntry) bool {
-		if !entry.directory && strings.HasSuffix(entry.name, "CON") {
-			found = append(found, entry.place)
+	var entries []string
+	for _, f := range files {
+		if !f.IsDir() && strings.EqualFold(path.Ext(f.Name()), ".conf") {
+			entries = append(entries, path.Join(dir, f.Name()))
 		}
-		return true
-	})
-	if err != nil || len(found) != 1 {
-		return nil, nil, cmp.Or(err, errNotFound)
 	}
-	text, err := esp.open(found[0])
+	if len(entries) != 1 {
+		return nil, nil, errUnknown
+	}
+	text, err := esp.Content(entries[0])
 	if err != nil {
 		return nil, nil, err
 	}
-	lines := bufio.NewScanner(io.LimitReader(text, 64<<10))
+	lines := bufio.NewScanner(io.LimitReader(text, maxEntry))
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
 		if len(fields) != 2 || fields[0] != "linux" && fields[0] != "initrd" {
 			continue
 		}
-		at, err := esp.file(fields[1])
-		if err != nil {
-			return nil, nil, err
-		}
-		file, err := esp.open(at)
+		content, err := esp.Content(strings.Trim(fields[1], "/"))
 		if err != nil {
 			return nil, nil, err
 		}
 		if fields[0] == "linux" {
-			linux = file
+			linux = content
 		} else {
-			initrds = append(initrds, file)
+			initrds = append(initrds, content)
 		}
 	}
-	if linux == nil || len(initrds) > 8 {
-		return nil, nil, errNotFound
+	if linux == nil || len(initrds) > maxInitrds {
+		return nil, nil, errUnknown
 	}
 	return linux, initrds, lines.Err()
 }
 
-// unified looks for the sections of a kernel in what the firmware starts.
-func unified(esp *fatReader) (linux *io.SectionReader, initrds []io.Reader, err error) {
-	for _, l := range loaderNames {
-		at, err := esp.file("EFI/BOOT/" + strings.TrimSpace(l.short[:8]) + ".EFI")
-		if err != nil {
+// unified returns the kernel and the initramfs in the program that UEFI firmware
+// starts, if it is a unified kernel image.
+func unified(esp *fat.FS) (linux *io.SectionReader, initrds []io.Reader, err error) {
+	for _, l := range loaderPaths {
+		program, err := readProgram(esp, l.path)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		file, err := esp.open(at)
 		if err != nil {
 			return nil, nil, err
 		}
-		program, err := pe.NewFile(file)
-		if err != nil {
-			return nil, nil, err
-		}
-		linux, initrd := program.Section(".linux"), program.Section(".initrd")
-		if linux != nil && initrd != nil {
-			return io.NewSectionReader(linux, 0, int64(linux.Size)), []io.Reader{initrd.Open()}, nil
+		kernel, hasKernel := program.Section(".linux")
+		initrd, hasInitrd := program.Section(".initrd")
+		if hasKernel && hasInitrd {
+			return io.NewSectionReader(kernel, 0, kernel.Size), []io.Reader{initrd.Reader()}, nil
 		}
 	}
-	return nil, nil, errNotFound
+	return nil, nil, errUnknown
 }
 
-// modules tells which of the drivers are in the initramfs or built into the
-// kernel. It fails if that cannot be known.
-func modules(initrds []io.Reader, version string) (map[string]bool, error) {
-	has := map[string]bool{}
+// modules reports which of the drivers are in the initramfs or built into the
+// kernel of a release. It fails if the initramfs cannot be read, or has no list of
+// the kernel's built-in modules and not all drivers.
+func modules(initrds []io.Reader, release string) (map[string]bool, error) {
+	found := map[string]bool{}
 	note := func(file string) {
-		module, _, found := strings.Cut(path.Base(file), ".ko")
+		module, _, isModule := strings.Cut(path.Base(file), ".ko")
 		for _, d := range drivers {
-			if found && module == d.module {
-				has[module] = true
+			if isModule && module == d.module {
+				found[module] = true
 			}
 		}
 	}
 	listed := false
-	for _, initrd := range initrds {
-		err := walkInitrd(initrd, func(file string, size int64, content io.Reader) bool {
-			note(file)
-			if strings.HasSuffix(file, "lib/modules/"+version+"/modules.builtin") && size > 0 && size < 1<<20 {
+	read := func(initrd io.Reader) error {
+		r := cpio.NewInitramfsReader(initrd, maxInitrd)
+		defer r.Close()
+		for len(found) < len(drivers) {
+			h, err := r.Next()
+			if err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if h.Mode&cpio.TypeMask != cpio.TypeFile {
+				continue
+			}
+			note(h.Name)
+			if strings.HasSuffix(h.Name, "lib/modules/"+release+"/modules.builtin") && h.Size > 0 && h.Size < maxBuiltin {
 				listed = true
-				for lines := bufio.NewScanner(content); lines.Scan(); {
+				for lines := bufio.NewScanner(r); lines.Scan(); {
 					note(lines.Text())
 				}
 			}
-			return len(has) < len(drivers)
-		})
-		if err != nil {
+		}
+		return nil
+	}
+	for _, initrd := range initrds {
+		if err := read(initrd); err != nil {
 			return nil, err
 		}
-		if len(has) == len(drivers) {
-			return has, nil
-		}
 	}
-	if !listed {
-		return nil, errNotFound
+	if !listed && len(found) < len(drivers) {
+		return nil, errUnknown
 	}
-	return has, nil
+	return found, nil
 }

@@ -4,12 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"debug/pe"
 	"encoding/binary"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,7 +14,10 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/slipway-build/slipway/exporter/cpio"
+	"github.com/slipway-build/slipway/exporter/disk/disktest"
 	"github.com/slipway-build/slipway/exporter/gpt"
+	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/exporter/uki"
 	"github.com/slipway-build/slipway/internal/kernel"
 )
 
@@ -77,23 +77,20 @@ func zstded(data []byte) []byte {
 	return w.EncodeAll(data, nil)
 }
 
-// unifiedKernel is a program with a kernel and an initramfs in its sections.
-func unifiedKernel(kernel, initrd []byte) []byte {
-	var out bytes.Buffer
-	out.Write(program(0x8664)[:0x84])
-	binary.Write(&out, binary.LittleEndian, pe.FileHeader{Machine: 0x8664, NumberOfSections: 2})
-	at := uint32(0x400)
-	for _, s := range []struct {
-		name string
-		data []byte
-	}{{".linux", kernel}, {".initrd", initrd}} {
-		h := pe.SectionHeader32{VirtualSize: uint32(len(s.data)), SizeOfRawData: uint32(len(s.data)), PointerToRawData: at}
-		copy(h.Name[:], s.name)
-		binary.Write(&out, binary.LittleEndian, h)
-		at += h.SizeOfRawData
+// unifiedKernel returns a unified kernel image.
+func unifiedKernel(t *testing.T, kernel, initrd []byte) []byte {
+	t.Helper()
+	image, err := uki.New(disktest.Program(0x8664, 0x400), []uki.Section{
+		{Name: ".linux", Content: sparse.Bytes(kernel)}, {Name: ".initrd", Content: sparse.Bytes(initrd)},
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	out.Write(make([]byte, 0x400-out.Len()))
-	return slices.Concat(out.Bytes(), kernel, initrd)
+	data, err := io.ReadAll(image.Reader())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 // enaLess are the files of a machine whose kernel has NVMe built in, and no ENA.
@@ -126,10 +123,10 @@ func TestMissingDrivers(t *testing.T) {
 	} {
 		for form, files := range map[string]map[string][]byte{
 			"entry": {
-				"EFI/BOOT/BOOTX64.EFI": program(0x8664), "kernel": test.kernel, "initrd.img": test.initrd,
+				"EFI/BOOT/BOOTX64.EFI": disktest.Program(0x8664, 0x400), "kernel": test.kernel, "initrd.img": test.initrd,
 				"loader/entries/slipway.conf": []byte("title Slipway\nlinux /kernel\ninitrd /initrd.img\n"),
 			},
-			"unified": {"EFI/BOOT/BOOTX64.EFI": unifiedKernel(test.kernel, test.initrd)},
+			"unified": {"EFI/BOOT/BOOTX64.EFI": unifiedKernel(t, test.kernel, test.initrd)},
 		} {
 			t.Run(what+" "+form, func(t *testing.T) {
 				expectDrivers(t, gptDisk(t, nil, files), test.want)
@@ -161,7 +158,7 @@ func expectDrivers(t *testing.T, data []byte, want []string) {
 // TestDriversElsewhere looks at disks where the drivers could be in another place.
 func TestDriversElsewhere(t *testing.T) {
 	files := map[string][]byte{
-		"EFI/BOOT/BOOTX64.EFI": program(0x8664), "kernel": bzImage(release), "initrd.img": archive(t, enaLess...),
+		"EFI/BOOT/BOOTX64.EFI": disktest.Program(0x8664, 0x400), "kernel": bzImage(release), "initrd.img": archive(t, enaLess...),
 		"loader/entries/one.conf": []byte("linux /kernel\ninitrd /initrd.img\n"),
 	}
 	data := gptDisk(t, nil, files)
@@ -176,37 +173,6 @@ func TestDriversElsewhere(t *testing.T) {
 	delete(files, "loader/entries/two.conf")
 	files["loader/entries/one.conf"] = []byte("linux /kernel\ninitrd /a-name-that-is-long.img\n")
 	expectDrivers(t, gptDisk(t, nil, files), nil)
-}
-
-// TestInitrdsOfOthers reads what cpio, gzip and zstd write.
-func TestInitrdsOfOthers(t *testing.T) {
-	for _, tool := range []string{"cpio", "gzip", "zstd"} {
-		if _, err := exec.LookPath(tool); err != nil && os.Getenv("CI") == "" {
-			t.Skip(err)
-		}
-	}
-	dir := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(dir, "root", filepath.Dir(builtin)), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "root", builtin), []byte("kernel/drivers/nvme/host/nvme.ko\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "root", "zeros"), make([]byte, 3<<20), 0o644); err != nil { // a block of one repeated byte
-		t.Fatal(err)
-	}
-	for _, pack := range []string{"cat", "gzip -9", "zstd -1", "zstd -19 --check", "zstd -3 --no-check", "zstd --ultra -22 --long=24"} {
-		cmd := exec.Command("sh", "-c", "find . | cpio --quiet -o -H newc | "+pack)
-		cmd.Dir = filepath.Join(dir, "root")
-		initrd, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("%s: %v", pack, err)
-		}
-		initrd = slices.Concat(initrd, make([]byte, 5), initrd)
-		if has, err := modules([]io.Reader{bytes.NewReader(initrd)}, release); err != nil || has["ena"] || !has["nvme"] {
-			t.Errorf("%s: found %v, %v", pack, has, err)
-		}
-	}
 }
 
 // TestRealKernel looks into the kernel package of the stack, with its module for ENA and without.
@@ -250,25 +216,4 @@ func TestRealKernel(t *testing.T) {
 			t.Errorf("%s without %q: found %v, %v", version, without, has, err)
 		}
 	}
-}
-
-func FuzzInitrd(f *testing.F) {
-	plain := archive(f, enaLess...)
-	for _, seed := range [][]byte{plain, gzipped(plain), zstded(plain), slices.Concat(zstded(plain), make([]byte, 3), gzipped(plain), plain)} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		total := 0
-		_ = walkInitrd(bytes.NewReader(data), func(path string, size int64, content io.Reader) bool {
-			if len(path) > maxName {
-				t.Error("a name that is too long")
-			}
-			n, _ := io.Copy(io.Discard, content)
-			if n > size {
-				t.Errorf("%d bytes of %d", n, size)
-			}
-			total++
-			return total < 1000
-		})
-	})
 }
