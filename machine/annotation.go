@@ -17,8 +17,8 @@ func (k checker) annotations(annotations map[string]string, node *schema.Node) {
 	if len(annotations) == 0 {
 		return
 	}
-	names := make([]string, 0, len(policy.Keys))
-	for _, key := range policy.Keys {
+	var names []string
+	for _, key := range policy.Keys() {
 		names = append(names, key.Name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(annotations)) {

@@ -1,4 +1,5 @@
-// Package bundle prepares the OCI bundles of a machine to be run: it does what their runtime.json asks for.
+// Package bundle prepares the OCI bundles of a machine as their runtime.json
+// says.
 package bundle
 
 import (
@@ -13,7 +14,7 @@ import (
 	"github.com/slipway-build/slipway/internal/contract/runtimejson"
 )
 
-// Bundle is a directory with a config.json and, where something has to be prepared, a runtime.json.
+// Bundle is a directory with a config.json and an optional runtime.json.
 type Bundle struct {
 	Dir     string // absolute
 	Name    string // name of the directory: "000-sysctl", "sshd"
@@ -22,7 +23,7 @@ type Bundle struct {
 	prepared bool
 }
 
-// Open reads the bundle in dir. A bundle without runtime.json needs no preparation.
+// Open opens the bundle in dir.
 func Open(dir string) (*Bundle, error) {
 	b := &Bundle{Dir: dir, Name: filepath.Base(dir)}
 	file := filepath.Join(dir, contract.Runtime)
@@ -39,7 +40,8 @@ func Open(dir string) (*Bundle, error) {
 	return b, nil
 }
 
-// List gives the bundles below dir, sorted by name. There are none if dir does not exist.
+// List returns the bundles below dir, sorted by name. There are none if dir
+// does not exist.
 func List(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -54,8 +56,9 @@ func List(dir string) ([]string, error) {
 	return dirs, err
 }
 
-// Spec returns config.json with the path of the root filesystem made absolute, as a runtime needs it that is not started in the bundle, and with
-// the filter of system calls that the annotations ask for. All else is kept as it is, known or not.
+// Spec returns config.json for a runtime that is not started in the bundle: the
+// path of the root filesystem is absolute, and the seccomp profile that the
+// annotations ask for is added. Everything else is unchanged.
 func (b *Bundle) Spec() ([]byte, error) {
 	file := b.config()
 	text, err := os.ReadFile(file)
@@ -70,11 +73,11 @@ func (b *Bundle) Spec() ([]byte, error) {
 	if err := errors.Join(json.Unmarshal(spec["root"], &root), json.Unmarshal(root["path"], &path)); err != nil {
 		return nil, fmt.Errorf("%s: root.path: %w", file, err)
 	}
-	root["path"], _ = json.Marshal(b.abs(path, b.Dir)) // a text always has a JSON form
+	root["path"], _ = json.Marshal(b.abs(path, b.Dir)) // strings can always be encoded
 	if spec["root"], err = json.Marshal(root); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	if err := filterCalls(spec, text); err != nil {
+	if err := addProfile(spec, text); err != nil {
 		return nil, fmt.Errorf("%s: seccomp: %w", file, err)
 	}
 	return json.Marshal(spec)
@@ -82,7 +85,7 @@ func (b *Bundle) Spec() ([]byte, error) {
 
 func (b *Bundle) config() string { return filepath.Join(b.Dir, contract.Config) }
 
-// Annotations gives those of config.json.
+// Annotations returns the annotations in config.json.
 func (b *Bundle) Annotations() (map[string]string, error) {
 	text, err := os.ReadFile(b.config())
 	if err != nil {
@@ -97,11 +100,12 @@ func (b *Bundle) Annotations() (map[string]string, error) {
 	return spec.Annotations, nil
 }
 
-// Materialise gives the directory of a bundle that a runtime can run as it is: the bundle's own, or if its config.json does not say all, one
-// below dir with the rest said.
-func (b *Bundle) Materialise(dir string) (string, error) {
+// Materialize returns a bundle directory that a runtime can run unchanged. That
+// is the directory of the bundle itself, unless config.json needs changes; then
+// it is a new one below dir.
+func (b *Bundle) Materialize(dir string) (string, error) {
 	annotations, err := b.Annotations()
-	if err != nil || !wantsFilter(annotations) {
+	if err != nil || !wantsProfile(annotations) {
 		return b.Dir, err
 	}
 	spec, err := b.Spec()
@@ -115,8 +119,9 @@ func (b *Bundle) Materialise(dir string) (string, error) {
 	return dir, os.WriteFile(filepath.Join(dir, contract.Config), spec, 0o600)
 }
 
-// Prepare does, in this order, the mounts, directories and cgroups of runtime.json, before the container is created. It does so once: a
-// container that is started again finds what it has written.
+// Prepare does the mounts, then makes the directories and cgroups of
+// runtime.json, before the container is created. It does so once, so that a
+// restarted container finds what it has written.
 func (b *Bundle) Prepare() error {
 	if b.prepared {
 		return nil
@@ -148,7 +153,7 @@ func (b *Bundle) prepare() error {
 	return nil
 }
 
-// Attaches tells whether [Bundle.Attach] has anything to do.
+// Attaches reports whether [Bundle.Attach] has anything to do.
 func (b *Bundle) Attaches() bool {
 	for _, path := range b.Runtime.BindNS {
 		if path != "" {
@@ -158,16 +163,16 @@ func (b *Bundle) Attaches() bool {
 	return len(b.Runtime.Interfaces) > 0
 }
 
-// Attach does what needs the created container, whose first process is pid: its interfaces, and the mounts that keep its namespaces.
-// Those of a container that ran before are let go.
+// Attach adds the interfaces to the created container whose first process is
+// pid, and binds its namespaces. It unbinds those of an earlier run.
 func (b *Bundle) Attach(pid int) error {
 	for _, path := range b.Runtime.BindNS {
 		if path != "" {
-			letNamespaceGo(path)
+			unbindNamespace(path)
 		}
 	}
 	for _, i := range b.Runtime.Interfaces {
-		if err := give(i, pid); err != nil {
+		if err := addInterface(i, pid); err != nil {
 			return fmt.Errorf("network interface %s: %w", i.Name, err)
 		}
 	}
@@ -175,20 +180,21 @@ func (b *Bundle) Attach(pid int) error {
 		if path == "" {
 			continue
 		}
-		if err := keepNamespace(fmt.Sprintf("/proc/%d/ns/%s", pid, kind), path); err != nil {
+		if err := bindNamespace(fmt.Sprintf("/proc/%d/ns/%s", pid, kind), path); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Release undoes the mounts of Prepare that lie inside the bundle: the root filesystem and what was written to it. Others are for the machine and stay.
+// Release undoes the mounts of Prepare inside the bundle: the root filesystem
+// and its changes. Other mounts are part of the machine and stay.
 func (b *Bundle) Release() error {
 	b.prepared = false
 	return UnmountBelow(b.Dir)
 }
 
-// root is where every LinuxKit bundle has its root filesystem.
+// root is where a bundle of LinuxKit has its root filesystem.
 func (b *Bundle) root() string { return filepath.Join(b.Dir, contract.Rootfs) }
 
 func (b *Bundle) abs(path, base string) string {

@@ -8,16 +8,18 @@ import (
 	"strings"
 )
 
-// CgroupRoot is where the unified hierarchy of cgroups (version 2) is mounted, or a directory with a hierarchy for each controller (version 1).
+// CgroupRoot is the mount point of the cgroup hierarchy (version 2), or a
+// directory with a hierarchy per controller (version 1).
 const CgroupRoot = "/sys/fs/cgroup"
 
-// Unified tells whether the cgroups of the machine are those of version 2.
+// Unified reports whether the machine uses cgroups of version 2.
 func Unified() bool {
 	_, err := os.Stat(filepath.Join(CgroupRoot, "cgroup.controllers"))
 	return err == nil
 }
 
-// MakeCgroup makes a cgroup and those above it, each with all controllers enabled for its children. In version 1 it is made under every controller.
+// MakeCgroup makes a cgroup and its parents, each with all controllers enabled
+// for its children. In version 1 it makes them under every controller.
 func MakeCgroup(name string) error {
 	if !Unified() {
 		controllers, err := os.ReadDir(CgroupRoot)
@@ -40,14 +42,14 @@ func MakeCgroup(name string) error {
 	return nil
 }
 
-// EnableControllers lets the children of a cgroup use every controller that it has itself.
+// EnableControllers enables all controllers of a cgroup for its children.
 func EnableControllers(dir string) error {
 	list, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for controller := range strings.FieldsSeq(string(list)) { // one at a time: a refused one does not stop the others
+	for controller := range strings.FieldsSeq(string(list)) { // one at a time, so that the others are enabled if one fails
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
 			errs = append(errs, err)
 		}

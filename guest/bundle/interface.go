@@ -11,18 +11,19 @@ import (
 	"github.com/slipway-build/slipway/internal/contract/runtimejson"
 )
 
-// give puts the interface into the network namespace of the process pid. When a container is started again, those of its old namespace may
-// still be going.
-func give(i runtimejson.Interface, pid int) error {
+// addInterface adds an interface to the network namespace of the process pid.
+// After a restart of a container, the interfaces of its old namespace may still
+// be disappearing.
+func addInterface(i runtimejson.Interface, pid int) error {
 	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		err := tryGive(i, pid)
+		err := tryAddInterface(i, pid)
 		if !errors.Is(err, unix.EEXIST) || time.Now().After(deadline) {
 			return err
 		}
 	}
 }
 
-func tryGive(i runtimejson.Interface, pid int) error {
+func tryAddInterface(i runtimejson.Interface, pid int) error {
 	kind := i.Add
 	if kind == "" && i.Peer != "" {
 		kind = "veth"
@@ -31,7 +32,7 @@ func tryGive(i runtimejson.Interface, pid int) error {
 	attrs.Name = i.Name
 	switch {
 	case kind == "":
-		// one that the machine has
+		// an existing interface of the machine
 	case kind == "veth":
 		// The peer stays in the machine.
 		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: i.Peer}); err != nil {
@@ -42,7 +43,7 @@ func tryGive(i runtimejson.Interface, pid int) error {
 			return err
 		}
 	default:
-		return addInside(pid, &netlink.GenericLink{LinkAttrs: attrs, LinkType: kind})
+		return addInNamespace(pid, &netlink.GenericLink{LinkAttrs: attrs, LinkType: kind})
 	}
 	link, err := netlink.LinkByName(i.Name)
 	if err != nil {
@@ -51,7 +52,7 @@ func tryGive(i runtimejson.Interface, pid int) error {
 	return netlink.LinkSetNsPid(link, pid)
 }
 
-func addInside(pid int, link netlink.Link) error {
+func addInNamespace(pid int, link netlink.Link) error {
 	ns, err := netns.GetFromPid(pid)
 	if err != nil {
 		return err

@@ -6,14 +6,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/internal/kernel/mountinfo"
 )
 
-// flagWords are the options of fstab(5) and mount(8) that mount(2) takes as flags; those in clearWords take one away.
+// flagWords are the options of fstab(5) and mount(8) that are flags of
+// mount(2). Those in clearWords clear a flag.
 var flagWords = map[string]uintptr{
 	"bind":        unix.MS_BIND,
 	"dirsync":     unix.MS_DIRSYNC,
@@ -53,7 +55,7 @@ var clearWords = map[string]uintptr{
 	"symfollow":     unix.MS_NOSYMFOLLOW,
 }
 
-// propagationWords need a mount(2) of their own.
+// propagationWords need a separate mount(2).
 var propagationWords = map[string]uintptr{
 	"private":     unix.MS_PRIVATE,
 	"rprivate":    unix.MS_PRIVATE | unix.MS_REC,
@@ -65,7 +67,7 @@ var propagationWords = map[string]uintptr{
 	"unbindable":  unix.MS_UNBINDABLE,
 }
 
-// parseOptions sorts the words of mount options. Words that it does not know are for the filesystem: they become data.
+// parseOptions parses mount options. Unknown ones are data for the filesystem.
 func parseOptions(options []string) (flags uintptr, propagation []uintptr, data string) {
 	var unknown []string
 	for _, word := range options {
@@ -103,7 +105,8 @@ func Mount(m specs.Mount) error {
 	if err := unix.Mount(m.Source, m.Destination, m.Type, flags, data); err != nil {
 		return fail(err)
 	}
-	// The kernel takes no other flag together with a bind, and none together with a change of propagation.
+	// The kernel accepts no other flag together with a bind, and none together
+	// with a change of propagation.
 	const bound = unix.MS_BIND | unix.MS_REC | unix.MS_REMOUNT | unix.MS_SILENT
 	if flags&unix.MS_BIND != 0 && flags&unix.MS_REMOUNT == 0 && flags&^bound != 0 {
 		if err := unix.Mount("", m.Destination, "", unix.MS_REMOUNT|flags&^unix.MS_REC, ""); err != nil {
@@ -118,7 +121,8 @@ func Mount(m specs.Mount) error {
 	return nil
 }
 
-// makeTarget makes what is mounted upon: a directory, or a file if a file is to be bound there.
+// makeTarget makes the mount point: a directory, or a file if a file is bound
+// on it.
 func makeTarget(source, target string, bind bool) error {
 	if bind {
 		info, err := os.Stat(source)
@@ -146,7 +150,8 @@ func makeFile(path string) error {
 	return f.Close()
 }
 
-func keepNamespace(source, path string) error {
+// bindNamespace binds a namespace on a file, which keeps the namespace alive.
+func bindNamespace(source, path string) error {
 	if err := makeFile(path); err != nil {
 		return err
 	}
@@ -156,67 +161,33 @@ func keepNamespace(source, path string) error {
 	return nil
 }
 
-// letNamespaceGo takes away what keepNamespace did, if it did.
-func letNamespaceGo(path string) {
+// unbindNamespace undoes bindNamespace. It does nothing if no namespace is
+// bound on the path.
+func unbindNamespace(path string) {
 	var fs unix.Statfs_t
 	if unix.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC {
 		unix.Unmount(path, unix.MNT_DETACH)
 	}
 }
 
-// MountPoint is one line of a mountinfo file, see proc_pid_mountinfo(5).
-type MountPoint struct {
-	Path, Type, Source string
-}
-
-// MountPoints gives the mounts of the machine in the order in which they were made.
-func MountPoints() ([]MountPoint, error) {
-	text, err := os.ReadFile("/proc/thread-self/mountinfo")
-	return parseMountInfo(string(text)), err
-}
-
-func parseMountInfo(text string) []MountPoint {
-	var points []MountPoint
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		end := slices.Index(fields, "-")
-		if end < 5 || len(fields) < end+3 {
-			continue
-		}
-		points = append(points, MountPoint{unescape(fields[4]), fields[end+1], unescape(fields[end+2])})
-	}
-	return points
-}
-
-// unescape undoes the octal escapes of blanks and backslashes.
-func unescape(s string) string {
-	for i := 0; i+3 < len(s); i++ {
-		if s[i] == '\\' {
-			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				s = s[:i] + string([]byte{byte(c)}) + s[i+4:]
-			}
-		}
-	}
-	return s
-}
-
-// UnmountBelow unmounts everything at dir and below it, the last mount first. A mount in use is detached: it goes when its last user goes.
+// UnmountBelow unmounts everything at dir and below it, the last mount first. A
+// busy mount is detached: it disappears with its last user.
 func UnmountBelow(dir string) error {
-	points, err := MountPoints()
+	mounts, err := mountinfo.Read()
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, point := range slices.Backward(points) {
-		if point.Path != dir && !strings.HasPrefix(point.Path, dir+"/") {
+	for _, m := range slices.Backward(mounts) {
+		if m.Path != dir && !strings.HasPrefix(m.Path, dir+"/") {
 			continue
 		}
-		err := unix.Unmount(point.Path, 0)
+		err := unix.Unmount(m.Path, 0)
 		if errors.Is(err, unix.EBUSY) {
-			err = unix.Unmount(point.Path, unix.MNT_DETACH)
+			err = unix.Unmount(m.Path, unix.MNT_DETACH)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("unmount %s: %w", point.Path, err))
+			errs = append(errs, fmt.Errorf("unmount %s: %w", m.Path, err))
 		}
 	}
 	return errors.Join(errs...)

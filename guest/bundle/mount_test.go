@@ -78,10 +78,10 @@ func TestPrepareAndRelease(t *testing.T) {
 	UnmountBelow(outside)
 }
 
-func TestKeepNamespace(t *testing.T) {
+func TestBindNamespace(t *testing.T) {
 	ownMounts(t)
 	path := filepath.Join(t.TempDir(), "ns", "net")
-	if err := keepNamespace("/proc/self/ns/net", path); err != nil {
+	if err := bindNamespace("/proc/self/ns/net", path); err != nil {
 		t.Fatal(err)
 	}
 	defer UnmountBelow(path)

@@ -6,24 +6,29 @@ import (
 	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/contract/policy"
 )
 
-// wantsFilter tells whether the annotations of a container ask for the default filter of system calls.
-func wantsFilter(annotations map[string]string) bool {
-	return annotations[policy.Prefix+"seccomp"] == "default"
+// wantsProfile reports whether the annotations of a container ask for the
+// default seccomp profile.
+func wantsProfile(annotations map[string]string) bool {
+	p, _ := policy.Parse(contract.Services, annotations) // the annotation is valid in all sections; the init prints errors
+	return p.Seccomp
 }
 
-// filterCalls puts Docker's default filter into a config.json that asks for it and has none, as it suits the processor, the kernel and the
-// container's capabilities. The text is that of the whole config.json.
-func filterCalls(spec map[string]json.RawMessage, text []byte) error {
+// addProfile adds the default seccomp profile of Docker to a config.json whose
+// annotations ask for it and that has no profile. It depends on the processor,
+// the kernel and the capabilities of the container. text is the whole
+// config.json.
+func addProfile(spec map[string]json.RawMessage, text []byte) error {
 	var annotations map[string]string
 	if len(spec["annotations"]) > 0 {
 		if err := json.Unmarshal(spec["annotations"], &annotations); err != nil {
 			return err
 		}
 	}
-	if !wantsFilter(annotations) {
+	if !wantsProfile(annotations) {
 		return nil
 	}
 	var typed specs.Spec
@@ -39,7 +44,7 @@ func filterCalls(spec map[string]json.RawMessage, text []byte) error {
 	if typed.Process.Capabilities == nil {
 		typed.Process.Capabilities = &specs.LinuxCapabilities{}
 	}
-	filter, err := seccomp.GetDefaultProfile(&typed)
+	profile, err := seccomp.GetDefaultProfile(&typed)
 	if err != nil {
 		return err
 	}
@@ -47,7 +52,7 @@ func filterCalls(spec map[string]json.RawMessage, text []byte) error {
 	if err := json.Unmarshal(spec["linux"], &linux); err != nil {
 		return err
 	}
-	if linux["seccomp"], err = json.Marshal(filter); err != nil {
+	if linux["seccomp"], err = json.Marshal(profile); err != nil {
 		return err
 	}
 	spec["linux"], err = json.Marshal(linux)

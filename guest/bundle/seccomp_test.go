@@ -26,11 +26,11 @@ func TestSeccomp(t *testing.T) {
 	const asks = `{"root": {"path": "rootfs"}, "linux": {"x-later": 1}, "annotations": {"build.slipway.seccomp": "default"},
 		"process": {"capabilities": {"bounding": ["CAP_SYS_TIME"]}}}`
 	b := open("plain", plain)
-	if got, err := b.Materialise(t.TempDir()); got != b.Dir || err != nil {
-		t.Errorf("a bundle that is complete: %s, %v", got, err)
+	if got, err := b.Materialize(t.TempDir()); got != b.Dir || err != nil {
+		t.Errorf("a bundle that needs no profile: %s, %v", got, err)
 	}
 	b = open("asks", asks)
-	got, err := b.Materialise(filepath.Join(dir, "run"))
+	got, err := b.Materialize(filepath.Join(dir, "run"))
 	if want := filepath.Join(dir, "run", "asks"); got != want || err != nil {
 		t.Fatalf("%s, %v, want %s", got, err, want)
 	}
@@ -44,7 +44,7 @@ func TestSeccomp(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal(text, &raw); err != nil || raw.Linux["x-later"] == nil {
-		t.Errorf("what is not known is lost: %v, %v", raw.Linux["x-later"], err)
+		t.Errorf("an unknown member is lost: %v, %v", raw.Linux["x-later"], err)
 	}
 	if want := filepath.Join(b.Dir, "rootfs"); spec.Root.Path != want {
 		t.Errorf("the root is %s, want %s", spec.Root.Path, want)

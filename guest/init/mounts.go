@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/slipway-build/slipway/guest/bundle"
 	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/kernel/mountinfo"
 )
 
 // setRoot mounts the initramfs over itself. The first mount can neither be
@@ -239,10 +241,9 @@ func mountVolumes() error {
 // unmountDisks unmounts the filesystems on disks and on the network. It makes
 // those read-only that cannot be unmounted.
 func unmountDisks() error {
-	points, err := bundle.MountPoints()
+	mounts, err := mountinfo.Read()
 	errs := []error{err}
-	for i := len(points) - 1; i >= 0; i-- {
-		p := points[i]
+	for _, p := range slices.Backward(mounts) {
 		switch {
 		case p.Path == "/":
 		case p.Type == "overlay" || strings.HasPrefix(p.Source, "/dev/"):
@@ -267,15 +268,15 @@ func swapOff() error {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // the kernel does not support swap
 	}
-	points, pointsErr := bundle.MountPoints()
-	errs := []error{err, pointsErr}
+	mounts, mountsErr := mountinfo.Read()
+	errs := []error{err, mountsErr}
 	for _, file := range swaps(string(text)) {
 		// If the container that enabled it is gone, the path starts at the root
 		// of the filesystem, which may be mounted anywhere. The kernel rejects
 		// other files.
 		err := swapOffFile(file)
-		for i := 0; err != nil && i < len(points); i++ {
-			if swapOffFile(filepath.Join(points[i].Path, file)) == nil {
+		for i := 0; err != nil && i < len(mounts); i++ {
+			if swapOffFile(filepath.Join(mounts[i].Path, file)) == nil {
 				err = nil
 			}
 		}

@@ -41,7 +41,7 @@ func (r *runc) create(b *bundle.Bundle, stdout, stderr *os.File) (*process, erro
 		return nil, err
 	}
 	defer os.Remove(pidFile(b))
-	dir, err := b.Materialise(bundleDir)
+	dir, err := b.Materialize(bundleDir)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func (r *runc) run(b *bundle.Bundle, stdout, stderr *os.File) (*process, error) 
 	if err := b.Prepare(); err != nil {
 		return nil, err
 	}
-	dir, err := b.Materialise(bundleDir)
+	dir, err := b.Materialize(bundleDir)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -13,6 +12,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/guest/blkid"
+	"github.com/slipway-build/slipway/internal/kernel/mountinfo"
 )
 
 // swapDevice is the name that encrypted swap has in /dev/mapper.
@@ -179,8 +180,8 @@ func parseCondition(text string) (c condition, err error) {
 // unmet says what is not as it should be; "" if all is.
 func (c condition) unmet() (string, error) {
 	if c.minSize == 0 {
-		mounted, err := isMountPoint(c.path)
-		if err != nil || mounted {
+		mounts, err := mountinfo.Read()
+		if err != nil || slices.ContainsFunc(mounts, func(m mountinfo.Mount) bool { return m.Path == filepath.Clean(c.path) }) {
 			return "", err
 		}
 		return c.path + " is no mount point", nil
@@ -193,21 +194,6 @@ func (c condition) unmet() (string, error) {
 		return fmt.Sprintf("%s has %d MiB, less than %d", c.path, size>>20, c.minSize>>20), nil
 	}
 	return "", nil
-}
-
-// isMountPoint looks into /proc/self/mounts.
-func isMountPoint(path string) (bool, error) {
-	f, err := os.Open("/proc/self/mounts")
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); len(fields) > 1 && fields[1] == filepath.Clean(path) {
-			return true, nil
-		}
-	}
-	return false, nil
 }
 
 // parseSize reads bytes, or a number of KiB, MiB or GiB: 2G.

@@ -1,5 +1,6 @@
-// Package policy reads what the annotations of a container tell a machine's init: what to do when the container ends, fails or hangs. The
-// machine YAML is checked by it and the init follows it.
+// Package policy defines the annotations of a container that tell the init what
+// to do when the container ends, fails or hangs. The build side checks them and
+// the init follows them.
 package policy
 
 import (
@@ -14,22 +15,23 @@ import (
 	"github.com/slipway-build/slipway/internal/contract"
 )
 
-// Prefix is what the names of all these annotations begin with. Others are none of ours.
+// Prefix starts the names of these annotations. Other annotations are ignored.
 const Prefix = "build.slipway."
 
-// Policy is how the init treats one container. The zero value is what LinuxKit does.
+// Policy is how the init treats one container. The zero value is the behavior
+// of LinuxKit.
 type Policy struct {
-	Restart Restart       // of a service that has ended
-	After   []string      // services that must have started before this one does
-	Failure Failure       // of an onboot container
-	Timeout time.Duration // to run, or for a service to stop when asked; 0: as long as it takes, for a service [StopTimeout]
-	Seccomp bool          // whether the default filter for system calls holds; config.json has it
+	Restart Restart       // when a service is restarted
+	After   []string      // services that must start before this one
+	Failure Failure       // what to do when an onboot container fails
+	Timeout time.Duration // to run, or for a service to stop; 0: none, or [StopTimeout] for a service
+	Seccomp bool          // whether to use the default seccomp profile
 }
 
-// StopTimeout is how long a service that says nothing else has to stop.
+// StopTimeout is how long a service has to stop by default.
 const StopTimeout = 10 * time.Second
 
-// Restart says when a service that has ended is started again.
+// Restart says when a service that has ended is restarted.
 type Restart string
 
 // The values of build.slipway.restart.
@@ -39,10 +41,11 @@ const (
 	Always    Restart = "always"
 )
 
-// Again tells whether a service that ended so is started again. One that could not be started has failed.
+// Again reports whether a service that has ended, or could not be started, is
+// restarted.
 func (r Restart) Again(failed bool) bool { return r == Always || r == OnFailure && failed }
 
-// Failure says what follows when an onboot container fails.
+// Failure says what to do when an onboot container fails.
 type Failure string
 
 // The values of build.slipway.failure.
@@ -55,8 +58,8 @@ const (
 // Key is an annotation.
 type Key struct {
 	Name     string
-	Sections []string // of the containers for which it means something
-	Values   string   // what may stand there
+	Sections []string // in which it has an effect
+	Values   string   // that are valid
 	Default  string
 	Doc      string
 	Example  string
@@ -64,54 +67,56 @@ type Key struct {
 	set func(p *Policy, value string) error
 }
 
-// Keys are all annotations, sorted by name.
-var Keys = []Key{
-	{
-		Name: Prefix + "after", Sections: []string{contract.Services}, Values: "names of services, with commas", Default: "none", Example: "database",
-		Doc: "The service starts when these have started, and stops before they do. If one of them cannot be started, this one is not either.",
-		set: func(p *Policy, value string) error {
-			for name := range strings.SplitSeq(value, ",") {
-				name = strings.TrimSpace(name)
-				if name == "" {
-					return errors.New("must be names of services, with commas between them")
+// Keys returns all annotations, sorted by name.
+func Keys() []Key {
+	return []Key{
+		{
+			Name: Prefix + "after", Sections: []string{contract.Services}, Values: "comma-separated names of services", Default: "none", Example: "database",
+			Doc: "The service starts after these services and stops before them. If one of them cannot be started, this one is not started either.",
+			set: func(p *Policy, value string) error {
+				for name := range strings.SplitSeq(value, ",") {
+					name = strings.TrimSpace(name)
+					if name == "" {
+						return errors.New("must be a comma-separated list of names of services")
+					}
+					p.After = append(p.After, name)
 				}
-				p.After = append(p.After, name)
-			}
-			return nil
+				return nil
+			},
 		},
-	},
-	{
-		Name: Prefix + "failure", Sections: []string{contract.Onboot}, Values: "continue, halt, reboot", Default: "continue", Example: "halt",
-		Doc: "What follows if the container cannot be started, ends with another status than 0, or exceeds its timeout: the start goes on, or the machine stops and halts or starts anew.",
-		set: func(p *Policy, value string) error { return choose(&p.Failure, value, Continue, Halt, Reboot) },
-	},
-	{
-		Name: Prefix + "restart", Sections: []string{contract.Services}, Values: "no, on-failure, always", Default: "no", Example: "always",
-		Doc: "When the service is started again after its end. The pauses before that grow from 1 second to 1 minute; a minute of running makes them short again.",
-		set: func(p *Policy, value string) error { return choose(&p.Restart, value, Never, OnFailure, Always) },
-	},
-	{
-		Name: Prefix + "seccomp", Sections: []string{contract.Onboot, contract.Onshutdown, contract.Services}, Values: "default, none", Default: "none", Example: "default",
-		Doc: "Default forbids the system calls that containers do not need, as Docker does; those that a capability of the container is for stay allowed.",
-		set: func(p *Policy, value string) error {
-			var choice string
-			err := choose(&choice, value, "default", "none")
-			p.Seccomp = choice == "default"
-			return err
+		{
+			Name: Prefix + "failure", Sections: []string{contract.Onboot}, Values: "continue, halt, reboot", Default: "continue", Example: "halt",
+			Doc: "What the init does if the container cannot be started, fails, or exceeds its timeout: it continues to boot, halts or reboots.",
+			set: func(p *Policy, value string) error { return choose(&p.Failure, value, Continue, Halt, Reboot) },
 		},
-	},
-	{
-		Name: Prefix + "timeout", Sections: []string{contract.Onboot, contract.Onshutdown, contract.Services}, Values: "a time such as 30s or 5m", Default: "none; for a service " + StopTimeout.String(), Example: "30s",
-		Doc: "How long the container may take to come to its end. One of onboot or onshutdown is stopped then and has failed; a service is killed if it is still there so long after it was asked to stop.",
-		set: func(p *Policy, value string) error {
-			d, err := time.ParseDuration(value)
-			if err != nil || d <= 0 {
-				return errors.New("must be a time such as 30s or 5m")
-			}
-			p.Timeout = d
-			return nil
+		{
+			Name: Prefix + "restart", Sections: []string{contract.Services}, Values: "no, on-failure, always", Default: "no", Example: "always",
+			Doc: "Whether the init restarts the service when it ends. The delay grows from 1 second to 1 minute; after the service has run for a minute, it is 1 second again.",
+			set: func(p *Policy, value string) error { return choose(&p.Restart, value, Never, OnFailure, Always) },
 		},
-	},
+		{
+			Name: Prefix + "seccomp", Sections: []string{contract.Onboot, contract.Onshutdown, contract.Services}, Values: "default, none", Default: "none", Example: "default",
+			Doc: "The value default applies the default seccomp profile of Docker, which forbids system calls that containers do not need. Calls that belong to a capability of the container stay allowed.",
+			set: func(p *Policy, value string) error {
+				var choice string
+				err := choose(&choice, value, "default", "none")
+				p.Seccomp = choice == "default"
+				return err
+			},
+		},
+		{
+			Name: Prefix + "timeout", Sections: []string{contract.Onboot, contract.Onshutdown, contract.Services}, Values: "a duration, for example 30s or 5m", Default: "none; for a service " + StopTimeout.String(), Example: "30s",
+			Doc: "In onboot and onshutdown, how long the container may run; then the init stops it, and it has failed. In services, how long the service may take to stop; then the init kills it.",
+			set: func(p *Policy, value string) error {
+				d, err := time.ParseDuration(value)
+				if err != nil || d <= 0 {
+					return errors.New("must be a duration, for example 30s or 5m")
+				}
+				p.Timeout = d
+				return nil
+			},
+		},
+	}
 }
 
 func choose[T ~string](to *T, value string, choices ...T) error {
@@ -126,34 +131,38 @@ func choose[T ~string](to *T, value string, choices ...T) error {
 	return nil
 }
 
-// The errors of Set for a name of ours that means nothing, or nothing in this section.
+// The errors of Set for an unknown name, and for one without effect in the
+// section.
 var (
 	ErrUnknown = errors.New("is unknown")
 	ErrSection = errors.New("has no effect here")
 )
 
-// Set follows one annotation of a container in a section. Names without [Prefix] mean nothing here and are no error. Errors are predicates:
-// "must be …".
+// Set applies one annotation of a container in a section. Names without
+// [Prefix] are ignored. Errors are predicates: "must be …".
 func (p *Policy) Set(section, name, value string) error {
 	if !strings.HasPrefix(name, Prefix) {
 		return nil
 	}
-	i, ok := slices.BinarySearchFunc(Keys, name, func(k Key, name string) int { return cmp.Compare(k.Name, name) })
+	keys := Keys()
+	i, ok := slices.BinarySearchFunc(keys, name, func(k Key, name string) int { return cmp.Compare(k.Name, name) })
 	if !ok {
 		return ErrUnknown
 	}
-	if !slices.Contains(Keys[i].Sections, section) {
-		return fmt.Errorf("%w: it is for %s", ErrSection, strings.Join(Keys[i].Sections, " and "))
+	if !slices.Contains(keys[i].Sections, section) {
+		return fmt.Errorf("%w: it is for %s", ErrSection, strings.Join(keys[i].Sections, " and "))
 	}
-	return Keys[i].set(p, value)
+	return keys[i].set(p, value)
 }
 
-// Parse follows all annotations of a container. What is wrong keeps its default, so that the policy can be used beside the error. A package
-// that is made for several sections may have annotations that mean nothing in one of them.
+// Parse applies all annotations of a container. An invalid one keeps its
+// default, so that the policy is usable despite the error. Annotations without
+// effect in the section are ignored, because a package may be made for several
+// sections.
 func Parse(section string, annotations map[string]string) (Policy, error) {
 	var p Policy
 	var errs []error
-	for _, k := range Keys { // in one order whatever the map
+	for _, k := range Keys() { // for a stable order of errors
 		if value, ok := annotations[k.Name]; ok {
 			if err := p.Set(section, k.Name, value); err != nil && !errors.Is(err, ErrSection) {
 				errs = append(errs, fmt.Errorf("annotation %s %w", k.Name, err))

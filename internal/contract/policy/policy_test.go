@@ -28,9 +28,9 @@ func TestParse(t *testing.T) {
 		{contract.Onboot, map[string]string{"build.slipway.failure": "reboot"}, policy.Policy{Failure: policy.Reboot}, ""},
 		{contract.Services, map[string]string{"build.slipway.failure": "halt"}, policy.Policy{}, ""},
 		{contract.Services, map[string]string{"build.slipway.restart": "yes"}, policy.Policy{}, "annotation build.slipway.restart must be no, on-failure or always"},
-		{contract.Onboot, map[string]string{"build.slipway.timeout": "30"}, policy.Policy{}, "annotation build.slipway.timeout must be a time such as 30s or 5m"},
-		{contract.Onboot, map[string]string{"build.slipway.timeout": "-1s"}, policy.Policy{}, "annotation build.slipway.timeout must be a time such as 30s or 5m"},
-		{contract.Services, map[string]string{"build.slipway.after": "a,,b"}, policy.Policy{After: []string{"a"}}, "annotation build.slipway.after must be names of services, with commas between them"},
+		{contract.Onboot, map[string]string{"build.slipway.timeout": "30"}, policy.Policy{}, "annotation build.slipway.timeout must be a duration, for example 30s or 5m"},
+		{contract.Onboot, map[string]string{"build.slipway.timeout": "-1s"}, policy.Policy{}, "annotation build.slipway.timeout must be a duration, for example 30s or 5m"},
+		{contract.Services, map[string]string{"build.slipway.after": "a,,b"}, policy.Policy{After: []string{"a"}}, "annotation build.slipway.after must be a comma-separated list of names of services"},
 	} {
 		got, err := policy.Parse(c.section, c.text)
 		text := ""
@@ -52,12 +52,12 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// The examples of the reference page are right.
+// The examples of the reference page are valid.
 func TestKeys(t *testing.T) {
-	if !slices.IsSortedFunc(policy.Keys, func(a, b policy.Key) int { return strings.Compare(a.Name, b.Name) }) {
+	if !slices.IsSortedFunc(policy.Keys(), func(a, b policy.Key) int { return strings.Compare(a.Name, b.Name) }) {
 		t.Error("the keys are not sorted")
 	}
-	for _, k := range policy.Keys {
+	for _, k := range policy.Keys() {
 		for _, section := range k.Sections {
 			if err := new(policy.Policy).Set(section, k.Name, k.Example); err != nil {
 				t.Errorf("%s: %s of %s: %v", section, k.Example, k.Name, err)
