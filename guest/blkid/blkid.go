@@ -1,4 +1,5 @@
-// Package blkid tells by their first blocks what block devices hold, as blkid(8) does.
+// Package blkid identifies the content of block devices by their first blocks,
+// as blkid(8) does.
 package blkid
 
 import (
@@ -11,11 +12,11 @@ import (
 	"strings"
 )
 
-// Content is what a device holds.
+// Content is the content of a device.
 type Content struct {
-	Type  string // of a filesystem as mount(2) calls it; ext2 and ext3 are ext4. Else as blkid(8): crypto_LUKS, swap, LVM2_member
+	Type  string // of a filesystem as for mount(2), with ext4 for ext2 and ext3; others as in blkid(8): crypto_LUKS, swap, LVM2_member
 	Label string
-	UUID  string // as /dev/disk/by-uuid has it
+	UUID  string // as in /dev/disk/by-uuid
 }
 
 func (c Content) String() string {
@@ -25,7 +26,7 @@ func (c Content) String() string {
 	return c.Type
 }
 
-// Mountable tells whether it is a filesystem.
+// Mountable reports whether the content is a filesystem.
 func (c Content) Mountable() bool {
 	switch c.Type {
 	case "", "crypto_LUKS", "swap", "LVM2_member":
@@ -34,10 +35,11 @@ func (c Content) Mountable() bool {
 	return true
 }
 
-// ErrUnknown is the error for a device on which nothing is recognised.
-var ErrUnknown = errors.New("nothing that is known here")
+// ErrUnknown is the error for a device whose content is not recognized.
+var ErrUnknown = errors.New("unknown content")
 
-// Identify reads the beginning of a device. The error of one that holds nothing known is ErrUnknown.
+// Identify identifies the content of a device. The error is ErrUnknown if it
+// does not recognize the content.
 func Identify(device string) (Content, error) {
 	f, err := os.Open(device)
 	if err != nil {
@@ -47,10 +49,11 @@ func Identify(device string) (Content, error) {
 	return Probe(f)
 }
 
-// headSize is how much of a device is looked at: the superblock of btrfs, 4 KiB at 64 KiB, is the last.
+// headSize is how much of a device Probe reads, in bytes. The last part is the
+// superblock of btrfs, 4 KiB at 64 KiB.
 const headSize = 68 << 10
 
-// Probe reads the beginning of a device.
+// Probe identifies the content of a device from its beginning.
 func Probe(r io.ReaderAt) (Content, error) {
 	head := make([]byte, headSize)
 	n, err := r.ReadAt(head, 0)
@@ -65,13 +68,14 @@ func Probe(r io.ReaderAt) (Content, error) {
 	return Content{}, ErrUnknown
 }
 
-// formats are what is recognised, by a magic at an offset. What read gets is headSize bytes, of a small device with zeros at the end.
+// formats are the known contents, by a magic at an offset. read gets headSize
+// bytes, with zeros after the end of a small device.
 var formats = []struct {
 	magic string
 	at    int
 	read  func(head []byte) Content
 }{
-	// https://gitlab.com/cryptsetup/LUKS2-docs, 2.1: labels are version 2's.
+	// https://gitlab.com/cryptsetup/LUKS2-docs, 2.1: only version 2 has labels.
 	{"LUKS\xba\xbe", 0, func(head []byte) Content {
 		c := Content{Type: "crypto_LUKS", UUID: text(head[168:208])}
 		if binary.BigEndian.Uint16(head[6:]) == 2 {
@@ -109,7 +113,7 @@ var formats = []struct {
 	{"LABELONE", 512, func([]byte) Content { return Content{Type: "LVM2_member"} }},
 }
 
-// fat reads the serial number and the label behind it.
+// fat parses the serial number and the label after it.
 func fat(b []byte) Content {
 	c := Content{Type: "vfat", Label: text(b[4:15])}
 	if c.Label == "NO NAME" {
@@ -120,7 +124,7 @@ func fat(b []byte) Content {
 	return c
 }
 
-// text is a field that is filled up with zeros or spaces.
+// text parses a field that is padded with zeros or spaces.
 func text(b []byte) string {
 	b, _, _ = bytes.Cut(b, []byte{0})
 	return strings.TrimRight(string(b), " ")

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Filesystems that their own programs have made.
+// Filesystems made by their own tools.
 func TestIdentify(t *testing.T) {
 	const id = "01234567-89ab-cdef-0123-456789abcdef"
 	const luks = "cryptsetup luksFormat -q --pbkdf-force-iterations 1000 --key-file /proc/version --uuid " + id

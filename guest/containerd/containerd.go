@@ -1,5 +1,7 @@
-// Package containerd is a client of containerd's API, for what an init needs of it: containers, and the tasks that run in them. The messages
-// are those of api/services/containers/v1 and api/services/tasks/v1 in containerd's sources.
+// Package containerd is a client of those parts of the API of containerd that
+// an init needs: containers, and the tasks that run in them. The messages are
+// those of api/services/containers/v1 and api/services/tasks/v1 in the sources
+// of containerd.
 package containerd
 
 import (
@@ -11,13 +13,13 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Client calls the daemon that listens at Socket. Its methods may be called from several goroutines; each takes as long as the daemon does, or
-// until the end of its context.
+// Client calls the daemon that listens at Socket. It is safe for concurrent
+// use. A call takes as long as the daemon needs, or until its context ends.
 type Client struct{ Socket string }
 
-// Error is what the daemon answers when it refuses a call.
+// Error is the error of a call that the daemon rejects.
 type Error struct {
-	Code    int // of gRPC
+	Code    int // gRPC status
 	Message string
 }
 
@@ -29,23 +31,24 @@ func (e *Error) Is(target error) bool {
 	return ok && other.Code == e.Code
 }
 
-// Errors to compare with.
+// Errors for use with errors.Is.
 var (
 	ErrNotFound      = &Error{5, "not found"}
 	ErrAlreadyExists = &Error{6, "already exists"}
-	ErrUnavailable   = errors.New("containerd cannot be reached") // the call may have been carried out or not
+	ErrUnavailable   = errors.New("containerd cannot be reached") // the call may or may not have taken effect
 )
 
 const (
 	runtime  = "io.containerd.runc.v2"
-	specType = "types.containerd.io/opencontainers/runtime-spec/1/Spec" // containerd's name for config.json
+	specType = "types.containerd.io/opencontainers/runtime-spec/1/Spec" // type URL of config.json
 )
 
 func (c *Client) call(ctx context.Context, namespace, method string, request []byte) ([]byte, error) {
 	return call(ctx, c.Socket, "/containerd.services."+method, request, "containerd-namespace", namespace)
 }
 
-// CreateContainer makes a container with a config.json whose root filesystem is an absolute path.
+// CreateContainer creates a container. spec is a config.json in which the path
+// of the root filesystem is absolute.
 func (c *Client) CreateContainer(ctx context.Context, namespace, id string, spec []byte) error {
 	container := join(
 		text(1, id),
@@ -56,30 +59,32 @@ func (c *Client) CreateContainer(ctx context.Context, namespace, id string, spec
 	return err
 }
 
-// DeleteContainer forgets a container that has no task.
+// DeleteContainer deletes a container that has no task.
 func (c *Client) DeleteContainer(ctx context.Context, namespace, id string) error {
 	_, err := c.call(ctx, namespace, "containers.v1.Containers/Delete", text(1, id))
 	return err
 }
 
-// CreateTask makes the process of a container, which does not run yet, and gives its id. The paths are of FIFOs or files to which its output
-// is appended.
+// CreateTask creates the process of a container, which does not run yet, and
+// returns its ID. The paths are of FIFOs, or of files to which output is
+// appended.
 func (c *Client) CreateTask(ctx context.Context, namespace, id, stdout, stderr string) (pid int, err error) {
-	answer, err := c.call(ctx, namespace, "tasks.v1.Tasks/Create", join(text(1, id), text(5, stdout), text(6, stderr)))
+	response, err := c.call(ctx, namespace, "tasks.v1.Tasks/Create", join(text(1, id), text(5, stdout), text(6, stderr)))
 	if err != nil {
 		return 0, err
 	}
-	n, err := number(answer, 2)
+	n, err := number(response, 2)
 	return int(n), err
 }
 
-// StartTask lets the process run.
+// StartTask starts the process.
 func (c *Client) StartTask(ctx context.Context, namespace, id string) error {
 	_, err := c.call(ctx, namespace, "tasks.v1.Tasks/Start", text(1, id))
 	return err
 }
 
-// KillTask sends a signal to the first process, or to all of the container.
+// KillTask sends a signal to the first process, or to all processes of the
+// container.
 func (c *Client) KillTask(ctx context.Context, namespace, id string, signal syscall.Signal, all bool) error {
 	request := join(text(1, id), varint(3, uint64(signal)))
 	if all {
@@ -89,23 +94,25 @@ func (c *Client) KillTask(ctx context.Context, namespace, id string, signal sysc
 	return err
 }
 
-// WaitTask waits for the end of the process and gives its exit status, which is 128 and the number of the signal that killed it if one did.
+// WaitTask waits for the end of the process and returns its exit status. If a
+// signal killed it, that is 128 plus the number of the signal.
 func (c *Client) WaitTask(ctx context.Context, namespace, id string) (status int, err error) {
-	answer, err := c.call(ctx, namespace, "tasks.v1.Tasks/Wait", text(1, id))
+	response, err := c.call(ctx, namespace, "tasks.v1.Tasks/Wait", text(1, id))
 	if err != nil {
 		return 0, err
 	}
-	n, err := number(answer, 1)
+	n, err := number(response, 1)
 	return int(n), err
 }
 
-// DeleteTask takes away a process that has ended.
+// DeleteTask deletes a process that has ended.
 func (c *Client) DeleteTask(ctx context.Context, namespace, id string) error {
 	_, err := c.call(ctx, namespace, "tasks.v1.Tasks/Delete", text(1, id))
 	return err
 }
 
-// What follows builds and reads messages (https://protobuf.dev/programming-guides/encoding/).
+// The functions below encode and decode messages
+// (https://protobuf.dev/programming-guides/encoding/).
 
 func text(field protowire.Number, s string) []byte {
 	return protowire.AppendString(protowire.AppendTag(nil, field, protowire.BytesType), s)
@@ -127,20 +134,21 @@ func join(fields ...[]byte) []byte {
 	return all
 }
 
-// number gives the number in a field of a message, 0 if it is not there.
+// number returns the number in a field of a message, or 0 if the field is
+// missing.
 func number(m []byte, field protowire.Number) (n uint64, err error) {
 	for len(m) > 0 {
 		num, kind, size := protowire.ConsumeTag(m)
 		if size < 0 {
-			return 0, fmt.Errorf("containerd's answer: %w", protowire.ParseError(size))
+			return 0, fmt.Errorf("decode the response of containerd: %w", protowire.ParseError(size))
 		}
 		m = m[size:]
 		if num == field && kind == protowire.VarintType {
 			if n, size = protowire.ConsumeVarint(m); size < 0 {
-				return 0, fmt.Errorf("containerd's answer: %w", protowire.ParseError(size))
+				return 0, fmt.Errorf("decode the response of containerd: %w", protowire.ParseError(size))
 			}
 		} else if size = protowire.ConsumeFieldValue(num, kind, m); size < 0 {
-			return 0, fmt.Errorf("containerd's answer: %w", protowire.ParseError(size))
+			return 0, fmt.Errorf("decode the response of containerd: %w", protowire.ParseError(size))
 		}
 		m = m[size:]
 	}

@@ -14,9 +14,11 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// The init makes a handful of calls, each with one request and one answer. A gRPC library costs it more than the rest of the program, so
-// the calls are made here: gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), each on a connection of its
-// own, of which it is the only stream.
+// The init makes a handful of calls, each with one request and one response. A
+// gRPC library would be larger than the rest of the program, so this file
+// implements the calls: gRPC over HTTP/2
+// (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), with one
+// connection per call and one stream per connection.
 
 // Frames of HTTP/2, RFC 9113, section 6.
 const (
@@ -39,13 +41,14 @@ const (
 
 	preface       = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 	frameHeader   = 9
-	maxFrame      = 16 << 10 // what every peer takes, and what we take
+	maxFrame      = 16 << 10 // the size that every peer accepts
 	defaultWindow = 65535
-	maxAnswer     = 1 << 20 // far more than any answer has
+	maxResponse   = 1 << 20 // far larger than any response
 	stream        = 1
 )
 
-// call makes one call: method is "/package.Service/Method", the headers are name and value in turn.
+// call makes one call. method is "/package.Service/Method"; headers alternate
+// names and values.
 func call(ctx context.Context, socket, method string, request []byte, headers ...string) ([]byte, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
@@ -65,16 +68,16 @@ func call(ctx context.Context, socket, method string, request []byte, headers ..
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, method, err)
 	}
-	return c.answer(method)
+	return c.response(method)
 }
 
-// connection is a connection with its one stream.
+// A connection is a connection with its only stream.
 type connection struct {
 	conn                 net.Conn
 	decoder              *hpack.Decoder
-	window, streamWindow int // bytes of data that the peer still takes
+	window, streamWindow int // bytes of data that the peer still accepts
 
-	httpStatus, status, message string // of the answer
+	httpStatus, status, message string // of the response
 	block                       []byte // headers so far
 	body                        []byte
 	ended                       bool
@@ -91,7 +94,8 @@ func (c *connection) header(f hpack.HeaderField) {
 	}
 }
 
-// send sends the request. A message has a byte that says it is not compressed and its length before it.
+// send sends the request. A message starts with a byte that says it is not
+// compressed, and its length.
 func (c *connection) send(method string, request []byte, headers []string) error {
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
@@ -103,10 +107,11 @@ func (c *connection) send(method string, request []byte, headers []string) error
 			return err
 		}
 	}
-	// The windows are opened for the largest answer that is taken, so they need no updates.
-	settings := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(nil, settingInitialWindow), maxAnswer)
+	// The windows are as large as the largest response, so they need no
+	// updates.
+	settings := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(nil, settingInitialWindow), maxResponse)
 	first := append([]byte(preface), frame(frameSettings, 0, 0, settings)...)
-	first = append(first, frame(frameWindowUpdate, 0, 0, binary.BigEndian.AppendUint32(nil, maxAnswer-defaultWindow))...)
+	first = append(first, frame(frameWindowUpdate, 0, 0, binary.BigEndian.AppendUint32(nil, maxResponse-defaultWindow))...)
 	first = append(first, frame(frameHeaders, flagEndHeaders, stream, block.Bytes())...)
 	if _, err := c.conn.Write(first); err != nil {
 		return err
@@ -114,12 +119,12 @@ func (c *connection) send(method string, request []byte, headers []string) error
 	data := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(request))), request...)
 	for len(data) > 0 {
 		n := min(len(data), maxFrame, c.window, c.streamWindow)
-		if n <= 0 { // the peer tells when it takes more
+		if n <= 0 { // wait until the peer accepts more
 			if err := c.receive(); err != nil {
 				return err
 			}
 			if c.ended {
-				return nil // an error came before the whole request was sent
+				return nil // an error arrived before the whole request was sent
 			}
 			continue
 		}
@@ -144,7 +149,7 @@ func frame(kind, flags byte, stream uint32, payload []byte) []byte {
 	return append(out, payload...)
 }
 
-// receive reads one frame and does what it asks for.
+// receive reads and handles one frame.
 func (c *connection) receive() error {
 	var head [frameHeader]byte
 	if _, err := io.ReadFull(c.conn, head[:]); err != nil {
@@ -209,38 +214,38 @@ func (c *connection) receive() error {
 		if err != nil {
 			return err
 		}
-		if c.body = append(c.body, payload...); len(c.body) > maxAnswer {
-			return errors.New("the answer is too long")
+		if c.body = append(c.body, payload...); len(c.body) > maxResponse {
+			return errors.New("the response is too long")
 		}
 		c.ended = flags&flagEndStream != 0
 	}
 	return nil
 }
 
-// content takes padding and priority off a frame.
+// content removes padding and priority from a frame.
 func content(payload []byte, flags, kind byte) ([]byte, error) {
-	short := errors.New("a frame is too short")
+	errShort := errors.New("a frame is too short")
 	padding := 0
 	if flags&flagPadded != 0 && kind != frameContinuation {
 		if len(payload) < 1 {
-			return nil, short
+			return nil, errShort
 		}
 		padding, payload = int(payload[0]), payload[1:]
 	}
 	if flags&flagPriority != 0 && kind == frameHeaders {
 		if len(payload) < 5 {
-			return nil, short
+			return nil, errShort
 		}
 		payload = payload[5:]
 	}
 	if padding > len(payload) {
-		return nil, short
+		return nil, errShort
 	}
 	return payload[:len(payload)-padding], nil
 }
 
-// answer gives the message of the answer.
-func (c *connection) answer(method string) ([]byte, error) {
+// response returns the message of the response.
+func (c *connection) response(method string) ([]byte, error) {
 	if c.status == "" {
 		return nil, fmt.Errorf("%s: HTTP status %q and no gRPC status", method, c.httpStatus)
 	}
@@ -256,7 +261,7 @@ func (c *connection) answer(method string) ([]byte, error) {
 		return nil, &Error{code, message}
 	}
 	if len(c.body) < 5 || c.body[0] != 0 || int(binary.BigEndian.Uint32(c.body[1:])) != len(c.body)-5 {
-		return nil, fmt.Errorf("%s: the answer is not one plain message", method)
+		return nil, fmt.Errorf("%s: the response is not one uncompressed message", method)
 	}
 	return c.body[5:], nil
 }

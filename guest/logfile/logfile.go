@@ -1,4 +1,4 @@
-// Package logfile writes logs that do not grow for ever.
+// Package logfile writes logs of bounded size.
 package logfile
 
 import (
@@ -9,18 +9,20 @@ import (
 	"sync"
 )
 
-// File is a log of bounded size: when the file is full it becomes NAME.1, NAME.1 becomes NAME.2, and the oldest goes.
+// File is a log of bounded size. When the file is full, it becomes NAME.1,
+// NAME.1 becomes NAME.2, and so on; the oldest file is deleted.
 type File struct {
 	path  string
-	limit int64 // bytes of one file
-	keep  int   // older files
+	limit int64 // bytes per file
+	keep  int   // number of older files
 
 	mu   sync.Mutex
 	file *os.File
 	size int64
 }
 
-// Open opens a log to append to it, and makes its directory if it is missing. Limit is in bytes, keep the number of older files.
+// Open opens a log for appending and makes its directory if it is missing.
+// limit is the size of a file in bytes, keep the number of older files.
 func Open(path string, limit int64, keep int) (*File, error) {
 	l := &File{path: path, limit: limit, keep: keep}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -43,7 +45,8 @@ func (l *File) open() error {
 	return nil
 }
 
-// Write appends text. Files are changed at the end of a line, unless a line is longer than a file may be.
+// Write appends text. It rotates files at the end of a line, unless a line is
+// longer than a file.
 func (l *File) Write(text []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Files are changed at the ends of lines, and the oldest goes.
+// Files are rotated at the ends of lines, and the oldest is deleted.
 func TestFile(t *testing.T) {
 	dir := t.TempDir()
 	l, err := Open(filepath.Join(dir, "web.log"), 10, 2)
@@ -39,8 +39,8 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// What was written before is counted.
-func TestAgain(t *testing.T) {
+// The existing size of a file counts.
+func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "web.log")
 	if err := os.WriteFile(path, []byte("before\n"), 0o644); err != nil {
 		t.Fatal(err)

@@ -13,25 +13,25 @@ import (
 	"time"
 )
 
-// entry is a line of a log, as it is sent.
+// An entry is a line of a log, in the form in which it is sent.
 type entry struct {
-	Time   time.Time `json:"time"` // when it came
+	Time   time.Time `json:"time"` // of arrival
 	Source string    `json:"source"`
 	Msg    string    `json:"msg"`
 }
 
 // Modes of a query.
 const (
-	dump       byte = iota // what is there
-	follow                 // what comes from now on
+	dump       byte = iota // existing entries
+	follow                 // future entries
 	dumpFollow             // both
 )
 
-// buffer has the last entries.
+// A buffer holds the last entries.
 type buffer struct {
 	mu        sync.Mutex
 	ring      []entry
-	count     int // of all entries there have been; the newest is in ring[(count-1) % len(ring)]
+	count     int // entries so far; the newest is ring[(count-1) % len(ring)]
 	followers map[chan entry]bool
 }
 
@@ -48,34 +48,35 @@ func (b *buffer) add(source, msg string) {
 	for follower := range b.followers {
 		select {
 		case follower <- e:
-		default: // it is slow, and misses this one
+		default: // too slow: it misses this entry
 		}
 	}
 }
 
-// entries are what is there, and if wanted a channel of what will come, to be given to leave.
-func (b *buffer) entries(mode byte) (there []entry, coming chan entry) {
+// entries returns the existing entries and a channel of future ones, as the
+// mode says. The caller passes the channel to leave.
+func (b *buffer) entries(mode byte) (existing []entry, future chan entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if mode != follow {
 		for i := max(0, b.count-len(b.ring)); i < b.count; i++ {
-			there = append(there, b.ring[i%len(b.ring)])
+			existing = append(existing, b.ring[i%len(b.ring)])
 		}
 	}
 	if mode != dump {
-		coming = make(chan entry, len(b.ring))
-		b.followers[coming] = true
+		future = make(chan entry, len(b.ring))
+		b.followers[future] = true
 	}
-	return there, coming
+	return existing, future
 }
 
-func (b *buffer) leave(coming chan entry) {
+func (b *buffer) leave(future chan entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.followers, coming)
+	delete(b.followers, future)
 }
 
-// receive takes logs until the socket fails.
+// receive receives logs until the socket fails.
 func (b *buffer) receive(logs *net.UnixConn, length int) error {
 	name, control := make([]byte, 512), make([]byte, 512)
 	for {
@@ -96,7 +97,7 @@ func (b *buffer) receive(logs *net.UnixConn, length int) error {
 func descriptors(control []byte) (all []int, err error) {
 	messages, err := syscall.ParseSocketControlMessage(control)
 	if err != nil {
-		return nil, fmt.Errorf("a datagram with a wrong control message: %w", err)
+		return nil, fmt.Errorf("a datagram with an invalid control message: %w", err)
 	}
 	for _, message := range messages {
 		files, err := syscall.ParseUnixRights(&message)
@@ -110,7 +111,7 @@ func descriptors(control []byte) (all []int, err error) {
 
 // read reads a log to its end.
 func (b *buffer) read(source string, fd, length int) {
-	syscall.SetNonblock(fd, true) // so that it does not take a thread; where it cannot be, it does
+	syscall.SetNonblock(fd, true) // so that it needs no thread; on an error it uses one
 	file := os.NewFile(uintptr(fd), source)
 	defer file.Close()
 	lines := bufio.NewReaderSize(file, length)
@@ -129,8 +130,8 @@ func (b *buffer) read(source string, fd, length int) {
 	}
 }
 
-// answer serves queries.
-func (b *buffer) answer(queries *net.UnixListener) {
+// serveQueries serves queries.
+func (b *buffer) serveQueries(queries *net.UnixListener) {
 	for {
 		conn, err := queries.Accept()
 		if err != nil {
@@ -148,17 +149,17 @@ func (b *buffer) serve(conn net.Conn) {
 	if _, err := io.ReadFull(conn, mode[:]); err != nil || mode[0] > dumpFollow {
 		return
 	}
-	there, coming := b.entries(mode[0])
-	if coming != nil {
-		defer b.leave(coming)
+	existing, future := b.entries(mode[0])
+	if future != nil {
+		defer b.leave(future)
 	}
 	encoder := json.NewEncoder(conn)
-	for _, e := range there {
+	for _, e := range existing {
 		if encoder.Encode(e) != nil {
 			return
 		}
 	}
-	if coming == nil {
+	if future == nil {
 		return
 	}
 	gone := make(chan struct{})
@@ -168,7 +169,7 @@ func (b *buffer) serve(conn net.Conn) {
 	}()
 	for {
 		select {
-		case e := <-coming:
+		case e := <-future:
 			if encoder.Encode(e) != nil {
 				return
 			}

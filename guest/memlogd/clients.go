@@ -15,11 +15,11 @@ import (
 	"github.com/slipway-build/slipway/guest/logfile"
 )
 
-// query asks memlogd and hands each entry to show, until there are no more.
+// query queries memlogd and calls show for each entry until there are no more.
 func query(socket string, mode byte, show func(entry)) error {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
-		return fmt.Errorf("%w (is memlogd in the machine?)", err)
+		return fmt.Errorf("%w (does memlogd run in this machine?)", err)
 	}
 	defer conn.Close()
 	if _, err := conn.Write([]byte{mode}); err != nil {
@@ -37,16 +37,16 @@ func query(socket string, mode byte, show func(entry)) error {
 	}
 }
 
-// read is the program logread: it shows TIME;LOG;TEXT.
+// read is the program logread. It prints lines of TIME;LOG;TEXT.
 func read(flags *flag.FlagSet, args []string) error {
 	socket := flags.String("socket", querySocket, "socket of memlogd")
-	both := flags.Bool("F", false, "show what is there, and what comes")
-	coming := flags.Bool("f", false, "show only what comes")
+	both := flags.Bool("F", false, "show existing and future entries")
+	future := flags.Bool("f", false, "show only future entries")
 	flags.Parse(args)
 	mode := dump
 	if *both {
 		mode = dumpFollow
-	} else if *coming {
+	} else if *future {
 		mode = follow
 	}
 	return query(*socket, mode, func(e entry) {
@@ -54,22 +54,24 @@ func read(flags *flag.FlagSet, args []string) error {
 	})
 }
 
-// write is the program logwrite: it keeps each log in a file, in lines of TIME LOG TEXT.
+// write is the program logwrite. It writes each log to a file, in lines of TIME
+// LOG TEXT.
 func write(flags *flag.FlagSet, args []string) error {
 	socket := flags.String("socket", querySocket, "socket of memlogd")
-	dir := flags.String("log-dir", "/var/log", "directory of the files")
-	keep := flags.Int("max-log-files", 10, "files of each log")
-	size := flags.Int64("max-log-size", 1<<20, "bytes of a file")
+	dir := flags.String("log-dir", "/var/log", "directory of the log files")
+	keep := flags.Int("max-log-files", 10, "number of files per log")
+	size := flags.Int64("max-log-size", 1<<20, "size of a file in bytes")
 	flags.Parse(args)
 	if *keep < 2 || *size < 1 {
 		return errors.New("-max-log-files must be at least 2, and -max-log-size 1")
 	}
 	files := map[string]*logfile.File{}
 	err := query(*socket, dumpFollow, func(e entry) {
-		if e.Source == "logwrite" { // what it says below: no log of the log
+		if e.Source == "logwrite" { // its own messages, which would repeat forever
 			return
 		}
-		// A name comes from whoever may send to memlogd, and stays in the directory.
+		// The name comes from an untrusted sender. It must stay in the
+		// directory.
 		name := strings.ReplaceAll(e.Source, "/", "_") + ".log"
 		file := files[name]
 		if file == nil {

@@ -1,10 +1,14 @@
-// Memlogd keeps the last lines of all logs of a machine in memory, and gives them to those who ask, as LinuxKit's program of that name does.
-// https://github.com/linuxkit/linuxkit/blob/master/docs/logging.md
+// Command memlogd keeps the last lines of all logs of a machine in memory and
+// serves them to clients. It is compatible with the program of that name in
+// LinuxKit (https://github.com/linuxkit/linuxkit/blob/master/docs/logging.md).
 //
-// Logs come to the datagram socket /run/linuxkit-external-logging.sock: a datagram is the name of a log and brings descriptors to read it from.
-// Who connects to /run/memlogdq.sock sends one byte, a mode, and receives lines of JSON, each an entry.
+// It receives logs at the datagram socket /run/linuxkit-external-logging.sock:
+// a datagram holds the name of a log and passes descriptors to read it from. A
+// client of /run/memlogdq.sock sends one byte, a mode, and receives entries as
+// lines of JSON.
 //
-// Under the name logread the same program shows them, and as logwrite it keeps them in files.
+// Under the name logread the same program prints the logs, and under the name
+// logwrite it writes them to files.
 package main
 
 import (
@@ -38,14 +42,14 @@ func main() {
 	}
 }
 
-// inherited says that the sockets are the descriptors 3 and 4.
+// inherited is set when the sockets are the descriptors 3 and 4.
 const inherited = "MEMLOGD_SOCKETS"
 
 // daemon is the program memlogd.
 func daemon(flags *flag.FlagSet, args []string) error {
-	lines := flags.Int("max-lines", 5000, "entries that are kept")
-	length := flags.Int("max-line-len", 1024, "bytes of a line that are kept")
-	daemonize := flags.Bool("daemonize", false, "end as soon as logs are taken, and go on in a process of its own")
+	lines := flags.Int("max-lines", 5000, "number of entries to keep")
+	length := flags.Int("max-line-len", 1024, "number of bytes of a line to keep")
+	daemonize := flags.Bool("daemonize", false, "continue in the background once the sockets exist")
 	flags.Parse(args)
 	if *lines < 1 || *length < 1 {
 		return errors.New("-max-lines and -max-line-len must be at least 1")
@@ -55,16 +59,16 @@ func daemon(flags *flag.FlagSet, args []string) error {
 		return err
 	}
 	if *daemonize && os.Getenv(inherited) == "" {
-		return again(logs, queries)
+		return restart(logs, queries)
 	}
 	b := newBuffer(*lines)
-	go b.answer(queries)
+	go b.serveQueries(queries)
 	return b.receive(logs, *length)
 }
 
 func sockets() (*net.UnixConn, *net.UnixListener, error) {
 	if os.Getenv(inherited) == "" {
-		// Those of a daemon that was killed are in the way.
+		// Sockets of a killed daemon would prevent listening.
 		for _, path := range []string{logSocket, querySocket} {
 			if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 				return nil, nil, err
@@ -88,8 +92,8 @@ func sockets() (*net.UnixConn, *net.UnixListener, error) {
 	return logs.(*net.UnixConn), queries.(*net.UnixListener), nil
 }
 
-// again starts this program once more, with the sockets.
-func again(logs *net.UnixConn, queries *net.UnixListener) error {
+// restart starts this program again, with the sockets.
+func restart(logs *net.UnixConn, queries *net.UnixListener) error {
 	first, err1 := logs.File()
 	second, err2 := queries.File()
 	if err := errors.Join(err1, err2); err != nil {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// start runs a daemon with small limits. It gives the paths of its sockets.
+// start runs a daemon with small limits and returns the paths of its sockets.
 func start(t *testing.T) (logs, queries string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -30,12 +30,12 @@ func start(t *testing.T) (logs, queries string) {
 	}
 	t.Cleanup(func() { conn.Close() })
 	b := newBuffer(3)
-	go b.answer(listener)
+	go b.serveQueries(listener)
 	go b.receive(conn, 16)
 	return logs, queries
 }
 
-// send hands a log over and gives the end to write to.
+// send passes a log to the daemon and returns the end to write to.
 func send(t *testing.T, socket, name string) *os.File {
 	t.Helper()
 	in, out, err := os.Pipe()
@@ -55,7 +55,7 @@ func send(t *testing.T, socket, name string) *os.File {
 	return out
 }
 
-// ask sends a mode and gives what decodes the answer.
+// ask sends a mode and returns a decoder of the response.
 func ask(t *testing.T, socket string, mode byte) *json.Decoder {
 	t.Helper()
 	conn, err := net.Dial("unix", socket)
@@ -70,7 +70,7 @@ func ask(t *testing.T, socket string, mode byte) *json.Decoder {
 	return json.NewDecoder(conn)
 }
 
-// next is an entry without its time, which must be that of now.
+// next returns an entry without its time, which must be recent.
 func next(t *testing.T, decoder *json.Decoder) string {
 	t.Helper()
 	var e map[string]string
@@ -99,14 +99,14 @@ func TestModes(t *testing.T) {
 	io.WriteString(web, "one\ntwo\n")
 	expect(t, all, "web: one", "web: two")
 	coming := ask(t, queries, follow)
-	time.Sleep(100 * time.Millisecond) // it says nothing when it has begun
+	time.Sleep(100 * time.Millisecond) // nothing shows that it has started
 	io.WriteString(db, "a line that is too long\n\n")
 	expect(t, all, "db.out: a line that is t", "db.out: ")
 	expect(t, coming, "db.out: a line that is t", "db.out: ")
 	io.WriteString(web, "the last")
 	web.Close()
 	expect(t, all, "web: the last")
-	// The oldest have gone.
+	// The oldest entries are gone.
 	expect(t, ask(t, queries, dump), "db.out: a line that is t", "db.out: ", "web: the last", "EOF")
 	expect(t, ask(t, queries, 7), "EOF")
 }
@@ -142,6 +142,6 @@ func TestLogwrite(t *testing.T) {
 		t.Errorf("the older file: %q", got)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "logwrite.log")); err == nil {
-		t.Error("logwrite has a log of its own")
+		t.Error("logwrite logs its own messages")
 	}
 }

@@ -1,8 +1,13 @@
-// Command sysctl sets kernel parameters, once, from files in the form of sysctl.d(5): "key = value" lines, keys with dots or slashes,
-// wildcards for parameters that exist, "-" before a key that may fail. All that can be set is; the exit status tells of the rest.
-// Under the name sysfs it does the same for what is below /sys.
+// Command sysctl sets kernel parameters once, from files in the format of
+// sysctl.d(5): lines of "key = value", keys with dots or slashes, wildcards for
+// existing parameters, and "-" before a key that may fail. If some parameters
+// cannot be set, it sets the others and exits with status 1. Under the name
+// sysfs it does the same below /sys.
 //
-// Usage: sysctl [FILE...], by default all /etc/sysctl.d/*.conf in the order of their names; those of sysfs are /etc/sysfs.d/*.conf
+// Usage: sysctl [FILE...]
+//
+// The default is all of /etc/sysctl.d/*.conf, or /etc/sysfs.d/*.conf for sysfs,
+// in the order of their names.
 package main
 
 import (
@@ -25,7 +30,7 @@ func main() {
 	log.SetPrefix(name + ": ")
 	files := os.Args[1:]
 	if len(files) == 0 {
-		files, _ = filepath.Glob("/etc/" + name + ".d/*.conf") // sorted; the pattern is right
+		files, _ = filepath.Glob("/etc/" + name + ".d/*.conf") // sorted; the pattern is valid
 	}
 	failed := false
 	for _, file := range files {
@@ -43,7 +48,8 @@ func main() {
 	}
 }
 
-// apply sets what the text of a file says below root. Its error has a line for each parameter that could not be set.
+// apply sets the parameters in the text of a file below root. The error has a
+// line for each parameter that could not be set.
 func apply(root, file, text string) error {
 	var failed []error
 	number := 0
@@ -56,7 +62,7 @@ func apply(root, file, text string) error {
 		key, value, ok := strings.Cut(line, "=")
 		key, optional := strings.CutPrefix(strings.TrimSpace(key), "-")
 		if !ok || key == "" {
-			failed = append(failed, fmt.Errorf("%s:%d: want key = value, not %q", file, number, line))
+			failed = append(failed, fmt.Errorf("%s:%d: must be key = value, not %q", file, number, line))
 			continue
 		}
 		if err := set(root, key, strings.TrimSpace(value)); err != nil && !optional {
@@ -66,9 +72,10 @@ func apply(root, file, text string) error {
 	return errors.Join(failed...)
 }
 
-// set writes the value to the parameters that a key names.
+// set writes a value to the parameters that a key names.
 func set(root, key, value string) error {
-	// The first separator decides whether dots and slashes change places, as in net.ipv4.conf.eth0/1.rp_filter.
+	// The first separator decides whether dots and slashes are swapped, for
+	// example in net.ipv4.conf.eth0/1.rp_filter.
 	name := key
 	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
 		name = strings.Map(func(r rune) rune {
@@ -90,7 +97,7 @@ func set(root, key, value string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}
-		paths = matches // none is no mistake
+		paths = matches // may be empty
 	}
 	var failed []error
 	for _, path := range paths {
@@ -104,14 +111,14 @@ func set(root, key, value string) error {
 func write(path, value string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New("this kernel has no such parameter")
+		return errors.New("the kernel has no such parameter")
 	}
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	if _, err := f.WriteString(value + "\n"); err != nil {
-		return fmt.Errorf("cannot be %q: %w", value, errors.Unwrap(err))
+		return fmt.Errorf("cannot be set to %q: %w", value, errors.Unwrap(err))
 	}
 	return nil
 }

@@ -40,8 +40,8 @@ kernel/../../etc/passwd = x
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
-	want := `a.conf:10: kernel.absent: this kernel has no such parameter
-a.conf:11: want key = value, not "kernel.kptr_restrict"
+	want := `a.conf:10: kernel.absent: the kernel has no such parameter
+a.conf:11: must be key = value, not "kernel.kptr_restrict"
 a.conf:12: kernel/../../etc/passwd: not a parameter`
 	if err == nil || err.Error() != want {
 		t.Errorf("error:\n%v\nwant:\n%s", err, want)
