@@ -109,7 +109,7 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 			b.req.warn(ctx, w)
 		}
 	}
-	state, err := graph.Machine(parts.input, parts.options)
+	state, err := graph.Output(parts.input, parts.options)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/solver/pb"
 
+	"github.com/slipway-build/slipway/exporter/segment"
 	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/machine"
 )
@@ -80,6 +81,7 @@ func (b *build) graphInput(ctx context.Context, m *resolvedMachine) (in graph.In
 		Session:     session,
 		Tools:       b.tools,
 		Builder:     b.req.buildPlatform(),
+		PackEntries: segment.PackEntries,
 		Location:    b.req.sources.location,
 		IgnoreCache: b.req.ui.IsNoCache,
 		Merge:       len(b.options.formats) > 1 && b.req.builder.use(pb.CapMergeOp),

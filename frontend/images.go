@@ -33,10 +33,10 @@ type image struct {
 // images maps canonical references to images.
 type images map[string]image
 
-func (im images) sources() map[string]graph.Image {
-	out := make(map[string]graph.Image, len(im))
+func (im images) sources() map[string]graph.Rootfs {
+	out := make(map[string]graph.Rootfs, len(im))
 	for name, i := range im {
-		out[name] = graph.Image{Root: i.state, Pinned: i.pinned, Layers: i.layers}
+		out[name] = graph.Rootfs{State: i.state, Pinned: i.pinned, Layers: i.layers}
 	}
 	return out
 }

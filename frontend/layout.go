@@ -17,8 +17,8 @@ import (
 
 // layouts finds the blobs of the images that the machine holds as OCI image
 // layouts. The result is by component.
-func (r *resolver) layouts(ctx context.Context, layouts []machine.Layout, p ocispecs.Platform) (map[string]graph.Layout, error) {
-	out := make(map[string]graph.Layout, len(layouts))
+func (r *resolver) layouts(ctx context.Context, layouts []machine.Layout, p ocispecs.Platform) (map[string]graph.ImageLayout, error) {
+	out := make(map[string]graph.ImageLayout, len(layouts))
 	var diags machine.Diagnostics
 	for _, l := range layouts {
 		ref := machine.ImageRef{Name: l.Image, Text: l.Image, Range: l.Range, Section: l.Name}
@@ -32,8 +32,8 @@ func (r *resolver) layouts(ctx context.Context, layouts []machine.Layout, p ocis
 }
 
 // imageLayout finds the blobs of an image for some platforms, or for all.
-func (r *resolver) imageLayout(ctx context.Context, ref machine.ImageRef, selected []string, p ocispecs.Platform) (graph.Layout, error) {
-	var out graph.Layout
+func (r *resolver) imageLayout(ctx context.Context, ref machine.ImageRef, selected []string, p ocispecs.Platform) (graph.ImageLayout, error) {
+	var out graph.ImageLayout
 	image, err := r.locate(ctx, ref, p)
 	if err != nil {
 		return out, err

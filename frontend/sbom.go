@@ -83,13 +83,13 @@ func (i image) component(component, name string) sbom.Component {
 }
 
 // A scanner returns the state with the result of scanning an image.
-type scanner func(ctx context.Context, component, name string, image graph.Image) (llb.State, error)
+type scanner func(ctx context.Context, component, name string, image graph.Rootfs) (llb.State, error)
 
 // scanner returns Slipway's own scanner, or the one that the user named.
 func (b *build) scanner(ctx context.Context, in graph.Input) (scanner, error) {
 	requested := b.req.ui.SBOM
 	if requested == nil || !strings.Contains(b.req.ui.BuildOpts().Opts["attest:sbom"], "generator=") {
-		return func(_ context.Context, component, name string, image graph.Image) (llb.State, error) {
+		return func(_ context.Context, component, name string, image graph.Rootfs) (llb.State, error) {
 			return graph.Scan(in, component, name, image), nil
 		}, nil
 	}
@@ -99,12 +99,12 @@ func (b *build) scanner(ctx context.Context, in graph.Input) (scanner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sbom generator %s: %w", requested.Generator, err)
 	}
-	return func(ctx context.Context, component, _ string, image graph.Image) (llb.State, error) {
+	return func(ctx context.Context, component, _ string, image graph.Rootfs) (llb.State, error) {
 		var opts []llb.ConstraintsOpt
 		if in.IgnoreCache(component) {
 			opts = append(opts, llb.IgnoreCache)
 		}
-		att, err := foreign(ctx, in.Label+component, image.Root, nil, opts...)
+		att, err := foreign(ctx, in.Label+component, image.State, nil, opts...)
 		if err != nil {
 			return llb.State{}, err
 		}

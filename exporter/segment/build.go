@@ -188,10 +188,18 @@ func (p Packer) Entries(spec, source string) error {
 	return p.write(entries)
 }
 
-// Files gives what Entries would make of a spec whose entries need no sources, by
-// name.
-func (p Packer) Files(spec io.Reader) (map[string][]byte, error) {
-	entries, err := ReadSpec(spec, nil)
+// PackEntries returns the files of the segment of a spec whose entries need no
+// sources, by name: what Packer.Entries writes. Segments in the form Tar are not
+// compressed.
+func PackEntries(spec []byte, archive Archive, compression string) (map[string][]byte, error) {
+	p := Packer{Archive: archive}
+	if archive == CPIO {
+		var err error
+		if p.Compression, err = ParseCompression(compression); err != nil {
+			return nil, err
+		}
+	}
+	entries, err := ReadSpec(bytes.NewReader(spec), nil)
 	if err != nil {
 		return nil, err
 	}

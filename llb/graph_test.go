@@ -1,4 +1,4 @@
-package llb
+package graph
 
 import (
 	"context"
@@ -17,11 +17,12 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-build/slipway/exporter/format"
+	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/machine"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "update the golden files")
 
 func input() Input {
 	return Input{
@@ -39,15 +40,16 @@ func input() Input {
 				{Entry: contract.Entry{Path: "etc/key", Type: "file", Mode: 0o600}, Secret: "key"},
 			},
 		},
-		Images: map[string]Image{
-			"docker.io/test/kernel:v1": {Root: llb.Image("docker.io/test/kernel:v1"), Pinned: true},
-			"docker.io/test/init:v1":   {Root: llb.Image("docker.io/test/init:v1")},
+		Images: map[string]Rootfs{
+			"docker.io/test/kernel:v1": {State: llb.Image("docker.io/test/kernel:v1"), Pinned: true},
+			"docker.io/test/init:v1":   {State: llb.Image("docker.io/test/init:v1")},
 			"docker.io/test/sshd:v1":   {Layers: []Blob{{blob("a"), strings.Repeat("a", 64)}, {blob("b"), strings.Repeat("b", 64)}}},
 		},
 		Contexts:    map[string]llb.State{"context": llb.Local("context")},
 		Session:     llb.Local("context", llb.FollowPaths([]string{"none"})),
 		Tools:       llb.Image("docker.io/slipwaybuild/slipway:1"),
 		Builder:     ocispecs.Platform{OS: "linux", Architecture: "amd64"},
+		PackEntries: segment.PackEntries,
 		Location:    func(machine.Range) llb.ConstraintsOpt { return llb.WithDescription(nil) },
 		IgnoreCache: func(string) bool { return false },
 		Merge:       true,
@@ -58,7 +60,7 @@ func blob(digit string) llb.State {
 	return llb.ImageBlob("docker.io/test/sshd@sha256:" + strings.Repeat(digit, 64))
 }
 
-// formats are those of a list of names.
+// formats returns the formats with comma-separated names.
 func formats(t *testing.T, names string) []format.Format {
 	t.Helper()
 	var out []format.Format
@@ -72,13 +74,13 @@ func formats(t *testing.T, names string) []format.Format {
 	return out
 }
 
-// The keys of a machine's vertices are what its cache rests on: a change of
-// the golden text is a cold build for every user.
-func TestMachineGolden(t *testing.T) {
+// TestOutputGolden checks the keys of the vertices of a machine. If the golden
+// files change, no user's cache applies to the first build of a new release.
+func TestOutputGolden(t *testing.T) {
 	for _, names := range []string{"kernel+initrd", "raw", "raw,qcow2,tar"} {
 		opt := Options{Formats: formats(t, names), Name: "aws", Compression: "zstd", Architecture: "amd64", Size: 100 << 20}
 		t.Run(names, func(t *testing.T) {
-			st, err := Machine(input(), opt)
+			st, err := Output(input(), opt)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -94,14 +96,14 @@ func TestMachineGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if d := cmp.Diff(string(want), got); d != "" {
-				t.Errorf("graph changed (-want +got), run with -update if that is meant:\n%s", d)
+				t.Errorf("graph changed (-want +got); if that is intended, run with -update:\n%s", d)
 			}
 		})
 	}
 }
 
-// Two components' vertices depend on their own images alone: the order and the
-// number of their neighbours are not part of the key.
+// TestPackKeyIsIndependent checks that the vertex of a component depends on its
+// own image alone, and not on the order and the number of other components.
 func TestPackKeyIsIndependent(t *testing.T) {
 	in := input()
 	before := digests(t, in)
@@ -113,22 +115,66 @@ func TestPackKeyIsIndependent(t *testing.T) {
 			t.Errorf("%s: key %q became %q", name, before[name], after[name])
 		}
 	}
-	for _, name := range []string{"[raw]"} {
-		changed := false
-		for n, d := range after {
-			if strings.HasPrefix(n, name) && before[n] != d {
-				changed = true
-			}
+	const write = "[raw] write aws"
+	if before[write] == "" || before[write] == after[write] {
+		t.Errorf("%s: key %q did not change, although its inputs did", write, before[write])
+	}
+}
+
+// TestOutputIsPure checks that graphs depend on the arguments alone, whatever was
+// called before, and that the arguments stay as they are.
+func TestOutputIsPure(t *testing.T) {
+	in := input()
+	opt := Options{Formats: formats(t, "raw,tar"), Name: "aws", Compression: "zstd", Architecture: "amd64"}
+	first, err := Output(in, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Segments(in, opt); err != nil {
+		t.Fatal(err)
+	}
+	opt.Formats = formats(t, "tar,raw")
+	if _, err := Output(in, opt); err != nil {
+		t.Fatal(err)
+	}
+	opt.Formats = formats(t, "raw,tar")
+	again, err := Output(in, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(describe(t, first), describe(t, again)); d != "" {
+		t.Errorf("the second graph differs (-first +second):\n%s", d)
+	}
+	if d := cmp.Diff(input().Plan, in.Plan); d != "" {
+		t.Errorf("the plan changed (-before +after):\n%s", d)
+	}
+}
+
+// TestSecretsAreNotCached checks that a format of a machine with secrets is keyed
+// by the definitions of its segments, one of which depends on the session.
+// Without secrets, contents are the keys.
+func TestSecretsAreNotCached(t *testing.T) {
+	for secrets, want := range map[bool]string{
+		true:  "mount /segments/002 ro unread",
+		false: "mount /segments/002 ro from",
+	} {
+		in := input()
+		if !secrets {
+			in.Plan.Files = in.Plan.Files[:1]
 		}
-		if !changed {
-			t.Errorf("%s kept its key although its input changed", name)
+		st, err := Output(in, Options{Formats: formats(t, "tar"), Name: "aws", Architecture: "amd64"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := describe(t, st); !strings.Contains(got, want) {
+			t.Errorf("secrets: %t: no %q in\n%s", secrets, want, got)
 		}
 	}
 }
 
 func digests(t *testing.T, in Input) map[string]digest.Digest {
 	t.Helper()
-	st, err := Machine(in, Options{Formats: formats(t, "raw"), Name: "aws", Compression: "zstd", Architecture: "amd64"})
+	st, err := Output(in, Options{Formats: formats(t, "raw"), Name: "aws", Compression: "zstd", Architecture: "amd64"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +190,8 @@ func digests(t *testing.T, in Input) map[string]digest.Digest {
 	return out
 }
 
-// describe lists the vertices by name with everything that keys them.
+// describe returns the vertices, sorted by name, with everything that is part of
+// their keys.
 func describe(t *testing.T, st llb.State) string {
 	t.Helper()
 	def, err := st.Marshal(context.Background())

@@ -1,0 +1,32 @@
+package graph
+
+import (
+	"path"
+	"slices"
+
+	"github.com/moby/buildkit/client/llb"
+
+	"github.com/slipway-build/slipway/machine"
+)
+
+// layout packs an image as an OCI image layout.
+func (b builder) layout(l machine.Layout, image ImageLayout) llb.State {
+	args := slices.Concat([]string{"layout", "--prefix", l.Prefix, "--name", l.Image, "--index", "/index"}, b.encoding())
+	mounts := []mount{{at: "/index", state: image.Index.State, path: image.Index.Name, keyedByDefinition: true}}
+	for _, p := range l.Platforms {
+		args = append(args, "--platform", p)
+	}
+	for _, blob := range image.Blobs {
+		at := path.Join("/blobs", blob.Name)
+		args = append(args, "--blob", at)
+		mounts = append(mounts, mount{at: at, state: blob.State, path: blob.Name, keyedByDefinition: true})
+	}
+	return b.run(vertex{
+		component: l.Name,
+		name:      "pack " + l.Image,
+		program:   packerPath,
+		args:      args,
+		mounts:    mounts,
+		opts:      []llb.ConstraintsOpt{b.in.Location(l.Range)},
+	})
+}

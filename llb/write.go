@@ -1,0 +1,75 @@
+package graph
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/moby/buildkit/client/llb"
+
+	"github.com/slipway-build/slipway/exporter/format"
+)
+
+// write writes a format. The key of the vertex contains all segments in order.
+func (b builder) write(f format.Format, p parts) llb.State {
+	args := []string{"write", "--format", f.Name, "--name", b.opt.Name, "--arch", b.opt.Architecture, "--cmdline", "/cmdline/cmdline"}
+	mounts := []mount{{at: "/cmdline", state: b.file("cmdline", []byte(b.in.Plan.Cmdline)), keyedByDefinition: true}}
+	if k := b.in.Plan.Kernel; k != nil {
+		args = append(args, "--kernel", "/kernel/kernel")
+		if k.Ucode != "" {
+			args = append(args, "--ucode", "/kernel/ucode.cpio")
+		}
+		mounts = append(mounts, mount{at: "/kernel", state: p.boot})
+	}
+	if b.opt.Epoch != nil {
+		args = append(args, "--epoch", strconv.FormatInt(*b.opt.Epoch, 10))
+	}
+	if f.Options.Has(format.Size) && b.opt.Size > 0 {
+		args = append(args, "--size", strconv.FormatInt(b.opt.Size, 10))
+	}
+	if f.Options.Has(format.Map) && b.opt.Map {
+		args = append(args, "--map")
+	}
+	if f.Options.Has(format.Compression) {
+		args = append(args, "--compression", b.opt.Compression)
+	}
+	if f.Firmware != 0 {
+		args = append(args, "--loaders", loadersPath)
+		mounts = append(mounts, mount{at: loadersPath, state: b.in.Tools, path: loadersPath})
+	}
+	for i, s := range p.segments {
+		at := fmt.Sprintf("/segments/%03d", i)
+		args = append(args, s.component+"="+at)
+		mounts = append(mounts, mount{at: at, state: s.state, keyedByDefinition: s.inline || b.private()})
+	}
+	return b.run(vertex{
+		component: f.Name,
+		name:      "write " + b.opt.Name,
+		program:   exporterPath,
+		args:      args,
+		mounts:    mounts,
+	})
+}
+
+// unpack extracts the archive of a container image. BuildKit keeps owners,
+// devices and extended attributes as far as the builder can.
+func (b builder) unpack(f format.Format, output llb.State) llb.State {
+	return llb.Scratch().Platform(b.in.Builder).File(
+		llb.Copy(output, "/"+f.Files(b.opt.Name)[0], "/", &llb.CopyInfo{AttemptUnpack: true}),
+		b.name(f.Name, "unpack"))
+}
+
+// gather puts the output files of several formats into one directory.
+func (b builder) gather(outputs []llb.State) llb.State {
+	if len(outputs) == 1 {
+		return outputs[0]
+	}
+	name := b.name("internal", "gather the formats")
+	if b.in.Merge {
+		return llb.Merge(outputs, name)
+	}
+	all := llb.Scratch().Platform(b.in.Builder)
+	for _, output := range outputs {
+		all = all.File(llb.Copy(output, "/", "/", &llb.CopyInfo{CopyDirContentsOnly: true}), name)
+	}
+	return all
+}
