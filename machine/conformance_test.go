@@ -20,7 +20,8 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// corpus is the corpus of measured machine files that lies beside the checkout. Its README says what its files mean.
+// corpus holds machine files with measured results. Its README explains the
+// files.
 const corpus = "../test/conformance/testdata"
 
 // expectation is the expected.json of a case.
@@ -45,7 +46,7 @@ type node struct {
 	MustContain                             []string `json:"must_contain"`
 }
 
-// conformanceCase is a case with the machine that Slipway reads from it.
+// conformanceCase is a case of the corpus.
 type conformanceCase struct {
 	expectation
 	dir    string
@@ -55,7 +56,7 @@ type conformanceCase struct {
 func TestConformance(t *testing.T) {
 	dirs, err := filepath.Glob(corpus + "/cases/*")
 	if err != nil || len(dirs) == 0 {
-		t.Skipf("no conformance corpus at %s", corpus)
+		t.Fatalf("no conformance corpus at %s: %v", corpus, err)
 	}
 	images := readLayout(t, corpus+"/images")
 	for _, dir := range dirs {
@@ -64,7 +65,7 @@ func TestConformance(t *testing.T) {
 			readJSON(t, dir+"/expected.json", &c.expectation)
 			m, plan, err := c.plan(t)
 			if !c.OK {
-				c.checkMistake(t, plan, err)
+				c.checkError(t, plan, err)
 				return
 			}
 			if err != nil {
@@ -112,8 +113,8 @@ func (c *conformanceCase) checkJSON(t *testing.T, plan *machine.Plan) {
 	}
 	for _, want := range []struct {
 		files     map[string]any
-		normalise func(any) any
-	}{{c.Configs, normaliseConfig}, {c.Runtimes, prune}, {c.Documents, prune}} {
+		normalize func(any) any
+	}{{c.Configs, normalizeConfig}, {c.Runtimes, prune}, {c.Documents, prune}} {
 		for path, doc := range want.files {
 			if c.inLayout(plan, path) {
 				continue
@@ -121,20 +122,20 @@ func (c *conformanceCase) checkJSON(t *testing.T, plan *machine.Plan) {
 			var got any
 			if err := json.Unmarshal(contents[path], &got); err != nil {
 				t.Errorf("%s: %v", path, err)
-			} else if diff := cmp.Diff(want.normalise(doc), want.normalise(got)); diff != "" {
+			} else if diff := cmp.Diff(want.normalize(doc), want.normalize(got)); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", path, diff)
 			}
 		}
 	}
 }
 
-// checkEntries finds generated entries that are not as expected.
+// checkEntries compares the generated entries.
 func (c *conformanceCase) checkEntries(t *testing.T, plan *machine.Plan) {
 	want := map[string]node{}
 	for _, n := range c.Tree {
 		want[n.Path] = n
 	}
-	got := map[string]machine.Entry{} // the last entry of a path holds
+	got := map[string]machine.Entry{} // the last entry of a path wins
 	for _, e := range slices.Concat(plan.Dirs, plan.Configs, plan.Files) {
 		if !c.fill(t, &e) {
 			continue
@@ -174,7 +175,8 @@ func (c *conformanceCase) checkEntries(t *testing.T, plan *machine.Plan) {
 	}
 }
 
-// fill gives an entry the contents of its source and tells whether the entry exists.
+// fill sets the contents of an entry from its source, and reports whether the
+// entry exists.
 func (c *conformanceCase) fill(t *testing.T, e *machine.Entry) bool {
 	if e.Source == "" {
 		return true
@@ -190,7 +192,8 @@ func (c *conformanceCase) fill(t *testing.T, e *machine.Entry) bool {
 	return true
 }
 
-// imagesDecide tells whether what is at a path comes from an image, at least its attributes.
+// imagesDecide reports whether the content of a path, or at least its attributes,
+// comes from an image.
 func imagesDecide(plan *machine.Plan, path string) bool {
 	for _, tree := range plan.Trees {
 		if tree.Prefix == "" && !within(path, "containers") || tree.Prefix != "" && within(path, tree.Prefix) {
@@ -206,7 +209,7 @@ func (c *conformanceCase) inLayout(plan *machine.Plan, path string) bool {
 
 func within(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
-// summary is what of a node is compared.
+// summary returns what is compared of a node.
 func (n node) summary() string {
 	mode, sum := n.Mode, n.SHA256
 	if n.Type == machine.TypeSymlink {
@@ -254,9 +257,10 @@ func (c *conformanceCase) checkRest(t *testing.T, plan *machine.Plan) {
 	}
 }
 
-// checkMistake checks the message of a case that must fail. Some mistakes show only when images are unpacked or sources
-// read: for them the plan must say where they are.
-func (c *conformanceCase) checkMistake(t *testing.T, plan *machine.Plan, err error) {
+// checkError checks the message of a case that must fail. Some errors occur only
+// when images are unpacked or sources are read. For these the plan must have the
+// position.
+func (c *conformanceCase) checkError(t *testing.T, plan *machine.Plan, err error) {
 	var found machine.Diagnostics
 	switch {
 	case errors.As(err, &found):
@@ -275,7 +279,8 @@ func (c *conformanceCase) checkMistake(t *testing.T, plan *machine.Plan, err err
 	t.Errorf("no message mentions %v at %s:%d:\n%v", c.MustMention, c.File, c.Line, found)
 }
 
-// later gives the mistakes that other parts will find, at the places that the plan gives for them.
+// later returns the errors that other parts will find, with their positions in
+// the plan.
 func (c *conformanceCase) later(plan *machine.Plan) (found machine.Diagnostics) {
 	if k := plan.Kernel; k != nil {
 		found = append(found,
@@ -288,7 +293,8 @@ func (c *conformanceCase) later(plan *machine.Plan) (found machine.Diagnostics) 
 	return found
 }
 
-// mentions tells whether a message holds all words that it must hold. A list stands for any one of its words.
+// mentions reports whether a message contains all words that it must contain. A
+// list stands for any one of its words.
 func (c *conformanceCase) mentions(message string) bool {
 	for _, want := range c.MustMention {
 		words, ok := want.([]any)
@@ -304,7 +310,7 @@ func (c *conformanceCase) mentions(message string) bool {
 	return true
 }
 
-// prune drops members that mean the same as being absent.
+// prune removes members that mean the same as absent ones.
 func prune(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -335,8 +341,9 @@ func empty(v any) bool {
 	return v == nil || v == false || v == ""
 }
 
-// normaliseConfig gives config.json as the OCI runtime specification reads it.
-func normaliseConfig(v any) any {
+// normalizeConfig returns what config.json means in the OCI runtime
+// specification.
+func normalizeConfig(v any) any {
 	config, _ := v.(map[string]any)
 	process, _ := config["process"].(map[string]any)
 	capabilities, present := process["capabilities"].(map[string]any)
@@ -353,7 +360,7 @@ func normaliseConfig(v any) any {
 	return out
 }
 
-// asSet sorts the entries of a list, each once.
+// asSet returns the entries of a list without order and duplicates.
 func asSet(v any) any {
 	list, _ := v.([]any)
 	byText := map[string]any{}
@@ -367,7 +374,7 @@ func asSet(v any) any {
 	return out
 }
 
-// checkRanges checks that diagnostics are somewhere.
+// checkRanges checks that all diagnostics have a range.
 func checkRanges(t *testing.T, ds machine.Diagnostics) {
 	t.Helper()
 	for _, d := range ds {
@@ -377,7 +384,8 @@ func checkRanges(t *testing.T, ds machine.Diagnostics) {
 	}
 }
 
-// layout is an OCI image layout (OCI image specification) whose images are found by name.
+// layout is an OCI image layout (OCI image specification) with its images by
+// name.
 type layout struct {
 	dir    string
 	images map[string]ocispec.Descriptor
@@ -393,7 +401,7 @@ func readLayout(t *testing.T, dir string) layout {
 	return l
 }
 
-// image gives the config of an image for linux/arch.
+// image returns the config of an image for linux/arch.
 func (l layout) image(t *testing.T, name, arch string) (machine.Image, bool) {
 	var index ocispec.Index
 	d, ok := l.images[name]

@@ -17,10 +17,11 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-var update = flag.Bool("update", false, "write the expected output anew")
+var update = flag.Bool("update", false, "rewrite the expected output")
 
-// TestDiagnostics reads testdata/diagnostics. Each file is made of parts, each below a line "-- NAME --": machine YAMLs,
-// "image NAME" with the config of an image as JSON, and at the end "want" with what is said about them.
+// TestDiagnostics reads testdata/diagnostics. Each file consists of parts, each
+// below a line "-- NAME --": machine YAMLs, "image NAME" with the config of an
+// image as JSON, and at the end "want" with the expected diagnostics.
 func TestDiagnostics(t *testing.T) {
 	files, err := filepath.Glob("testdata/diagnostics/*.txt")
 	if err != nil || len(files) == 0 {
@@ -47,7 +48,7 @@ func TestDiagnostics(t *testing.T) {
 	}
 }
 
-// diagnose gives all mistakes, or all warnings with their rules.
+// diagnose returns all errors, or all warnings with their rules.
 func diagnose(t *testing.T, input []byte) string {
 	var sources []machine.Source
 	images := map[string]machine.Image{}

@@ -62,6 +62,13 @@ type Path struct {
 	Clean string // shortest form, without a leading slash
 }
 
+// The limits of Linux for a path, without the final NUL, and for a name in it
+// (PATH_MAX and NAME_MAX in limits.h).
+const (
+	maxPath = 4095
+	maxName = 255
+)
+
 // UnmarshalText parses a path with or without a leading slash.
 func (p *Path) UnmarshalText(text []byte) error {
 	p.Text = string(text)
@@ -73,6 +80,10 @@ func (p *Path) UnmarshalText(text []byte) error {
 		return errors.New("must not contain a NUL character")
 	case p.Clean == "":
 		return errors.New("must not be the root directory")
+	case len(p.Clean) > maxPath:
+		return fmt.Errorf("must be at most %d bytes long", maxPath)
+	case slices.ContainsFunc(strings.Split(p.Clean, "/"), func(name string) bool { return len(name) > maxName }):
+		return fmt.Errorf("must not contain a name longer than %d bytes", maxName)
 	}
 	return nil
 }

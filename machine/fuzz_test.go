@@ -13,8 +13,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// FuzzParse reads any text as machine YAML, once alone and once as an overlay of itself. It must not panic, each
-// mistake must have a place and a text, what is read must be planned, and its own description must be read the same.
+// FuzzParse parses any text, once alone and once as an overlay of itself. It must
+// not panic, each error must have a position and a message, a valid machine must
+// be planned, and its description must parse to the same description.
 func FuzzParse(f *testing.F) {
 	for _, pattern := range []string{"testdata/diagnostics/*.txt", "../examples/*.yml", "../test/conformance/testdata/cases/*/*.yml"} {
 		files, err := filepath.Glob(pattern)
@@ -53,7 +54,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzLabel reads any text as the label of an image.
+// FuzzLabel uses any text as the label of an image.
 func FuzzLabel(f *testing.F) {
 	f.Add(`{"capabilities":["CAP_SYS_ADMIN"],"binds":["/dev:/dev","data:/x"],"pid":"host","readonly":true,"oomScoreAdj":-5}`)
 	f.Add(`{"runtime":{"mkdir":["/a"],"mounts":[{"type":"tmpfs","destination":"/b"}],"bindNS":{"net":"/run/n"}},"uid":"web"}`)
@@ -77,7 +78,7 @@ func FuzzLabel(f *testing.F) {
 	})
 }
 
-// wellFormed checks that an error is diagnostics with valid places.
+// wellFormed checks that an error is diagnostics with valid ranges.
 func wellFormed(t *testing.T, err error, text []byte) {
 	var found Diagnostics
 	if err == nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// parse reads machine YAMLs that must be right.
+// parse parses valid machine YAMLs.
 func parse(t testing.TB, texts ...string) *machine.Machine {
 	t.Helper()
 	var sources []machine.Source
@@ -31,7 +31,7 @@ func parse(t testing.TB, texts ...string) *machine.Machine {
 	return m
 }
 
-// plan plans with images that have nothing but a command.
+// plan plans with images that have only a command.
 func plan(t testing.TB, m *machine.Machine) *machine.Plan {
 	t.Helper()
 	images := map[string]machine.Image{}
@@ -85,8 +85,9 @@ func TestPlanNeedsAllImages(t *testing.T) {
 	}
 }
 
-// TestDirs checks the directories that come before everything else: with an init image those of every root filesystem,
-// which later segments may give other attributes, and parents of files with the owner of the first file.
+// TestDirs checks the directories that come before everything else: the system
+// directories of a machine with an init image, whose attributes later segments may
+// change, and the parents of files, which get the owner of the first file.
 func TestDirs(t *testing.T) {
 	p := plan(t, parse(t, `
 init: [alpine]
@@ -202,7 +203,7 @@ func TestKernel(t *testing.T) {
 
 func line(source, n int) machine.Range { return machine.Range{Source: source, Start: n, End: n} }
 
-// TestText checks that a text is read as YAML defines it, whatever it begins and ends with.
+// TestText checks how files may start and end in YAML.
 func TestText(t *testing.T) {
 	const text = "files:\r\n- {path: a, contents: \"x\"}\r\n- path: b\r\n  contents: !!binary AAH/\r\n- path: c\r\n  contents: |+\r\n    y\r\n\r\n"
 	for name, text := range map[string]string{
@@ -238,7 +239,8 @@ volumes:
 	}, p.Trees)
 }
 
-// TestAddedCapabilities checks capabilities.add beside a label that says all or none, where LinuxKit fails.
+// TestAddedCapabilities checks capabilities.add together with a label that says
+// all or none. LinuxKit fails on these.
 func TestAddedCapabilities(t *testing.T) {
 	for label, want := range map[string]int{"all": 41, "none": 1} {
 		m := parse(t, "services: [{name: a, image: x, capabilities.add: [CAP_CHOWN]}]")
@@ -260,7 +262,7 @@ func TestAddedCapabilities(t *testing.T) {
 	}
 }
 
-// TestLabelText checks that a label may be JSON with any escapes, and YAML.
+// TestLabelText checks that a label may be YAML, or JSON with any escapes.
 func TestLabelText(t *testing.T) {
 	for label, want := range map[string]string{
 		`{"hostname": "\ud83d\ude00 \/ \u00e9 \u003c"}`: "😀 / é <",
@@ -280,7 +282,7 @@ func TestLabelText(t *testing.T) {
 	}
 }
 
-// TestAliasLimit checks that a short text cannot stand for more than fits a machine.
+// TestAliasLimit checks that a short text cannot expand without bound.
 func TestAliasLimit(t *testing.T) {
 	times := func(alias string) string { return "[" + strings.Repeat("*"+alias+", ", 1000) + "]" }
 	for name, text := range map[string]string{
@@ -303,14 +305,15 @@ func contents(entries []machine.Entry, path string) []byte {
 	return entries[i].Contents
 }
 
-// TestSchema checks that every key says what it does, and that its example is what it takes.
+// TestSchema checks that every key has a description, and that the examples of
+// containers cause no warnings.
 func TestSchema(t *testing.T) {
 	var walk func(path string, s *schema.Type)
 	walk = func(path string, s *schema.Type) {
 		for _, f := range s.Fields {
 			path := path + "." + f.Name
 			if !strings.HasSuffix(f.Doc, ".") {
-				t.Errorf("%s: the description %q is no sentence", path, f.Doc)
+				t.Errorf("%s: the description %q is not a sentence", path, f.Doc)
 			}
 			if f.Type.Kind == schema.Map {
 				walk(path, f.Type)
@@ -349,7 +352,7 @@ func TestNamespaceDefault(t *testing.T) {
 	}
 }
 
-// TestRules checks that each rule of warnings fires in a test.
+// TestRules checks that a test covers each rule of warnings.
 func TestRules(t *testing.T) {
 	golden, err := os.ReadFile("testdata/diagnostics/warnings.txt")
 	if err != nil {
@@ -366,7 +369,8 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// BenchmarkParsePlan reads and plans a machine of 200 containers, each with a label. The aim is 50 ms.
+// BenchmarkParsePlan parses and plans a machine of 200 containers, each with a
+// label. The goal is 50 ms.
 func BenchmarkParsePlan(b *testing.B) {
 	var text strings.Builder
 	text.WriteString("kernel:\n  image: example.test/kernel:v1\ninit:\n  - example.test/init:v1\nservices:\n")
