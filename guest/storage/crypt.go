@@ -14,22 +14,24 @@ import (
 	"github.com/slipway-build/slipway/guest/blkid"
 )
 
-// plainCipher and plainKeySize, in bytes, are those of LinuxKit's package, whose disks can be read.
+// plainCipher and plainKeySize, in bytes, are those of LinuxKit's package, so
+// that its disks can be opened.
 const (
 	plainCipher  = "aes-cbc-essiv:sha256"
 	plainKeySize = 32
 )
 
-// cryptCommand opens an encrypted device as /dev/mapper/NAME. A device that is not in use yet becomes an encrypted one with ext4 in it; no other
-// device does, so that neither a wrong key nor a wrong device destroys data.
+// cryptCommand opens an encrypted device as /dev/mapper/NAME. It initializes
+// only an unused device, with encryption and ext4, so that neither a wrong key
+// nor a wrong device destroys data.
 func cryptCommand(flags *flag.FlagSet, args []string) error {
 	var luks bool
 	var keyFile string
 	for _, name := range []string{"l", "luks"} {
-		flags.BoolVar(&luks, name, false, "with a LUKS header")
+		flags.BoolVar(&luks, name, false, "use a LUKS header")
 	}
 	for _, name := range []string{"k", "key-file"} {
-		flags.StringVar(&keyFile, name, "key", "`FILE` with the key, in /etc/dm-crypt if it is no absolute path")
+		flags.StringVar(&keyFile, name, "key", "`FILE` with the key; a relative path is below /etc/dm-crypt")
 	}
 	timeout := timeoutFlag(flags)
 	words, err := parse(flags, args, "NAME DEVICE", 2, 2)
@@ -42,7 +44,7 @@ func cryptCommand(flags *flag.FlagSet, args []string) error {
 	}
 	var d device
 	err = await(*timeout, func() error {
-		d, err = look(path)
+		d, err = inspect(path)
 		return err
 	})
 	if err != nil {
@@ -66,17 +68,17 @@ func cryptCommand(flags *flag.FlagSet, args []string) error {
 	content, err := blkid.Identify(opened)
 	switch {
 	case err == nil:
-		log.Printf("%s is open as %s, %v", path, opened, content)
+		log.Printf("opened %s as %s (%v)", path, opened, content)
 		return nil
 	case !errors.Is(err, blkid.ErrUnknown):
 		return err
-	case !luks && !unused: // the key of LUKS is known to be right
-		return errors.Join(fmt.Errorf("the key in %s opens no filesystem: %v, and only an empty device gets a new one", keyFile, d), unmapDevice(name))
+	case !luks && !unused: // LUKS has verified the key
+		return errors.Join(fmt.Errorf("no filesystem found with the key in %s, and no new one made because the device is not empty: %v", keyFile, d), unmapDevice(name))
 	}
 	if err := mkfs("ext4", "", opened); err != nil {
 		return err
 	}
-	log.Printf("%s is open as %s, with a new ext4", path, opened)
+	log.Printf("opened %s as %s with a new ext4", path, opened)
 	return nil
 }
 
@@ -88,7 +90,7 @@ func openPlain(name, path, keyFile string) error {
 	defer f.Close()
 	key := make([]byte, plainKeySize)
 	if _, err := io.ReadFull(f, key); err != nil {
-		return fmt.Errorf("%s: %d bytes are needed: %w", keyFile, len(key), err)
+		return fmt.Errorf("%s: must have at least %d bytes: %w", keyFile, len(key), err)
 	}
 	return mapEncrypted(name, path, plainCipher, key)
 }
@@ -96,7 +98,7 @@ func openPlain(name, path, keyFile string) error {
 func openLUKS(name string, d device, keyFile string, unused bool) error {
 	if d.content.Type != "crypto_LUKS" {
 		if !unused {
-			return fmt.Errorf("%v, not LUKS: nothing is changed", d)
+			return fmt.Errorf("%v, not LUKS: not changed", d)
 		}
 		if err := cryptsetup("luksFormat", "--type", "luks2", d.path, keyFile); err != nil {
 			return err
@@ -105,7 +107,8 @@ func openLUKS(name string, d device, keyFile string, unused bool) error {
 	return cryptsetup("open", "--type", "luks", "--key-file", keyFile, d.path, name)
 }
 
-// cryptsetup gets along without the kernel's keyring, which a filter of system calls keeps from containers.
+// cryptsetup does not use the keyring of the kernel, because the seccomp
+// profile of the container forbids it.
 func cryptsetup(args ...string) error {
 	if out, err := exec.Command("/sbin/cryptsetup", append([]string{"--batch-mode", "--disable-keyring"}, args...)...).CombinedOutput(); err != nil {
 		return fmt.Errorf("cryptsetup %s: %w: %s", args[0], err, out)
@@ -113,7 +116,8 @@ func cryptsetup(args ...string) error {
 	return nil
 }
 
-// neverMounted tells whether ext4 is as mkfs left it. https://docs.kernel.org/filesystems/ext4/super.html
+// neverMounted reports whether an ext4 has not been mounted since mkfs
+// (https://docs.kernel.org/filesystems/ext4/super.html).
 func neverMounted(path string) (bool, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -124,6 +128,6 @@ func neverMounted(path string) (bool, error) {
 	if _, err := f.ReadAt(super, 1024); err != nil {
 		return false, err
 	}
-	mounted, times := binary.LittleEndian.Uint32(super[44:]), binary.LittleEndian.Uint16(super[52:])
-	return mounted == 0 && times == 0, nil
+	mountTime, mountCount := binary.LittleEndian.Uint32(super[44:]), binary.LittleEndian.Uint16(super[52:])
+	return mountTime == 0 && mountCount == 0, nil
 }

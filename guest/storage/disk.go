@@ -15,16 +15,16 @@ import (
 	"github.com/slipway-build/slipway/guest/blkid"
 )
 
-// device is a block device and what it holds.
+// A device is a block device with its content.
 type device struct {
 	path       string
-	physical   bool // a disk, not a partition of one and not made by a driver such as loop
-	empty      bool // zeros at both ends
+	physical   bool // a disk, neither a partition nor made by a driver such as loop
+	empty      bool // whether there are only zeros at both ends
 	content    blkid.Content
 	partitions []partition
 }
 
-// partition is a partition as the kernel sees it.
+// A partition is a partition as the kernel sees it.
 type partition struct {
 	device
 	number int
@@ -38,7 +38,7 @@ func (d device) String() string {
 	case d.content.Type != "":
 		return fmt.Sprintf("%s holds %v", d.path, d.content)
 	case len(d.partitions) == 0:
-		return d.path + " holds something unknown"
+		return d.path + " has unknown content"
 	}
 	var texts []string
 	for _, p := range d.partitions {
@@ -47,10 +47,11 @@ func (d device) String() string {
 	return strings.Join(texts, ", ")
 }
 
-// sysBlock is where the kernel lists block devices. See Documentation/ABI/stable/sysfs-block of Linux.
+// sysBlock is where the kernel lists block devices (Linux,
+// Documentation/ABI/stable/sysfs-block).
 const sysBlock = "/sys/class/block"
 
-// blockDevices lists the names of all block devices, sorted.
+// blockDevices returns the names of all block devices, sorted.
 func blockDevices() ([]string, error) {
 	entries, err := os.ReadDir(sysBlock)
 	var names []string
@@ -60,7 +61,8 @@ func blockDevices() ([]string, error) {
 	return names, err
 }
 
-// physicalDisks lists the disks in the order of their names, without those that cannot be written and CDs.
+// physicalDisks returns the disks in the order of their names, without CDs and
+// read-only disks.
 func physicalDisks() ([]string, error) {
 	names, err := blockDevices()
 	var paths []string
@@ -78,9 +80,10 @@ func isPhysical(name string) bool {
 	return err == nil && partition != nil
 }
 
-// number reads a number that the kernel tells of a device; -1 if it does not.
-func number(name, what string) int64 {
-	text, err := os.ReadFile(filepath.Join(sysBlock, name, what))
+// number returns a numeric attribute of a device, or -1 if the kernel does not
+// provide it.
+func number(name, attribute string) int64 {
+	text, err := os.ReadFile(filepath.Join(sysBlock, name, attribute))
 	if err != nil {
 		return -1
 	}
@@ -91,9 +94,10 @@ func number(name, what string) int64 {
 	return n
 }
 
-// look finds out what is on a device and its partitions.
-func look(path string) (device, error) {
-	// A link, as in /dev/disk/by-id, has another name than the kernel's.
+// inspect returns a device with its content and partitions.
+func inspect(path string) (device, error) {
+	// A link such as one in /dev/disk/by-id has another name than the device
+	// has in sysfs.
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return device{}, err
@@ -111,24 +115,26 @@ func look(path string) (device, error) {
 	if d.content, err = blkid.Probe(f); err != nil && !errors.Is(err, blkid.ErrUnknown) {
 		return device{}, fmt.Errorf("%s: %w", path, err)
 	}
-	children, _ := filepath.Glob(filepath.Join(sysBlock, name, name+"*", "partition")) // the pattern is right
+	children, _ := filepath.Glob(filepath.Join(sysBlock, name, name+"*", "partition")) // the pattern is valid
 	for _, child := range children {
 		child = filepath.Base(filepath.Dir(child))
-		found, err := look(filepath.Join("/dev", child))
+		found, err := inspect(filepath.Join("/dev", child))
 		if err != nil {
 			return device{}, err
 		}
-		const unit = 512 // of sysfs, whatever the sectors of the disk
+		const unit = 512 // of sysfs, regardless of the sector size
 		d.partitions = append(d.partitions, partition{found, int(number(child, "partition")), number(child, "start") * unit})
 	}
 	slices.SortFunc(d.partitions, func(a, b partition) int { return cmp.Compare(a.number, b.number) })
 	return d, nil
 }
 
-// emptySize is how much there is to see of a disk at each end: every partition table, filesystem and volume manager has something there.
+// emptySize is how much of each end of a disk must be zero for the disk to be
+// empty, in bytes. Every partition table, filesystem and volume manager writes
+// there.
 const emptySize = 1 << 20
 
-// isEmpty tells whether there are only zeros at both ends of a device.
+// isEmpty reports whether there are only zeros at both ends of a device.
 func isEmpty(f io.ReadSeeker) (bool, error) {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {

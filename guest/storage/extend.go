@@ -16,10 +16,11 @@ import (
 	"github.com/slipway-build/slipway/exporter/mbr"
 )
 
-// extendCommand makes the only partition of a disk, and the filesystem in it, as large as the disk: of those that are named, or else of all. A
-// filesystem may be mounted already.
+// extendCommand extends the only partition of a disk, and its filesystem, to
+// the size of the disk. Without arguments it does so for all disks. The
+// filesystem may be mounted.
 func extendCommand(flags *flag.FlagSet, args []string) error {
-	kind := flags.String("type", "", "only filesystems of this `TYPE`: ext4, xfs or btrfs (default any of them)")
+	kind := flags.String("type", "", "only extend filesystems of this `TYPE`: ext4, xfs or btrfs (default any)")
 	stop := flags.Bool("stop-on-error", true, "stop at the first disk that fails")
 	disks, err := parse(flags, args, "[DEVICE...]", 0, math.MaxInt)
 	if err != nil {
@@ -34,7 +35,7 @@ func extendCommand(flags *flag.FlagSet, args []string) error {
 	var errs []error
 	for _, path := range disks {
 		err := extend(path, *kind)
-		if other := (otherDisk{}); errors.As(err, &other) && !named {
+		if unsuitable := (unsuitableDisk{}); errors.As(err, &unsuitable) && !named {
 			log.Printf("%v: skipped", err)
 			continue
 		}
@@ -46,11 +47,11 @@ func extendCommand(flags *flag.FlagSet, args []string) error {
 	return errors.Join(errs...)
 }
 
-// otherDisk is the error of a disk that extend is not for.
-type otherDisk struct{ error }
+// unsuitableDisk is the error of a disk that cannot be extended by design.
+type unsuitableDisk struct{ error }
 
 func extend(path, kind string) error {
-	d, err := look(path)
+	d, err := inspect(path)
 	if err != nil {
 		return err
 	}
@@ -61,9 +62,9 @@ func extend(path, kind string) error {
 	_, ok := filesystems[target.content.Type]
 	switch {
 	case !ok || kind != "" && kind != target.content.Type:
-		return otherDisk{fmt.Errorf("%v, not %s", d, orAny(kind))}
+		return unsuitableDisk{fmt.Errorf("%v, not %s", d, orAny(kind))}
 	case len(d.partitions) > 1:
-		return otherDisk{fmt.Errorf("%s has more than one partition", path)}
+		return unsuitableDisk{fmt.Errorf("%s has more than one partition", path)}
 	case len(d.partitions) == 1:
 		if err := extendPartition(path, d.partitions[0]); err != nil {
 			return fmt.Errorf("partition of %s: %w", path, err)
@@ -76,7 +77,7 @@ func extend(path, kind string) error {
 	if before>>20 == after>>20 {
 		log.Printf("%v, already as large as the disk", target)
 	} else {
-		log.Printf("%v, grown from %d to %d MiB", target, before>>20, after>>20)
+		log.Printf("%v, extended from %d to %d MiB", target, before>>20, after>>20)
 	}
 	return nil
 }
@@ -88,7 +89,8 @@ func orAny(kind string) string {
 	return kind
 }
 
-// extendPartition writes the new end to the partition table and tells it to the kernel.
+// extendPartition writes the new end to the partition table and informs the
+// kernel.
 func extendPartition(path string, p partition) error {
 	f, size, sector, err := openTable(path, os.O_RDWR)
 	if err != nil {
@@ -111,11 +113,12 @@ func extendPartition(path string, p partition) error {
 type blkpgPartition struct {
 	start, length int64 // bytes
 	number        int32
-	_             [128]byte // names that nobody reads
+	_             [128]byte // unused names
 	_             int32
 }
 
-// growTable lets the only partition of a table end where the disk does, and gives that end in bytes. Sizes are in bytes.
+// growTable extends the only partition of a table to the end of the disk and
+// returns that end. Sizes are in bytes.
 func growTable(disk interface {
 	io.ReaderAt
 	io.WriterAt
@@ -151,7 +154,8 @@ func growTable(disk interface {
 	return int64(last) * sector, writeMBR(disk, record)
 }
 
-// The requests to filesystems, of ext4.h, xfs_fs.h and btrfs.h. All of them work on mounted ones only.
+// Requests to filesystems, from ext4.h, xfs_fs.h and btrfs.h. All require the
+// filesystem to be mounted.
 const (
 	ext4Resize  = 0x40086610 // EXT4_IOC_RESIZE_FS
 	xfsGrow     = 0x4010586e // XFS_IOC_FSGROWFSDATA
@@ -161,7 +165,8 @@ const (
 // superblockSize is how much of a superblock growFilesystem reads, in bytes.
 const superblockSize = 512
 
-// growFilesystem makes a filesystem as large as its device and gives the room in it before and after, in bytes.
+// growFilesystem extends a filesystem to the size of its device and returns its
+// size before and after, in bytes.
 func growFilesystem(path, kind string) (before, after int64, err error) {
 	device, err := openDisk(path, os.O_RDWR)
 	if err != nil {
@@ -170,10 +175,6 @@ func growFilesystem(path, kind string) (before, after int64, err error) {
 	defer device.Close()
 	size, err := device.Seek(0, io.SeekEnd)
 	if err != nil {
-		return 0, 0, err
-	}
-	head := make([]byte, superblockSize)
-	if _, err := device.ReadAt(head, 0); err != nil {
 		return 0, 0, err
 	}
 	dir, err := os.MkdirTemp("", "extend")
@@ -195,29 +196,38 @@ func growFilesystem(path, kind string) (before, after int64, err error) {
 		return 0, 0, err
 	}
 	before = int64(stat.Blocks) * stat.Bsize
-	blocks := uint64(size / stat.Bsize)
+	if err := growMounted(root, device, kind, uint64(size/stat.Bsize)); err != nil {
+		return 0, 0, fmt.Errorf("extend %s on %s: %w", kind, path, err)
+	}
+	err = unix.Fstatfs(int(root.Fd()), &stat)
+	return before, int64(stat.Blocks) * stat.Bsize, err
+}
+
+// growMounted extends the filesystem whose root is open to a number of blocks.
+func growMounted(root *os.File, device io.ReaderAt, kind string, blocks uint64) error {
 	switch kind {
 	case "ext4":
-		err = ioctl(root, ext4Resize, unsafe.Pointer(&blocks))
+		return ioctl(root, ext4Resize, unsafe.Pointer(&blocks))
 	case "xfs":
-		const imaxPercent = 127 // in the superblock; what is not given anew would change
-		err = ioctl(root, xfsGrow, unsafe.Pointer(&struct {
+		// The request sets this percentage too, so keep the one in the superblock.
+		const imaxPercent = 127
+		var percent [1]byte
+		if _, err := device.ReadAt(percent[:], imaxPercent); err != nil {
+			return err
+		}
+		return ioctl(root, xfsGrow, unsafe.Pointer(&struct {
 			blocks  uint64
 			percent uint32
-		}{blocks, uint32(head[imaxPercent])}))
+		}{blocks, uint32(percent[0])}))
 	case "btrfs":
 		var arg struct {
 			_    int64
 			name [4088]byte
 		}
 		copy(arg.name[:], "max")
-		err = ioctl(root, btrfsResize, unsafe.Pointer(&arg))
+		return ioctl(root, btrfsResize, unsafe.Pointer(&arg))
 	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("grow %s on %s: %w", kind, path, err)
-	}
-	err = unix.Fstatfs(int(root.Fd()), &stat)
-	return before, int64(stat.Blocks) * stat.Bsize, err
+	return errors.ErrUnsupported
 }
 
 func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {

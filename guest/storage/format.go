@@ -20,7 +20,8 @@ import (
 	"github.com/slipway-build/slipway/exporter/mbr"
 )
 
-// filesystems are what can be made, with the arguments of their mkfs and the longest label in bytes.
+// filesystems are the supported filesystems, with the arguments of their mkfs
+// and the longest label in bytes.
 var filesystems = map[string]struct {
 	args     []string
 	maxLabel int
@@ -30,10 +31,10 @@ var filesystems = map[string]struct {
 	"btrfs": {[]string{"-q", "-f"}, 255},
 }
 
-// request is what format is told to make.
+// A request is what format should make.
 type request struct {
 	kind, label string
-	table       string // dos, gpt, or "": dos where it can hold the disk
+	table       string // dos, gpt, or "" for dos if it supports the size of the disk
 	force       bool
 }
 
@@ -41,24 +42,25 @@ func (r request) check() error {
 	f, ok := filesystems[r.kind]
 	switch {
 	case !ok:
-		return fmt.Errorf("-type %s: want ext4, xfs or btrfs", r.kind)
+		return fmt.Errorf("-type %s: must be ext4, xfs or btrfs", r.kind)
 	case len(r.label) > f.maxLabel:
-		return fmt.Errorf("-label %s: %s has room for %d bytes", r.label, r.kind, f.maxLabel)
+		return fmt.Errorf("-label %s: must have at most %[3]d bytes for %[2]s", r.label, r.kind, f.maxLabel)
 	case !slices.Contains([]string{"", "dos", "gpt"}, r.table):
-		return fmt.Errorf("-partition %s: want dos or gpt", r.table)
+		return fmt.Errorf("-partition %s: must be dos or gpt", r.table)
 	}
 	return nil
 }
 
-// formatCommand makes a filesystem on one partition of a disk that is empty: the one named, or else the first. It never touches a disk that holds
-// anything, unless -force names it, and is content if what it shall make is there.
+// formatCommand makes a filesystem in one partition of an empty disk: the given
+// one, or the first. It never changes a disk that is not empty, except with
+// -force. If the wanted filesystem exists, it does nothing.
 func formatCommand(flags *flag.FlagSet, args []string) error {
 	var r request
 	flags.StringVar(&r.label, "label", "", "`LABEL` of the filesystem")
 	flags.StringVar(&r.kind, "type", "ext4", "`TYPE` of the filesystem: ext4, xfs or btrfs")
 	flags.StringVar(&r.table, "partition", "", "partition `TABLE`: dos or gpt (default dos; gpt for more than 2 TiB)")
-	flags.BoolVar(&r.force, "force", false, "format DEVICE anew, whatever it holds")
-	flags.Bool("verbose", false, "has no effect: what matters is always told")
+	flags.BoolVar(&r.force, "force", false, "format DEVICE even if it is not empty")
+	flags.Bool("verbose", false, "has no effect")
 	timeout := timeoutFlag(flags)
 	names, err := parse(flags, args, "[DEVICE]", 0, 1)
 	if err != nil {
@@ -68,18 +70,18 @@ func formatCommand(flags *flag.FlagSet, args []string) error {
 		return err
 	}
 	var target device
-	var what verdict
+	var action action
 	err = await(*timeout, func() error {
-		target, what, err = r.find(names)
+		target, action, err = r.find(names)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	switch what {
-	case occupied:
-		return fmt.Errorf("%v, not %s: nothing is formatted (-force destroys what is there)", target, r.wanted())
-	case done:
+	switch action {
+	case refuse:
+		return fmt.Errorf("%v, not %s: not formatted (-force overwrites it)", target, r.wanted())
+	case keep:
 		log.Printf("%v: nothing to do", target)
 		return nil
 	}
@@ -93,8 +95,9 @@ func (r request) wanted() string {
 	return r.kind
 }
 
-// find looks at the disk that is named, or else at all.
-func (r request) find(names []string) (device, verdict, error) {
+// find inspects the given disk, or else all disks, and returns the device to
+// format.
+func (r request) find(names []string) (device, action, error) {
 	named := len(names) > 0
 	if !named {
 		var err error
@@ -104,9 +107,9 @@ func (r request) find(names []string) (device, verdict, error) {
 	}
 	var all []device
 	for _, name := range names {
-		d, err := look(name)
+		d, err := inspect(name)
 		if !named && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOMEDIUM)) {
-			continue // gone since it was listed, or a card reader without a card
+			continue // disappeared since it was listed, or a card reader without a card
 		}
 		if err != nil {
 			return device{}, 0, err
@@ -117,55 +120,56 @@ func (r request) find(names []string) (device, verdict, error) {
 	case !named:
 		return r.choose(all)
 	case r.force:
-		return all[0], wanting, nil
+		return all[0], create, nil
 	}
-	target, what := r.judge(all[0])
-	return target, what, nil
+	target, action := r.judge(all[0])
+	return target, action, nil
 }
 
-// verdict is what is to be done with a device.
-type verdict int
+// An action is what to do with a device.
+type action int
 
 const (
-	occupied verdict = iota // nothing: it holds something else
-	done                    // nothing: it holds what is wanted
-	wanting                 // it gets what is wanted
+	refuse action = iota // it holds something else
+	keep                 // it holds what is wanted
+	create               // format it
 )
 
-// judge decides about one disk, and which part of it is meant.
-func (r request) judge(d device) (device, verdict) {
+// judge returns the action for one disk, and the part of it to act on.
+func (r request) judge(d device) (device, action) {
 	if d.empty {
-		return d, wanting
+		return d, create
 	}
 	if r.fits(d) {
-		return d, done
+		return d, keep
 	}
 	for _, p := range d.partitions {
 		if r.fits(p.device) {
-			return p.device, done
+			return p.device, keep
 		}
 	}
-	// As it is left by a machine that was switched off while it formatted the disk.
+	// The machine was switched off while it formatted the disk.
 	if len(d.partitions) == 1 && d.partitions[0].empty {
-		return d.partitions[0].device, wanting
+		return d.partitions[0].device, create
 	}
-	return d, occupied
+	return d, refuse
 }
 
 func (r request) fits(d device) bool {
 	return d.content.Type == r.kind && (r.label == "" || d.content.Label == r.label)
 }
 
-// choose decides among all disks: what has the label already comes before what is empty, and that before what has only the type.
-func (r request) choose(all []device) (device, verdict, error) {
-	order := []verdict{wanting, done}
+// choose selects one of all disks. A disk with the wanted label comes before an
+// empty one, and an empty one before a disk that has only the wanted type.
+func (r request) choose(all []device) (device, action, error) {
+	order := []action{create, keep}
 	if r.label != "" {
-		order = []verdict{done, wanting}
+		order = []action{keep, create}
 	}
 	for _, want := range order {
 		for _, d := range all {
-			if target, what := r.judge(d); what == want {
-				return target, what, nil
+			if target, action := r.judge(d); action == want {
+				return target, action, nil
 			}
 		}
 	}
@@ -179,14 +183,15 @@ func (r request) choose(all []device) (device, verdict, error) {
 	return device{}, 0, err
 }
 
-// format makes the filesystem: on a disk in a partition, on everything else right there.
+// format makes the filesystem: in a new partition of a disk, or directly on any
+// other device.
 func (r request) format(d device) error {
 	path := d.path
 	if d.physical {
 		if err := r.partition(path); err != nil {
 			return fmt.Errorf("partition %s: %w", path, err)
 		}
-		d, err := look(path)
+		d, err := inspect(path)
 		if err != nil {
 			return err
 		}
@@ -198,7 +203,7 @@ func (r request) format(d device) error {
 	if err := mkfs(r.kind, r.label, path); err != nil {
 		return err
 	}
-	log.Printf("%s is now %s", path, r.wanted())
+	log.Printf("formatted %s as %s", path, r.wanted())
 	return nil
 }
 
@@ -213,14 +218,14 @@ func mkfs(kind, label, path string) error {
 	return nil
 }
 
-// partition gives a disk a table with one partition that fills it.
+// partition writes a partition table with one partition that fills the disk.
 func (r request) partition(path string) error {
 	f, size, sector, err := openTable(path, os.O_RDWR|unix.O_EXCL)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	// What was there must not be taken for something later.
+	// Old content must not be recognized later.
 	zeros := make([]byte, min(emptySize, size))
 	for _, at := range []int64{0, size - int64(len(zeros))} {
 		if _, err := f.WriteAt(zeros, at); err != nil {
@@ -236,15 +241,17 @@ func (r request) partition(path string) error {
 	return unix.IoctlSetInt(int(f.Fd()), unix.BLKRRPART, 0)
 }
 
-// alignment is where the partition begins, in bytes. All tools use this one.
+// alignment is the offset of the partition in bytes, the same as with other
+// tools.
 const alignment = 1 << 20
 
-// writeTable writes a partition table with one partition for Linux and new identifiers. A sector is in bytes.
+// writeTable writes a partition table with new identifiers and one partition
+// for Linux. Sizes are in bytes.
 func writeTable(w io.WriterAt, kind string, size, sector int64) error {
 	sectors := uint64(size / sector)
 	first := uint64(alignment / sector)
 	if sectors < 4*first {
-		return fmt.Errorf("%d bytes are too few", size)
+		return fmt.Errorf("too small: %d bytes", size)
 	}
 	fitsDOS := sectors <= math.MaxUint32
 	switch {
@@ -253,7 +260,7 @@ func writeTable(w io.WriterAt, kind string, size, sector int64) error {
 	case kind == "":
 		kind = "gpt"
 	case kind == "dos" && !fitsDOS:
-		return errors.New("it is too large for -partition dos: use gpt")
+		return errors.New("too large for -partition dos: use gpt")
 	}
 	if kind == "dos" {
 		var id [4]byte
@@ -263,7 +270,7 @@ func writeTable(w io.WriterAt, kind string, size, sector int64) error {
 		return writeMBR(w, record)
 	}
 	if sector != gpt.SectorSize {
-		return fmt.Errorf("its sectors have %d bytes: -partition gpt needs %d", sector, gpt.SectorSize)
+		return fmt.Errorf("sectors of %d bytes: -partition gpt requires %d", sector, gpt.SectorSize)
 	}
 	table := gpt.Table{ID: randomGUID(), Sectors: sectors}
 	table.Partitions = []gpt.Partition{{Type: gpt.TypeLinux, ID: randomGUID(), First: first, Last: table.LastUsable()}}
@@ -283,7 +290,8 @@ func writeGPT(w io.WriterAt, table gpt.Table) error {
 	return nil
 }
 
-// randomGUID is a UUID of version 4 (RFC 9562, 5.4); the version is in the third field, which is little-endian on disk.
+// randomGUID returns a UUID of version 4 (RFC 9562, 5.4). The version is in the
+// third field, which is little-endian on disk.
 func randomGUID() gpt.GUID {
 	var g gpt.GUID
 	rand.Read(g[:])

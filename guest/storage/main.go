@@ -1,5 +1,7 @@
-// Command storage is the programs of the packages format, mount, extend, swap, losetup and dm-crypt, by their names in LinuxKit's packages and
-// with the arguments that those take: format, mountie, extend, swap.sh, loopy and crypto. Each prepares disks once, as an onboot container.
+// Command storage is the program of the packages format, mount, extend, swap,
+// losetup and dm-crypt. It runs under the names that LinuxKit's packages use,
+// with their arguments: format, mountie, extend, swap.sh, loopy and crypto.
+// Each prepares disks once, as an onboot container.
 package main
 
 import (
@@ -16,29 +18,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var commands = map[string]func(flags *flag.FlagSet, args []string) error{
-	"format":  formatCommand,
-	"mountie": mountCommand,
-	"extend":  extendCommand,
-	"swap.sh": swapCommand,
-	"loopy":   loopCommand,
-	"crypto":  cryptCommand,
-}
-
 func main() {
+	commands := map[string]func(flags *flag.FlagSet, args []string) error{
+		"format":  formatCommand,
+		"mountie": mountCommand,
+		"extend":  extendCommand,
+		"swap.sh": swapCommand,
+		"loopy":   loopCommand,
+		"crypto":  cryptCommand,
+	}
 	name := filepath.Base(os.Args[0])
 	log.SetFlags(0)
 	log.SetPrefix(strings.TrimSuffix(name, ".sh") + ": ")
 	command, ok := commands[name]
 	if !ok {
-		log.Fatal("unknown name of this program")
+		log.Fatalf("unknown program name %q", name)
 	}
 	if err := command(flag.NewFlagSet(name, flag.ExitOnError), os.Args[1:]); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// parse parses the arguments of a command; usage tells what may follow the flags, which is min to max words.
+// parse parses the arguments of a command. usage describes the min to max
+// arguments after the flags.
 func parse(flags *flag.FlagSet, args []string, usage string, min, max int) ([]string, error) {
 	usage = fmt.Sprintf("usage: %s [flags] %s", flags.Name(), usage)
 	flags.Usage = func() {
@@ -47,17 +49,19 @@ func parse(flags *flag.FlagSet, args []string, usage string, min, max int) ([]st
 	}
 	flags.Parse(args)
 	if n := flags.NArg(); n < min || n > max {
-		return nil, fmt.Errorf("%d arguments; %s", n, usage)
+		return nil, fmt.Errorf("%d arguments given; %s", n, usage)
 	}
 	return flags.Args(), nil
 }
 
-// timeoutFlag is how long a command waits for its disk: clouds attach disks to machines that run already.
+// timeoutFlag defines how long a command waits for its disk. Clouds attach
+// disks to running machines.
 func timeoutFlag(flags *flag.FlagSet) *time.Duration {
 	return flags.Duration("timeout", 10*time.Second, "wait for the disk for `DURATION`")
 }
 
-// await calls try until it succeeds. The error is that of the last time.
+// await calls try until it succeeds or the timeout has elapsed. It returns the
+// error of the last call.
 func await(timeout time.Duration, try func() error) error {
 	for deadline := time.Now().Add(timeout); ; time.Sleep(100 * time.Millisecond) {
 		err := try()
@@ -67,7 +71,8 @@ func await(timeout time.Duration, try func() error) error {
 	}
 }
 
-// openDisk opens a block device. With unix.O_EXCL it fails if the device is mounted or part of another one.
+// openDisk opens a block device. With unix.O_EXCL it fails if the device is
+// mounted or part of another one.
 func openDisk(path string, flags int) (*os.File, error) {
 	f, err := os.OpenFile(path, flags, 0)
 	if err != nil {
@@ -80,7 +85,8 @@ func openDisk(path string, flags int) (*os.File, error) {
 	return f, nil
 }
 
-// openTable opens a disk whose partition table is to be written, and gives the bytes of the disk and of its sectors.
+// openTable opens a disk to write its partition table. It returns the sizes of
+// the disk and of its sectors in bytes.
 func openTable(path string, flags int) (f *os.File, size, sector int64, err error) {
 	if f, err = openDisk(path, flags); err != nil {
 		return nil, 0, 0, err
@@ -98,11 +104,12 @@ func openTable(path string, flags int) (f *os.File, size, sector int64, err erro
 	return f, size, sector, nil
 }
 
-// control opens the device of a driver that makes devices, which loads the driver's module.
-func control(path string) (*os.File, error) {
+// openControl opens the control device of a driver, which makes the kernel load
+// the module of the driver.
+func openControl(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%w: has the machine the driver's module?", err)
+		return nil, fmt.Errorf("%w (does the machine have the module of the driver?)", err)
 	}
 	return f, nil
 }
@@ -111,10 +118,10 @@ func control(path string) (*os.File, error) {
 func mountAs(device, dir, kind string) error {
 	err := unix.Mount(device, dir, kind, unix.MS_RELATIME, "")
 	if err == unix.ENODEV {
-		return fmt.Errorf("mount %s: the kernel has no %s: add slipwaybuild/modules to init", device, kind)
+		return fmt.Errorf("mount %s: the kernel does not support %s: add slipwaybuild/modules to init", device, kind)
 	}
 	if err != nil {
-		return fmt.Errorf("mount %s, %s, on %s: %w", device, kind, dir, err)
+		return fmt.Errorf("mount %s (%s) on %s: %w", device, kind, dir, err)
 	}
 	return nil
 }

@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapper is where mapped devices have their names.
+// mapper is the directory of mapped devices.
 const mapper = "/dev/mapper"
 
-// mapEncrypted makes /dev/mapper/NAME of a device that is encrypted without a header, plain mode of cryptsetup(8). The cipher is as in
-// Documentation/admin-guide/device-mapper/dm-crypt.rst of Linux.
+// mapEncrypted makes /dev/mapper/NAME from a device that is encrypted without a
+// header, as in the plain mode of cryptsetup(8). The cipher is in the form of
+// Linux, Documentation/admin-guide/device-mapper/dm-crypt.rst.
 func mapEncrypted(name, device, cipher string, key []byte) error {
 	f, err := openDisk(device, os.O_RDWR)
 	if err != nil {
@@ -32,7 +33,7 @@ func mapEncrypted(name, device, cipher string, key []byte) error {
 	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
 		return err
 	}
-	const sector = 512 // in tables
+	const sector = 512 // unit of tables
 	params := fmt.Sprintf("%s %s 0 %d:%d 0", cipher, hex.EncodeToString(key), unix.Major(stat.Rdev), unix.Minor(stat.Rdev))
 	if err := mapDevice(name, "crypt", uint64(size/sector), params); err != nil {
 		return fmt.Errorf("map %s as %s: %w", device, name, err)
@@ -40,15 +41,16 @@ func mapEncrypted(name, device, cipher string, key []byte) error {
 	return nil
 }
 
-// mapDevice makes a device of one target. The order of the requests is that of dmsetup(8).
+// mapDevice makes a device with one target. The order of the requests is that
+// of dmsetup(8).
 func mapDevice(name, target string, sectors uint64, params string) error {
-	c, err := control(filepath.Join(mapper, "control"))
+	c, err := openControl(filepath.Join(mapper, "control"))
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	if _, err := dmRequest(c, unix.DM_DEV_CREATE, name, nil); err == unix.EBUSY {
-		return errors.New("this name is taken")
+		return errors.New("the name is in use")
 	} else if err != nil {
 		return err
 	}
@@ -59,7 +61,7 @@ func mapDevice(name, target string, sectors uint64, params string) error {
 	_, err = dmRequest(c, unix.DM_TABLE_LOAD, name, table)
 	var number uint64
 	if err == nil {
-		number, err = dmRequest(c, unix.DM_DEV_SUSPEND, name, nil) // without its flag it resumes
+		number, err = dmRequest(c, unix.DM_DEV_SUSPEND, name, nil) // without DM_SUSPEND_FLAG it resumes the device
 	}
 	if err == nil {
 		err = os.Symlink(fmt.Sprintf("../dm-%d", unix.Minor(number)), filepath.Join(mapper, name))
@@ -71,7 +73,7 @@ func mapDevice(name, target string, sectors uint64, params string) error {
 }
 
 func unmapDevice(name string) error {
-	c, err := control(filepath.Join(mapper, "control"))
+	c, err := openControl(filepath.Join(mapper, "control"))
 	if err != nil {
 		return err
 	}
@@ -83,7 +85,8 @@ func unmapDevice(name string) error {
 	return err
 }
 
-// dmRequest does an ioctl of linux/dm-ioctl.h and gives the number of the device.
+// dmRequest does an ioctl of linux/dm-ioctl.h and returns the number of the
+// device.
 func dmRequest(c *os.File, request uintptr, name string, table []byte) (uint64, error) {
 	var head unix.DmIoctl
 	size := uint32(unsafe.Sizeof(head))
@@ -97,8 +100,8 @@ func dmRequest(c *os.File, request uintptr, name string, table []byte) (uint64, 
 		head.Target_count = 1
 	}
 	copy(buf[size:], table)
-	answer := (*unix.DmIoctl)(unsafe.Pointer(&buf[0]))
-	*answer = head
-	err := ioctl(c, request, unsafe.Pointer(answer))
-	return answer.Dev, err
+	response := (*unix.DmIoctl)(unsafe.Pointer(&buf[0]))
+	*response = head
+	err := ioctl(c, request, unsafe.Pointer(response))
+	return response.Dev, err
 }

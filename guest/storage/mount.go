@@ -14,9 +14,10 @@ import (
 	"github.com/slipway-build/slipway/guest/blkid"
 )
 
-// mountCommand mounts a filesystem: the one of a device, a label or a UUID, or else the first of a partition that is not in use.
+// mountCommand mounts the filesystem on a device, or with a label or UUID, or
+// on the first partition that is not in use.
 func mountCommand(flags *flag.FlagSet, args []string) error {
-	device := flags.String("device", "", "mount this `DEVICE`; LABEL=… and UUID=… work, too")
+	device := flags.String("device", "", "mount this `DEVICE`, LABEL=… or UUID=…")
 	label := flags.String("label", "", "mount the filesystem with this `LABEL`")
 	uuid := flags.String("uuid", "", "mount the filesystem with this `UUID`")
 	timeout := timeoutFlag(flags)
@@ -50,12 +51,12 @@ func mountCommand(flags *flag.FlagSet, args []string) error {
 	if err := mountAs(path, dir, content.Type); err != nil {
 		return err
 	}
-	log.Printf("%s, %v, is on %s", path, content, dir)
+	log.Printf("mounted %s (%v) on %s", path, content, dir)
 	return linkByUUID()
 }
 
-// findFilesystem finds what mount is told to mount: a path, LABEL=…, UUID=…, or "" for the first partition with a filesystem for Linux that is
-// not in use.
+// findFilesystem returns the device to mount: a path, LABEL=…, UUID=…, or for
+// "" the first partition with a filesystem for Linux that is not in use.
 func findFilesystem(device string) (string, blkid.Content, error) {
 	label, byLabel := strings.CutPrefix(device, "LABEL=")
 	uuid, byUUID := strings.CutPrefix(device, "UUID=")
@@ -63,9 +64,9 @@ func findFilesystem(device string) (string, blkid.Content, error) {
 		content, err := blkid.Identify(device)
 		switch {
 		case errors.Is(err, blkid.ErrUnknown):
-			err = fmt.Errorf("%s holds %w", device, err)
+			err = fmt.Errorf("%s: %w", device, err)
 		case err == nil && !content.Mountable():
-			err = fmt.Errorf("%s holds %v, no filesystem", device, content)
+			err = fmt.Errorf("%s holds %v, which is not a filesystem", device, content)
 		}
 		return device, content, err
 	}
@@ -85,12 +86,12 @@ func findFilesystem(device string) (string, blkid.Content, error) {
 		}
 	}
 	if device == "" {
-		device = "partition with a filesystem that is not in use"
+		device = "unused partition with a filesystem"
 	}
-	return "", blkid.Content{}, fmt.Errorf("no %s on this machine", device)
+	return "", blkid.Content{}, fmt.Errorf("%s not found on this machine", device)
 }
 
-// inUse tells whether a device is mounted or part of another one.
+// inUse reports whether a device is mounted or part of another one.
 func inUse(path string) bool {
 	f, err := openDisk(path, os.O_RDONLY|unix.O_EXCL)
 	if err != nil {
@@ -100,7 +101,7 @@ func inUse(path string) bool {
 	return false
 }
 
-// linkByUUID makes the links of /dev/disk/by-uuid for all filesystems.
+// linkByUUID makes the links in /dev/disk/by-uuid for all filesystems.
 func linkByUUID() error {
 	const dir = "/dev/disk/by-uuid"
 	names, err := blockDevices()

@@ -24,7 +24,7 @@ func disk(path string, parts ...device) device {
 	return d
 }
 
-// Whatever is not empty stays as it is.
+// Devices that are not empty stay unchanged.
 func TestChoose(t *testing.T) {
 	empty := func(path string) device { return device{path: path, physical: true, empty: true} }
 	var (
@@ -41,21 +41,21 @@ func TestChoose(t *testing.T) {
 		disks []device
 		want  string
 	}{
-		{"first empty", request{kind: "ext4"}, []device{root, empty("/dev/vdb"), empty("/dev/vdc")}, "/dev/vdb wanting"},
-		{"empty before type", request{kind: "ext4"}, []device{data, empty("/dev/vdc")}, "/dev/vdc wanting"},
-		{"label before empty", request{kind: "ext4", label: "data"}, []device{empty("/dev/vda"), data}, "/dev/vdb1 done"},
-		{"another label", request{kind: "ext4", label: "more"}, []device{data, empty("/dev/vdc")}, "/dev/vdc wanting"},
-		{"again", request{kind: "ext4"}, []device{root, data}, "/dev/vdb1 done"},
-		{"again, no partitions", request{kind: "ext4", label: "data"}, []device{root, whole}, "/dev/vdb done"},
-		{"interrupted", request{kind: "ext4", label: "data"}, []device{root, begun}, "/dev/vdb1 wanting"},
+		{"first empty", request{kind: "ext4"}, []device{root, empty("/dev/vdb"), empty("/dev/vdc")}, "/dev/vdb create"},
+		{"empty before type", request{kind: "ext4"}, []device{data, empty("/dev/vdc")}, "/dev/vdc create"},
+		{"label before empty", request{kind: "ext4", label: "data"}, []device{empty("/dev/vda"), data}, "/dev/vdb1 keep"},
+		{"another label", request{kind: "ext4", label: "more"}, []device{data, empty("/dev/vdc")}, "/dev/vdc create"},
+		{"again", request{kind: "ext4"}, []device{root, data}, "/dev/vdb1 keep"},
+		{"again, no partitions", request{kind: "ext4", label: "data"}, []device{root, whole}, "/dev/vdb keep"},
+		{"interrupted", request{kind: "ext4", label: "data"}, []device{root, begun}, "/dev/vdb1 create"},
 		{"another type", request{kind: "xfs", label: "data"}, []device{root, data},
 			`no disk is empty; /dev/vda1 holds vfat, /dev/vda2 is empty; /dev/vdb1 holds ext4 "data"`},
-		{"unknown", request{kind: "ext4"}, []device{unknown}, "no disk is empty; /dev/vdb holds something unknown"},
+		{"unknown", request{kind: "ext4"}, []device{unknown}, "no disk is empty; /dev/vdb has unknown content"},
 		{"encrypted", request{kind: "ext4", label: "data"}, []device{locked}, `no disk is empty; /dev/vdb holds crypto_LUKS "data"`},
 		{"no disk", request{kind: "ext4"}, nil, "this machine has no disk"},
 	} {
-		target, what, err := c.r.choose(c.disks)
-		got := fmt.Sprintf("%s %s", target.path, []string{"occupied", "done", "wanting"}[what])
+		target, action, err := c.r.choose(c.disks)
+		got := fmt.Sprintf("%s %s", target.path, []string{"refuse", "keep", "create"}[action])
 		if err != nil {
 			got = err.Error()
 		}
@@ -64,18 +64,18 @@ func TestChoose(t *testing.T) {
 		}
 	}
 	for _, d := range []device{root, unknown, locked} {
-		if _, what := (request{kind: "ext4"}).judge(d); what != occupied {
-			t.Errorf("%v: verdict %d, want occupied", d, what)
+		if _, action := (request{kind: "ext4"}).judge(d); action != refuse {
+			t.Errorf("%v: action %d, want refuse", d, action)
 		}
 	}
 }
 
 func TestRequest(t *testing.T) {
 	for want, r := range map[string]request{
-		"want ext4, xfs or btrfs":      {kind: "ext3"},
-		"xfs has room for 12 bytes":    {kind: "xfs", label: "thirteenbytes"},
-		"-partition mbr: want dos or":  {kind: "ext4", table: "mbr"},
-		"-type : want ext4, xfs or bt": {},
+		"must be ext4, xfs or btrfs":      {kind: "ext3"},
+		"at most 12 bytes for xfs":        {kind: "xfs", label: "thirteenbytes"},
+		"-partition mbr: must be dos or":  {kind: "ext4", table: "mbr"},
+		"-type : must be ext4, xfs or bt": {},
 	} {
 		if err := r.check(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %q", r, err, want)
@@ -103,7 +103,7 @@ func TestIsEmpty(t *testing.T) {
 	}
 }
 
-// sfdisk reads the tables, new and grown.
+// sfdisk reads new and extended tables.
 func TestTable(t *testing.T) {
 	if _, err := exec.LookPath("sfdisk"); err != nil {
 		t.Skip("sfdisk is not installed (Debian package fdisk)")
@@ -127,7 +127,7 @@ func TestTable(t *testing.T) {
 		{"", 64, 100, "dos", "83", 0, 0},
 		{"gpt", 64, 100, "gpt", "0FC63DAF-8483-4772-8E79-3D69D8477DE4", 33, 33},
 		{"", 3 << 20, 4 << 20, "gpt", "0FC63DAF-8483-4772-8E79-3D69D8477DE4", 33, 33},
-		{"dos", 1 << 20, 3 << 20, "dos", "83", 0, 3<<31 - (1<<32 - 1)}, // what such a table can tell
+		{"dos", 1 << 20, 3 << 20, "dos", "83", 0, 3<<31 - (1<<32 - 1)}, // the limit of such a table
 	} {
 		t.Run(fmt.Sprintf("%s %d", c.kind, c.size), func(t *testing.T) {
 			f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
@@ -171,14 +171,14 @@ func TestTable(t *testing.T) {
 				t.Error("growing changes identifiers")
 			}
 			if _, err := growTable(f, c.grown<<20, sector, partition{number: 1, start: 2 << 20}); err == nil {
-				t.Error("another partition than the kernel's is grown")
+				t.Error("a partition that the kernel does not have is extended")
 			}
 		})
 	}
 	for want, err := range map[string]error{
-		"too large for -partition dos":             writeTable(nil, "dos", 3<<40, sector),
-		"have 4096 bytes: -partition gpt needs 51": writeTable(nil, "gpt", 1<<30, 4096),
-		"1048576 bytes are too few":                writeTable(nil, "", 1<<20, sector),
+		"too large for -partition dos":                      writeTable(nil, "dos", 3<<40, sector),
+		"sectors of 4096 bytes: -partition gpt requires 51": writeTable(nil, "gpt", 1<<30, 4096),
+		"too small: 1048576 bytes":                          writeTable(nil, "", 1<<20, sector),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
@@ -252,13 +252,13 @@ func TestSwapArguments(t *testing.T) {
 	}
 	for _, text := range []string{"part", "partsize:/var/x", "partsize:/var/x:big", "size:/var/x:1G"} {
 		if _, err := parseCondition(text); err == nil {
-			t.Errorf("condition %q is taken", text)
+			t.Errorf("condition %q is accepted", text)
 		}
 	}
 	for c, want := range map[condition]string{
 		{path: "/proc"}:               "",
 		{path: "/proc/"}:              "",
-		{path: "/proc/self"}:          "/proc/self is no mount point",
+		{path: "/proc/self"}:          "/proc/self is not a mount point",
 		{path: "/", minSize: 1}:       "",
 		{path: "/", minSize: 1 << 60}: "less than",
 		{path: "/none", minSize: 1}:   "no such file",

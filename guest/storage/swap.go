@@ -23,17 +23,17 @@ import (
 	"github.com/slipway-build/slipway/internal/kernel/mountinfo"
 )
 
-// swapDevice is the name that encrypted swap has in /dev/mapper.
+// swapDevice is the name of encrypted swap in /dev/mapper.
 const swapDevice = "swapfile"
 
-// swapCommand makes a file of a size, if there is none, and lets the kernel swap to it.
+// swapCommand makes a swap file, unless it exists, and enables it.
 func swapCommand(flags *flag.FlagSet, args []string) error {
 	var conditions []condition
 	path := flags.String("path", "", "`FILE` below /var, on a disk")
-	sizeText := flags.String("size", "", "`SIZE` of the file: bytes, or a number with K, M or G")
-	encrypt := flags.Bool("encrypt", false, "encrypt with a key that is new at each start")
+	sizeText := flags.String("size", "", "`SIZE` of the file: bytes, or a number with the suffix K, M or G")
+	encrypt := flags.Bool("encrypt", false, "encrypt with a key that is new at each boot")
 	flags.Bool("debug", false, "has no effect")
-	flags.Func("condition", "only if `CONDITION` is met, "+conditionForms+"; with true it is an error if not", func(text string) error {
+	flags.Func("condition", "enable swap only if `CONDITION` is met: "+conditionForms+"; with true, fail otherwise", func(text string) error {
 		c, err := parseCondition(text)
 		conditions = append(conditions, c)
 		return err
@@ -42,7 +42,7 @@ func swapCommand(flags *flag.FlagSet, args []string) error {
 		return err
 	}
 	if !strings.HasPrefix(filepath.Clean(*path), "/var/") {
-		return fmt.Errorf("--path %q: want a file below /var", *path)
+		return fmt.Errorf("--path %q: must be a file below /var", *path)
 	}
 	size, err := parseSize(*sizeText)
 	if err != nil {
@@ -57,7 +57,7 @@ func swapCommand(flags *flag.FlagSet, args []string) error {
 			return errors.New(unmet)
 		}
 		if unmet != "" {
-			log.Printf("%s: no swap", unmet)
+			log.Printf("%s: swap not enabled", unmet)
 			return nil
 		}
 	}
@@ -78,15 +78,16 @@ func swapCommand(flags *flag.FlagSet, args []string) error {
 		return err
 	}
 	if err := swapOn(device); err != nil {
-		return fmt.Errorf("swap to %s: %w", device, err)
+		return fmt.Errorf("enable swap on %s: %w", device, err)
 	}
-	log.Printf("%d MiB in %s", size>>20, device)
+	log.Printf("enabled %d MiB on %s", size>>20, device)
 	return nil
 }
 
-// encryptSwap makes a device of a file whose content nobody can read after the machine has stopped.
+// encryptSwap makes a device from a file. Its content cannot be read after the
+// machine has stopped.
 func encryptSwap(path string) (string, error) {
-	c, err := control("/dev/loop-control")
+	c, err := openControl("/dev/loop-control")
 	if err != nil {
 		return "", err
 	}
@@ -106,7 +107,8 @@ func encryptSwap(path string) (string, error) {
 	return filepath.Join(mapper, swapDevice), nil
 }
 
-// makeSwap writes the header of swap, union swap_header in include/linux/swap.h of Linux, unless it is there.
+// makeSwap writes the header of swap, union swap_header in include/linux/swap.h
+// of Linux, unless it exists.
 func makeSwap(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -122,9 +124,9 @@ func makeSwap(path string) error {
 	}
 	page := os.Getpagesize()
 	pages := min(size/int64(page), math.MaxUint32)
-	const least = 10 // that the kernel takes
-	if pages < least {
-		return fmt.Errorf("%s: %d bytes are too few for swap", path, size)
+	const minPages = 10 // of the kernel
+	if pages < minPages {
+		return fmt.Errorf("%s: too small for swap: %d bytes", path, size)
 	}
 	header := make([]byte, page)
 	binary.NativeEndian.PutUint32(header[1024:], 1) // version
@@ -148,11 +150,11 @@ func swapOn(path string) error {
 	return nil
 }
 
-// condition is what a machine must be like to get swap.
+// A condition must be met for swap to be enabled.
 type condition struct {
 	path     string
 	minSize  int64 // bytes of the filesystem at path; 0: path must be a mount point
-	required bool  // else there is no swap and no error
+	required bool  // whether it is an error if the condition is not met
 }
 
 const conditionForms = "part:MOUNTPOINT[:true] or partsize:PATH:SIZE[:true]"
@@ -168,7 +170,7 @@ func parseCondition(text string) (c condition, err error) {
 		}
 		words = append(words[1:2], words[3:]...)
 	default:
-		return c, errors.New("want " + conditionForms)
+		return c, errors.New("must be " + conditionForms)
 	}
 	c.path = words[0]
 	if len(words) > 1 {
@@ -177,26 +179,27 @@ func parseCondition(text string) (c condition, err error) {
 	return c, nil
 }
 
-// unmet says what is not as it should be; "" if all is.
+// unmet returns why the condition is not met, or "" if it is.
 func (c condition) unmet() (string, error) {
 	if c.minSize == 0 {
 		mounts, err := mountinfo.Read()
 		if err != nil || slices.ContainsFunc(mounts, func(m mountinfo.Mount) bool { return m.Path == filepath.Clean(c.path) }) {
 			return "", err
 		}
-		return c.path + " is no mount point", nil
+		return c.path + " is not a mount point", nil
 	}
 	var stat unix.Statfs_t
 	if err := unix.Statfs(c.path, &stat); err != nil {
 		return fmt.Sprintf("%s: %v", c.path, err), nil
 	}
 	if size := int64(stat.Blocks) * stat.Bsize; size < c.minSize {
-		return fmt.Sprintf("%s has %d MiB, less than %d", c.path, size>>20, c.minSize>>20), nil
+		return fmt.Sprintf("%s has %d MiB, less than %d MiB", c.path, size>>20, c.minSize>>20), nil
 	}
 	return "", nil
 }
 
-// parseSize reads bytes, or a number of KiB, MiB or GiB: 2G.
+// parseSize parses a size: bytes, or KiB, MiB or GiB with a suffix, for example
+// 2G.
 func parseSize(text string) (int64, error) {
 	digits, unit := text, int64(1)
 	for suffix, size := range map[string]int64{"K": 1 << 10, "M": 1 << 20, "G": 1 << 30} {
@@ -206,7 +209,7 @@ func parseSize(text string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n <= 0 || n > math.MaxInt64/unit {
-		return 0, fmt.Errorf("%q: want bytes, or a number with K, M or G", text)
+		return 0, fmt.Errorf("%q: must be bytes, or a number with the suffix K, M or G", text)
 	}
 	return n * unit, nil
 }

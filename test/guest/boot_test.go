@@ -258,9 +258,9 @@ func TestStorage(t *testing.T) {
 				`REPORT plain: /dev/mapper/plain /var/plain ext4 rw,relatime`,
 				`REPORT links: 7`,
 				`REPORT swaps: /swap 327\d\d /dm-\d 327\d\d`,
-				`onboot \d+-noise-format: failed: exit 1\n +\| format: /dev/loop2 holds something unknown, not ext4: nothing is formatted.*`,
-				`onboot \d+-noise-crypt: failed: exit 1\n +\| crypto: the key in /etc/dm-crypt/key opens no filesystem: /dev/loop2 holds something unknown.*`,
-				`onboot \d+-noise-luks: failed: exit 1\n +\| crypto: /dev/loop2 holds something unknown, not LUKS: nothing is changed`,
+				`onboot \d+-noise-format: failed: exit 1\n +\| format: /dev/loop2 has unknown content, not ext4: not formatted.*`,
+				`onboot \d+-noise-crypt: failed: exit 1\n +\| crypto: no filesystem found with the key in /etc/dm-crypt/key, .*: /dev/loop2 has unknown content.*`,
+				`onboot \d+-noise-luks: failed: exit 1\n +\| crypto: /dev/loop2 has unknown content, not LUKS: not changed`,
 				`onboot \d+-condition: done .*`,
 				`REPORT keys: /var/lib/ssh/ssh_host_ecdsa_key\.pub: OK /var/lib/ssh/ssh_host_ed25519_key\.pub: OK`,
 				`REPORT sysfs: 64 64 64`,
@@ -273,14 +273,14 @@ func TestStorage(t *testing.T) {
 		}
 	}
 	run("new", 400<<20,
-		`REPORT said: /dev/vd[abc]1 is now ext4 "data" /dev/vd[abc]1 is now xfs "more" /dev/vd[abc]1 is now btrfs "tree"`,
+		`REPORT said: formatted /dev/vd[abc]1 as ext4 "data" formatted /dev/vd[abc]1 as xfs "more" formatted /dev/vd[abc]1 as btrfs "tree"`,
 		`REPORT extended: (.*already as large as the disk){3}`,
 		`REPORT sizes:( 3\d\d){3}`,
 		`REPORT boots: one, one, one, one, one`,
 	)
 	run("larger", 700<<20,
 		`REPORT said: /dev/vd[abc]1 holds ext4 "data": nothing to do /dev/vd[abc]1 holds xfs "more": nothing to do /dev/vd[abc]1 holds btrfs "tree": nothing to do`,
-		`REPORT extended: (.*grown from 3\d\d to 6\d\d MiB){3}`,
+		`REPORT extended: (.*extended from 3\d\d to 6\d\d MiB){3}`,
 		`REPORT sizes:( 6\d\d){3}`,
 		`REPORT boots: one two, one two, one two, one two, one two`,
 	)
