@@ -8,10 +8,11 @@ import (
 	"strings"
 )
 
-// awsTokenTTL is how long a token is asked for, in seconds: longer than this program runs.
+// awsTokenTTL is the lifetime of a token in seconds, longer than this program
+// runs.
 const awsTokenTTL = "300"
 
-// awsValues are the files and what they hold, below /latest/meta-data/.
+// awsValues are file names and their paths below /latest/meta-data/.
 var awsValues = []struct{ file, path string }{
 	{"hostname", "hostname"},
 	{"local_hostname", "local-hostname"},
@@ -22,13 +23,14 @@ var awsValues = []struct{ file, path string }{
 	{"availability_zone", "placement/availability-zone"},
 }
 
-// fetchAWS asks the EC2 instance metadata service (IMDS) by its version 2, which wants a token with every request.
+// fetchAWS asks version 2 of the EC2 instance metadata service (IMDS), which
+// requires a token with every request.
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
 func fetchAWS(ctx context.Context, c *client, endpoint string) (*instance, error) {
 	return (&imds{client: c, endpoint: endpoint}).fetch(ctx)
 }
 
-// fetchAWSv1 asks by version 1, for services that imitate only that one.
+// fetchAWSv1 asks version 1, for services that imitate only that one.
 func fetchAWSv1(ctx context.Context, c *client, endpoint string) (*instance, error) {
 	return (&imds{client: c, endpoint: endpoint, v1: true}).fetch(ctx)
 }
@@ -37,7 +39,7 @@ type imds struct {
 	client   *client
 	endpoint string
 	token    string
-	v1       bool // without token
+	v1       bool // use no token
 }
 
 func (s *imds) fetch(ctx context.Context) (*instance, error) {
@@ -62,7 +64,8 @@ func (s *imds) fetch(ctx context.Context) (*instance, error) {
 	return found, nil
 }
 
-// keys gives the instance's public keys. The list has a line "INDEX=NAME" for each.
+// keys returns the public keys of the instance. The list has a line
+// "INDEX=NAME" for each.
 func (s *imds) keys(ctx context.Context) ([]string, error) {
 	const dir = "/latest/meta-data/public-keys/"
 	list, ok, err := s.get(ctx, dir)
@@ -70,7 +73,7 @@ func (s *imds) keys(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	if !ok {
-		log.Print("aws: no public-keys: the instance was started without a key pair")
+		log.Print("aws: no public-keys: the instance has no key pair")
 		return nil, nil
 	}
 	var keys []string
@@ -102,7 +105,7 @@ func (s *imds) keys(ctx context.Context) ([]string, error) {
 	return keys, nil
 }
 
-// get gives the value at a path, and false if the instance has none there.
+// get returns the value at a path, and false if the instance does not have it.
 func (s *imds) get(ctx context.Context, path string) ([]byte, bool, error) {
 	url := s.endpoint + path
 	if s.v1 {
@@ -142,9 +145,9 @@ func (s *imds) getToken(ctx context.Context) error {
 	case status == http.StatusForbidden:
 		return fmt.Errorf("PUT %s: the service answers 403: instance metadata is disabled; enable it with \"aws ec2 modify-instance-metadata-options --http-endpoint enabled\"", url)
 	case status != http.StatusOK:
-		return fmt.Errorf("PUT %s: the service answers %d %s, so it does not speak IMDSv2 (for version 1 name the provider aws=v1)", url, status, http.StatusText(status))
+		return fmt.Errorf("PUT %s: the service answers %d %s, so it does not support IMDSv2 (use the provider aws=v1 for version 1)", url, status, http.StatusText(status))
 	case s.token == "":
-		return fmt.Errorf("PUT %s: the service gives an empty token", url)
+		return fmt.Errorf("PUT %s: the service returned an empty token", url)
 	}
 	return nil
 }

@@ -14,12 +14,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// strictIMDS answers as EC2's service with HttpTokens=required does, and fails the test on a request that no client should make.
+// strictIMDS answers as the service of EC2 with HttpTokens=required. It fails
+// the test on a request that no client should make.
 type strictIMDS struct {
 	t      *testing.T
 	values map[string]string // below /latest/
-	uses   int               // a token expires after so many requests; 0: never
-	first  []int             // statuses that the first requests are answered with
+	uses   int               // requests until a token expires; 0: never
+	first  []int             // statuses of the first responses
 
 	tokens, requests int
 	left             int
@@ -176,7 +177,7 @@ func TestAWSSlow(t *testing.T) {
 	requests := 0
 	s, _ := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if requests++; requests == 3 {
-			<-r.Context().Done() // until the client gives this attempt up
+			<-r.Context().Done() // until the client cancels this attempt
 			return
 		}
 		service.ServeHTTP(w, r)
@@ -191,7 +192,8 @@ func TestAWSFails(t *testing.T) {
 	always := func(status int) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }
 	}
-	// A service that gives tokens and then answers everything with handler.
+	// after returns a service that provides tokens and answers everything else with
+	// handler.
 	after := func(handler http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodPut {
@@ -211,13 +213,13 @@ func TestAWSFails(t *testing.T) {
 		want    string
 	}{
 		{"metadata disabled", always(403), "/latest/api/token: the service answers 403: instance metadata is disabled"},
-		{"only version 1", always(404), "/latest/api/token: the service answers 404 Not Found, so it does not speak IMDSv2"},
-		{"empty token", always(200), "/latest/api/token: the service gives an empty token"},
+		{"only version 1", always(404), "/latest/api/token: the service answers 404 Not Found, so it does not support IMDSv2"},
+		{"empty token", always(200), "/latest/api/token: the service returned an empty token"},
 		{"fresh token refused", after(always(401)), "/latest/meta-data/hostname: the service answers 401 Unauthorized"},
 		{"redirect", after(http.RedirectHandler(elsewhere.URL, http.StatusFound).ServeHTTP), "/latest/meta-data/hostname: the service answers 302 Found"},
 		{"too long", after(func(w http.ResponseWriter, _ *http.Request) {
 			w.Write(make([]byte, maxBody+1))
-		}), "/latest/meta-data/hostname: the answer is longer than 1048576 bytes"},
+		}), "/latest/meta-data/hostname: the value is longer than 1048576 bytes"},
 		{"strange key list", after(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, "../user-data=x")
 		}), `/latest/meta-data/public-keys/: line "../user-data=x" does not start with a number`},

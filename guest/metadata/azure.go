@@ -7,7 +7,8 @@ import (
 	"net/http"
 )
 
-// fetchAzure asks the Azure Instance Metadata Service. Custom data, which only an agent gets, is not here: user data is.
+// fetchAzure asks the Azure Instance Metadata Service. It provides user data,
+// but not custom data, which only an agent receives.
 // https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service
 func fetchAzure(ctx context.Context, c *client, endpoint string) (*instance, error) {
 	body, err := c.must(ctx, endpoint+"/metadata/instance?api-version=2021-02-01", http.Header{"Metadata": {"true"}})

@@ -12,43 +12,47 @@ import (
 	"time"
 )
 
-// maxBody bounds what a metadata service may send for one value; EC2's user data has at most 16 KiB.
+// maxBody is the largest value that a metadata service may send, in bytes. User
+// data of EC2 has at most 16 KiB.
 const maxBody = 1 << 20
 
-// dialTimeout is for one attempt to connect, on the link or close to it.
+// dialTimeout is for one attempt to connect. The service is on the link or
+// close to it.
 const dialTimeout = 2 * time.Second
 
-// client sends requests to a metadata service that may not be reachable yet.
+// A client sends requests to a metadata service that may not be reachable yet.
 type client struct {
 	http     *http.Client
-	pause    time.Duration // before the second attempt; doubled for each further one
-	maxPause time.Duration
-	quiet    bool // about attempts that failed: several services are asked, and at most one is there
+	delay    time.Duration // before the second attempt; doubles for each further one
+	maxDelay time.Duration
+	quiet    bool // do not log failed attempts, because at most one of several services exists
 }
 
 func newClient() *client {
 	return &client{
 		http: &http.Client{
-			// No proxy, whatever the environment says: the service is on the link.
+			// No proxy, regardless of the environment: the service is on the
+			// link.
 			Transport: &http.Transport{DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext},
 			Timeout:   5 * time.Second,
-			// A redirect would carry the token elsewhere.
+			// A redirect would send the token elsewhere.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		pause:    100 * time.Millisecond,
-		maxPause: 2 * time.Second,
+		delay:    100 * time.Millisecond,
+		maxDelay: 2 * time.Second,
 	}
 }
 
-// send sends a request without a body and gives status and body of the answer. What may pass is tried again until ctx ends: no route, no
-// answer, 429 and 5xx.
+// send sends a request without a body and returns status and body of the
+// response. It repeats the request until ctx ends if the service is unreachable
+// or answers 429 or 5xx.
 func (c *client) send(ctx context.Context, method, url string, header http.Header) (int, []byte, error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return 0, nil, err
 	}
 	request.Header = header
-	start, pause := time.Now(), c.pause
+	start, delay := time.Now(), c.delay
 	var last error
 	for {
 		status, body, err := c.attempt(request)
@@ -63,20 +67,21 @@ func (c *client) send(ctx context.Context, method, url string, header http.Heade
 		if last == nil && !c.quiet {
 			log.Printf("%v; trying again", err)
 		}
-		// Once ctx ends, attempts fail for that alone; the error before tells more.
+		// Once ctx ends, attempts fail only for that reason; the error before
+		// says more.
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}
 		select {
 		case <-ctx.Done():
 			return 0, nil, fmt.Errorf("gave up after %s: %w%s", time.Since(start).Round(time.Second/10), last, advice(last))
-		case <-time.After(pause):
-			pause = min(2*pause, c.maxPause)
+		case <-time.After(delay):
+			delay = min(2*delay, c.maxDelay)
 		}
 	}
 }
 
-// get gives the value at a URL, and false if the service has none there.
+// get returns the value at a URL, and false if the service does not have it.
 func (c *client) get(ctx context.Context, url string, header http.Header) ([]byte, bool, error) {
 	status, body, err := c.send(ctx, http.MethodGet, url, header)
 	switch {
@@ -90,16 +95,18 @@ func (c *client) get(ctx context.Context, url string, header http.Header) ([]byt
 	return nil, false, fmt.Errorf("GET %s: the service answers %d %s", url, status, http.StatusText(status))
 }
 
-// must is get for a value that every instance has: a service without it is another one.
+// must is get for a value that every instance has. Without it, the service is
+// that of another cloud.
 func (c *client) must(ctx context.Context, url string, header http.Header) ([]byte, error) {
 	body, ok, err := c.get(ctx, url, header)
 	if err == nil && !ok {
-		err = fmt.Errorf("GET %s: the service answers 404 Not Found, so it is another one", url)
+		err = fmt.Errorf("GET %s: the service answers 404 Not Found: not the service of this provider", url)
 	}
 	return body, err
 }
 
-// privileged gives a client whose requests come from a port below 1024, which only root can use.
+// privileged returns a client whose requests come from a port below 1024, which
+// only root can use.
 func (c *client) privileged() *client {
 	p := *c
 	p.http = &http.Client{
@@ -121,7 +128,7 @@ func (c *client) privileged() *client {
 	return &p
 }
 
-var errTooLong = fmt.Errorf("the answer is longer than %d bytes", maxBody)
+var errTooLong = fmt.Errorf("the value is longer than %d bytes", maxBody)
 
 func (c *client) attempt(request *http.Request) (int, []byte, error) {
 	response, err := c.http.Do(request)
@@ -141,7 +148,7 @@ func (c *client) attempt(request *http.Request) (int, []byte, error) {
 
 func advice(err error) string {
 	if errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) {
-		return " (the network is not up: has a DHCP client run before, and did it get a lease?)"
+		return " (the network is not up: does a DHCP client run before this container, and did it get a lease?)"
 	}
 	return ""
 }

@@ -6,10 +6,12 @@ import (
 	"path"
 )
 
-// partial is the name of the file that is being written. It is reserved: no tree may hold it.
+// partial is the name of the file that is being written. Trees must not contain
+// it.
 const partial = ".metadata-partial"
 
-// config is the directory of the results. Nothing outside of it is ever touched, whatever a path or a symbolic link says.
+// config is the directory of the results. Neither paths nor symbolic links lead
+// out of it.
 type config struct {
 	root *os.Root
 }
@@ -29,7 +31,8 @@ func (c *config) close() error { return c.root.Close() }
 
 func (c *config) read(name string) ([]byte, error) { return c.root.ReadFile(name) }
 
-// write makes or replaces a file, atomically: a reader sees the old contents or all of the new ones.
+// write creates or replaces a file atomically: a reader sees the old content or
+// all of the new one.
 func (c *config) write(name string, contents []byte, mode os.FileMode) error {
 	if err := c.root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err

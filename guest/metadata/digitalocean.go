@@ -7,7 +7,7 @@ import (
 	"net/netip"
 )
 
-// fetchDigitalOcean asks DigitalOcean's service for a droplet.
+// fetchDigitalOcean asks the service of DigitalOcean for droplets.
 // https://docs.digitalocean.com/reference/api/metadata/
 func fetchDigitalOcean(ctx context.Context, c *client, endpoint string) (*instance, error) {
 	body, err := c.must(ctx, endpoint+"/metadata/v1.json", nil)
@@ -56,7 +56,7 @@ func fetchDigitalOcean(ctx context.Context, c *client, endpoint string) (*instan
 			if ip, err := netip.ParseAddr(n.IPv6.Address); err == nil {
 				l.Addresses = append(l.Addresses, netip.PrefixFrom(ip, n.IPv6.CIDR).String())
 			}
-			// The gateway of the private network does not lead out of it.
+			// The gateway of the private network leads nowhere else.
 			if kind.file == "public_ipv4" {
 				l.addGateway(n.IPv4.Gateway)
 				l.addGateway(n.IPv6.Gateway)

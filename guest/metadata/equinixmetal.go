@@ -8,7 +8,8 @@ import (
 	"net/netip"
 )
 
-// fetchEquinixMetal asks Equinix Metal's service. User data that is a script for iPXE was for the boot loader and is left out.
+// fetchEquinixMetal asks the service of Equinix Metal. It ignores user data
+// that is a script for iPXE, which is for the boot loader.
 // https://deploy.equinix.com/developers/docs/metal/server-metadata/metadata/
 func fetchEquinixMetal(ctx context.Context, c *client, endpoint string) (*instance, error) {
 	body, err := c.must(ctx, endpoint+"/metadata", nil)

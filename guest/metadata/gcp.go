@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// fetchGCP asks Google Compute Engine. The whole tree comes in one answer.
+// fetchGCP asks Google Compute Engine, which returns all values in one
+// response.
 // https://cloud.google.com/compute/docs/metadata/predefined-metadata-keys
 func fetchGCP(ctx context.Context, c *client, endpoint string) (*instance, error) {
 	body, err := c.must(ctx, endpoint+"/computeMetadata/v1/?recursive=true", http.Header{"Metadata-Flavor": {"Google"}})
@@ -62,7 +63,7 @@ func fetchGCP(ctx context.Context, c *client, endpoint string) (*instance, error
 	}
 	for _, list := range lists {
 		for line := range strings.Lines(list) {
-			// USER:KEY. The machine has one user.
+			// Lines are USER:KEY. The machine has one user.
 			if _, key, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
 				found.addKeys(key)
 			}

@@ -21,9 +21,10 @@ func fetchHetzner(ctx context.Context, c *client, endpoint string) (*instance, e
 		if err != nil {
 			return nil, err
 		}
-		// This one every server has; without it, it is another service that answers.
+		// Every server has a hostname. Without it, another service has
+		// answered.
 		if !ok && value.file == "hostname" {
-			return nil, fmt.Errorf("%s: no hostname: not Hetzner's service", endpoint)
+			return nil, fmt.Errorf("%s: no hostname: not the service of Hetzner", endpoint)
 		}
 		found.set(value.file, strings.TrimSpace(string(text)))
 	}

@@ -8,26 +8,27 @@ import (
 	"strings"
 )
 
-// instance is what a provider says about this machine.
+// An instance is what a provider knows about this machine.
 type instance struct {
 	values   map[string]string // by file name
-	keys     []string          // ssh public keys, in authorized_keys form
+	keys     []string          // SSH public keys in the form of authorized_keys
 	userData []byte
 	network  []link
-	// networkErr tells what of the network data could not be understood; the rest is in network.
+	// networkErr is the error of invalid network data; the valid part is in
+	// network.
 	networkErr error
 }
 
 func newInstance() *instance { return &instance{values: map[string]string{}} }
 
-// set keeps the first value that is not empty.
+// set sets a value, unless it is empty or already set.
 func (in *instance) set(file, value string) {
 	if value != "" && in.values[file] == "" {
 		in.values[file] = value
 	}
 }
 
-// addKeys adds the keys in the texts, one a line.
+// addKeys adds the keys in the texts, one per line.
 func (in *instance) addKeys(texts ...string) {
 	for _, text := range texts {
 		for line := range strings.Lines(text) {
@@ -38,7 +39,7 @@ func (in *instance) addKeys(texts ...string) {
 	}
 }
 
-// first gives the first text that is not empty.
+// first returns the first text that is not empty.
 func first(texts ...string) string {
 	for _, text := range texts {
 		if text != "" {
@@ -48,7 +49,7 @@ func first(texts ...string) string {
 	return ""
 }
 
-// withMask gives an IPv4 address with a netmask as 192.0.2.7/24.
+// withMask returns an IPv4 address and a netmask in the form 192.0.2.7/24.
 func withMask(address, mask string) (string, error) {
 	ip, err := netip.ParseAddr(address)
 	if err != nil {
@@ -60,12 +61,12 @@ func withMask(address, mask string) (string, error) {
 	}
 	ones, size := net.IPMask(bits.AsSlice()).Size()
 	if size == 0 {
-		return "", fmt.Errorf("%s is no netmask", mask)
+		return "", fmt.Errorf("%s is not a netmask", mask)
 	}
 	return netip.PrefixFrom(ip, ones).String(), nil
 }
 
-// decodeBase64 ignores white space around and in the text.
+// decodeBase64 decodes a text and ignores white space in it.
 func decodeBase64(text string) ([]byte, error) {
 	return base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
 }

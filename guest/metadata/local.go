@@ -19,10 +19,11 @@ import (
 	"github.com/slipway-build/slipway/guest/blkid"
 )
 
-// errAbsent is what a source says that this machine does not have.
+// errAbsent is the error of a source that this machine does not have.
 var errAbsent = errors.New("not on this machine")
 
-// cmdlineArgument is the kernel argument with user data in base64, for machines that are given nothing else.
+// cmdlineArgument is the kernel argument with user data in base64, for machines
+// without another source.
 const cmdlineArgument = "metadata.userdata"
 
 func fetchCmdline(_ context.Context, _ *client, root string) (*instance, error) {
@@ -38,7 +39,7 @@ func fetchCmdline(_ context.Context, _ *client, root string) (*instance, error) 
 	return found, nil
 }
 
-// fetchFile takes a file's contents for user data.
+// fetchFile returns the content of a file as user data.
 func fetchFile(_ context.Context, _ *client, name string) (*instance, error) {
 	found := newInstance()
 	var err error
@@ -46,7 +47,8 @@ func fetchFile(_ context.Context, _ *client, name string) (*instance, error) {
 	return found, err
 }
 
-// Labels of filesystems with data for the machine: cloud-init's NoCloud and OpenStack's configuration drive.
+// Labels of filesystems with data for the machine: NoCloud of cloud-init, and
+// the configuration drive of OpenStack.
 // https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
 // https://docs.openstack.org/nova/latest/admin/config-drive.html
 const (
@@ -54,14 +56,15 @@ const (
 	configDriveLabel = "config-2"
 )
 
-// fetchMedia looks for user data on disks with one of the labels above, and on CDs with whatever label.
+// fetchMedia looks for user data on disks with one of these labels, and on CDs
+// with any label.
 func fetchMedia(_ context.Context, _ *client, root string) (*instance, error) {
-	devices, _ := filepath.Glob(filepath.Join(root, "sys/class/block/*")) // sorted; the pattern is right
+	devices, _ := filepath.Glob(filepath.Join(root, "sys/class/block/*")) // sorted; the pattern is valid
 	for _, device := range devices {
 		name := filepath.Base(device)
 		volume, err := blkid.Identify(filepath.Join(root, "dev", name))
 		if err != nil || volume.Type != "iso9660" && volume.Type != "vfat" {
-			continue // no medium in the drive, no filesystem, another one
+			continue // no medium, or no such filesystem
 		}
 		volume.Label = strings.ToLower(volume.Label)
 		if volume.Label != noCloudLabel && volume.Label != configDriveLabel && !strings.HasPrefix(name, "sr") {
@@ -86,13 +89,14 @@ func readVolume(device string, v blkid.Content) (found *instance, err error) {
 	}
 	defer os.Remove(dir)
 	if err := unix.Mount(device, dir, v.Type, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, ""); err != nil {
-		return nil, fmt.Errorf("mount as %s: %w (the container needs CAP_SYS_ADMIN, the kernel the filesystem's module)", v.Type, err)
+		return nil, fmt.Errorf("mount as %s: %w (the container needs CAP_SYS_ADMIN, and the kernel the module of the filesystem)", v.Type, err)
 	}
 	defer func() { err = errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH)) }()
 	return readMedium(os.DirFS(dir), v.Label)
 }
 
-// readMedium takes the instance out of a filesystem. On a CD of LinuxKit, user data is the file config.
+// readMedium returns the instance that a filesystem describes. On a CD of
+// LinuxKit, user data is the file config.
 func readMedium(medium fs.FS, label string) (*instance, error) {
 	read := func(name string) ([]byte, bool, error) {
 		text, err := fs.ReadFile(medium, name)
@@ -129,7 +133,8 @@ func readMedium(medium fs.FS, label string) (*instance, error) {
 	return nil, errAbsent
 }
 
-// addMetaData keeps cloud-init's meta-data as a file, and takes what is needed out of it. VMware's may have the network in it, encoded or not.
+// addMetaData stores the meta-data of cloud-init as a file and parses it. On
+// VMware it may contain the network configuration, encoded or not.
 func (in *instance) addMetaData(text []byte) {
 	in.set("metadata", string(text))
 	var meta struct {
@@ -139,7 +144,7 @@ func (in *instance) addMetaData(text []byte) {
 		Encoding      string `yaml:"network.encoding"`
 	}
 	if err := yaml.Unmarshal(text, &meta); err != nil {
-		log.Printf("meta-data: %v; it is only in the file metadata", err)
+		log.Printf("meta-data: %v: written only to the file metadata", err)
 		return
 	}
 	in.set("instance_id", meta.InstanceID)
@@ -158,9 +163,10 @@ func (in *instance) addMetaData(text []byte) {
 	}
 }
 
-// guestInfo reads one of the variables that VMware's users give a machine; "" if it is not set.
+// guestInfo returns a guestinfo variable of VMware, or "" if it is not set.
 type guestInfo func(key string) (string, error)
 
+// fetchGuestInfo reads the variables of
 // https://cloudinit.readthedocs.io/en/latest/reference/datasources/vmware.html
 func fetchGuestInfo(get guestInfo) (*instance, error) {
 	found := newInstance()
@@ -195,7 +201,7 @@ func fetchGuestInfo(get guestInfo) (*instance, error) {
 func decodeGuestInfo(text, encoding string) ([]byte, error) {
 	switch strings.TrimSpace(encoding) {
 	case "":
-		if text = strings.TrimSpace(text); text == "---" { // VMware's way to say that it was taken back
+		if text = strings.TrimSpace(text); text == "---" { // VMware's value for a removed variable
 			text = ""
 		}
 		return []byte(text), nil
@@ -216,5 +222,5 @@ func decodeGuestInfo(text, encoding string) ([]byte, error) {
 		}
 		return value, err
 	}
-	return nil, fmt.Errorf("unknown encoding %q: known are base64 and gzip+base64", encoding)
+	return nil, fmt.Errorf("unknown encoding %q: must be base64 or gzip+base64", encoding)
 }

@@ -1,10 +1,14 @@
-// Command metadata asks the cloud about this machine and leaves the answers as files in /run/config, where services find them (LinuxKit's
-// contract: pkg/metadata). It runs once, as an onboot container after the DHCP client.
+// Command metadata asks the cloud about this machine and writes the answers to
+// files in /run/config, where services find them, as the package metadata of
+// LinuxKit does. It runs once, as an onboot container after the DHCP client.
 //
-// Written are: provider, hostname, userdata and what the provider knows besides (instance_id, local_ipv4, …), one value a file without a
-// newline; ssh/authorized_keys, one key a line; and the tree that user data may hold. Then the host name is set. What a provider
-// lacks is left out, but for userdata and ssh/authorized_keys: these are always there, if need be empty, so that they can be bound
-// into containers. With -network, the interfaces of the machine are given the addresses in network.json.
+// It writes provider, hostname, userdata and other values that the provider has
+// (instance_id, local_ipv4, …), one value per file without a newline;
+// ssh/authorized_keys, one key per line; and the tree in user data, if there is
+// one. Then it sets the host name. Values that the provider does not have get
+// no file, except userdata and ssh/authorized_keys: these always exist, so that
+// containers can bind them. With -network, it also configures the network
+// interfaces with the addresses in network.json.
 package main
 
 import (
@@ -25,22 +29,24 @@ import (
 
 // A provider is one cloud's metadata service, or another place where a machine finds its data.
 type provider struct {
-	name  string // on the command line
-	title string // in the file "provider", as LinuxKit spells it
-	// here tells whether the machine itself says that it runs there; nil if it never does.
+	name  string // as an argument
+	title string // in the file "provider", as in LinuxKit
+	// here reports whether the platform identifies itself as this provider. It
+	// is nil if it never does.
 	here func(platform) bool
-	// source is the address of a service, or where the rest is looked for: fetch's last parameter.
+	// source is the last parameter of fetch: the URL of a service, or where
+	// else to look.
 	source string
 	fetch  func(ctx context.Context, c *client, source string) (*instance, error)
 }
 
 func (p provider) remote() bool { return strings.Contains(p.source, "://") }
 
-// linkLocal is where most clouds have their service.
+// linkLocal is the address of the service in most clouds.
 const linkLocal = "http://169.254.169.254"
 
-// providers are in the order of preference: of several that answer, the first is believed. OpenStack's service is last among those of the same
-// address, for others imitate it.
+// providers are all providers, preferred ones first. OpenStack is the last one
+// with its address, because other clouds imitate its service.
 var providers = []provider{
 	{"cmdline", "CMDLINE", nil, "/", fetchCmdline},
 	{"vmware", "VMWARE", onVMware, "/", fetchVMware},
@@ -56,7 +62,9 @@ var providers = []provider{
 	{"equinixmetal", "EquinixMetal", nil, "https://metadata.platformequinix.com", fetchEquinixMetal},
 }
 
-// onAWS: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/identify_ec2_instances.html; the older machines are Xen's.
+// onAWS follows
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/identify_ec2_instances.html.
+// Older machines run on Xen.
 func onAWS(p platform) bool {
 	return p.has("sys_vendor", "Amazon EC2") || p.has("product_uuid", "ec2") || strings.Contains(p.dmi["product_version"], "amazon")
 }
@@ -67,7 +75,8 @@ func onOpenStack(p platform) bool {
 	return p.has("product_name", "OpenStack") || p.has("sys_vendor", "OpenStack") || p.has("chassis_asset_tag", "OpenTelekomCloud")
 }
 
-// How long an answer is waited for: of a cloud that is known to be there, whose network may still be coming up, and of clouds that may not.
+// How long to wait for an answer: from a cloud that certainly exists, although
+// its network may not be up yet, and from clouds that may not exist.
 const (
 	certainTimeout   = 30 * time.Second
 	uncertainTimeout = 10 * time.Second
@@ -77,11 +86,11 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("metadata: ")
 	dir := flag.String("dir", "/run/config", "write to `DIRECTORY`")
-	timeout := flag.Duration("timeout", 0, "give up after `DURATION` without an answer (default 30s of a cloud that is certain, else 10s)")
-	network := flag.Bool("network", false, "give the network interfaces the addresses, routes and name servers that the provider has for them")
+	timeout := flag.Duration("timeout", 0, "give up after `DURATION` without an answer (default 30s for an identified cloud, else 10s)")
+	network := flag.Bool("network", false, "configure network interfaces with the addresses, routes and name servers of the provider")
 	flag.Usage = func() {
-		fmt.Fprintf(flag.CommandLine.Output(), "usage: metadata [flags] [PROVIDER...]\n\nknown providers: %s; file=PATH; aws=v1 for IMDSv1\n"+
-			"By default the machine's firmware names the provider. If it does not, all are asked at once.\n\n", known())
+		fmt.Fprintf(flag.CommandLine.Output(), "usage: metadata [flags] [PROVIDER...]\n\nproviders: %s; file=PATH; aws=v1 for IMDSv1\n"+
+			"The default is the provider that the firmware names, or else all of them at once.\n\n", providerNames())
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -109,7 +118,8 @@ func main() {
 	}
 }
 
-func known() string {
+// providerNames returns the names of all providers, for messages.
+func providerNames() string {
 	var names []string
 	for _, p := range providers {
 		names = append(names, p.name)
@@ -117,8 +127,10 @@ func known() string {
 	return strings.Join(names, ", ")
 }
 
-// choose gives the providers with these names. Without names it gives the one that the machine says it runs on, or else all of them; what was put
-// into the machine itself, a kernel argument, is preferred to any cloud. It is certain when nobody is asked in vain.
+// choose returns the providers with the given names. Without names it returns
+// the provider that the platform identifies itself as, or else all of them. A
+// kernel argument takes precedence over any cloud. certain is true if there is
+// only one provider to ask.
 func choose(names []string, here platform) (chosen []provider, certain bool, err error) {
 	if len(names) == 0 {
 		if _, ok := here.argument(cmdlineArgument); ok {
@@ -142,15 +154,16 @@ func choose(names []string, here platform) (chosen []provider, certain bool, err
 		}
 		i := slices.IndexFunc(providers, func(p provider) bool { return p.name == name })
 		if i < 0 {
-			return nil, false, fmt.Errorf("unknown provider %q; known are: %s", name, known())
+			return nil, false, fmt.Errorf("unknown provider %q (providers: %s)", name, providerNames())
 		}
 		chosen = append(chosen, providers[i])
 	}
 	return chosen, len(chosen) == 1, nil
 }
 
-// run asks the providers, writes the answers of the best one that gives any to dir, sets the host name, and configures the network unless
-// configure is nil. An error does not stop what can be done without the failed part.
+// run asks the providers, writes the answers of the first one that has any to
+// dir, sets the host name, and configures the network unless configure is nil.
+// If a step fails, it continues with the others.
 func run(ctx context.Context, chosen []provider, dir string, setHostname func([]byte) error, configure func([]link) error) error {
 	p, found, err := ask(ctx, chosen)
 	if err != nil {
@@ -187,16 +200,19 @@ func run(ctx context.Context, chosen []provider, dir string, setHostname func([]
 	log.Printf("%s: %d values, %d ssh keys and %d bytes of user data written to %s",
 		p.name, len(found.values), len(found.keys), len(found.userData), dir)
 
-	// The tree may replace what was written before, the host name too.
+	// The tree may replace files that were written before, including the host
+	// name.
 	failed = append(failed, writeTree(config, found.userData), setName(config, setHostname))
 	return errors.Join(failed...)
 }
 
-// grace is how long an answer waits for one of a provider that is preferred.
+// grace is how long to wait for the answer of a preferred provider after the
+// first answer.
 const grace = time.Second
 
-// ask gives the answer of the provider that comes first in the list among those that have one. What is in the machine is looked through first, one
-// place after another; then the services are asked all at once, since each may take its whole time to be silent.
+// ask returns the answer of the first provider in the list that has one. It looks
+// for data in the machine itself first, then asks all services at once, because
+// each may need the whole timeout.
 func ask(ctx context.Context, chosen []provider) (provider, *instance, error) {
 	failed := make([]error, len(chosen))
 	var services []int
@@ -211,16 +227,29 @@ func ask(ctx context.Context, chosen []provider) (provider, *instance, error) {
 		}
 		failed[i] = fmt.Errorf("%s: %w", p.name, err)
 	}
-
-	type answer struct {
-		i     int
-		found *instance
-		err   error
+	best := askServices(ctx, chosen, services, failed)
+	if best == nil {
+		return provider{}, nil, errors.Join(failed...)
 	}
+	return chosen[best.provider], best.found, nil
+}
+
+// answer is what the service of a provider, by its index, has answered.
+type answer struct {
+	provider int
+	found    *instance
+	err      error
+}
+
+// askServices asks those of the chosen providers whose indexes are in services. It
+// returns nil if none has an answer. Errors are added to failed.
+func askServices(ctx context.Context, chosen []provider, services []int, failed []error) *answer {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answers := make(chan answer, len(services))
+	pending := map[int]bool{}
 	for _, i := range services {
+		pending[i] = true
 		go func() {
 			c := newClient()
 			c.quiet = len(services) > 1
@@ -228,55 +257,49 @@ func ask(ctx context.Context, chosen []provider) (provider, *instance, error) {
 			answers <- answer{i, found, err}
 		}()
 	}
-	open := map[int]bool{}
-	for _, i := range services {
-		open[i] = true
-	}
 	var best *answer
 	var late <-chan time.Time
-	// better tells whether an answer that is still to come would be preferred.
-	better := func() bool {
-		for i := range open {
-			if best == nil || i < best.i {
+	// wait reports whether a pending answer would be preferred.
+	wait := func() bool {
+		for i := range pending {
+			if best == nil || i < best.provider {
 				return true
 			}
 		}
 		return false
 	}
-	for better() {
+	for wait() {
 		select {
 		case a := <-answers:
-			delete(open, a.i)
+			delete(pending, a.provider)
 			if a.err != nil {
-				failed[a.i] = fmt.Errorf("%s: %w", chosen[a.i].name, a.err)
+				failed[a.provider] = fmt.Errorf("%s: %w", chosen[a.provider].name, a.err)
 				continue
 			}
 			if best == nil {
 				late = time.After(grace)
 			}
-			if best == nil || a.i < best.i {
+			if best == nil || a.provider < best.provider {
 				best = &a
 			}
 		case <-late:
-			clear(open)
+			clear(pending)
 		}
 	}
-	if best != nil {
-		return chosen[best.i], best.found, nil
-	}
-	return provider{}, nil, errors.Join(failed...)
+	return best
 }
 
+// writeTree writes the tree in user data, if there is one.
 func writeTree(config *config, userData []byte) error {
 	nodes, err := parseTree(userData)
 	if errors.Is(err, errNoTree) {
 		if len(userData) > 0 {
-			log.Printf("%v; it is only in the file userdata", err)
+			log.Printf("%v: written only to the file userdata", err)
 		}
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("user data: %w; nothing of it was unpacked", err)
+		return fmt.Errorf("user data: %w (not unpacked)", err)
 	}
 	for _, n := range nodes {
 		if err := config.writeNode(n); err != nil {
@@ -287,7 +310,7 @@ func writeTree(config *config, userData []byte) error {
 	return nil
 }
 
-// setName gives the machine the name in the file hostname, if there is one.
+// setName sets the name in the file hostname, if it exists.
 func setName(config *config, setHostname func([]byte) error) error {
 	contents, err := config.read("hostname")
 	if errors.Is(err, os.ErrNotExist) {
@@ -298,7 +321,7 @@ func setName(config *config, setHostname func([]byte) error) error {
 	}
 	name := strings.TrimSpace(string(contents))
 	if err := setHostname([]byte(name)); err != nil {
-		return fmt.Errorf("set the host name to %q: %w (at most 64 bytes, and the container needs CAP_SYS_ADMIN)", name, err)
+		return fmt.Errorf("set the host name to %q: %w (it must have at most 64 bytes, and the container needs CAP_SYS_ADMIN)", name, err)
 	}
 	log.Printf("host name %s", name)
 	return nil

@@ -16,7 +16,7 @@ import (
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
-// listing gives every file and directory below dir with its mode and contents.
+// listing returns every file and directory below dir with its mode and content.
 func listing(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -81,11 +81,11 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// Services bind these two files, so they have to exist.
+// Services bind these two files, so they must exist.
 func TestRunWritesEmptyFiles(t *testing.T) {
 	dir := t.TempDir()
 	err := run(t.Context(), fixed(&instance{}), dir, func(name []byte) error {
-		t.Errorf("host name set to %q though the provider gives none", name)
+		t.Errorf("host name set to %q although the provider has none", name)
 		return nil
 	}, nil)
 	if err != nil {
@@ -97,7 +97,8 @@ func TestRunWritesEmptyFiles(t *testing.T) {
 	}
 }
 
-// As with LinuxKit, the tree comes last and may replace keys and host name; a second run replaces files of the first.
+// As in LinuxKit, the tree is written last and may replace keys and host name.
+// A second run replaces files of the first.
 func TestRunTreeReplaces(t *testing.T) {
 	dir := t.TempDir()
 	var hostname string
@@ -122,7 +123,7 @@ func TestRunTreeReplaces(t *testing.T) {
 	}
 }
 
-// A faulty tree is refused whole, and the rest is done all the same.
+// An invalid tree is rejected as a whole. Everything else is done.
 func TestRunFaultyTree(t *testing.T) {
 	dir := t.TempDir()
 	named := false
@@ -137,7 +138,7 @@ func TestRunFaultyTree(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{`user data: entry "b/..": not a file name; nothing of it was unpacked`, `set the host name to "h": operation not permitted`} {
+	for _, want := range []string{`user data: entry "b/..": not a file name (not unpacked)`, `set the host name to "h": operation not permitted`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}
@@ -148,7 +149,7 @@ func TestRunFaultyTree(t *testing.T) {
 	}
 }
 
-// What someone else put there does not lead out of the directory.
+// Symbolic links in the directory do not lead out of it.
 func TestConfigIsConfined(t *testing.T) {
 	outside := t.TempDir()
 	dir := t.TempDir()
@@ -164,7 +165,7 @@ func TestConfigIsConfined(t *testing.T) {
 	}
 }
 
-// The network data of a provider is for whoever configures interfaces, here if asked.
+// The network data is written, and configured on request.
 func TestRunWritesNetwork(t *testing.T) {
 	dir := t.TempDir()
 	found := newInstance()
@@ -249,7 +250,7 @@ func TestChoose(t *testing.T) {
 			}
 		})
 	}
-	if _, _, err := choose([]string{"aws", "awz"}, platform{}); err == nil || !strings.HasPrefix(err.Error(), `unknown provider "awz"; known are: cmdline, vmware, `) {
+	if _, _, err := choose([]string{"aws", "awz"}, platform{}); err == nil || !strings.HasPrefix(err.Error(), `unknown provider "awz" (providers: cmdline, vmware, `) {
 		t.Errorf("awz: %v", err)
 	}
 }
@@ -274,7 +275,7 @@ func TestReadPlatform(t *testing.T) {
 	}
 }
 
-// service gives a provider that answers after a time, or fails.
+// service returns a provider that answers after a time, or fails.
 func service(name string, after time.Duration, err error) provider {
 	return provider{name: name, source: "http://" + name, fetch: func(ctx context.Context, _ *client, _ string) (*instance, error) {
 		select {

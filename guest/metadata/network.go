@@ -14,49 +14,55 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// link is the configuration of one network interface, for providers that give one. It is in the file network.json.
+// A link is the configuration of one network interface. It is written to the
+// file network.json.
 type link struct {
 	MAC         string   `json:"mac,omitempty"`
-	Name        string   `json:"name,omitempty"` // of the interface, or a pattern as in path.Match, where the MAC is not given
-	Bond        string   `json:"bond,omitempty"` // the bond that the interface belongs to, with the addresses
+	Name        string   `json:"name,omitempty"` // of the interface, or a pattern for path.Match; only without MAC
+	Bond        string   `json:"bond,omitempty"` // bond that the interface belongs to and that has the addresses
 	MTU         int      `json:"mtu,omitempty"`
-	Addresses   []string `json:"addresses"` // with the length of their prefixes; none if DHCP or the network itself gives them
+	Addresses   []string `json:"addresses"` // with prefix lengths; none if DHCP or router advertisements assign them
 	Routes      []route  `json:"routes,omitempty"`
 	Nameservers []string `json:"nameservers,omitempty"`
 	Search      []string `json:"search,omitempty"` // domains
 }
 
-// route leads to a network, with the length of its prefix, by a router; without one the network is on the link.
+// A route leads to a network, with its prefix length, through a router. Without
+// a router the network is on the link.
 type route struct {
 	To     string `json:"to"`
 	Via    string `json:"via,omitempty"`
 	Metric int    `json:"metric,omitempty"`
 }
 
-// addGateway adds the route to everything that has no other, unless there is no gateway.
+// addGateway adds a default route, unless the gateway is "".
 func (l *link) addGateway(gateway string) {
 	if gateway != "" {
-		l.Routes = append(l.Routes, route{To: everywhere(gateway), Via: gateway})
+		l.Routes = append(l.Routes, route{To: defaultNetwork(gateway), Via: gateway})
 	}
 }
 
-// everywhere is the network of all addresses of a gateway's kind.
-func everywhere(gateway string) string {
+// defaultNetwork returns the network of all addresses of the version of a
+// gateway.
+func defaultNetwork(gateway string) string {
 	if strings.Contains(gateway, ":") {
 		return "::/0"
 	}
 	return "0.0.0.0/0"
 }
 
-// staticAlias is the alias of interfaces that have been configured here: the package dhcpcd leaves those alone.
+// staticAlias is the alias of interfaces that this program configures. The
+// package dhcpcd ignores them.
 const staticAlias = "static"
 
-// ipv6Metric is the metric of IPv6 routes that have none. The kernel would take 1024, which is also what it gives to the routes that routers
-// advertise: whichever came first would be the only one, where now those that were configured go before.
+// ipv6Metric is the metric of IPv6 routes without one. With 1024, the default
+// of the kernel, they would conflict with advertised routes, and the first one
+// would stay. With this metric, configured routes take precedence.
 const ipv6Metric = 512
 
-// configure gives the machine's interfaces the addresses and routes of their links, and writes the name servers to a file as in resolv.conf(5). Links
-// without addresses are not touched. What is there already stays. It needs CAP_NET_ADMIN.
+// configure sets the addresses and routes of the links, and writes the name
+// servers to a file in the form of resolv.conf(5). It ignores links without
+// addresses, and keeps existing configuration. It requires CAP_NET_ADMIN.
 func configure(links []link, resolvConf string) error {
 	var failed []error
 	var search, servers []string
@@ -78,17 +84,19 @@ func configure(links []link, resolvConf string) error {
 		for _, server := range servers {
 			text.WriteString("nameserver " + server + "\n")
 		}
-		// In place: containers bind the file itself.
+		// Write in place, because containers bind the file.
 		failed = append(failed, os.WriteFile(resolvConf, []byte(text.String()), 0o644))
 	}
 	return errors.Join(failed...)
 }
 
+// configure sets the addresses and routes of one link.
 func (l *link) configure() error {
 	if l.Bond != "" {
-		return fmt.Errorf("belongs to %s, and bonds are not made here", l.Bond)
+		return fmt.Errorf("belongs to the bond %s: bonds are not supported", l.Bond)
 	}
-	// Only the socket of routes: others may need modules that the kernel lacks.
+	// Use only the routing socket: other sockets may need modules that the
+	// kernel does not have.
 	kernel, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
@@ -132,13 +140,14 @@ func (l *link) configure() error {
 	return nil
 }
 
-// find gives the interface. Those that are stacked on another one share its MAC and come after it.
+// find returns the interface. Interfaces that are stacked on another one share
+// its MAC and come after it.
 func (l *link) find(kernel *netlink.Handle) (netlink.Link, error) {
 	nics, err := kernel.LinkList()
 	if err != nil {
 		return nil, err
 	}
-	var there []string
+	var known []string
 	for _, nic := range nics {
 		attrs := nic.Attrs()
 		if l.MAC != "" && strings.EqualFold(attrs.HardwareAddr.String(), l.MAC) {
@@ -147,9 +156,9 @@ func (l *link) find(kernel *netlink.Handle) (netlink.Link, error) {
 		if ok, err := path.Match(l.Name, attrs.Name); err != nil || ok && l.MAC == "" {
 			return nic, err
 		}
-		there = append(there, attrs.Name+" "+attrs.HardwareAddr.String())
+		known = append(known, attrs.Name+" "+attrs.HardwareAddr.String())
 	}
-	return nil, fmt.Errorf("not on this machine; there are %s", strings.Join(there, ", "))
+	return nil, fmt.Errorf("no such interface (interfaces: %s)", strings.Join(known, ", "))
 }
 
 func (r *route) add(kernel *netlink.Handle, nic netlink.Link, links []netip.Prefix) error {
@@ -171,7 +180,8 @@ func (r *route) add(kernel *netlink.Handle, nic netlink.Link, links []netip.Pref
 		return err
 	}
 	added.Gw = via.AsSlice()
-	// Clouds have routers outside of the addresses' prefixes, which may be of a single address.
+	// Clouds have routers outside the prefixes of the addresses. Such a prefix
+	// may contain a single address.
 	onLink := via.IsLinkLocalUnicast()
 	for _, prefix := range links {
 		onLink = onLink || prefix.Contains(via)
@@ -182,7 +192,7 @@ func (r *route) add(kernel *netlink.Handle, nic netlink.Link, links []netip.Pref
 	return kernel.RouteAdd(added)
 }
 
-// appendNew appends the texts that are not there yet.
+// appendNew appends the texts that to does not contain yet.
 func appendNew(to, texts []string) []string {
 	for _, text := range texts {
 		if !slices.Contains(to, text) {

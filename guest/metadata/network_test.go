@@ -83,7 +83,7 @@ wrong: ParseAddr("192.0.2.300/24"): IPv4 field has value >255`},
 		}, ""},
 		{"version 2, more than network cards", "version: 2\nethernets: {eth0: {addresses: [192.0.2.7/24]}}\nbonds: {bond0: {interfaces: [eth0]}}\n",
 			[]link{{Name: "eth0", Addresses: []string{"192.0.2.7/24"}}}, "network-config: bonds are not supported"},
-		{"another version", "version: 3", nil, "network-config: version 3: known are 1 and 2"},
+		{"another version", "version: 3", nil, "network-config: version 3: must be 1 or 2"},
 		{"a default route without a router", "version: 2\nethernets: {eth0: {routes: [{to: default}]}}", []link{{Name: "eth0"}}, "network-config: eth0: a default route needs via"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -105,7 +105,7 @@ wrong: ParseAddr("192.0.2.300/24"): IPv4 field has value >255`},
 	}
 }
 
-// ownNetwork moves the test into a network namespace of its own, with a network card.
+// ownNetwork moves the test to a new network namespace with one interface.
 func ownNetwork(t *testing.T, name, mac string) {
 	t.Helper()
 	runtime.LockOSThread() // for good: the thread ends with the test
@@ -146,7 +146,7 @@ func TestConfigure(t *testing.T) {
 		{Name: "lan*", Addresses: []string{"192.0.2.131/25"}, Nameservers: []string{"192.0.2.3", "192.0.2.4"}},
 		{Name: "nonesuch"},
 	}
-	for range 2 { // what is there stays
+	for range 2 { // existing configuration stays
 		if err := configure(links, resolvConf); err != nil {
 			t.Fatal(err)
 		}
@@ -193,8 +193,8 @@ func TestConfigure(t *testing.T) {
 		t.Errorf("routes (-want +got):\n%s", diff)
 	}
 	if err := configure([]link{{MAC: "52:54:00:00:00:00", Addresses: []string{"192.0.2.8/32"}}, {Bond: "bond0", MAC: "52:54:00:12:34:56", Addresses: []string{"192.0.2.8/32"}}}, resolvConf); err == nil ||
-		err.Error() != "network interface 52:54:00:00:00:00: not on this machine; there are lo , lan0 52:54:00:12:34:56\n"+
-			"network interface 52:54:00:12:34:56: belongs to bond0, and bonds are not made here" {
+		err.Error() != "network interface 52:54:00:00:00:00: no such interface (interfaces: lo , lan0 52:54:00:12:34:56)\n"+
+			"network interface 52:54:00:12:34:56: belongs to the bond bond0: bonds are not supported" {
 		t.Errorf("error %v", err)
 	}
 }

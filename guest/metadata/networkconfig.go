@@ -11,11 +11,12 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// networkConfig is cloud-init's description of the network, in both of its versions:
+// networkConfig is the network configuration of cloud-init, in both of its
+// versions:
 // https://docs.cloud-init.io/en/latest/reference/network-config-format-v1.html
 // https://docs.cloud-init.io/en/latest/reference/network-config-format-v2.html
 type networkConfig struct {
-	Network *networkConfig // as netplan has it
+	Network *networkConfig // as in netplan
 	Version int
 	Config  []struct { // version 1
 		Type, Name string
@@ -62,7 +63,8 @@ func (t *texts) UnmarshalYAML(node *yaml.Node) error {
 	return err
 }
 
-// parseNetworkConfig gives the links of a description, also of one with mistakes or with more than network cards.
+// parseNetworkConfig returns the links of a configuration. If parts are invalid
+// or not supported, it returns the others with an error.
 func parseNetworkConfig(text []byte) ([]link, error) {
 	var config networkConfig
 	if err := yaml.Unmarshal(text, &config); err != nil {
@@ -83,7 +85,7 @@ func (c *networkConfig) links() ([]link, error) {
 	case 2:
 		links, err = c.linksV2()
 	default:
-		err = fmt.Errorf("version %d: known are 1 and 2", c.Version)
+		err = fmt.Errorf("version %d: must be 1 or 2", c.Version)
 	}
 	if err != nil {
 		err = fmt.Errorf("network-config: %w", err)
@@ -153,7 +155,7 @@ func (c *networkConfig) linksV2() (links []link, err error) {
 					failed = append(failed, fmt.Errorf("%s: a default route needs via", id))
 					continue
 				}
-				r.To = everywhere(r.Via)
+				r.To = defaultNetwork(r.Via)
 			}
 			l.Routes = append(l.Routes, r)
 		}
@@ -167,7 +169,8 @@ func (c *networkConfig) linksV2() (links []link, err error) {
 	return links, errors.Join(failed...)
 }
 
-// prefixOf gives an address as 192.0.2.7/24, with a netmask that is one, or the length of a prefix, or empty because the address has it.
+// prefixOf returns an address in the form 192.0.2.7/24. The mask is a netmask,
+// a prefix length, or "" if the address contains the length.
 func prefixOf(address, mask string) (string, error) {
 	if prefix, err := netip.ParsePrefix(address); err == nil {
 		return prefix.String(), nil

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// fetchOpenStack asks Nova's service.
+// fetchOpenStack asks the service of Nova.
 // https://docs.openstack.org/nova/latest/user/metadata.html
 func fetchOpenStack(ctx context.Context, c *client, endpoint string) (*instance, error) {
 	return openStack(func(name string) ([]byte, bool, error) {
@@ -16,7 +16,8 @@ func fetchOpenStack(ctx context.Context, c *client, endpoint string) (*instance,
 	})
 }
 
-// openStack reads the files of openstack/latest, which the service and a configuration drive have alike.
+// openStack reads the files of openstack/latest, which are the same in the
+// service and on a configuration drive.
 func openStack(read func(string) ([]byte, bool, error)) (*instance, error) {
 	body, ok, err := read("meta_data.json")
 	if err != nil {
@@ -50,6 +51,11 @@ func openStack(read func(string) ([]byte, bool, error)) (*instance, error) {
 	if err != nil || !ok {
 		return found, err
 	}
+	return found, found.addNetworkData(body)
+}
+
+// addNetworkData adds the network in network_data.json.
+func (in *instance) addNetworkData(body []byte) error {
 	var network struct {
 		Links []struct {
 			ID  string
@@ -64,7 +70,7 @@ func openStack(read func(string) ([]byte, bool, error)) (*instance, error) {
 		Services []struct{ Type, Address string }
 	}
 	if err := json.Unmarshal(body, &network); err != nil {
-		return nil, fmt.Errorf("network_data.json: %w", err)
+		return fmt.Errorf("network_data.json: %w", err)
 	}
 	var nameservers []string
 	for _, s := range network.Services {
@@ -87,12 +93,12 @@ func openStack(read func(string) ([]byte, bool, error)) (*instance, error) {
 				}
 			}
 			if n.Type == "ipv4" {
-				found.set("local_ipv4", n.Address)
+				in.set("local_ipv4", n.Address)
 			}
 		}
 		if len(configured.Addresses) > 0 {
-			found.network = append(found.network, configured)
+			in.network = append(in.network, configured)
 		}
 	}
-	return found, nil
+	return nil
 }

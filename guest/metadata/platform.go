@@ -8,17 +8,18 @@ import (
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
-// platform is what the machine itself tells of where it runs: fields of its SMBIOS tables by their names in /sys/class/dmi/id, and its
-// kernel arguments.
+// A platform is what the machine itself says about where it runs: fields of its
+// SMBIOS tables, by their names in /sys/class/dmi/id, and its kernel arguments.
 type platform struct {
 	dmi     map[string]string
 	cmdline []cmdline.Arg
 }
 
-// dmiFields are those that clouds put their name into.
+// dmiFields are the fields that identify clouds.
 var dmiFields = []string{"sys_vendor", "product_name", "product_version", "product_uuid", "chassis_asset_tag", "board_vendor", "bios_vendor"}
 
-// readPlatform reads below root. What is not there, as on machines without SMBIOS, is empty.
+// readPlatform reads the platform below root. Missing fields, as on machines
+// without SMBIOS, are empty.
 func readPlatform(root string) platform {
 	p := platform{dmi: map[string]string{}}
 	for _, field := range dmiFields {
@@ -30,7 +31,7 @@ func readPlatform(root string) platform {
 	return p
 }
 
-// has tells whether a field begins with the text, whatever its case.
+// has reports whether a field starts with a text, ignoring case.
 func (p platform) has(field, text string) bool {
 	value := p.dmi[field]
 	return len(value) >= len(text) && strings.EqualFold(value[:len(text)], text)
@@ -47,7 +48,8 @@ func (p platform) argument(name string) (value string, ok bool) {
 	return value, ok
 }
 
-// is gives a test for a field that begins with one of the texts.
+// is returns a function that reports whether a field starts with one of the
+// texts.
 func is(field string, texts ...string) func(platform) bool {
 	return func(p platform) bool {
 		for _, text := range texts {

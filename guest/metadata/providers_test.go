@@ -16,7 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// answers is a metadata service with the documented answers of one cloud, by path and query. It insists on a header, where the cloud does.
+// answers is a metadata service with the documented answers of one cloud, by
+// path and query. It requires a header where the cloud does.
 type answers struct {
 	t       *testing.T
 	header  string // "Name: value"
@@ -42,7 +43,7 @@ func (a *answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func quickClient() *client {
 	c := newClient()
-	c.pause, c.maxPause = time.Millisecond, time.Millisecond
+	c.delay, c.maxDelay = time.Millisecond, time.Millisecond
 	return c
 }
 
@@ -164,7 +165,8 @@ func TestClouds(t *testing.T) {
 	}
 }
 
-// At one address there are the services of many clouds: none may take another's for its own.
+// Many clouds use the same address: no provider may accept the service of
+// another.
 func TestCloudsRefuseOthers(t *testing.T) {
 	for _, cloud := range clouds {
 		server := httptest.NewServer(&answers{t, "", cloud.files})
@@ -181,7 +183,7 @@ func TestCloudsRefuseOthers(t *testing.T) {
 	}
 }
 
-// Wrong answers are errors, whatever they are.
+// Invalid answers are errors.
 func TestCloudsWrongAnswers(t *testing.T) {
 	for _, wrong := range []string{"", "<html>", "[]", `{"instance": 1, "compute": 1, "hostname": 1, "uuid": 1}`} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, wrong) }))
@@ -300,6 +302,6 @@ func TestGuestInfo(t *testing.T) {
 		t.Errorf("nothing set: %v", err)
 	}
 	if _, err := fetchGuestInfo(get(map[string]string{"guestinfo.userdata": "x", "guestinfo.userdata.encoding": "rot13"})); err == nil {
-		t.Error("an unknown encoding is no error")
+		t.Error("an unknown encoding is not an error")
 	}
 }

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// fetchScaleway asks Scaleway's service, which tells user data only to a privileged port: to root.
+// fetchScaleway asks the service of Scaleway, which provides user data only to
+// a privileged port.
 // https://www.scaleway.com/en/docs/instances/how-to/use-cloud-init/
 func fetchScaleway(ctx context.Context, c *client, endpoint string) (*instance, error) {
 	body, err := c.must(ctx, endpoint+"/conf?format=json", nil)
@@ -36,7 +37,8 @@ func fetchScaleway(ctx context.Context, c *client, endpoint string) (*instance, 
 	found.set("public_ip", answer.PublicIP.Address)
 	found.set("private_ip", answer.PrivateIP)
 	for _, key := range answer.Keys {
-		// Spaces of keys that are tags of the instance are underscores.
+		// Keys that are tags of the instance have underscores instead of
+		// spaces.
 		found.addKeys(strings.TrimPrefix(key.Key, "AUTHORIZED_KEY="))
 	}
 	found.userData, _, err = c.privileged().get(ctx, endpoint+"/user_data/cloud-init", nil)

@@ -12,7 +12,8 @@ import (
 	"strings"
 )
 
-// A node is a file or a directory of the tree that user data may hold. Its path is relative, clean and has no "..".
+// A node is a file or directory of the tree in user data. Its path is relative,
+// clean and has no "..".
 type node struct {
 	path      string
 	directory bool
@@ -20,16 +21,20 @@ type node struct {
 	mode      os.FileMode
 }
 
-// errNoTree is what parseTree says of user data that is something else, which is not a mistake.
-var errNoTree = errors.New("user data is no JSON object")
+// errNoTree is the error of parseTree for user data that is not a tree, which
+// is valid.
+var errNoTree = errors.New("user data is not a JSON object")
 
-// parseTree gives the nodes of the tree in user data, parents before children, in order of their names. The form is LinuxKit's
-// (docs/metadata.md there): a JSON object of names, and for each an object with either "content", a file's text, or "entries", a directory's
-// names; "perm" is its mode, octal as text, by default 0644 and 0755. Other members are ignored.
+// parseTree returns the nodes of the tree in user data, parents before children,
+// sorted by name. The format is that of LinuxKit (docs/metadata.md there): a JSON
+// object with a member per name. Each value is an object with either "content",
+// the text of a file, or "entries", the members of a directory. "perm" is the
+// mode as an octal string (default: 0644 for files, 0755 for directories). Other
+// members are ignored.
 //
 //	{"ssh": {"entries": {"authorized_keys": {"content": "ssh-ed25519 …", "perm": "0600"}}}}
 //
-// An object that is not such a tree is an error that names the entry at fault.
+// The error for an invalid tree names the invalid entry.
 func parseTree(userData []byte) ([]node, error) {
 	var tree any
 	if err := json.Unmarshal(userData, &tree); err != nil {
@@ -55,7 +60,7 @@ func appendNodes(nodes []node, parent string, names map[string]any) ([]node, err
 	return nodes, nil
 }
 
-// newNode gives the node of one entry, and the entries in it if it is a directory.
+// newNode returns the node of one entry, and its entries if it is a directory.
 func newNode(parent, name string, value any) (node, map[string]any, error) {
 	n := node{path: path.Join(parent, name), mode: 0o644}
 	if err := checkName(name); err != nil {
@@ -65,7 +70,7 @@ func newNode(parent, name string, value any) (node, map[string]any, error) {
 	content, isFile := entry["content"].(string)
 	entries, isDirectory := entry["entries"].(map[string]any)
 	if isFile == isDirectory {
-		return n, nil, errors.New(`want an object with either "content", a text, or "entries", an object`)
+		return n, nil, errors.New(`must be an object with either "content", a string, or "entries", an object`)
 	}
 	n.content, n.directory = content, isDirectory
 	if isDirectory {
@@ -75,22 +80,22 @@ func newNode(parent, name string, value any) (node, map[string]any, error) {
 		octal, _ := perm.(string)
 		mode, err := strconv.ParseUint(octal, 8, 32)
 		if err != nil || mode > 0o777 {
-			return n, nil, fmt.Errorf(`"perm" is %v: want an octal mode up to 0777 as text, like "0644"`, perm)
+			return n, nil, fmt.Errorf(`"perm" is %v: must be an octal mode up to 0777 as a string, for example "0644"`, perm)
 		}
 		n.mode = os.FileMode(mode)
 	}
 	return n, entries, nil
 }
 
-// checkName refuses names that are not one element of a path.
+// checkName returns an error for names that are not one element of a path.
 func checkName(name string) error {
 	switch {
 	case name == "", name == ".", name == "..":
 		return errors.New("not a file name")
 	case strings.ContainsAny(name, "/\x00"):
-		return errors.New("a name must not contain / or a zero byte; nest directories with entries")
+		return errors.New("the name contains / or a zero byte: use entries for directories")
 	case name == partial:
-		return errors.New("this name is reserved")
+		return errors.New("the name is reserved")
 	}
 	return nil
 }

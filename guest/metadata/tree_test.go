@@ -46,16 +46,16 @@ func TestTreeRefused(t *testing.T) {
 		{`{"a": {"entries": {"..": {"entries": {"b": {"content": "x"}}}}}}`, `entry "a/..": not a file name`},
 		{`{".": {"entries": {}}}`, `entry "/.": not a file name`},
 		{`{"": {"content": "x"}}`, `entry "/": not a file name`},
-		{`{"../etc/passwd": {"content": "x"}}`, `entry "/../etc/passwd": a name must not contain /`},
-		{`{"a/b": {"content": "x"}}`, `nest directories with entries`},
+		{`{"../etc/passwd": {"content": "x"}}`, `entry "/../etc/passwd": the name contains /`},
+		{`{"a/b": {"content": "x"}}`, `use entries for directories`},
 		{`{"a\u0000": {"content": "x"}}`, `zero byte`},
 		{`{".metadata-partial": {"content": "x"}}`, `reserved`},
-		{`{"a": {}}`, `entry "/a": want an object with either "content", a text, or "entries", an object`},
+		{`{"a": {}}`, `entry "/a": must be an object with either "content", a string, or "entries", an object`},
 		{`{"a": {"content": "x", "entries": {}}}`, `either "content"`},
 		{`{"a": {"content": 1}}`, `either "content"`},
 		{`{"a": null}`, `either "content"`},
 		{`{"ignition": {"version": "3.0.0"}}`, `entry "/ignition"`},
-		{`{"a": {"content": "x", "perm": "rw"}}`, `entry "/a": "perm" is rw: want an octal mode up to 0777 as text, like "0644"`},
+		{`{"a": {"content": "x", "perm": "rw"}}`, `entry "/a": "perm" is rw: must be an octal mode up to 0777 as a string, for example "0644"`},
 		{`{"a": {"content": "x", "perm": 644}}`, `"perm" is 644`},
 		{`{"a": {"content": "x", "perm": "4755"}}`, `"perm" is 4755`},
 		{`{"a": {"content": "x", "perm": "-1"}}`, `"perm" is -1`},
@@ -68,7 +68,8 @@ func TestTreeRefused(t *testing.T) {
 	}
 }
 
-// FuzzTree writes whatever tree comes out of user data, and looks for anything outside of the directory.
+// FuzzTree writes the tree in arbitrary user data and looks for changes outside
+// the directory.
 func FuzzTree(f *testing.F) {
 	for _, seed := range []string{
 		`{"ssh": {"entries": {"authorized_keys": {"content": "k", "perm": "0600"}}}}`,
@@ -96,7 +97,7 @@ func FuzzTree(f *testing.F) {
 				t.Fatalf("path %q", n.path)
 			}
 			if err := c.writeNode(n); err != nil {
-				continue // a name too long for the file system
+				continue // the name is too long for the filesystem
 			}
 			info, err := os.Lstat(filepath.Join(dir, n.path))
 			if err != nil {

@@ -6,7 +6,8 @@ import (
 	"github.com/vmware/vmw-guestinfo/rpcvmx"
 )
 
-// fetchVMware speaks to the hypervisor through an I/O port that it opens to every program; on other machines that would be a fault.
+// fetchVMware calls the hypervisor through an I/O port, which VMware opens to
+// every program. On other machines that would crash the program.
 func fetchVMware(_ context.Context, _ *client, root string) (*instance, error) {
 	if !onVMware(readPlatform(root)) {
 		return nil, errAbsent

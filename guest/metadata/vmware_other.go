@@ -4,5 +4,6 @@ package main
 
 import "context"
 
-// fetchVMware finds nothing: the way to the hypervisor is one of x86.
+// fetchVMware finds nothing, because the interface of the hypervisor exists
+// only on x86.
 func fetchVMware(context.Context, *client, string) (*instance, error) { return nil, errAbsent }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// fetchVultr asks Vultr's service. https://www.vultr.com/metadata/
+// fetchVultr asks the service of Vultr (https://www.vultr.com/metadata/).
 func fetchVultr(ctx context.Context, c *client, endpoint string) (*instance, error) {
 	body, err := c.must(ctx, endpoint+"/v1.json", nil)
 	if err != nil {
@@ -44,7 +44,7 @@ func fetchVultr(ctx context.Context, c *client, endpoint string) (*instance, err
 			found.network = append(found.network, l)
 		}
 	}
-	// A list, or one text with a key a line.
+	// Either a list, or a string with a key per line.
 	var keys []string
 	var text string
 	if json.Unmarshal(answer.PublicKeys, &keys) == nil {
