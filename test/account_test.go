@@ -21,7 +21,7 @@ type account struct {
 
 func newAccount(t *testing.T) account {
 	t.Helper()
-	a := account{Server: awstest.Start(t, awstest.Knobs{}), dir: t.TempDir()}
+	a := account{Server: awstest.StartTLS(t, awstest.Knobs{}), dir: t.TempDir()}
 	a.program = filepath.Join(a.dir, "slipway-publish")
 	if out, err := exec.Command("go", "build", "-o", a.program, "../cmd/slipway-publish").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

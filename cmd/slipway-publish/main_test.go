@@ -97,7 +97,7 @@ func equal(t testing.TB, fake *awstest.Server, image *ami.Image, data []byte) {
 }
 
 func TestFileAndPipe(t *testing.T) {
-	fake := awstest.Start(t, awstest.Knobs{})
+	fake := awstest.StartTLS(t, awstest.Knobs{})
 	data := content(1, 5)
 	h := newHost(t, fake, data)
 	out, code, message := h.run(nil, "aws", "--name", "machine-1", "machine.raw")
@@ -119,7 +119,7 @@ func TestFileAndPipe(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	h := newHost(t, awstest.Start(t, awstest.Knobs{}), nil)
+	h := newHost(t, awstest.StartTLS(t, awstest.Knobs{}), nil)
 	for _, test := range []struct {
 		args []string
 		want string
@@ -137,7 +137,7 @@ func TestHelpAndVersion(t *testing.T) {
 }
 
 func TestRegisterFileAndGC(t *testing.T) {
-	fake := awstest.Start(t, awstest.Knobs{})
+	fake := awstest.StartTLS(t, awstest.Knobs{})
 	h := newHost(t, fake, content(1, 5))
 	fields := "SriovNetSupport: simple\nBlockDeviceMappings:\n  - DeviceName: /dev/xvda\n    Ebs: {VolumeSize: 8, Iops: 6000}\n"
 	if err := os.WriteFile(filepath.Join(h.dir, "register.yml"), []byte(fields), 0o600); err != nil {
@@ -165,7 +165,7 @@ func TestRegisterFileAndGC(t *testing.T) {
 }
 
 func TestExitCodes(t *testing.T) {
-	fake := awstest.Start(t, awstest.Knobs{})
+	fake := awstest.StartTLS(t, awstest.Knobs{})
 	h := newHost(t, fake, content(1, 2))
 	for name, data := range map[string]string{
 		"empty.raw":     "",
@@ -248,7 +248,7 @@ func TestExitCodes(t *testing.T) {
 func TestKill(t *testing.T) {
 	for i := range *kills {
 		random := rand.New(rand.NewPCG(uint64(i), 1))
-		fake := awstest.Start(t, awstest.Knobs{Latency: time.Millisecond, Settle: 100 * time.Millisecond})
+		fake := awstest.StartTLS(t, awstest.Knobs{Latency: time.Millisecond, Settle: 100 * time.Millisecond})
 		fake.CreateBucket("us-east-1", "disks")
 		data := content(uint64(i), 40)
 		h := newHost(t, fake, data)

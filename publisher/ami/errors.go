@@ -2,6 +2,7 @@ package ami
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -104,11 +105,14 @@ func describe(action string, err error) error {
 	var api smithy.APIError
 	var classed *Error
 	var request *url.Error
+	var untrusted *tls.CertificateVerificationError
 	switch class := ClassOf(err); {
 	case errors.As(err, &classed):
 		return err
 	case errors.As(err, &api):
 		return &Error{class, fmt.Errorf("%s: AWS refused: %s (%s)", action, strings.TrimSpace(api.ErrorMessage()), api.ErrorCode())}
+	case errors.As(err, &untrusted):
+		return &Error{class, fmt.Errorf("%s: %w; set AWS_CA_BUNDLE to a file with the certificate of the proxy or endpoint", action, err)}
 	case errors.As(err, &request):
 		return &Error{class, fmt.Errorf("%s: %w", action, request)}
 	default:

@@ -98,7 +98,7 @@ func schedule(t *testing.T, seed uint64) (success bool) {
 		}
 	}
 
-	fake := awstest.Start(t, knobs)
+	fake := awstest.StartTLS(t, knobs)
 	fake.CreateBucket(home, "disks")
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -110,12 +110,12 @@ func schedule(t *testing.T, seed uint64) (success bool) {
 	if o.Parent == "auto" {
 		faulty := fake.Knobs()
 		fake.SetKnobs(awstest.Knobs{EncryptByDefault: knobs.EncryptByDefault})
-		mustPublish(t, fake.URL(), write(t, content(seed+1, 12)), ami.Options{Name: "machine-0", Regions: o.Regions})
+		mustPublish(t, fake, write(t, content(seed+1, 12)), ami.Options{Name: "machine-0", Regions: o.Regions})
 		fake.SetKnobs(faulty)
 	}
 	before := len(fake.Snapshots())
 	data := content(seed, 4+random.IntN(28))
-	result, err := publish(ctx, t, fake.URL(), write(t, data), o)
+	result, err := publish(ctx, t, fake, write(t, data), o)
 	noViolations(t, fake)
 	noOrphans(t, fake)
 	if err != nil {

@@ -46,7 +46,7 @@ func GC(ctx context.Context, cfg aws.Config, o GCOptions) ([]Leftover, error) {
 		return nil, err
 	}
 	setDefault(&o.Timeout, defaultTimeout)
-	client := newHTTPClient(1, o.Timeout)
+	client := newHTTPClient(cfg, 1, o.Timeout)
 	before := time.Now().Add(-o.OlderThan)
 	var all []Leftover
 	for i, region := range regions {

@@ -138,7 +138,7 @@ func (p *Publisher) targets(cfg aws.Config) (direct, copies []*target, err error
 		return nil, nil, err
 	}
 	o := &p.options
-	client := newHTTPClient(o.Workers, o.Timeout)
+	client := newHTTPClient(cfg, o.Workers, o.Timeout)
 	for i, region := range regions {
 		t := &target{
 			publisher: p,

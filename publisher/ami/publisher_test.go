@@ -65,15 +65,20 @@ func open(t testing.TB, path string) *disk.Disk {
 
 // configure returns the configuration that the environment of the fake stands
 // for.
-func configure(t testing.TB, url string) aws.Config {
+func configure(t testing.TB, fake *awstest.Server) aws.Config {
 	t.Helper()
 	env := map[string]string{}
-	for _, pair := range awstest.Env(url) {
+	for _, pair := range fake.Env() {
 		key, value, _ := strings.Cut(pair, "=")
 		env[key] = value
 	}
+	bundle, err := os.ReadFile(env["AWS_CA_BUNDLE"])
+	if err != nil {
+		t.Fatal(err)
+	}
 	cfg, err := config.LoadDefaultConfig(t.Context(),
-		config.WithBaseEndpoint(url), config.WithRegion(home),
+		config.WithBaseEndpoint(fake.URL()), config.WithRegion(home),
+		config.WithCustomCABundle(bytes.NewReader(bundle)),
 		config.WithSharedConfigFiles(nil), config.WithSharedCredentialsFiles(nil),
 		config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], env["AWS_SESSION_TOKEN"])))
 	if err != nil {
@@ -83,7 +88,7 @@ func configure(t testing.TB, url string) aws.Config {
 }
 
 // publish publishes a disk with the default options of the tests.
-func publish(ctx context.Context, t testing.TB, url string, d *disk.Disk, o ami.Options) (*ami.Result, error) {
+func publish(ctx context.Context, t testing.TB, fake *awstest.Server, d *disk.Disk, o ami.Options) (*ami.Result, error) {
 	t.Helper()
 	if o.Name == "" {
 		o.Name = "machine-1"
@@ -98,12 +103,12 @@ func publish(ctx context.Context, t testing.TB, url string, d *disk.Disk, o ami.
 	if err != nil {
 		return nil, err
 	}
-	return p.Publish(ctx, configure(t, url))
+	return p.Publish(ctx, configure(t, fake))
 }
 
-func mustPublish(t testing.TB, url string, d *disk.Disk, o ami.Options) *ami.Result {
+func mustPublish(t testing.TB, fake *awstest.Server, d *disk.Disk, o ami.Options) *ami.Result {
 	t.Helper()
-	result, err := publish(t.Context(), t, url, d, o)
+	result, err := publish(t.Context(), t, fake, d, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,9 +151,9 @@ func noOrphans(t testing.TB, fake *awstest.Server) {
 
 func TestPublish(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{Grace: 300 * time.Millisecond, Settle: 300 * time.Millisecond, Flap: time.Second})
+	fake := awstest.StartTLS(t, awstest.Knobs{Grace: 300 * time.Millisecond, Settle: 300 * time.Millisecond, Flap: time.Second})
 	data := content(1, 20)
-	result := mustPublish(t, fake.URL(), write(t, data), ami.Options{Tags: map[string]string{"Team": "infra"}})
+	result := mustPublish(t, fake, write(t, data), ami.Options{Tags: map[string]string{"Team": "infra"}})
 	image := result.Images[0]
 	equal(t, fake, home, image.Snapshot, data)
 	if want := (ami.Blocks{Total: 20, Written: 14, Skipped: 6}); *image.Blocks != want {
@@ -167,16 +172,16 @@ func TestPublish(t *testing.T) {
 
 func TestPublishAgainFindsTheImage(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{})
+	fake := awstest.StartTLS(t, awstest.Knobs{})
 	data := content(1, 4)
-	first := mustPublish(t, fake.URL(), write(t, data), ami.Options{}).Images[0]
+	first := mustPublish(t, fake, write(t, data), ami.Options{}).Images[0]
 	puts := fake.Count("ebs:PutSnapshotBlock")
-	second := mustPublish(t, fake.URL(), write(t, data), ami.Options{}).Images[0]
+	second := mustPublish(t, fake, write(t, data), ami.Options{}).Images[0]
 	if !second.Existing || second.Image != first.Image {
 		t.Errorf("got %+v, want %s", second, first.Image)
 	}
 	// The same disk with another name needs no upload either.
-	third := mustPublish(t, fake.URL(), write(t, data), ami.Options{Name: "machine-2"}).Images[0]
+	third := mustPublish(t, fake, write(t, data), ami.Options{Name: "machine-2"}).Images[0]
 	if third.Existing || third.Image == first.Image || third.Snapshot != first.Snapshot {
 		t.Errorf("got %+v, want a new image of %s", third, first.Snapshot)
 	}
@@ -188,8 +193,8 @@ func TestPublishAgainFindsTheImage(t *testing.T) {
 
 func TestNameTaken(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{})
-	mustPublish(t, fake.URL(), write(t, content(1, 4)), ami.Options{})
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	mustPublish(t, fake, write(t, content(1, 4)), ami.Options{})
 	for what, o := range map[string]ami.Options{
 		"another disk":   {},
 		"other settings": {VolumeType: "gp2"},
@@ -198,7 +203,7 @@ func TestNameTaken(t *testing.T) {
 		if o.VolumeType != "" {
 			seed = 1
 		}
-		_, err := publish(t.Context(), t, fake.URL(), write(t, content(seed, 4)), o)
+		_, err := publish(t.Context(), t, fake, write(t, content(seed, 4)), o)
 		if ami.ClassOf(err) != ami.ClassNameTaken {
 			t.Errorf("%s: got %v", what, err)
 		}
@@ -217,9 +222,9 @@ func TestEncryptedWritesZeros(t *testing.T) {
 		"account settings": {awstest.Knobs{EncryptByDefault: true}, ami.Options{}},
 	} {
 		t.Run(what, func(t *testing.T) {
-			fake := awstest.Start(t, run.knobs)
+			fake := awstest.StartTLS(t, run.knobs)
 			data := content(1, 8)
-			image := mustPublish(t, fake.URL(), write(t, data), run.options).Images[0]
+			image := mustPublish(t, fake, write(t, data), run.options).Images[0]
 			equal(t, fake, home, image.Snapshot, data)
 			if image.Blocks.Written != 8 {
 				t.Errorf("wrote %d of 8 blocks", image.Blocks.Written)
@@ -233,7 +238,7 @@ func TestEncryptedWritesZeros(t *testing.T) {
 // blocks free.
 func TestDiskMap(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{})
+	fake := awstest.StartTLS(t, awstest.Knobs{})
 	data := content(1, 6) // blocks 2 and 5 are zero
 	path := filepath.Join(t.TempDir(), "machine.raw")
 	m := diskmap.Map{Version: diskmap.Version, Size: int64(len(data)), Extents: []diskmap.Extent{
@@ -249,7 +254,7 @@ func TestDiskMap(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	base := mustPublish(t, fake.URL(), open(t, path), ami.Options{Encrypt: true}).Images[0]
+	base := mustPublish(t, fake, open(t, path), ami.Options{Encrypt: true}).Images[0]
 	equal(t, fake, home, base.Snapshot, data[:5*disk.BlockSize])
 	if base.Blocks.Written != 5 {
 		t.Errorf("wrote %d blocks, want 5: all but the free one", base.Blocks.Written)
@@ -257,18 +262,18 @@ func TestDiskMap(t *testing.T) {
 	// A child would inherit data in the free block, so that block is zeroed.
 	before := content(2, 6)
 	copy(before[5*disk.BlockSize:], "secret")
-	parent := mustPublish(t, fake.URL(), write(t, before), ami.Options{Name: "machine-2", Encrypt: true}).Images[0]
-	child := mustPublish(t, fake.URL(), open(t, path), ami.Options{Name: "machine-3", Encrypt: true, Parent: parent.Snapshot}).Images[0]
+	parent := mustPublish(t, fake, write(t, before), ami.Options{Name: "machine-2", Encrypt: true}).Images[0]
+	child := mustPublish(t, fake, open(t, path), ami.Options{Name: "machine-3", Encrypt: true, Parent: parent.Snapshot}).Images[0]
 	equal(t, fake, home, child.Snapshot, data)
 
 	// The first run wrote the free block, because it had no map.
 	o := ami.Options{Name: "machine-4", Encrypt: true, Keep: true, VolumeSize: 2, State: t.TempDir()}
 	fake.SetKnobs(awstest.Knobs{Denied: []string{"ebs:CompleteSnapshot"}})
-	if _, err := publish(t.Context(), t, fake.URL(), write(t, data), o); ami.ClassOf(err) != ami.ClassPermission {
+	if _, err := publish(t.Context(), t, fake, write(t, data), o); ami.ClassOf(err) != ami.ClassPermission {
 		t.Fatal(err)
 	}
 	fake.SetKnobs(awstest.Knobs{})
-	again := mustPublish(t, fake.URL(), open(t, path), o).Images[0]
+	again := mustPublish(t, fake, open(t, path), o).Images[0]
 	equal(t, fake, home, again.Snapshot, data)
 	if again.Blocks.Resumed != 6 {
 		t.Errorf("continued with %+v", again.Blocks)
@@ -288,7 +293,7 @@ func TestParent(t *testing.T) {
 	for _, parent := range []string{"auto", "snapshot", "without manifest"} {
 		for _, encrypted := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s encrypted=%v", parent, encrypted), func(t *testing.T) {
-				fake := awstest.Start(t, awstest.Knobs{EncryptByDefault: encrypted})
+				fake := awstest.StartTLS(t, awstest.Knobs{EncryptByDefault: encrypted})
 				o := ami.Options{}
 				if parent == "without manifest" {
 					o.Tags = map[string]string{} // leaves no room for a manifest
@@ -296,12 +301,12 @@ func TestParent(t *testing.T) {
 						o.Tags[fmt.Sprint("tag-", i)] = "x"
 					}
 				}
-				base := mustPublish(t, fake.URL(), write(t, before), o).Images[0]
+				base := mustPublish(t, fake, write(t, before), o).Images[0]
 				o = ami.Options{Name: "machine-2", Parent: "auto"}
 				if parent == "snapshot" {
 					o.Parent = base.Snapshot
 				}
-				next := mustPublish(t, fake.URL(), write(t, after), o).Images[0]
+				next := mustPublish(t, fake, write(t, after), o).Images[0]
 				equal(t, fake, home, next.Snapshot, append(bytes.Clone(after), make([]byte, 2*disk.BlockSize)...))
 				if next.Blocks.Written != 4 || next.Blocks.Parent != base.Snapshot {
 					t.Errorf("got %+v, want the 4 blocks that changed", next.Blocks)
@@ -320,10 +325,10 @@ func TestParent(t *testing.T) {
 // key and with another key. Then it publishes changed disks with parents.
 func TestParentEncryption(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{})
+	fake := awstest.StartTLS(t, awstest.Knobs{})
 	const key = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-4333-8444-"
 	base := func(o ami.Options) string {
-		return mustPublish(t, fake.URL(), write(t, content(1, 6)), o).Images[0].Snapshot
+		return mustPublish(t, fake, write(t, content(1, 6)), o).Images[0].Snapshot
 	}
 	plain := base(ami.Options{Name: "plain"})
 	encrypted := base(ami.Options{Name: "encrypted", Encrypt: true})
@@ -352,7 +357,7 @@ func TestParentEncryption(t *testing.T) {
 		fake.SetKnobs(awstest.Knobs{EncryptByDefault: test.always})
 		test.options.Name = fmt.Sprint("next-", i)
 		after[8] = byte(i)
-		result, err := publish(t.Context(), t, fake.URL(), write(t, after), test.options)
+		result, err := publish(t.Context(), t, fake, write(t, after), test.options)
 		if test.refused != "" {
 			if err == nil || !strings.Contains(err.Error(), test.refused) {
 				t.Errorf("%+v: got %v, want %q", test.options, err, test.refused)
@@ -370,7 +375,7 @@ func TestParentEncryption(t *testing.T) {
 		}
 		// Hide the snapshot from the next publish.
 		fake.SetKnobs(awstest.Knobs{})
-		client := ec2.NewFromConfig(configure(t, fake.URL()))
+		client := ec2.NewFromConfig(configure(t, fake))
 		if _, err := client.DeleteTags(t.Context(), &ec2.DeleteTagsInput{Resources: []string{image.Snapshot}, Tags: []types.Tag{{Key: aws.String(ami.TagDisk)}}}); err != nil {
 			t.Fatal(err)
 		}
@@ -381,10 +386,10 @@ func TestParentEncryption(t *testing.T) {
 
 func TestUnchangedWithParent(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{})
+	fake := awstest.StartTLS(t, awstest.Knobs{})
 	data := content(1, 12)
-	base := mustPublish(t, fake.URL(), write(t, data), ami.Options{}).Images[0]
-	next := mustPublish(t, fake.URL(), write(t, data), ami.Options{Name: "machine-2", Parent: base.Snapshot}).Images[0]
+	base := mustPublish(t, fake, write(t, data), ami.Options{}).Images[0]
+	next := mustPublish(t, fake, write(t, data), ami.Options{Name: "machine-2", Parent: base.Snapshot}).Images[0]
 	equal(t, fake, home, next.Snapshot, data)
 	if next.Blocks.Written > 1 {
 		t.Errorf("wrote %d blocks", next.Blocks.Written)
@@ -396,10 +401,10 @@ func TestRegions(t *testing.T) {
 	t.Parallel()
 	for _, onlyCopy := range []bool{false, true} {
 		t.Run(fmt.Sprintf("copy=%v", onlyCopy), func(t *testing.T) {
-			fake := awstest.Start(t, awstest.Knobs{Settle: 100 * time.Millisecond})
+			fake := awstest.StartTLS(t, awstest.Knobs{Settle: 100 * time.Millisecond})
 			data := content(1, 6)
 			regions := []string{home, "eu-west-1", "ap-northeast-1"}
-			result := mustPublish(t, fake.URL(), write(t, data), ami.Options{
+			result := mustPublish(t, fake, write(t, data), ami.Options{
 				Regions: regions, Copy: onlyCopy, SSMParameter: "/machine/latest", DeprecateAfter: 24 * time.Hour, Share: []string{"111122223333"},
 			})
 			for i, image := range result.Images {
@@ -408,7 +413,7 @@ func TestRegions(t *testing.T) {
 				}
 				equal(t, fake, image.Region, image.Snapshot, data)
 			}
-			again := mustPublish(t, fake.URL(), write(t, data), ami.Options{Regions: regions, Copy: onlyCopy})
+			again := mustPublish(t, fake, write(t, data), ami.Options{Regions: regions, Copy: onlyCopy})
 			for i, image := range again.Images {
 				if !image.Existing || image.Image != result.Images[i].Image {
 					t.Errorf("again: %+v", image)
@@ -423,9 +428,9 @@ func TestRegions(t *testing.T) {
 func TestFailureInOneRegionUndoesAll(t *testing.T) {
 	t.Parallel()
 	for _, onlyCopy := range []bool{false, true} {
-		fake := awstest.Start(t, awstest.Knobs{BlockPublicAccess: true})
+		fake := awstest.StartTLS(t, awstest.Knobs{BlockPublicAccess: true})
 		state := t.TempDir()
-		_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 6)), ami.Options{
+		_, err := publish(t.Context(), t, fake, write(t, content(1, 6)), ami.Options{
 			Regions: []string{home, "eu-west-1"}, Copy: onlyCopy, Share: []string{"all"}, State: state,
 		})
 		if err == nil {
@@ -452,8 +457,8 @@ func empty(t testing.TB, fake *awstest.Server, state string) {
 
 func TestMissingPermission(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{Denied: []string{"ec2:RegisterImage"}})
-	_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 4)), ami.Options{})
+	fake := awstest.StartTLS(t, awstest.Knobs{Denied: []string{"ec2:RegisterImage"}})
+	_, err := publish(t.Context(), t, fake, write(t, content(1, 4)), ami.Options{})
 	if ami.ClassOf(err) != ami.ClassPermission {
 		t.Errorf("got %v", err)
 	}
@@ -461,9 +466,9 @@ func TestMissingPermission(t *testing.T) {
 		t.Error("uploaded the disk without permission to register images")
 	}
 	for _, denied := range []string{"ebs:StartSnapshot", "ebs:PutSnapshotBlock", "ebs:CompleteSnapshot"} {
-		fake := awstest.Start(t, awstest.Knobs{Denied: []string{denied}})
+		fake := awstest.StartTLS(t, awstest.Knobs{Denied: []string{denied}})
 		state := t.TempDir()
-		_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 4)), ami.Options{State: state})
+		_, err := publish(t.Context(), t, fake, write(t, content(1, 4)), ami.Options{State: state})
 		if ami.ClassOf(err) != ami.ClassPermission {
 			t.Errorf("%s: got %v", denied, err)
 		}
@@ -471,12 +476,35 @@ func TestMissingPermission(t *testing.T) {
 	}
 }
 
+// TestCABundle publishes over HTTPS without the certificate of the fake, which
+// must fail at once. All other tests have it.
+func TestCABundle(t *testing.T) {
+	t.Parallel()
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	cfg := configure(t, fake)
+	cfg.HTTPClient = nil
+	p, err := ami.New(write(t, content(1, 4)), ami.Options{Name: "machine-1", State: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if _, err := p.Publish(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "AWS_CA_BUNDLE") {
+		t.Errorf("got %v, want what to do about the certificate", err)
+	}
+	if _, err := ami.GC(t.Context(), cfg, ami.GCOptions{}); err == nil || !strings.Contains(err.Error(), "AWS_CA_BUNDLE") {
+		t.Errorf("gc: got %v, want what to do about the certificate", err)
+	}
+	if took := time.Since(start); took > 30*time.Second {
+		t.Errorf("failed after %v", took)
+	}
+}
+
 func TestQuota(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{PendingSnapshots: 1, Images: 1})
-	mustPublish(t, fake.URL(), write(t, content(1, 4)), ami.Options{})
+	fake := awstest.StartTLS(t, awstest.Knobs{PendingSnapshots: 1, Images: 1})
+	mustPublish(t, fake, write(t, content(1, 4)), ami.Options{})
 	state := t.TempDir()
-	_, err := publish(t.Context(), t, fake.URL(), write(t, content(2, 4)), ami.Options{Name: "machine-2", State: state})
+	_, err := publish(t.Context(), t, fake, write(t, content(2, 4)), ami.Options{Name: "machine-2", State: state})
 	if ami.ClassOf(err) != ami.ClassQuota {
 		t.Errorf("got class %d: %v", ami.ClassOf(err), err)
 	}
@@ -497,11 +525,11 @@ func interrupt(fake *awstest.Server, cancel context.CancelFunc, n int) {
 
 func TestInterruptUndoes(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{Latency: 2 * time.Millisecond})
+	fake := awstest.StartTLS(t, awstest.Knobs{Latency: 2 * time.Millisecond})
 	ctx, cancel := context.WithCancel(t.Context())
 	interrupt(fake, cancel, 10)
 	state := t.TempDir()
-	_, err := publish(ctx, t, fake.URL(), write(t, content(1, 60)), ami.Options{State: state, Workers: 4})
+	_, err := publish(ctx, t, fake, write(t, content(1, 60)), ami.Options{State: state, Workers: 4})
 	if ami.ClassOf(err) != ami.ClassInterrupted {
 		t.Errorf("got %v", err)
 	}
@@ -511,16 +539,16 @@ func TestInterruptUndoes(t *testing.T) {
 
 func TestKeepContinues(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{Latency: 2 * time.Millisecond})
+	fake := awstest.StartTLS(t, awstest.Knobs{Latency: 2 * time.Millisecond})
 	ctx, cancel := context.WithCancel(t.Context())
 	interrupt(fake, cancel, 20)
 	state, data := t.TempDir(), content(1, 60)
-	_, err := publish(ctx, t, fake.URL(), write(t, data), ami.Options{State: state, Keep: true, Workers: 4})
+	_, err := publish(ctx, t, fake, write(t, data), ami.Options{State: state, Keep: true, Workers: 4})
 	if ami.ClassOf(err) != ami.ClassInterrupted {
 		t.Errorf("got %v", err)
 	}
 	fake.SetKnobs(awstest.Knobs{})
-	image := mustPublish(t, fake.URL(), write(t, data), ami.Options{State: state}).Images[0]
+	image := mustPublish(t, fake, write(t, data), ami.Options{State: state}).Images[0]
 	equal(t, fake, home, image.Snapshot, data)
 	if image.Blocks.Resumed < 10 {
 		t.Errorf("got %+v, want at least 10 resumed blocks", image.Blocks)
@@ -538,14 +566,14 @@ func TestTwoAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, machines := range []int{1, 2} {
 		t.Run(fmt.Sprintf("machines=%d", machines), func(t *testing.T) {
-			fake := awstest.Start(t, awstest.Knobs{Settle: 100 * time.Millisecond})
+			fake := awstest.StartTLS(t, awstest.Knobs{Settle: 100 * time.Millisecond})
 			data := content(1, 30)
 			states := []string{t.TempDir(), t.TempDir()}
 			images := make(chan string, 2)
 			for i := range 2 {
 				d := write(t, data)
 				go func() {
-					result, err := publish(t.Context(), t, fake.URL(), d, ami.Options{State: states[i%machines]})
+					result, err := publish(t.Context(), t, fake, d, ami.Options{State: states[i%machines]})
 					if err != nil {
 						images <- err.Error()
 						return
@@ -576,20 +604,20 @@ func TestAnotherRunUsesTheSnapshot(t *testing.T) {
 	t.Parallel()
 	data := content(1, 6)
 	for _, interrupted := range []bool{false, true} {
-		fake, state := awstest.Start(t, awstest.Knobs{}), t.TempDir()
+		fake, state := awstest.StartTLS(t, awstest.Knobs{}), t.TempDir()
 		ctx, cancel := context.WithCancel(t.Context())
 		var second *ami.Image
 		fake.SetKnobs(awstest.Knobs{Faults: func(q awstest.Request) awstest.Fault {
 			if second == nil && q.Operation == "RegisterImage" && fake.Count("ebs:CompleteSnapshot") == 1 {
 				second = &ami.Image{} // not for its own registration
-				second = mustPublish(t, fake.URL(), write(t, data), ami.Options{}).Images[0]
+				second = mustPublish(t, fake, write(t, data), ami.Options{}).Images[0]
 				if interrupted {
 					cancel()
 				}
 			}
 			return awstest.None
 		}})
-		first, err := publish(ctx, t, fake.URL(), write(t, data), ami.Options{State: state})
+		first, err := publish(ctx, t, fake, write(t, data), ami.Options{State: state})
 		switch {
 		case interrupted && (ami.ClassOf(err) != ami.ClassInterrupted || strings.Contains(err.Error(), "undo")):
 			t.Errorf("got %v, want an interrupt and nothing left to undo", err)
@@ -610,12 +638,12 @@ func TestAnotherRunUsesTheSnapshot(t *testing.T) {
 
 func TestImport(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{Settle: 200 * time.Millisecond})
+	fake := awstest.StartTLS(t, awstest.Knobs{Settle: 200 * time.Millisecond})
 	fake.CreateBucket(home, "disks")
 	data := content(1, 50)
-	image := mustPublish(t, fake.URL(), write(t, data), ami.Options{Method: ami.MethodImport, Bucket: "disks"}).Images[0]
+	image := mustPublish(t, fake, write(t, data), ami.Options{Method: ami.MethodImport, Bucket: "disks"}).Images[0]
 	equal(t, fake, home, image.Snapshot, data)
-	again := mustPublish(t, fake.URL(), write(t, data), ami.Options{Method: ami.MethodImport, Bucket: "disks"}).Images[0]
+	again := mustPublish(t, fake, write(t, data), ami.Options{Method: ami.MethodImport, Bucket: "disks"}).Images[0]
 	if !again.Existing || again.Image != image.Image {
 		t.Errorf("again: got %+v", again)
 	}
@@ -625,10 +653,10 @@ func TestImport(t *testing.T) {
 
 func TestImportFails(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{ImportFailure: "ClientError: Disk validation failed [Unsupported VMDK]"})
+	fake := awstest.StartTLS(t, awstest.Knobs{ImportFailure: "ClientError: Disk validation failed [Unsupported VMDK]"})
 	fake.CreateBucket(home, "disks")
 	state := t.TempDir()
-	_, err := publish(t.Context(), t, fake.URL(), write(t, content(1, 4)), ami.Options{Method: ami.MethodImport, Bucket: "disks", State: state})
+	_, err := publish(t.Context(), t, fake, write(t, content(1, 4)), ami.Options{Method: ami.MethodImport, Bucket: "disks", State: state})
 	if err == nil || !strings.Contains(err.Error(), "Disk validation failed") {
 		t.Errorf("got %v, want AWS's message", err)
 	}
@@ -638,16 +666,16 @@ func TestImportFails(t *testing.T) {
 
 func TestGC(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{})
+	fake := awstest.StartTLS(t, awstest.Knobs{})
 	fake.CreateBucket(home, "disks")
-	good := mustPublish(t, fake.URL(), write(t, content(1, 4)), ami.Options{})
+	good := mustPublish(t, fake, write(t, content(1, 4)), ami.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	interrupt(fake, cancel, 8)
-	if _, err := publish(ctx, t, fake.URL(), write(t, content(2, 30)), ami.Options{Name: "machine-2", Keep: true, Workers: 2}); err == nil {
+	if _, err := publish(ctx, t, fake, write(t, content(2, 30)), ami.Options{Name: "machine-2", Keep: true, Workers: 2}); err == nil {
 		t.Fatal("the publish was not interrupted")
 	}
 	fake.SetKnobs(awstest.Knobs{})
-	cfg := configure(t, fake.URL())
+	cfg := configure(t, fake)
 	for _, step := range []struct {
 		o    ami.GCOptions
 		want int
@@ -670,18 +698,18 @@ func TestGC(t *testing.T) {
 
 func TestPreflight(t *testing.T) {
 	t.Parallel()
-	fake := awstest.Start(t, awstest.Knobs{})
+	fake := awstest.StartTLS(t, awstest.Knobs{})
 	d := write(t, content(1, 4))
 	o := ami.Options{Name: "machine-1", State: t.TempDir()}
 	p, err := ami.New(d, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Preflight(t.Context(), configure(t, fake.URL())); err != nil {
+	if _, err := p.Preflight(t.Context(), configure(t, fake)); err != nil {
 		t.Error(err)
 	}
 	fake.SetKnobs(awstest.Knobs{Denied: []string{"ec2:RegisterImage"}})
-	if _, err := p.Preflight(t.Context(), configure(t, fake.URL())); ami.ClassOf(err) != ami.ClassPermission {
+	if _, err := p.Preflight(t.Context(), configure(t, fake)); ami.ClassOf(err) != ami.ClassPermission {
 		t.Errorf("got %v", err)
 	}
 	if slices.ContainsFunc(fake.Requests(), func(r awstest.Request) bool { return r.Service == "ebs" }) {
@@ -693,9 +721,9 @@ func TestPreflight(t *testing.T) {
 // BenchmarkPublish is limited by the fake, which computes the digest of each
 // block too.
 func BenchmarkPublish(b *testing.B) {
-	fake := awstest.Start(b, awstest.Knobs{Latency: 20 * time.Millisecond})
+	fake := awstest.StartTLS(b, awstest.Knobs{Latency: 20 * time.Millisecond})
 	b.SetBytes(384 * 2 / 3 * disk.BlockSize)
 	for i := 0; b.Loop(); i++ {
-		mustPublish(b, fake.URL(), write(b, content(uint64(i), 384)), ami.Options{Name: fmt.Sprint("machine-", i)})
+		mustPublish(b, fake, write(b, content(uint64(i), 384)), ami.Options{Name: fmt.Sprint("machine-", i)})
 	}
 }

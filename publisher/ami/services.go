@@ -2,6 +2,7 @@ package ami
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net/http"
 	"sync/atomic"
@@ -69,15 +70,29 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 	}
 }
 
-// newHTTPClient returns a client that keeps up to workers connections to each
-// host.
-func newHTTPClient(workers int, attempt time.Duration) aws.HTTPClient {
-	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+// newHTTPClient returns the client of the configuration, which has the user's
+// CA bundle, changed to keep up to workers connections to each host. A client
+// of a type that is not the SDK's is returned as it is.
+func newHTTPClient(cfg aws.Config, workers int, attempt time.Duration) aws.HTTPClient {
+	if cfg.HTTPClient == nil {
+		cfg.HTTPClient = awshttp.NewBuildableClient()
+	}
+	client, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
+	if !ok {
+		return cfg.HTTPClient
+	}
+	return client.WithTransportOptions(func(t *http.Transport) {
 		// One connection of HTTP/2 has a lower throughput than many of
-		// HTTP/1.1.
+		// HTTP/1.1. The SDK has prepared the transport for HTTP/2, so ALPN
+		// would still offer it to the server.
 		t.ForceAttemptHTTP2 = false
 		t.Protocols = new(http.Protocols)
 		t.Protocols.SetHTTP1(true)
+		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+		if t.TLSClientConfig == nil {
+			t.TLSClientConfig = new(tls.Config)
+		}
+		t.TLSClientConfig.NextProtos = []string{"http/1.1"}
 		t.MaxIdleConns = 0
 		t.MaxIdleConnsPerHost = workers
 		t.ResponseHeaderTimeout = attempt

@@ -1,10 +1,15 @@
 package awstest
 
 import (
+	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,7 +33,9 @@ type Server struct {
 	blocks *blobs
 	done   chan struct{} // closed by Close
 	closed sync.Once
-	http   *httptest.Server // nil unless Start serves it
+	http   *httptest.Server // nil unless Start or StartTLS serves it
+
+	caBundle string // file with the certificate of StartTLS
 
 	mu         sync.Mutex    // guards the fields below and everything they refer to
 	ahead      time.Duration // of the real clock; see Advance
@@ -61,6 +68,24 @@ func Start(tb testing.TB, knobs Knobs) *Server {
 	return s
 }
 
+// StartTLS is like [Start], but serves HTTPS, and HTTP/2 to clients that ask
+// for it, as AWS does behind many proxies. [Server.Env] names the certificate.
+func StartTLS(tb testing.TB, knobs Knobs) *Server {
+	tb.Helper()
+	s := New(knobs)
+	tb.Cleanup(s.Close)
+	s.http = httptest.NewUnstartedServer(s)
+	s.http.EnableHTTP2 = true
+	s.http.Config.ErrorLog = log.New(io.Discard, "", 0) // faults break handshakes
+	s.http.StartTLS()
+	s.caBundle = filepath.Join(tb.TempDir(), "ca.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.http.Certificate().Raw})
+	if err := os.WriteFile(s.caBundle, block, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
 // Close ends stalled requests, stops serving and frees the stored data.
 func (s *Server) Close() {
 	s.closed.Do(func() {
@@ -78,15 +103,22 @@ func (s *Server) Close() {
 	})
 }
 
-// URL returns the address at which [Start] serves the fake.
+// URL returns the address at which [Start] or [StartTLS] serves the fake.
 func (s *Server) URL() string { return s.http.URL }
 
 // Env returns the environment variables that point a client at the fake that
-// [Start] serves. See the function [Env].
-func (s *Server) Env() []string { return Env(s.URL()) }
+// [Start] or [StartTLS] serves. See the function [Env].
+func (s *Server) Env() []string {
+	env := Env(s.URL())
+	if s.caBundle != "" {
+		env = append(env, "AWS_CA_BUNDLE="+s.caBundle)
+	}
+	return env
+}
 
-// Env returns the environment variables, as NAME=VALUE, that point a client at a
-// fake at url: endpoint, credentials and region. They disable all other sources.
+// Env returns the environment variables, as NAME=VALUE, that point a client at
+// a fake at url: endpoint, credentials and region. They disable all other
+// sources.
 func Env(url string) []string {
 	return []string{
 		"AWS_ENDPOINT_URL=" + url,
@@ -106,8 +138,8 @@ func (s *Server) Knobs() Knobs { return *s.knobs.Load() }
 // SetKnobs sets the knobs for new requests.
 func (s *Server) SetKnobs(k Knobs) { s.knobs.Store(&k) }
 
-// Advance moves the fake's clock forward. States and timeouts follow that clock;
-// signatures are still compared with the real one.
+// Advance moves the fake's clock forward. States and timeouts follow that
+// clock; signatures are still compared with the real one.
 func (s *Server) Advance(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
