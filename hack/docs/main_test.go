@@ -72,8 +72,9 @@ func TestWrap(t *testing.T) {
 // of a package.
 var yamlBlock = regexp.MustCompile("(?s)(<!-- file: [^\n]*/build.yml -->\n)?```yaml\n(.*?)```")
 
-// TestExamples checks that every example on the pages is right, and means what the page says: in lint.md the first of a
-// rule shows its warning and no other, the second none.
+// TestExamples checks that every example on the pages is valid and causes the
+// warnings that the page says: in lint.md the first example of a rule shows its
+// warning and no other, the second one none.
 func TestExamples(t *testing.T) {
 	for _, file := range pages {
 		page, err := os.ReadFile(filepath.Join(docs, "reference", file))
@@ -99,7 +100,8 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// TestRules checks that lint.md has a section for each rule, in order, with an example and a remedy.
+// TestRules checks that lint.md has a section for each rule, in order, with an
+// example and its correction.
 func TestRules(t *testing.T) {
 	page, err := os.ReadFile(docs + "/reference/lint.md")
 	if err != nil {
@@ -110,7 +112,7 @@ func TestRules(t *testing.T) {
 		title, _, _ := strings.Cut(section, "\n")
 		got = append(got, title)
 		if n := len(yamlBlock.FindAllString(section, -1)); n != 2 {
-			t.Errorf("%s has %d examples, want the mistake and its remedy", title, n)
+			t.Errorf("%s has %d examples, want the wrong and the right one", title, n)
 		}
 	}
 	for _, r := range machine.Rules() {
@@ -121,7 +123,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// warnings gives the rules that a machine YAML breaks, each once. It must have no mistake.
+// warnings returns the rules that a valid machine YAML breaks, each once.
 func warnings(t *testing.T, file, text string) []string {
 	if isComment(text) {
 		return nil
@@ -156,7 +158,7 @@ func warnings(t *testing.T, file, text string) []string {
 	return rules
 }
 
-// isComment tells whether a text has nothing but comments.
+// isComment reports whether a text consists of comments.
 func isComment(text string) bool {
 	return !slices.ContainsFunc(strings.Split(strings.TrimSpace(text), "\n"), func(line string) bool { return !strings.HasPrefix(line, "#") })
 }
