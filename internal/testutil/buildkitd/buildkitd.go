@@ -3,7 +3,6 @@
 package buildkitd
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -15,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/slipway-build/slipway/internal/testutil/process"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
@@ -36,7 +36,7 @@ type Daemon struct {
 	Root    string // its state
 	Address string // unix://…
 
-	process *process
+	process *process.Process
 }
 
 // name is that of the builder in a daemon's own buildx configuration.
@@ -93,12 +93,12 @@ func (d *Daemon) start(ctx context.Context, c Config) error {
 	}
 	cmd.Dir = d.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.User}
-	p, err := spawn(cmd, filepath.Join(d.Dir, "log"))
+	p, err := process.Start(cmd, filepath.Join(d.Dir, "log"))
 	if err != nil {
 		return fmt.Errorf("start buildkitd: %w", err)
 	}
 	d.process = p
-	if err := p.answers(ctx, "unix", filepath.Join(d.Dir, "sock")); err != nil {
+	if err := p.Answers(ctx, "unix", filepath.Join(d.Dir, "sock")); err != nil {
 		return fmt.Errorf("start buildkitd: %w", err)
 	}
 	return d.register(ctx)
@@ -166,33 +166,12 @@ func (d *Daemon) Blobs() (map[string]int64, error) {
 }
 
 // Log is the end of the daemon's log.
-func (d *Daemon) Log() string { return d.process.tail() }
+func (d *Daemon) Log() string { return d.process.Tail() }
 
 // Stop ends the daemon and removes what it has on the disk.
 func (d *Daemon) Stop() error {
 	if d.process != nil {
-		d.process.stop()
+		d.process.Stop()
 	}
-	return errors.Join(unmount(d.Dir), os.RemoveAll(d.Dir))
-}
-
-// unmount takes away all mounts below a folder, the last one first.
-func unmount(dir string) error {
-	table, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	defer table.Close()
-	var points []string
-	for lines := bufio.NewScanner(table); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); strings.HasPrefix(fields[4], dir+"/") {
-			points = append(points, fields[4])
-		}
-	}
-	for _, p := range slices.Backward(points) {
-		if err := syscall.Unmount(p, syscall.MNT_DETACH); err != nil {
-			return fmt.Errorf("unmount %s: %w", p, err)
-		}
-	}
-	return nil
+	return errors.Join(process.Unmount(d.Dir), os.RemoveAll(d.Dir))
 }

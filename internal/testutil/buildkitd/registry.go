@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"github.com/slipway-build/slipway/internal/testutil/process"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
@@ -17,7 +18,7 @@ type Registry struct {
 	Address string // host:port
 
 	dir     string
-	process *process
+	process *process.Process
 }
 
 // StartRegistry runs the stack's registry program on a free port. Stop ends it and removes what it has.
@@ -44,11 +45,11 @@ func StartRegistry(ctx context.Context) (*Registry, error) {
 		return nil, errors.Join(err, r.Stop())
 	}
 	cmd := exec.Command(filepath.Join(stack, ".stack", "bin", "registry"), "serve", file)
-	if r.process, err = spawn(cmd, filepath.Join(dir, "log")); err != nil {
+	if r.process, err = process.Start(cmd, filepath.Join(dir, "log")); err != nil {
 		r.process = nil
 		return nil, errors.Join(fmt.Errorf("start registry: %w: run hack/stack up", err), r.Stop())
 	}
-	if err := r.process.answers(ctx, "tcp", r.Address); err != nil {
+	if err := r.process.Answers(ctx, "tcp", r.Address); err != nil {
 		return nil, errors.Join(fmt.Errorf("start registry: %w", err), r.Stop())
 	}
 	return r, nil
@@ -57,7 +58,7 @@ func StartRegistry(ctx context.Context) (*Registry, error) {
 // Stop ends the registry.
 func (r *Registry) Stop() error {
 	if r.process != nil {
-		r.process.stop()
+		r.process.Stop()
 	}
 	return os.RemoveAll(r.dir)
 }

@@ -1,0 +1,119 @@
+// Package process runs the daemons that tests start. A daemon ends with the
+// test process at the latest.
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A Process is a running daemon.
+type Process struct {
+	cmd   *exec.Cmd
+	log   string
+	ended chan struct{}
+	err   error // valid only after ended is closed
+}
+
+// Start starts cmd with its output in the file log.
+func Start(cmd *exec.Cmd, log string) (*Process, error) {
+	file, err := os.Create(log)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	cmd.Stdout, cmd.Stderr = file, file
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
+	p := &Process{cmd: cmd, log: log, ended: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		// The signal comes at the death of the thread that forked, so this goroutine keeps its thread.
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = cmd.Wait()
+		}
+		close(p.ended)
+	}()
+	return p, <-started
+}
+
+// Answers waits until the daemon accepts connections, for at most 30 seconds.
+func (p *Process) Answers(ctx context.Context, network, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		conn, err := net.Dial(network, address)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-p.ended:
+			return fmt.Errorf("exited: %v\n%s", p.err, p.Tail())
+		case <-ctx.Done():
+			return fmt.Errorf("does not answer: %w\n%s", context.Cause(ctx), p.Tail())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Tail returns the last lines of the log.
+func (p *Process) Tail() string {
+	data, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-30):], nil))
+}
+
+// Kill sends SIGKILL and waits until the daemon is gone.
+func (p *Process) Kill() {
+	p.cmd.Process.Kill()
+	<-p.ended
+}
+
+// Stop sends SIGTERM, and SIGKILL after 15 seconds.
+func (p *Process) Stop() {
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(15 * time.Second):
+		p.Kill()
+	}
+}
+
+// Unmount unmounts everything below dir, the last mount first.
+func Unmount(dir string) error {
+	table, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	defer table.Close()
+	var points []string
+	for lines := bufio.NewScanner(table); lines.Scan(); {
+		if fields := strings.Fields(lines.Text()); strings.HasPrefix(fields[4], dir+"/") {
+			points = append(points, fields[4])
+		}
+	}
+	for _, p := range slices.Backward(points) {
+		if err := syscall.Unmount(p, syscall.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", p, err)
+		}
+	}
+	return nil
+}
