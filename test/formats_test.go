@@ -21,6 +21,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/exporter/uki"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 )
@@ -244,6 +245,30 @@ func formatImages(t *testing.T) map[string][]string {
 	return contexts
 }
 
+// checkRelease checks that a UKI names the release of its kernel, which is
+// Debian's for both architectures.
+func checkRelease(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := uki.Read(f, info.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	uname, _ := program.Section(".uname")
+	release, err := io.ReadAll(uname.Reader())
+	if err != nil || !regexp.MustCompile(`^6\.\d+\.\d+-.*`+program.Architecture).Match(release) {
+		t.Errorf("the UKI for %s has the release %q in .uname, %v", program.Architecture, release, err)
+	}
+}
+
 func (b formatBoot) boot(t *testing.T, images []string) {
 	dir := machineYAML(t, "kernel:\n  image: slipwaybuild/kernel:v1\n  tar: none\n"+
 		"  cmdline: '"+vm.Consoles[b.architecture]+" "+formatCmdline+"'\n"+
@@ -262,6 +287,7 @@ func (b formatBoot) boot(t *testing.T, images []string) {
 		}
 		config.Kernel, config.Initrd, config.Cmdline = files[0], files[1], string(cmdline)
 	case b.format.Name == "uki":
+		checkRelease(t, files[0])
 		config.Disk = systemPartition(t, files[0], b.architecture)
 	case b.format.Name == "gcp":
 		config.Disk = diskOf(t, files[0])
