@@ -1,11 +1,12 @@
-// Package cpio writes cpio archives in the "new ASCII" format, newc, the one
-// that Linux unpacks as initramfs.
+// Package cpio writes and reads cpio archives in the "new ASCII" format, newc, and
+// initramfs files, which are made of such archives.
 //
 // Format: Linux, Documentation/driver-api/early-userspace/buffer-format.rst;
-// cpio(5), "New ASCII Format". An archive is a sequence of members: a header of
-// 110 characters (magic 070701 and 13 numbers of eight hexadecimal digits), the
-// name with a NUL, the content; header with name, and content, are each padded
-// with NULs to a multiple of four bytes. A member named TRAILER!!! ends it.
+// cpio(5), "New ASCII Format". An archive is a sequence of members. A member is a
+// header of 110 characters (the magic number 070701 and 13 numbers of eight
+// hexadecimal digits each), the name with a NUL, and the content. NULs pad the name
+// and the content to multiples of four bytes. The member TRAILER!!! ends the
+// archive.
 package cpio
 
 import (
@@ -15,7 +16,7 @@ import (
 	"math"
 )
 
-// File types, to be combined with the permission bits in Header.Mode.
+// File types. Header.Mode combines one of them with the permission bits.
 const (
 	TypeFIFO    uint32 = 0o010000
 	TypeChar    uint32 = 0o020000
@@ -26,11 +27,11 @@ const (
 	TypeMask    uint32 = 0o170000 // the bits of Header.Mode with the type
 )
 
-// MaxSize is the longest content of one member, in bytes: its length has 32 bits.
+// MaxSize is the size of the largest content in bytes. The field has 32 bits.
 const MaxSize = math.MaxUint32
 
-// nameMax is the longest name with its NUL that Linux accepts; it skips
-// members with longer names without a word.
+// nameMax is the size of the longest name that Linux accepts, with its NUL, in
+// bytes. Linux silently skips members with longer names.
 const nameMax = 4096
 
 const (
@@ -40,8 +41,8 @@ const (
 	trailer       = "TRAILER!!!"
 )
 
-// Header describes one member. Members with the same Inode and Links of at
-// least 2 are hard links of one file; the content comes with the last of them.
+// A Header describes one member. Members with the same Inode and with Links of at
+// least 2 are hard links to one file. The last of them has the content.
 type Header struct {
 	Name  string // path without leading slash
 	Inode uint32
@@ -49,36 +50,35 @@ type Header struct {
 	UID   uint32
 	GID   uint32
 	Links uint32
-	Size  int64  // bytes of content that follow; for a symlink, of its target
+	Size  int64  // bytes of content; the content of a symlink is its target
 	Major uint32 // device number, for TypeChar and TypeBlock
 	Minor uint32
 	MTime uint32 // seconds since 1970
 }
 
-// Writer writes one archive.
+// A Writer writes one archive.
 type Writer struct {
 	w    io.Writer
 	name string // of the current member
-	left int64  // content of it not yet written
-	pad  int64  // NULs that follow the content
+	left int64  // bytes of its content not yet written
+	pad  int64  // bytes of NULs after the content
 	err  error
 }
 
-// NewWriter returns a Writer to w. Close ends the archive.
+// NewWriter returns a Writer that writes an archive to w.
 func NewWriter(w io.Writer) *Writer {
 	return &Writer{w: w}
 }
 
-// WriteHeader starts a member. Its content, h.Size bytes, must then be written
-// with Write. It fails if the content of the member before is incomplete, and
-// if h cannot be stored: a content over MaxSize, a name that is empty, too
-// long or the trailer's.
+// WriteHeader starts a member. The caller must then write h.Size bytes of content.
+// It fails if the content of the previous member is incomplete, if h.Size is over
+// MaxSize, and if the name is empty, longer than 4095 bytes or that of the trailer.
 func (w *Writer) WriteHeader(h Header) error {
 	switch {
 	case h.Name == "" || h.Name == trailer:
-		return fmt.Errorf("cpio: a file cannot have the name %q", h.Name)
+		return fmt.Errorf("cpio: the name %q cannot be stored", h.Name)
 	case len(h.Name)+1 > nameMax:
-		return fmt.Errorf("cpio: the name %.64s… has %d bytes; Linux takes %d", h.Name, len(h.Name), nameMax-1)
+		return fmt.Errorf("cpio: the name %.64q… has %d bytes; Linux accepts %d", h.Name, len(h.Name), nameMax-1)
 	case h.Size < 0:
 		return fmt.Errorf("cpio: %s: negative size", h.Name)
 	case h.Size > MaxSize:
@@ -95,9 +95,9 @@ func (w *Writer) writeHeader(h Header) error {
 	buf := make([]byte, 0, headerSize+len(h.Name)+4)
 	buf = fmt.Appendf(buf, "%s%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00", magic,
 		h.Inode, h.Mode, h.UID, h.GID, h.Links, h.MTime, h.Size,
-		0, 0, // device that holds the file: archive is one device
+		0, 0, // device with the file: the archive is one device
 		h.Major, h.Minor, len(h.Name)+1,
-		0, // checksum: unused in this format
+		0, // checksum: not used with this magic number
 		h.Name)
 	for len(buf)%4 != 0 {
 		buf = append(buf, 0)
@@ -106,10 +106,11 @@ func (w *Writer) writeHeader(h Header) error {
 	return w.write(buf)
 }
 
-// Write writes content of the current member.
+// Write writes content of the current member. It fails if there is more than
+// Header.Size.
 func (w *Writer) Write(p []byte) (int, error) {
 	if int64(len(p)) > w.left {
-		return 0, fmt.Errorf("cpio: %s: content is longer than its size says by %d bytes", w.name, int64(len(p))-w.left)
+		return 0, fmt.Errorf("cpio: %s: the content is longer than the size in the header by %d bytes", w.name, int64(len(p))-w.left)
 	}
 	if err := w.write(p); err != nil {
 		return 0, err
@@ -118,7 +119,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close ends the archive. It does not close the underlying writer.
+// Close writes the trailer. It does not close the underlying writer.
 func (w *Writer) Close() error {
 	if err := w.endMember(); err != nil {
 		return err
@@ -126,7 +127,7 @@ func (w *Writer) Close() error {
 	if err := w.writeHeader(Header{Name: trailer, Links: 1}); err != nil {
 		return err
 	}
-	w.err = errors.New("cpio: archive is closed")
+	w.err = errors.New("cpio: the archive is closed")
 	return nil
 }
 
@@ -135,7 +136,7 @@ func (w *Writer) endMember() error {
 		return w.err
 	}
 	if w.left > 0 {
-		return fmt.Errorf("cpio: %s: content is shorter than its size says by %d bytes", w.name, w.left)
+		return fmt.Errorf("cpio: %s: the content is shorter than the size in the header by %d bytes", w.name, w.left)
 	}
 	return w.write(make([]byte, w.pad))
 }

@@ -57,7 +57,7 @@ func TestArchiveIsReadByCpio(t *testing.T) {
 	}
 }
 
-// An archive is a multiple of four bytes long, and so is each of its members.
+// The size of an archive and of each of its members is a multiple of four bytes.
 func TestPadding(t *testing.T) {
 	for size := int64(0); size < 5; size++ {
 		var b bytes.Buffer
@@ -82,18 +82,18 @@ func TestErrors(t *testing.T) {
 		"big has 4294967296 bytes, but a file in an initramfs must be smaller than 4 GiB": func(w *Writer) error {
 			return w.WriteHeader(Header{Name: "big", Size: 1 << 32})
 		},
-		"has 4096 bytes; Linux takes 4095": func(w *Writer) error {
+		"has 4096 bytes; Linux accepts 4095": func(w *Writer) error {
 			return w.WriteHeader(Header{Name: strings.Repeat("n", 4096)})
 		},
-		`cannot have the name "TRAILER!!!"`: func(w *Writer) error { return w.WriteHeader(Header{Name: "TRAILER!!!"}) },
-		`cannot have the name ""`:           func(w *Writer) error { return w.WriteHeader(Header{}) },
-		"a: content is shorter than its size says by 2 bytes": func(w *Writer) error {
+		`the name "TRAILER!!!" cannot be stored`: func(w *Writer) error { return w.WriteHeader(Header{Name: "TRAILER!!!"}) },
+		`the name "" cannot be stored`:           func(w *Writer) error { return w.WriteHeader(Header{}) },
+		"a: the content is shorter than the size in the header by 2 bytes": func(w *Writer) error {
 			return errors.Join(w.WriteHeader(Header{Name: "a", Size: 2}), w.Close())
 		},
-		"a: content is longer than its size says by 1 bytes": func(w *Writer) error {
+		"a: the content is longer than the size in the header by 1 bytes": func(w *Writer) error {
 			return errors.Join(w.WriteHeader(Header{Name: "a", Size: 2}), second(w.Write([]byte("abc"))))
 		},
-		"archive is closed": func(w *Writer) error { return errors.Join(w.Close(), w.WriteHeader(Header{Name: "a"})) },
+		"the archive is closed": func(w *Writer) error { return errors.Join(w.Close(), w.WriteHeader(Header{Name: "a"})) },
 	} {
 		err := write(NewWriter(io.Discard))
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -104,7 +104,7 @@ func TestErrors(t *testing.T) {
 
 func second(_ int, err error) error { return err }
 
-// The largest file that fits is accepted: its header can be written.
+// The largest file is accepted.
 func TestMaxSize(t *testing.T) {
 	var b bytes.Buffer
 	if err := NewWriter(&b).WriteHeader(Header{Name: "big", Size: MaxSize}); err != nil {

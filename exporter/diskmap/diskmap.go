@@ -1,7 +1,7 @@
-// Package diskmap tells which parts of a disk image matter, so that whoever
-// uploads or writes it can leave out the rest.
+// Package diskmap writes and reads maps of disk images: which parts of an image
+// matter, so that programs that upload or write it can skip the rest.
 //
-// A map is a JSON object, kept as NAME.raw.map beside NAME.raw:
+// A map is a JSON object, in the file NAME.raw.map beside NAME.raw:
 //
 //	{
 //	  "version": 1,
@@ -13,8 +13,8 @@
 //	  ]
 //	}
 //
-// Numbers are bytes. Extents are in order and cover the disk without gaps or
-// overlaps. docs/reference/formats.md describes the format for others.
+// Numbers are bytes. The extents are in order and cover the disk without gaps or
+// overlaps. docs/reference/formats.md specifies the format.
 package diskmap
 
 import (
@@ -28,39 +28,39 @@ import (
 // Version of the format.
 const Version = 1
 
-// Type says what a part of a disk holds.
+// A Type is what a part of a disk contains.
 type Type string
 
 // The types of extents.
 const (
-	Data Type = "data" // bytes that must be as they are in the image
-	Zero Type = "zero" // zeros that are read: they must be zeros on the disk too
-	Free Type = "free" // never read before it is written: any bytes will do
+	Data Type = "data" // bytes that must be the same on the disk
+	Zero Type = "zero" // zeros that must be zeros on the disk
+	Free Type = "free" // never read before written: the disk may have any bytes
 )
 
-// Extent is a part of a disk, in bytes.
+// An Extent is a part of a disk.
 type Extent struct {
-	Offset int64 `json:"offset"`
-	Length int64 `json:"length"`
+	Offset int64 `json:"offset"` // bytes
+	Length int64 `json:"length"` // bytes
 	Type   Type  `json:"type"`
 }
 
-// End is the offset behind the extent.
+// End returns the offset of the end of the extent in bytes.
 func (e Extent) End() int64 { return e.Offset + e.Length }
 
-// Map is the map of a disk of Size bytes.
+// A Map is the map of a disk of Size bytes.
 type Map struct {
 	Version int      `json:"version"`
 	Size    int64    `json:"size"`
 	Extents []Extent `json:"extents"`
 }
 
-// maxSize of a map in bytes. A disk has a few extents for each component of its
-// machine.
+// maxSize limits a map, in bytes. A disk has a few extents for each component of
+// its machine.
 const maxSize = 16 << 20
 
-// Read reads a map. It fails if the map is of another version, or is not one
-// of a whole disk: Check says how.
+// Read reads a map of up to 16 MiB. It fails if the JSON is invalid, and where
+// Check does.
 func Read(r io.Reader) (Map, error) {
 	var m Map
 	data, err := io.ReadAll(io.LimitReader(r, maxSize+1))
@@ -68,7 +68,7 @@ func Read(r io.Reader) (Map, error) {
 		return Map{}, fmt.Errorf("read the map of the disk: %w", err)
 	}
 	if len(data) > maxSize {
-		return Map{}, fmt.Errorf("map of the disk: it is longer than %d bytes", maxSize)
+		return Map{}, fmt.Errorf("map of the disk: it has more than %d bytes", maxSize)
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
@@ -76,7 +76,7 @@ func Read(r io.Reader) (Map, error) {
 		return Map{}, fmt.Errorf("map of the disk: %w", err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return Map{}, errors.New("map of the disk: something follows the JSON object")
+		return Map{}, errors.New("map of the disk: there is more after the JSON object")
 	}
 	if err := m.Check(); err != nil {
 		return Map{}, fmt.Errorf("map of the disk: %w", err)
@@ -84,11 +84,11 @@ func Read(r io.Reader) (Map, error) {
 	return m, nil
 }
 
-// Check returns an error unless the extents cover the disk in order, without
-// gaps and overlaps, and have known types.
+// Check returns an error unless the version is known and the extents cover the
+// disk in order, without gaps and overlaps, and have known types.
 func (m Map) Check() error {
 	if m.Version != Version {
-		return fmt.Errorf("version %d is unknown: this program reads version %d", m.Version, Version)
+		return fmt.Errorf("unknown version %d: this program reads version %d", m.Version, Version)
 	}
 	var end int64
 	for i, e := range m.Extents {
@@ -96,7 +96,7 @@ func (m Map) Check() error {
 		case e.Offset != end:
 			return fmt.Errorf("extent %d starts at %d, but the one before it ends at %d", i, e.Offset, end)
 		case e.Length <= 0 || e.Length > m.Size-e.Offset:
-			return fmt.Errorf("extent %d at %d has %d bytes, which a disk of %d bytes cannot hold", i, e.Offset, e.Length, m.Size)
+			return fmt.Errorf("extent %d at %d has %d bytes, which do not fit on a disk of %d bytes", i, e.Offset, e.Length, m.Size)
 		case e.Type != Data && e.Type != Zero && e.Type != Free:
 			return fmt.Errorf("extent %d at %d has the unknown type %q", i, e.Offset, e.Type)
 		}
@@ -108,7 +108,8 @@ func (m Map) Check() error {
 	return nil
 }
 
-// Write writes the map, one extent a line. The same map has the same bytes.
+// Write writes the map as JSON with one extent per line. The same map results in
+// the same bytes.
 func (m Map) Write(w io.Writer) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "{\n  \"version\": %d,\n  \"size\": %d,\n  \"extents\": [", m.Version, m.Size)

@@ -36,17 +36,17 @@ func TestReadAndWrite(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	for want, change := range map[string][2]string{
-		"unexpected EOF":                     {example, ""},
-		"version 2 is unknown":               {`"version": 1`, `"version": 2`},
-		"extent 1 starts at 511":             {`"offset": 512`, `"offset": 511`},
-		"extent 0 at 0 has 0 bytes":          {`"length": 512, "type": "data"`, `"length": 0, "type": "data"`},
-		"extent 0 at 0 has -1 bytes":         {`"length": 512, "type": "data"`, `"length": -1, "type": "data"`},
-		"extent 2 at 1024 has 4000 bytes":    {`"length": 3072`, `"length": 4000`},
-		"the extents end at 4096":            {`"size": 4096`, `"size": 4097`},
-		`the unknown type "hole"`:            {`"free"`, `"hole"`},
-		`unknown field "sizes"`:              {`"size"`, `"sizes"`},
-		"something follows the JSON object":  {"\n}\n", "\n}\n{}"},
-		"cannot unmarshal string into Go st": {"4096", `"4096"`},
+		"unexpected EOF":                      {example, ""},
+		"unknown version 2":                   {`"version": 1`, `"version": 2`},
+		"extent 1 starts at 511":              {`"offset": 512`, `"offset": 511`},
+		"extent 0 at 0 has 0 bytes":           {`"length": 512, "type": "data"`, `"length": 0, "type": "data"`},
+		"extent 0 at 0 has -1 bytes":          {`"length": 512, "type": "data"`, `"length": -1, "type": "data"`},
+		"extent 2 at 1024 has 4000 bytes":     {`"length": 3072`, `"length": 4000`},
+		"the extents end at 4096":             {`"size": 4096`, `"size": 4097`},
+		`the unknown type "hole"`:             {`"free"`, `"hole"`},
+		`unknown field "sizes"`:               {`"size"`, `"sizes"`},
+		"there is more after the JSON object": {"\n}\n", "\n}\n{}"},
+		"cannot unmarshal string into Go st":  {"4096", `"4096"`},
 	} {
 		text := strings.Replace(example, change[0], change[1], 1)
 		if change[1] == "" {
@@ -58,7 +58,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What is read can be written and read again, and covers its disk.
+// A map that Read accepts covers its disk, and can be written and read again.
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(example))
 	f.Add([]byte(`{"version":1,"size":9223372036854775807,"extents":[{"offset":0,"length":9223372036854775807,"type":"free"}]}`))

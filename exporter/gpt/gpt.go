@@ -1,9 +1,13 @@
 // Package gpt writes and reads GUID partition tables.
 //
-// Format: UEFI Specification 2.10, chapter 5. A disk has, in sectors (LBA) of
-// 512 bytes: 0 the protective MBR (5.2.3), 1 the header, 2 to 33 the array of
-// 128 partition entries (5.3.2, 5.3.3), then the partitions, and at the end the
-// array again and, in the very last sector, the backup header.
+// Format: UEFI Specification 2.10, chapter 5, "GUID Partition Table (GPT) Disk
+// Layout". Numbers are little-endian. Layout in sectors of 512 bytes:
+//
+//	0        protective MBR (section 5.2.3)
+//	1        header (section 5.3.2)
+//	2–33     array of 128 partition entries (section 5.3.3)
+//	34–…     partitions
+//	last 33  the array again, and the backup of the header
 package gpt
 
 import (
@@ -21,7 +25,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
-// SectorSize in bytes of the disks that this package knows.
+// SectorSize is the size of a sector in bytes. Others are not supported.
 const SectorSize = 512
 
 const (
@@ -39,40 +43,41 @@ const (
 	// disk.
 	BackupSectors = 1 + arraySectors
 
-	// BootCodeSize is the room for boot code in the protective MBR, in bytes.
+	// BootCodeSize is the room for boot code in the protective MBR in bytes.
 	BootCodeSize = mbr.BootCodeSize
 )
 
-// GUID is a globally unique identifier as it stands on the disk: its first
-// three fields are little-endian.
+// A GUID is a globally unique identifier as disks store it: the first three fields
+// are little-endian.
 type GUID [16]byte
 
 // Types of partitions.
 var (
-	// TypeBIOSBoot is for boot loader code that has no file system (GRUB).
+	// TypeBIOSBoot is for the code of a boot loader, without a file system. GRUB
+	// defines it.
 	TypeBIOSBoot = MustParse("21686148-6449-6E6F-744E-656564454649")
-	// TypeESP is the EFI system partition (UEFI 2.10, table 5.7).
+	// TypeESP is for an EFI system partition (UEFI 2.10, table 5.7).
 	TypeESP = MustParse("C12A7328-F81F-11D2-BA4B-00A0C93EC93B")
-	// TypeData is for file systems of Windows and those that are for all
-	// (UEFI 2.10, table 5.7, does not name it; it is Microsoft's).
+	// TypeData is for file systems that Windows and others share. Microsoft
+	// defines it.
 	TypeData = MustParse("EBD0A0A2-B9E5-4433-87C0-68B6B72699C7")
-	// TypeLinux is for file systems of Linux
-	// (https://uapi-group.org/specifications/specs/discoverable_partitions_specification).
+	// TypeLinux is for file systems of Linux (UAPI.2 Discoverable Partitions
+	// Specification).
 	TypeLinux = MustParse("0FC63DAF-8483-4772-8E79-3D69D8477DE4")
 )
 
-// MustParse reads the usual text form and panics if it is wrong.
+// MustParse parses the text form of a GUID, and panics if it is invalid.
 func MustParse(text string) GUID {
 	b, err := hex.DecodeString(strings.ReplaceAll(text, "-", ""))
 	if err != nil || len(b) != 16 || len(text) != 36 {
-		panic(fmt.Sprintf("gpt: %q is no GUID", text))
+		panic(fmt.Sprintf("gpt: %q is not a GUID", text))
 	}
 	return swap(GUID(b))
 }
 
-// Derive makes a GUID from content, so that the same content has the same
-// one. Its text form is a UUID of version 8 (RFC 9562, 5.8): the SHA-256 of
-// purpose and content.
+// Derive returns a GUID that depends on the purpose and the content only, so that
+// builds are reproducible. Its text form is a UUID of version 8 (RFC 9562, section
+// 5.8) with bits of the SHA-256 of both.
 func Derive(purpose string, content []byte) GUID {
 	sum := sha256.Sum256(append([]byte(purpose+"\x00"), content...))
 	g := GUID(sum[:16])
@@ -81,13 +86,13 @@ func Derive(purpose string, content []byte) GUID {
 	return swap(g)
 }
 
-// String gives the usual text form.
+// String returns the text form in upper case.
 func (g GUID) String() string {
 	b := swap(g)
 	return strings.ToUpper(fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16]))
 }
 
-// swap turns the disk's form into that of the text, and back.
+// swap converts between the byte orders of disks and of the text form.
 func swap(g GUID) GUID {
 	return GUID{g[3], g[2], g[1], g[0], g[5], g[4], g[7], g[6], g[8], g[9], g[10], g[11], g[12], g[13], g[14], g[15]}
 }
@@ -150,7 +155,7 @@ func (t Table) Encode() (sparse.Content, error) {
 
 func (t Table) check() error {
 	if t.Sectors < FirstUsable+BackupSectors {
-		return fmt.Errorf("GPT: a disk of %d sectors has no room for the table", t.Sectors)
+		return fmt.Errorf("GPT: a disk of %d sectors is too small for the table", t.Sectors)
 	}
 	if t.EntriesAt != 0 && t.EntriesAt != entriesAt {
 		return fmt.Errorf("GPT: the entries of the table are at sector %d; only sector %d can be written", t.EntriesAt, entriesAt)
@@ -191,7 +196,8 @@ func (t Table) numbers() []int {
 	return numbers
 }
 
-// LastUsable returns the last sector that a partition can have.
+// LastUsable returns the last sector that a partition can have on a disk of
+// t.Sectors.
 func (t Table) LastUsable() uint64 {
 	return t.Sectors - BackupSectors - 1
 }

@@ -44,9 +44,9 @@ func write(t *testing.T, table Table) string {
 	return f.Name()
 }
 
-// Two programs of others read the table and find it sound, also on a disk that
-// is larger than the protective MBR can tell.
-func TestTableIsSound(t *testing.T) {
+// sgdisk and sfdisk accept the table and read the same partitions, even on a disk
+// that is larger than the protective MBR can describe.
+func TestSgdiskAndSfdisk(t *testing.T) {
 	for name, pkg := range map[string]string{"sgdisk": "gdisk", "sfdisk": "fdisk"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skipf("%s is not installed (Debian package %s)", name, pkg)
@@ -256,7 +256,7 @@ func FuzzRead(f *testing.F) {
 		copy(disk[:SectorSize], head)
 		copy(disk[SectorSize:2*SectorSize], header)
 		copy(disk[2*SectorSize:], entries)
-		// Most changes would end at a checksum.
+		// With a wrong checksum, most inputs would test nothing else.
 		le := binary.LittleEndian
 		h := disk[SectorSize : 2*SectorSize]
 		if n := uint64(le.Uint32(h[80:])) * uint64(le.Uint32(h[84:])); n < 32<<10 {
@@ -286,7 +286,7 @@ func TestProtectiveMBR(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := binary.LittleEndian.Uint32(mbr[446+12:]); got != want {
-			t.Errorf("a disk of %d sectors is protected over %d, want %d", sectors, got, want)
+			t.Errorf("on a disk of %d sectors the protective partition has %d, want %d", sectors, got, want)
 		}
 		if string(mbr[:9]) != "boot code" || mbr[446+4] != 0xee {
 			t.Errorf("protective MBR % x", mbr)
@@ -296,22 +296,22 @@ func TestProtectiveMBR(t *testing.T) {
 
 func TestGUID(t *testing.T) {
 	const text = "21686148-6449-6E6F-744E-656564454649"
-	// On a disk it reads "Hah!IdontNeedEFI".
+	// Its bytes on a disk are the text "Hah!IdontNeedEFI".
 	if got := MustParse(text); string(got[:]) != "Hah!IdontNeedEFI" || got.String() != text {
-		t.Errorf("%s becomes %q, %s", text, got[:], got)
+		t.Errorf("%s is %q on disk, and %s as text", text, got[:], got)
 	}
 	a, b := Derive("disk", []byte("x")).String(), Derive("disk", []byte("y")).String()
 	if a == b || a[14] != '8' || !strings.ContainsRune("89AB", rune(a[19])) {
 		t.Errorf("derived: %s and %s, want different UUIDs of version 8", a, b)
 	}
 	if a != Derive("disk", []byte("x")).String() {
-		t.Error("the same content gave another GUID")
+		t.Error("the same content has another GUID")
 	}
 }
 
 func TestErrors(t *testing.T) {
 	for want, change := range map[string]func(*Table){
-		"no room for the table": func(t *Table) { t.Sectors = 66 },
+		"too small for the table": func(t *Table) { t.Sectors = 66 },
 		"partition 1 has sectors 33 to 4095, but 34 to 131038 are usable":     func(t *Table) { t.Partitions[0].First = 33 },
 		"partition 2 has sectors 4096 to 131039, but 34 to 131038 are usable": func(t *Table) { t.Partitions[1].Last = 131039 },
 		"partition 1 has sectors 2048 to 2047":                                func(t *Table) { t.Partitions[0].Last = 2047 },

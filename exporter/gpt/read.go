@@ -81,7 +81,7 @@ func Read(disk io.ReaderAt) (Table, error) {
 		return invalid(SectorSize+88, "its entries have a wrong checksum")
 	}
 	if t.EntriesAt == entriesAt {
-		t.EntriesAt = 0 // as New tables have it
+		t.EntriesAt = 0
 	}
 	for i := range int(count) {
 		e := entries[i*int(length):][:entrySize]

@@ -1,9 +1,9 @@
-// Package sparse describes files before they are written: as runs of bytes,
-// with zeros between them.
+// Package sparse describes the content of a file before it is written, as runs of
+// bytes with zeros between them.
 //
-// A disk image is laid out as a Content and then written, as it is or in a
-// container such as qcow2. Contents stay in the files that they come from until
-// then, so an image of any size costs memory for its runs only.
+// The format packages lay out a disk as a Content, which is then written raw or in
+// a container, for example qcow2. The bytes stay in their source files until then,
+// so a Content needs memory for its list of runs only.
 package sparse
 
 import (
@@ -21,59 +21,59 @@ import (
 	"github.com/slipway-build/slipway/exporter/diskmap"
 )
 
-// Run is a run of bytes in a Content.
+// A Run is a run of bytes in a Content.
 type Run struct {
 	Offset, Size int64       // bytes
-	Data         io.ReaderAt // Size bytes, from its own offset 0 on
+	Data         io.ReaderAt // has the bytes at its offsets 0 to Size
 }
 
-// End is the offset behind the run.
+// End returns the offset of the end of the run in bytes.
 func (r Run) End() int64 { return r.Offset + r.Size }
 
-// Range is a part of a Content.
+// A Range is a part of a Content, in bytes.
 type Range struct{ Offset, Size int64 }
 
-// Content is the content of a file. New makes one from runs, and Bytes, Concat
-// and Files.Open make simple ones.
+// Content is the content of a file. Its zero value is an empty file. New makes one
+// from runs, and Bytes, Concat and Files.Open make simple ones.
 type Content struct {
-	Size int64
-	// Runs are in order and do not overlap. What is between them reads as
-	// zeros.
+	Size int64 // bytes
+	// Runs are in order and do not overlap. The bytes between them are zeros.
 	Runs []Run
-	// Free are the parts, in order, that nobody reads. They read as zeros.
+	// Free are the parts that no reader of the file looks at, for example the
+	// unused clusters of a file system, in order. They read as zeros.
 	Free []Range
 }
 
-// New makes an image of runs in any order. It fails if runs overlap with each
-// other or with what is free, or lie outside of the image.
+// New returns a content of size bytes with runs in any order. It fails if runs
+// overlap with each other or with free ranges, or lie outside of the content.
 func New(size int64, runs []Run, free []Range) (Content, error) {
-	var i Content
-	i.Size = size
+	var c Content
+	c.Size = size
 	taken := make([]Range, 0, len(runs)+len(free))
 	for _, r := range runs {
 		if r.Size > 0 {
-			i.Runs = append(i.Runs, r)
+			c.Runs = append(c.Runs, r)
 			taken = append(taken, Range{r.Offset, r.Size})
 		}
 	}
 	for _, f := range free {
 		if f.Size > 0 {
-			i.Free = append(i.Free, f)
+			c.Free = append(c.Free, f)
 			taken = append(taken, f)
 		}
 	}
-	slices.SortFunc(i.Runs, func(a, b Run) int { return compare(a.Offset, b.Offset) })
-	for _, ranges := range [][]Range{i.Free, taken} {
+	slices.SortFunc(c.Runs, func(a, b Run) int { return compare(a.Offset, b.Offset) })
+	for _, ranges := range [][]Range{c.Free, taken} {
 		slices.SortFunc(ranges, func(a, b Range) int { return compare(a.Offset, b.Offset) })
 	}
 	var end int64
 	for _, r := range taken {
 		if r.Offset < end || r.Size > size-r.Offset {
-			return Content{}, fmt.Errorf("sparse: %d bytes at %d overlap with others or lie outside of %d bytes", r.Size, r.Offset, size)
+			return Content{}, fmt.Errorf("sparse: %d bytes at %d overlap with others or lie outside of the %d bytes", r.Size, r.Offset, size)
 		}
 		end = r.Offset + r.Size
 	}
-	return i, nil
+	return c, nil
 }
 
 func compare(a, b int64) int {
@@ -86,19 +86,20 @@ func compare(a, b int64) int {
 	return 0
 }
 
-// Bytes is an image with the given content.
+// Bytes returns the content of a byte slice, which must not change.
 func Bytes(b []byte) Content {
-	i := Content{Size: int64(len(b))}
+	c := Content{Size: int64(len(b))}
 	if len(b) > 0 {
-		i.Runs = []Run{{Size: i.Size, Data: bytes.NewReader(b)}}
+		c.Runs = []Run{{Size: c.Size, Data: bytes.NewReader(b)}}
 	}
-	return i
+	return c
 }
 
-// Files opens files as images.
+// Files opens files as contents, and closes them together.
 type Files struct{ open []*os.File }
 
-// Open opens a file. The image is good until Close, if the file stays as it is.
+// Open opens a file. The content is valid until Close, if the file does not
+// change.
 func (f *Files) Open(name string) (Content, error) {
 	file, err := os.Open(name)
 	if err != nil {
@@ -109,61 +110,62 @@ func (f *Files) Open(name string) (Content, error) {
 	if err != nil {
 		return Content{}, err
 	}
-	i := Content{Size: info.Size()}
-	if i.Size > 0 {
-		i.Runs = []Run{{Size: i.Size, Data: file}}
+	c := Content{Size: info.Size()}
+	if c.Size > 0 {
+		c.Runs = []Run{{Size: c.Size, Data: file}}
 	}
-	return i, nil
+	return c, nil
 }
 
 // Close closes all files.
 func (f *Files) Close() {
 	for _, file := range f.open {
-		file.Close() // was only read
+		file.Close() // no data can be lost: it was only read
 	}
 }
 
-// Concat puts images after each other.
-func Concat(images ...Content) Content {
+// Concat returns contents one after another.
+func Concat(contents ...Content) Content {
 	var all Content
-	for _, i := range images {
-		all.Runs = append(all.Runs, i.At(all.Size)...)
-		all.Size += i.Size
+	for _, c := range contents {
+		all.Runs = append(all.Runs, c.At(all.Size)...)
+		all.Size += c.Size
 	}
 	return all
 }
 
-// Pad makes the size a multiple of alignment, by zeros at the end.
-func (i Content) Pad(alignment int64) Content {
-	i.Size = RoundUp(i.Size, alignment)
-	return i
+// Pad rounds the size up to a multiple of alignment, with zeros at the end. The
+// alignment is in bytes.
+func (c Content) Pad(alignment int64) Content {
+	c.Size = RoundUp(c.Size, alignment)
+	return c
 }
 
-// RoundUp gives the next multiple of alignment.
+// RoundUp rounds a size up to a multiple of alignment.
 func RoundUp(size, alignment int64) int64 {
 	return (size + alignment - 1) / alignment * alignment
 }
 
-// At gives the runs of the image in one that it is a part of, from offset on.
-func (i Content) At(offset int64) []Run {
-	runs := slices.Clone(i.Runs)
+// At returns the runs of the content, moved to an offset in another one.
+func (c Content) At(offset int64) []Run {
+	runs := slices.Clone(c.Runs)
 	for n := range runs {
 		runs[n].Offset += offset
 	}
 	return runs
 }
 
-// ReadAt reads as of a file that has the image's content.
-func (i Content) ReadAt(p []byte, off int64) (int, error) {
+// ReadAt implements io.ReaderAt.
+func (c Content) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("sparse: negative offset")
 	}
-	n := int(max(0, min(int64(len(p)), i.Size-off)))
+	n := int(max(0, min(int64(len(p)), c.Size-off)))
 	wanted := p[:n]
 	clear(wanted)
 	end := off + int64(n)
-	first := sort.Search(len(i.Runs), func(k int) bool { return i.Runs[k].End() > off })
-	for _, r := range i.Runs[first:] {
+	first := sort.Search(len(c.Runs), func(k int) bool { return c.Runs[k].End() > off })
+	for _, r := range c.Runs[first:] {
 		if r.Offset >= end {
 			break
 		}
@@ -189,30 +191,30 @@ func readFull(r io.ReaderAt, p []byte, off int64) error {
 	return err
 }
 
-// NextData gives the first offset from off on that is in a run; false if there
-// is none.
-func (i Content) NextData(off int64) (int64, bool) {
-	n := sort.Search(len(i.Runs), func(k int) bool { return i.Runs[k].End() > off })
-	if n == len(i.Runs) {
+// NextData returns the first offset at or after off that is in a run, and false if
+// there is none.
+func (c Content) NextData(off int64) (int64, bool) {
+	n := sort.Search(len(c.Runs), func(k int) bool { return c.Runs[k].End() > off })
+	if n == len(c.Runs) {
 		return 0, false
 	}
-	return max(off, i.Runs[n].Offset), true
+	return max(off, c.Runs[n].Offset), true
 }
 
-// Reader reads the image from its start.
-func (i Content) Reader() io.Reader { return io.NewSectionReader(i, 0, i.Size) }
+// Reader returns a reader of the whole content.
+func (c Content) Reader() io.Reader { return io.NewSectionReader(c, 0, c.Size) }
 
-// copySize is how many bytes are copied at once, where the kernel does not copy.
+// copySize is how many bytes are copied at once if the kernel cannot copy.
 const copySize = 1 << 20
 
-// WriteFile makes f, which must be empty, a file with the image's content.
-// What is not in a run becomes a hole where the file system has holes.
-func (i Content) WriteFile(f *os.File) error {
-	if err := f.Truncate(i.Size); err != nil {
+// WriteFile writes the content to f, which must be empty. The bytes between runs
+// become holes if the file system supports that.
+func (c Content) WriteFile(f *os.File) error {
+	if err := f.Truncate(c.Size); err != nil {
 		return err
 	}
 	var buf []byte
-	for _, r := range i.Runs {
+	for _, r := range c.Runs {
 		if src, ok := r.Data.(*os.File); ok {
 			if err := copyFile(f, src, r); err != nil {
 				return err
@@ -236,7 +238,8 @@ func (i Content) WriteFile(f *os.File) error {
 	return nil
 }
 
-// copyFile lets the kernel copy, which shares blocks where it can.
+// copyFile lets the kernel copy, which shares blocks if the file system supports
+// that.
 func copyFile(dst, src *os.File, r Run) error {
 	if _, err := dst.Seek(r.Offset, io.SeekStart); err != nil {
 		return err
@@ -251,9 +254,10 @@ func copyFile(dst, src *os.File, r Run) error {
 	return err
 }
 
-// Map tells data, zeros and what is free apart.
-func (i Content) Map() diskmap.Map {
-	m := diskmap.Map{Version: diskmap.Version, Size: i.Size}
+// Map returns the map of a disk with this content: which parts have data, are
+// zeros or are free.
+func (c Content) Map() diskmap.Map {
+	m := diskmap.Map{Version: diskmap.Version, Size: c.Size}
 	var end int64
 	add := func(to int64, t diskmap.Type) {
 		if to <= end {
@@ -266,7 +270,7 @@ func (i Content) Map() diskmap.Map {
 		}
 		end = to
 	}
-	free := i.Free
+	free := c.Free
 	freeTo := func(to int64) {
 		for len(free) > 0 && free[0].Offset < to {
 			add(free[0].Offset, diskmap.Zero)
@@ -275,31 +279,31 @@ func (i Content) Map() diskmap.Map {
 		}
 		add(to, diskmap.Zero)
 	}
-	for _, r := range i.Runs {
+	for _, r := range c.Runs {
 		freeTo(r.Offset)
 		add(r.End(), diskmap.Data)
 	}
-	freeTo(i.Size)
+	freeTo(c.Size)
 	return m
 }
 
-// Hash gives a number for the content of each image, by xxHash64 of its runs. It
-// tells contents apart, and nothing more: whoever wants the same number for
-// two contents can have it. All processors take part.
-func Hash(images []Content) ([]uint64, error) {
-	sums := make([]uint64, len(images))
-	errs := make([]error, len(images))
+// Hash returns the xxHash64 of the runs of each content. It tells contents apart,
+// but it is not a cryptographic hash: anyone can construct collisions. It reads
+// several contents at once.
+func Hash(contents []Content) ([]uint64, error) {
+	sums := make([]uint64, len(contents))
+	errs := make([]error, len(contents))
 	next := make(chan int)
 	var workers sync.WaitGroup
-	for range min(hashers, len(images)) {
+	for range min(hashers, len(contents)) {
 		workers.Go(func() {
 			buf := make([]byte, copySize)
 			for n := range next {
-				sums[n], errs[n] = images[n].hash(buf)
+				sums[n], errs[n] = contents[n].hash(buf)
 			}
 		})
 	}
-	for n := range images {
+	for n := range contents {
 		next <- n
 	}
 	close(next)
@@ -307,12 +311,12 @@ func Hash(images []Content) ([]uint64, error) {
 	return sums, errors.Join(errs...)
 }
 
-// hashers is how many images are read at once.
+// hashers is how many contents are read at once.
 const hashers = 4
 
-func (i Content) hash(buf []byte) (uint64, error) {
+func (c Content) hash(buf []byte) (uint64, error) {
 	digest := xxhash.New()
-	for _, r := range i.Runs {
+	for _, r := range c.Runs {
 		fmt.Fprintf(digest, "%d %d\n", r.Offset, r.Size)
 		for done := int64(0); done < r.Size; {
 			n := min(int64(len(buf)), r.Size-done)

@@ -15,7 +15,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/diskmap"
 )
 
-// save writes an image to a file.
+// save writes a content to a file.
 func save(t *testing.T, i Content) *os.File {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
@@ -29,8 +29,8 @@ func save(t *testing.T, i Content) *os.File {
 	return f
 }
 
-// Whatever way an image is read or written, its runs are where they belong, and
-// zeros are between them.
+// However a content is read or written, its runs are in their places, with zeros
+// between them.
 func TestContent(t *testing.T) {
 	random := rand.New(rand.NewSource(1))
 	name := filepath.Join(t.TempDir(), "file")
@@ -117,7 +117,7 @@ func TestErrors(t *testing.T) {
 	for name, runs := range map[string][]Run{
 		"overlap": append(a.At(0), a.At(3)...), "outside": a.At(7), "before": a.At(-1), "free": a.At(4),
 	} {
-		if _, err := New(10, runs, []Range{{4, 1}}); err == nil || !strings.Contains(err.Error(), "overlap with others or lie outside") {
+		if _, err := New(10, runs, []Range{{4, 1}}); err == nil || !strings.Contains(err.Error(), "overlap with others or lie outside of the 10 bytes") {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
