@@ -20,7 +20,7 @@ const (
 	attrLongName  = 0x0f
 )
 
-// Long names are stored in pieces of 13 UTF-16 units, one directory entry each.
+// A long name is stored in pieces of 13 UTF-16 units, one per directory entry.
 const (
 	longNamePiece = 13
 	longNameMax   = 255
@@ -37,18 +37,18 @@ type directory struct {
 	parent   *directory // nil for the root
 	chain    chain
 	children []child
-	label    bool // the root has an entry with the volume's label
+	label    bool // for the root: the volume has a label
 }
 
-// child is a file or a directory in a directory.
+// child is an entry of a directory: a file or a directory.
 type child struct {
 	name      string
-	short     [11]byte // name and extension, each padded with blanks
-	file      *file    // or
+	short     [11]byte // short name and extension, each padded with spaces
+	file      *file    // nil for a directory
 	directory *directory
 }
 
-// addFiles makes the directory tree of files.
+// addFiles builds the directory tree of files.
 func (v *Volume) addFiles(files []File) error {
 	v.root = &directory{label: v.options.Label != ""}
 	v.directories = []*directory{v.root}
@@ -72,14 +72,14 @@ func (v *Volume) addFiles(files []File) error {
 	}
 	for _, f := range files {
 		if f.Path == "" || strings.HasPrefix(f.Path, "/") || path.Clean(f.Path) != f.Path || strings.HasPrefix(f.Path, "..") {
-			return fmt.Errorf("%q is no path in a FAT volume", f.Path)
+			return fmt.Errorf("%q is not a valid path on a FAT volume", f.Path)
 		}
 		if f.Size() > MaxFileSize {
 			return fmt.Errorf("%s has %d bytes, but a file on FAT32 must be smaller than 4 GiB (%d bytes)", f.Path, f.Size(), int64(MaxFileSize)+1)
 		}
 		for i, p := range f.Parts {
 			if i < len(f.Parts)-1 && p.Content.Size%PartAlignment != 0 {
-				return fmt.Errorf("part %d of %s has %d bytes, which is no multiple of %d", i, f.Path, p.Content.Size, PartAlignment)
+				return fmt.Errorf("part %d of %s has %d bytes, which is not a multiple of %d", i, f.Path, p.Content.Size, PartAlignment)
 			}
 		}
 		d, err := mkdir(path.Dir(f.Path))
@@ -115,7 +115,7 @@ func (d *directory) add(c child) error {
 
 func checkName(name string) error {
 	if !utf8.ValidString(name) || len(utf16.Encode([]rune(name))) > longNameMax {
-		return fmt.Errorf("name %q: FAT takes valid UTF-8 of up to %d UTF-16 units", name, longNameMax)
+		return fmt.Errorf("name %q: FAT supports valid UTF-8 of up to %d UTF-16 units", name, longNameMax)
 	}
 	for _, r := range name {
 		if r < ' ' || strings.ContainsRune(`"*/:<>?\|`, r) {
@@ -123,7 +123,7 @@ func checkName(name string) error {
 		}
 	}
 	if strings.HasSuffix(name, ".") || strings.HasSuffix(name, " ") {
-		return fmt.Errorf("name %q: a name on FAT cannot end in a dot or blank", name)
+		return fmt.Errorf("name %q: a name on FAT cannot end with a dot or a space", name)
 	}
 	return nil
 }
@@ -147,7 +147,7 @@ func (o Options) labelOrNone() string {
 	return o.Label
 }
 
-// label is the entry that the root has for it.
+// label returns the label for the entry in the root, "" for other directories.
 func (v *Volume) label(d *directory) string {
 	if !d.label {
 		return ""
@@ -155,12 +155,11 @@ func (v *Volume) label(d *directory) string {
 	return v.options.Label
 }
 
-// finish sorts the children and gives them short names.
+// finish sorts the children and assigns short names.
 func (d *directory) finish() error {
 	sort.Slice(d.children, func(i, j int) bool { return d.children[i].name < d.children[j].name })
 	taken := map[[11]byte]bool{}
-	// Names that are their own short name come first: an alias must not
-	// take their place.
+	// Names that are valid short names come first, so that no alias takes them.
 	for i := range d.children {
 		if short, ok := exactShortName(d.children[i].name); ok {
 			d.children[i].short = short
@@ -182,8 +181,9 @@ func (d *directory) finish() error {
 	return nil
 }
 
-// exactShortName tells whether a name needs no long form: at most eight
-// characters and three of extension, all upper case.
+// exactShortName returns the short name, and reports whether the name needs no long
+// one: it has up to eight characters and up to three of extension, all in upper
+// case.
 func exactShortName(name string) ([11]byte, bool) {
 	base, ext, dotted := strings.Cut(name, ".")
 	if base == "" || len(base) > 8 || len(ext) > 3 || dotted && ext == "" {
@@ -205,8 +205,8 @@ func isShortRune(r rune) bool {
 	return r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("$%'-_@~`!(){}^#&", r)
 }
 
-// alias makes the short name of a long one: its characters in upper case as
-// far as allowed, and a number where they differ or are taken.
+// alias returns a short name for a long one: the characters that are allowed, in
+// upper case, and a number if that changes the name or the short name is taken.
 func alias(name string, taken map[[11]byte]bool) ([11]byte, error) {
 	stem, ext := name, ""
 	if dot := strings.LastIndexByte(name, '.'); dot > 0 {
@@ -224,11 +224,11 @@ func alias(name string, taken map[[11]byte]bool) ([11]byte, error) {
 			return short, nil
 		}
 	}
-	return [11]byte{}, errors.New("too many files with alike names")
+	return [11]byte{}, errors.New("too many files with similar names")
 }
 
-// shortRunes keeps up to limit characters that a short name can have, and
-// tells whether nothing but the case was changed.
+// shortRunes returns up to limit characters of s that a short name can have, and
+// reports whether only their case changed.
 func shortRunes(s string, limit int) (string, bool) {
 	exact := true
 	var kept strings.Builder
@@ -248,7 +248,7 @@ func shortRunes(s string, limit int) (string, bool) {
 	return kept.String(), exact
 }
 
-// size of the directory in bytes.
+// size returns the size of the directory in bytes.
 func (d *directory) size() int64 {
 	entries := 0
 	if d.parent != nil {
@@ -263,7 +263,7 @@ func (d *directory) size() int64 {
 	return int64(max(entries, 1)) * entrySize
 }
 
-// longEntries is the number of entries that the long name takes.
+// longEntries returns the number of entries for the long name.
 func (c child) longEntries() int {
 	if _, ok := exactShortName(c.name); ok {
 		return 0
@@ -279,7 +279,7 @@ func (d *directory) encode(t time.Time, label string) []byte {
 	if d.parent != nil {
 		parent := d.parent.chain.start()
 		if d.parent.parent == nil {
-			parent = 0 // so the specification calls the root here
+			parent = 0 // stands for the root, whatever its cluster
 		}
 		out = append(out, entry(shortName(".", ""), attrDirectory, d.chain.start(), 0, t)...)
 		out = append(out, entry(shortName("..", ""), attrDirectory, parent, 0, t)...)
@@ -295,7 +295,7 @@ func (d *directory) encode(t time.Time, label string) []byte {
 	return out
 }
 
-// entry is a directory entry with a short name.
+// entry returns a directory entry with a short name.
 func entry(name [11]byte, attr byte, cluster, size uint32, t time.Time) []byte {
 	date, clock := timestamp(t)
 	e := make([]byte, entrySize)
@@ -312,7 +312,7 @@ func entry(name [11]byte, attr byte, cluster, size uint32, t time.Time) []byte {
 	return e
 }
 
-// timestamp is date and time in FAT's form, brought into its years.
+// timestamp returns date and time as FAT stores them, within its years.
 func timestamp(t time.Time) (date, clock uint16) {
 	t = t.UTC()
 	if first := time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC); t.Before(first) {
@@ -325,8 +325,8 @@ func timestamp(t time.Time) (date, clock uint16) {
 		uint16(t.Hour()<<11 | t.Minute()<<5 | t.Second()/2)
 }
 
-// longName is the entries of the long name, last piece first; nothing if the
-// short name says it all.
+// longName returns the entries of the long name, the last piece first, and nothing
+// if the short name is exact.
 func (c child) longName() []byte {
 	pieces := c.longEntries()
 	if pieces == 0 {
@@ -369,7 +369,7 @@ func shortNameSum(short [11]byte) byte {
 	return sum
 }
 
-// longNameOffset is where unit j of a piece stands in its entry.
+// longNameOffset returns the offset of unit j of a piece in its entry in bytes.
 func longNameOffset(j int) int {
 	switch {
 	case j < 5:

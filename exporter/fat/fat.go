@@ -1,17 +1,18 @@
-// Package fat writes FAT32 file systems.
+// Package fat writes FAT32 file systems, and reads FAT12, FAT16 and FAT32.
 //
 // Format: Microsoft Extensible Firmware Initiative FAT32 File System
-// Specification 1.03 (2000), which UEFI refers to (UEFI 2.10, 13.3). Layout of
-// a volume, in sectors of 512 bytes:
+// Specification 1.03 (2000), which UEFI requires for system partitions (UEFI 2.10,
+// section 13.3). Numbers are little-endian. Layout of a volume that New makes, in
+// sectors of 512 bytes:
 //
 //	0         boot sector with the BIOS parameter block
-//	1         FSInfo: how many clusters are free
+//	1         FSInfo, the number of free clusters
 //	6, 7      copies of both
 //	32 …      two file allocation tables
 //	…         clusters from number 2: the directories, then the files, in order
 //
-// Files have long names throughout. A file can be in several parts with free
-// clusters between them, so that a part can grow and leave the next where it is.
+// All files have long names. A file can have several parts with free clusters
+// between them, so that a part can grow without moving the next one.
 package fat
 
 import (
@@ -34,17 +35,17 @@ const (
 	tables          = 2
 
 	maxSectorsPerCluster = 64 // 32 KiB
-	// dataAlignment of the first cluster on the disk, in sectors: clusters
-	// of all sizes then start where blocks of all larger ones do.
+	// dataAlignment is the alignment of the first cluster, in sectors, so that
+	// clusters of every size are aligned on the disk.
 	dataAlignment = maxSectorsPerCluster
 
-	// PartAlignment is what the size of a part is a multiple of, in bytes,
-	// if another part follows.
+	// PartAlignment is the alignment of the size of a part that another part
+	// follows, in bytes.
 	PartAlignment = maxSectorsPerCluster * sectorSize
 
-	// A volume with fewer clusters is FAT16, and drivers disagree on the
-	// exact number: the specification (FAT type determination) advises to
-	// stay 16 away from it.
+	// A volume with fewer clusters is FAT16. Drivers disagree about the exact
+	// number, so the specification ("FAT Type Determination") advises to keep
+	// a distance of 16.
 	minClusters = 65525 + 16
 	maxClusters = 0x0ffffff5 - 2
 
@@ -55,29 +56,29 @@ const (
 
 	// MaxSize is the size of the largest volume in bytes.
 	MaxSize = math.MaxUint32 * sectorSize
-	// MaxFileSize is the longest file in bytes.
+	// MaxFileSize is the size of the largest file in bytes.
 	MaxFileSize = math.MaxUint32
 )
 
-// File is a file to store.
+// A File is a file to write.
 type File struct {
-	Path  string // with slashes, relative to the root; its directories are made
-	Parts []Part // are the content, one after another
+	Path  string // relative to the root, with slashes; New adds the directories
+	Parts []Part // make up the content, one after another
 }
 
-// Part is a part of a file.
+// A Part is a part of a file.
 type Part struct {
 	Content sparse.Content
-	// Slot is the room for the part in bytes, from a multiple of SlotAlignment
-	// of the disk on; 0 if it needs no more room than it has bytes, wherever
-	// that is.
+	// Slot reserves room for the part, in bytes, at a multiple of SlotAlignment on
+	// the disk. With 0, the part follows the one before without extra room.
 	Slot int64
 }
 
-// SlotAlignment is where slots start, in bytes: at the blocks of EBS.
+// SlotAlignment is the alignment of slots on the disk in bytes: the size of a block
+// of EBS.
 const SlotAlignment = 512 << 10
 
-// Size of the file in bytes.
+// Size returns the size of the file in bytes.
 func (f File) Size() int64 {
 	var size int64
 	for _, p := range f.Parts {
@@ -88,14 +89,16 @@ func (f File) Size() int64 {
 
 // Options are the attributes of a volume.
 type Options struct {
-	Label string // up to 11 characters of ASCII, upper case
-	// Time stands on all files, in UTC. FAT knows the years 1980 to 2107.
+	Label string // up to 11 upper-case letters, digits and $%'-_@~`!(){}^#&
+	// Time is the modification time of all files. FAT stores the years 1980 to
+	// 2107, in UTC; earlier and later times become the first and the last.
 	Time time.Time
-	// Offset of the volume on the disk, in sectors: a multiple of 1 MiB.
+	// Offset is the offset of the volume on the disk in sectors, a multiple of
+	// 1 MiB.
 	Offset uint32
 }
 
-// Volume is a file system laid out for writing.
+// A Volume is a file system laid out for writing.
 type Volume struct {
 	options           Options
 	sectors           uint32
@@ -104,22 +107,22 @@ type Volume struct {
 	tableSectors      uint32
 	clusters          uint32
 	used              uint32 // clusters
-	next              uint32 // the first behind all that are used
+	next              uint32 // first cluster after the last used one
 	root              *directory
 	directories       []*directory // in order of their clusters
 	files             []*file
 }
 
-// ErrTooSmall says that the files need a larger volume.
+// ErrTooSmall is the error for files that need a larger volume.
 var ErrTooSmall = errors.New("too small")
 
-// New lays out files on a volume of size bytes, in their order. It fails with
-// ErrTooSmall if they do not fit or the volume is no FAT32 yet, and with other
-// errors if size is no multiple of 512 or over 2 TiB, and for names and sizes of
-// files that FAT32 cannot hold, or parts that are not aligned.
+// New lays out files in their order on a volume of size bytes. The error is
+// ErrTooSmall if the files do not fit or the volume is too small for FAT32. New also
+// fails if size is not a multiple of 512 or exceeds MaxSize, for names and sizes of
+// files that FAT32 does not support, and for parts that are not aligned.
 func New(size int64, files []File, options Options) (*Volume, error) {
 	if size%sectorSize != 0 || size > MaxSize {
-		return nil, fmt.Errorf("a FAT32 volume has a multiple of %d bytes, up to 2 TiB, not %d", sectorSize, size)
+		return nil, fmt.Errorf("the size of a FAT32 volume must be a multiple of %d bytes, up to 2 TiB, not %d", sectorSize, size)
 	}
 	v := &Volume{options: options, sectors: uint32(size / sectorSize)}
 	if err := checkLabel(options.Label); err != nil {
@@ -128,8 +131,7 @@ func New(size int64, files []File, options Options) (*Volume, error) {
 	if err := v.addFiles(files); err != nil {
 		return nil, err
 	}
-	// The largest clusters make the shortest chains, which boot loaders
-	// follow step by step.
+	// Large clusters make short chains, which boot loaders follow step by step.
 	for perCluster := uint32(maxSectorsPerCluster); perCluster >= 1; perCluster /= 2 {
 		if v.divide(perCluster) && v.allocate() {
 			return v, nil
@@ -138,15 +140,15 @@ func New(size int64, files []File, options Options) (*Volume, error) {
 	return nil, fmt.Errorf("a FAT32 volume of %d bytes is %w for the files", size, ErrTooSmall)
 }
 
-// divide splits the volume into tables and clusters of the given size. It
-// returns false if this is no FAT32 then.
+// divide splits the volume into tables and clusters of the given size. It reports
+// whether the result is FAT32.
 func (v *Volume) divide(sectorsPerCluster uint32) bool {
 	if v.sectors <= reservedSectors+2*dataAlignment {
 		return false
 	}
 	v.sectorsPerCluster = sectorsPerCluster
-	// The formula of the specification, which may give a few sectors more
-	// than needed.
+	// The formula of the specification may result in a few sectors more than
+	// needed.
 	perTableSector := (256*sectorsPerCluster + tables) / 2
 	v.tableSectors = (v.sectors - reservedSectors + perTableSector - 1) / perTableSector
 	v.reserved = reservedSectors
@@ -160,8 +162,8 @@ func (v *Volume) divide(sectorsPerCluster uint32) bool {
 	return v.clusters >= minClusters && v.clusters <= maxClusters
 }
 
-// allocate gives directories and files their clusters. It returns false if
-// there are too few.
+// allocate assigns clusters to directories and files. It reports whether there are
+// enough.
 func (v *Volume) allocate() bool {
 	clusterSize := int64(v.sectorsPerCluster) * sectorSize
 	next := int64(firstCluster)
@@ -195,7 +197,7 @@ func (v *Volume) allocate() bool {
 	return next <= end
 }
 
-// diskOffset is the offset of a cluster on the disk in bytes.
+// diskOffset returns the offset of a cluster on the disk in bytes.
 func (v *Volume) diskOffset(cluster int64) int64 {
 	return int64(v.options.Offset)*sectorSize + v.offset(uint32(cluster))
 }
@@ -205,7 +207,7 @@ type chain struct {
 	first, length uint32
 }
 
-// start is what a directory entry says about it: 0 if there is no cluster.
+// start returns the first cluster as a directory entry has it: 0 if there is none.
 func (c chain) start() uint32 {
 	if c.length == 0 {
 		return 0
@@ -213,7 +215,7 @@ func (c chain) start() uint32 {
 	return c.first
 }
 
-// start of a file is that of its first part with content.
+// start returns the first cluster of the first part that has content.
 func (f *file) start() uint32 {
 	for _, c := range f.chains {
 		if c.length > 0 {
@@ -227,12 +229,12 @@ func (v *Volume) dataStart() uint32 {
 	return v.reserved + tables*v.tableSectors
 }
 
-// offset of a cluster in bytes from the start of the volume.
+// offset returns the offset of a cluster on the volume in bytes.
 func (v *Volume) offset(cluster uint32) int64 {
 	return (int64(v.dataStart()) + int64(cluster-firstCluster)*int64(v.sectorsPerCluster)) * sectorSize
 }
 
-// Image is the volume with the given serial number.
+// Image returns the content of the volume. The serial number tells volumes apart.
 func (v *Volume) Image(serial uint32) (sparse.Content, error) {
 	var runs []sparse.Run
 	add := func(offset int64, content sparse.Content) {
@@ -245,7 +247,7 @@ func (v *Volume) Image(serial uint32) (sparse.Content, error) {
 	for i := range uint32(tables) {
 		add(int64(v.reserved+i*v.tableSectors)*sectorSize, table)
 	}
-	// What follows the last used byte of a cluster is not free: it may be read.
+	// The rest of the last cluster of a file is not free: programs read it.
 	free := []sparse.Range{}
 	next := uint32(firstCluster)
 	takes := func(c chain) {
@@ -269,7 +271,7 @@ func (v *Volume) Image(serial uint32) (sparse.Content, error) {
 	return sparse.New(size, runs, free)
 }
 
-// table is the file allocation table as far as clusters are used.
+// table returns the file allocation table up to the last used cluster.
 func (v *Volume) table() []byte {
 	entries := make([]uint32, firstCluster, v.next)
 	// The first two entries: media type, and a volume that is clean.
@@ -299,7 +301,7 @@ func (v *Volume) table() []byte {
 	return b
 }
 
-// bootSector is the first sector, with the BIOS parameter block of FAT32.
+// bootSector returns the first sector, with the BIOS parameter block of FAT32.
 func (v *Volume) bootSector(serial uint32) []byte {
 	s := &sector{}
 	s.bytes(0, 0xeb, 0x58, 0x90) // jump over the parameters
@@ -310,14 +312,14 @@ func (v *Volume) bootSector(serial uint32) []byte {
 	s.bytes(16, tables)
 	s.bytes(21, mediaType)
 	s.uint16(24, 63)  // sectors per track and
-	s.uint16(26, 255) // heads, as BIOSes number large disks
+	s.uint16(26, 255) // heads, the usual values for large disks
 	s.uint32(28, v.options.Offset)
 	s.uint32(32, v.sectors)
 	s.uint32(36, v.tableSectors)
 	s.uint32(44, v.root.chain.first)
 	s.uint16(48, infoSector)
 	s.uint16(50, backupSector)
-	s.bytes(64, 0x80, 0, 0x29) // BIOS drive; the three fields below are there
+	s.bytes(64, 0x80, 0, 0x29) // BIOS drive; 0x29: the three fields below are valid
 	s.uint32(67, serial)
 	s.text(71, v.options.labelOrNone(), 11)
 	s.text(82, "FAT32", 8)
@@ -345,15 +347,15 @@ func (s *sector) bytes(offset int, b ...byte)     { copy(s[offset:], b) }
 func (s *sector) uint16(offset int, value uint16) { binary.LittleEndian.PutUint16(s[offset:], value) }
 func (s *sector) uint32(offset int, value uint32) { binary.LittleEndian.PutUint32(s[offset:], value) }
 
-// text is padded with blanks.
+// text stores text padded with spaces.
 func (s *sector) text(offset int, text string, length int) { copy(s[offset:], padded(text, length)) }
 
 func padded(text string, length int) []byte {
 	return append([]byte(text), bytes.Repeat([]byte(" "), length-len(text))...)
 }
 
-// FileOffset is where the content of a file starts, in bytes from the start of
-// the volume; 0 for an empty or missing file.
+// FileOffset returns the offset of the content of a file on the volume in bytes, and
+// 0 for an empty or missing file.
 func (v *Volume) FileOffset(path string) int64 {
 	for _, f := range v.files {
 		if start := f.start(); f.Path == path && start != 0 {

@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 const mebibyte = 1 << 20
 
-// tool skips the test if the program is not there.
+// tool skips the test if a program is not installed.
 func tool(t testing.TB, name, pkg string) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -36,7 +36,7 @@ func text(path, content string) File {
 	return File{Path: path, Parts: []Part{{Content: sparse.Bytes([]byte(content))}}}
 }
 
-// empty is a file of zeros.
+// empty returns a file of zeros.
 func empty(path string, size int64) File {
 	return File{Path: path, Parts: []Part{{Content: sparse.Content{Size: size}}}}
 }
@@ -74,7 +74,7 @@ func run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// fsck.fat finds no fault, whatever the size of the clusters.
+// fsck.fat accepts volumes with clusters of all sizes.
 func TestVolumesAreClean(t *testing.T) {
 	tool(t, "fsck.fat", "dosfstools")
 	files := []File{
@@ -104,7 +104,7 @@ func TestVolumesAreClean(t *testing.T) {
 	}
 }
 
-// mtools reads back what was written.
+// mtools reads what was written.
 func TestFilesAreRead(t *testing.T) {
 	tool(t, "mcopy", "mtools")
 	tool(t, "fsck.fat", "dosfstools")
@@ -123,7 +123,7 @@ func TestFilesAreRead(t *testing.T) {
 		"deep/er/and/deeper/still/file.conf": "in directories",
 		"empty":                              "",
 	}
-	for i := range 600 { // a directory of several clusters, with alike names
+	for i := range 600 { // a directory of several clusters, with similar names
 		contents[fmt.Sprintf("many/longfilename-%d.conf", i)] = fmt.Sprint(i)
 	}
 	for name, content := range contents {
@@ -172,7 +172,7 @@ func TestTimesAreClamped(t *testing.T) {
 	}
 }
 
-// The layout of a small volume. Offsets are what boot loaders rely on.
+// The layout of a small volume does not change: boot loaders depend on it.
 func TestLayout(t *testing.T) {
 	v, err := New(34*mebibyte, []File{
 		text("EFI/BOOT/BOOTX64.EFI", "0123456789"), text("kernel", strings.Repeat("kernel..", 65)), text("empty", ""),
@@ -208,7 +208,7 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// written is a volume as far as it is used.
+// written returns the bytes of a volume up to the last used one.
 func written(t *testing.T, v *Volume) []byte {
 	t.Helper()
 	i, err := v.Image(0x12345678)
@@ -229,16 +229,16 @@ func TestErrors(t *testing.T) {
 		label string
 		want  string
 	}{
-		"size":               {1000, nil, "", "a multiple of 512 bytes, up to 2 TiB, not 1000"},
+		"size":               {1000, nil, "", "must be a multiple of 512 bytes, up to 2 TiB, not 1000"},
 		"huge":               {1 << 41, nil, "", "up to 2 TiB"},
 		"label":              {34 * mebibyte, nil, "lower", `FAT does not allow 'l' in labels`},
 		"long label":         {34 * mebibyte, nil, "TWELVE CHARS", "longer than 11 characters"},
 		"4 GiB":              {34 * mebibyte, []File{empty("initrd.img", 1<<32)}, "", "initrd.img has 4294967296 bytes, but a file on FAT32 must be smaller than 4 GiB"},
-		"part":               {34 * mebibyte, []File{{Path: "f", Parts: []Part{{Content: sparse.Content{Size: 512}}, {}}}}, "", "part 0 of f has 512 bytes, which is no multiple of 32768"},
+		"part":               {34 * mebibyte, []File{{Path: "f", Parts: []Part{{Content: sparse.Content{Size: 512}}, {}}}}, "", "part 0 of f has 512 bytes, which is not a multiple of 32768"},
 		"colon":              {34 * mebibyte, []File{text("a:b", "")}, "", `FAT does not allow ':' in names`},
-		"dot":                {34 * mebibyte, []File{text("a.", "")}, "", "cannot end in a dot or blank"},
-		"absolute":           {34 * mebibyte, []File{text("/a", "")}, "", `"/a" is no path in a FAT volume`},
-		"out":                {34 * mebibyte, []File{text("../a", "")}, "", `"../a" is no path in a FAT volume`},
+		"dot":                {34 * mebibyte, []File{text("a.", "")}, "", "cannot end with a dot or a space"},
+		"absolute":           {34 * mebibyte, []File{text("/a", "")}, "", `"/a" is not a valid path on a FAT volume`},
+		"out":                {34 * mebibyte, []File{text("../a", "")}, "", `"../a" is not a valid path on a FAT volume`},
 		"too long":           {34 * mebibyte, []File{text(strings.Repeat("n", 256), "")}, "", "up to 255 UTF-16 units"},
 		"case":               {34 * mebibyte, []File{text("d/a", ""), text("d/A", "")}, "", "d/a and d/A are the same name on FAT"},
 		"file and directory": {34 * mebibyte, []File{text("a", ""), text("A/b", "")}, "", "a and A are the same name on FAT"},
@@ -249,13 +249,14 @@ func TestErrors(t *testing.T) {
 				t.Errorf("error %v, want %q", err, test.want)
 			}
 			if errors.Is(err, ErrTooSmall) {
-				t.Error("a larger volume would not help, but the error says so")
+				t.Error("the error is ErrTooSmall, but a larger volume would not help")
 			}
 		})
 	}
 }
 
-// At every size, the largest file that fits is accepted and one byte more is not.
+// On volumes of all sizes, the largest file that fits is accepted, and one byte
+// more is not.
 func TestTooSmall(t *testing.T) {
 	for _, size := range []int64{34 * mebibyte, 67 * mebibyte, 300 * mebibyte} {
 		v, err := New(size, nil, Options{})
@@ -294,8 +295,8 @@ func fits(t *testing.T, size, file int64) bool {
 	return err == nil
 }
 
-// A part that grows within its slot leaves what follows where it is, and the
-// clusters between are free.
+// A part that grows within its slot does not move the next one, and the clusters
+// between them are free.
 func TestSlots(t *testing.T) {
 	tool(t, "fsck.fat", "dosfstools")
 	tool(t, "mcopy", "mtools")
@@ -352,7 +353,7 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-// Any name either is refused or can be read back.
+// Names are rejected or stored without conflicts.
 func FuzzNames(f *testing.F) {
 	f.Add("loader.conf", "loader.cfg")
 	f.Add("ünï", "x\u0301")

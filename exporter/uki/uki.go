@@ -1,12 +1,11 @@
-// Package uki writes unified kernel images: programs for UEFI that hold a kernel
-// and all that it needs.
+// Package uki writes and reads unified kernel images: programs for UEFI that contain
+// a kernel with its initramfs and command line.
 //
-// Format: UAPI Group, Unified Kernel Image Specification, and Microsoft, PE
-// Format. Numbers are little-endian. An image is systemd's stub, to which
-// sections are added: their headers behind those that are there, in the room
-// that the stub leaves before its first section, and their contents at the end.
-// Each section reaches up to the next one in the file, so that no byte of the
-// file is outside of them, as programs that sign it want it.
+// Formats: UAPI.5 Unified Kernel Image, and Microsoft, PE Format. Numbers are
+// little-endian. An image is systemd's stub with additional sections. Their headers
+// follow those of the stub, in the room before its first section, and their contents
+// are at the end of the file. Each section reaches up to the next one, so that
+// every byte belongs to a section, which tools for signing require.
 package uki
 
 import (
@@ -20,21 +19,21 @@ import (
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
-// Section is a section of an image.
+// A Section is a section of a program.
 type Section struct {
-	Name    string // of the specification, such as .linux
+	Name    string // up to 8 bytes, for example .linux (UAPI.5, "UKI Components")
 	Content sparse.Content
-	// Align is what the offset of the content in the file is a multiple of,
-	// in bytes; 0 for what the stub demands.
+	// Align is the alignment of the content in the file in bytes. It is a power
+	// of two, and 0 stands for the alignment of the stub. Read does not set it.
 	Align int64
 }
 
 // pageSize is the least distance of sections in memory, in bytes.
 const pageSize = 4096
 
-// New makes an image of the stub and sections, in their order in the file. It
-// fails if the stub is no PE file for 64 bits or has no room for the headers,
-// and if the image does not fit into 4 GiB.
+// New returns the stub with sections added in their order. It fails if the stub is
+// not a 64-bit program for UEFI or has no room for the headers, and if the image
+// exceeds 4 GiB.
 func New(stub []byte, sections []Section) (sparse.Content, error) {
 	s, err := readHeaders(bytes.NewReader(stub), int64(len(stub)))
 	if err != nil {
@@ -48,7 +47,7 @@ func New(stub []byte, sections []Section) (sparse.Content, error) {
 	head := bytes.Clone(stub)
 	content := make([]sparse.Run, 0, len(sections))
 	at, address := sparse.RoundUp(int64(len(stub)), s.fileAlign), sparse.RoundUp(s.imageSize, max(s.sectionAlign, pageSize))
-	last := s.tableEnd - sectionSize // header of the section that reaches up to the next
+	last := s.tableEnd - sectionSize // header of the section to extend up to the next
 	var initialized int64
 	reach := func(end int64) {
 		size := end - int64(le.Uint32(head[last+20:]))
@@ -60,7 +59,7 @@ func New(stub []byte, sections []Section) (sparse.Content, error) {
 		}
 		at = sparse.RoundUp(at, max(section.Align, s.fileAlign))
 		if at+section.Content.Size > math.MaxUint32 || address+section.Content.Size > math.MaxUint32-pageSize {
-			return sparse.Content{}, fmt.Errorf("UKI: %s of %d bytes makes it larger than 4 GiB, which UEFI cannot load", section.Name, section.Content.Size)
+			return sparse.Content{}, fmt.Errorf("UKI: section %s of %d bytes makes the image larger than 4 GiB, which UEFI cannot load", section.Name, section.Content.Size)
 		}
 		if i > 0 {
 			reach(at)
@@ -113,13 +112,13 @@ func (h headers) extendLast(head []byte, end int64) error {
 	return nil
 }
 
-// checksum is that of the file: the sum of its 16-bit words with the carries
-// added, and its length. The field for it must be 0.
+// checksum returns the checksum of a PE file: the sum of its 16-bit words, with
+// carries added, plus its size. The field for it must be 0.
 func checksum(image sparse.Content) (uint32, error) {
 	var sum uint64
 	buf := make([]byte, 256<<10)
 	for _, r := range image.Runs {
-		// Words are even and odd bytes: a run may start at either.
+		// A run may start at an odd byte, in the middle of a word.
 		for done := int64(0); done < r.Size; {
 			odd := int((r.Offset + done) & 1)
 			n := int(min(int64(len(buf)-8), r.Size-done))

@@ -29,8 +29,8 @@ func sections() []Section {
 	}
 }
 
-// Programs of others find the sections and their contents in stubs of both
-// kinds: made for the test, and systemd's.
+// objdump and Go's debug/pe find the sections and their contents, with a stub made
+// for the test and with systemd's.
 func TestSections(t *testing.T) {
 	if _, err := exec.LookPath("objdump"); err != nil {
 		t.Skip("objdump is not installed (Debian package binutils)")
@@ -121,8 +121,7 @@ func TestSections(t *testing.T) {
 	}
 }
 
-// wordSum is the checksum of a PE file, as its definition says: the words one by
-// one, without that of the checksum itself.
+// wordSum computes the checksum of a PE file word by word, as the definition does.
 func wordSum(data []byte) uint32 {
 	at := int(binary.LittleEndian.Uint32(data[60:])) + peOptional + optChecksum
 	var sum uint32
@@ -152,7 +151,7 @@ func TestErrors(t *testing.T) {
 		"invalid stub: not a 64-bit program for UEFI: byte 212: the headers end at byte 1024": {good[:0x300], nil},
 		"invalid stub: it is truncated: its section \".text\" starts at byte 1024 of 1024":    {good[:0x400], []Section{{Name: ".linux"}}},
 		"the stub has room for 14 more sections, but there are 20":                            {good, many},
-		".initrd of 4294967296 bytes makes it larger than 4 GiB":                              {good, []Section{{Name: ".initrd", Content: sparse.Content{Size: 1 << 32}}}},
+		".initrd of 4294967296 bytes makes the image larger than 4 GiB":                       {good, []Section{{Name: ".initrd", Content: sparse.Content{Size: 1 << 32}}}},
 		".longname0 is too long for the name of a section: at most 8 bytes":                   {good, []Section{{Name: ".longname0"}}},
 	} {
 		if _, err := New(test.stub, test.sections); err == nil || !strings.Contains(err.Error(), want) {
@@ -284,7 +283,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// A damaged stub is refused or gives an image of its own size and more.
+// A damaged stub is rejected or results in an image at least as large.
 func FuzzNew(f *testing.F) {
 	f.Add(disktest.Program(0x8664, 0x400))
 	f.Fuzz(func(t *testing.T, stub []byte) {
