@@ -1,15 +1,15 @@
-// Package erofs writes EROFS file systems, without compression.
+// Package erofs writes EROFS file systems without compression.
 //
-// Format: Linux, Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h. Layout,
-// in blocks of 4 KiB:
+// Format: Linux, Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h.
+// Numbers are little-endian. Layout in blocks of 4 KiB:
 //
-//	0   superblock, at 1024 bytes
+//	0   superblock, at byte 1024
 //	1…  inodes in slots of 32 bytes, the root first. An inode is followed by
-//	    its extended attributes and, where it fits into the block, by what its
-//	    content has behind the last full block
+//	    its extended attributes and, if it fits into the block, by the rest of
+//	    its content after the last full block
 //	…   contents in whole blocks, in the order of the inodes
 //
-// The format asks for no more than Linux 5.4, in which EROFS came.
+// Linux 5.4, the first release with EROFS, can mount the file systems.
 package erofs
 
 import (
@@ -32,18 +32,18 @@ import (
 
 const (
 	blockSize   = 4096
-	slotSize    = 32 // numbers of inodes count these
+	slotSize    = 32 // inode numbers count slots
 	superOffset = 1024
 	superSize   = 128
 	magic       = 0xe0f5e1e2
 
 	compatChecksum = 1
 
-	metadataBlock = 1 // the first with inodes
+	metadataBlock = 1 // the first block with inodes
 
-	compactSize, extendedSize = 32, 64 // of inodes
+	compactSize, extendedSize = 32, 64 // bytes of an inode
 
-	// Layouts of contents.
+	// Data layouts of inodes.
 	layoutPlain  = 0
 	layoutInline = 2
 
@@ -55,19 +55,19 @@ var (
 	direntType = map[tree.Type]byte{tree.File: 1, tree.Dir: 2, tree.Char: 3, tree.Block: 4, tree.FIFO: 5, tree.Symlink: 7}
 )
 
-// inode is a file laid out.
+// inode is an inode with its place in the file system.
 type inode struct {
 	*tree.Node
 	xattrs   []byte
 	extended bool
-	size     int64 // of the content
-	inline   bool  // its end stands behind the inode
+	size     int64 // bytes of the content
+	inline   bool  // the end of the content follows the inode
 	offset   int64 // bytes from the start of the inodes
-	block    int64 // first of the content
+	block    int64 // first block of the content
 	listing  [][]*tree.Node
 }
 
-// headSize is the size of inode and extended attributes.
+// headSize returns the size of the inode and its extended attributes in bytes.
 func (n *inode) headSize() int64 {
 	if n.extended {
 		return extendedSize + int64(len(n.xattrs))
@@ -75,10 +75,10 @@ func (n *inode) headSize() int64 {
 	return compactSize + int64(len(n.xattrs))
 }
 
-// nid is the number of the inode.
+// nid returns the number of the inode.
 func (n *inode) nid() uint64 { return uint64(n.offset / slotSize) }
 
-// blocks is the number of blocks of the content.
+// blocks returns the number of blocks of the content.
 func (n *inode) blocks() int64 {
 	if n.inline {
 		return n.size / blockSize
@@ -86,26 +86,27 @@ func (n *inode) blocks() int64 {
 	return sparse.RoundUp(n.size, blockSize) / blockSize
 }
 
-// layout is a file system in the making.
-type layout struct {
+// builder lays out one file system.
+type builder struct {
 	inodes []*inode
-	of     map[*tree.Node]*inode // of first names
+	of     map[*tree.Node]*inode // by first hard link
 	time   time.Time
 	blocks int64
 }
 
-// New lays out a tree. The time stands on all files. It fails for what the format
-// cannot hold; extended attributes of namespaces that it does not know are left out:
+// New returns a file system with a tree. The time is that of all files. New fails for
+// a time before 1970, and for sizes, device numbers and extended attributes that
+// exceed the format. It skips extended attributes that the format does not support:
 // see SupportsXattr.
 func New(entries []tree.Entry, t time.Time) (sparse.Content, error) {
 	if t.Unix() < 0 {
-		return sparse.Content{}, fmt.Errorf("EROFS knows no time before 1970: choose another SOURCE_DATE_EPOCH than %d", t.Unix())
+		return sparse.Content{}, fmt.Errorf("EROFS supports no time before 1970: choose another SOURCE_DATE_EPOCH than %d", t.Unix())
 	}
 	nodes, err := tree.Nodes(entries)
 	if err != nil {
 		return sparse.Content{}, err
 	}
-	l := layout{of: map[*tree.Node]*inode{}, time: t}
+	l := builder{of: map[*tree.Node]*inode{}, time: t}
 	for _, n := range nodes {
 		if n.First != n {
 			continue
@@ -118,7 +119,7 @@ func New(entries []tree.Entry, t time.Time) (sparse.Content, error) {
 	}
 	l.place()
 	if l.blocks > math.MaxUint32 {
-		return sparse.Content{}, fmt.Errorf("the file system has %d blocks of %d bytes; EROFS takes %d", l.blocks, blockSize, uint32(math.MaxUint32))
+		return sparse.Content{}, fmt.Errorf("the file system has %d blocks of %d bytes, but EROFS supports %d", l.blocks, blockSize, uint32(math.MaxUint32))
 	}
 	return l.image()
 }
@@ -136,15 +137,15 @@ func newInode(n *tree.Node) (*inode, error) {
 		i.list()
 	case tree.Char, tree.Block:
 		if n.Major >= 1<<12 || n.Minor >= 1<<20 {
-			return nil, fmt.Errorf("device %d,%d: Linux takes numbers up to 4095,1048575", n.Major, n.Minor)
+			return nil, fmt.Errorf("device %d,%d: Linux supports numbers up to 4095,1048575", n.Major, n.Minor)
 		}
 	}
 	i.extended = n.UID > math.MaxUint16 || n.GID > math.MaxUint16 || n.Links > math.MaxUint16 || i.size > math.MaxUint32
 	return i, nil
 }
 
-// place gives inodes and contents their places.
-func (l *layout) place() {
+// place assigns places to inodes and contents.
+func (l *builder) place() {
 	var end int64
 	for _, n := range l.inodes {
 		n.offset = sparse.RoundUp(end, slotSize)
@@ -169,8 +170,8 @@ func (l *layout) place() {
 	l.blocks = next
 }
 
-// image puts everything together.
-func (l *layout) image() (sparse.Content, error) {
+// image returns the content of the file system.
+func (l *builder) image() (sparse.Content, error) {
 	const start = metadataBlock * blockSize
 	var runs []sparse.Run
 	digest := sha256.New()
@@ -205,8 +206,8 @@ func (l *layout) image() (sparse.Content, error) {
 	return sparse.New(l.blocks*blockSize, runs, nil)
 }
 
-// superblock is as far as Linux 5.4 knows it, padded to its size.
-func (l *layout) superblock(id [16]byte) []byte {
+// superblock returns the superblock with the fields of Linux 5.4.
+func (l *builder) superblock(id [16]byte) []byte {
 	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80 // UUID of version 8, RFC 9562
 	le := binary.LittleEndian
 	b := le.AppendUint32(nil, magic)
@@ -223,14 +224,14 @@ func (l *layout) superblock(id [16]byte) []byte {
 	b = append(b, id[:]...)
 	b = append(b, "SLIPWAY"...)
 	b = append(b, make([]byte, superSize-len(b))...)
-	// It is that of the rest of the block, in which nothing follows.
+	// The checksum covers the rest of the block, which is zero.
 	block := append(slices.Clone(b), make([]byte, blockSize-superOffset-superSize)...)
 	le.PutUint32(b[4:], ^crc32.Checksum(block, crc32.MakeTable(crc32.Castagnoli)))
 	return b
 }
 
-// encode gives an inode with its extended attributes.
-func (l *layout) encode(n *inode) []byte {
+// encode returns an inode with its extended attributes.
+func (l *builder) encode(n *inode) []byte {
 	le := binary.LittleEndian
 	format := uint16(layoutPlain << 1)
 	if n.inline {
@@ -275,7 +276,7 @@ func (l *layout) encode(n *inode) []byte {
 	return append(b, n.xattrs...)
 }
 
-// list divides the names of a directory into blocks, and measures them.
+// list divides the names of a directory into blocks and computes the size.
 func (n *inode) list() {
 	self := &tree.Node{Name: ".", First: n.Node}
 	self.Type = tree.Dir
@@ -297,8 +298,8 @@ func (n *inode) list() {
 	n.size = int64(len(n.listing)-1)*blockSize + int64(used)
 }
 
-// encodeListing gives the content of a directory.
-func (l *layout) encodeListing(n *inode) []byte {
+// encodeListing returns the content of a directory.
+func (l *builder) encodeListing(n *inode) []byte {
 	le := binary.LittleEndian
 	content := make([]byte, 0, n.size)
 	for _, block := range n.listing {
@@ -318,15 +319,16 @@ func (l *layout) encodeListing(n *inode) []byte {
 
 const (
 	xattrHeader   = 12
-	maxXattrs     = 65535 * 4 // bytes of one file, counted by fours in 16 bits
+	maxXattrs     = 65535 * 4 // bytes of one file: a count of words in 16 bits
 	maxXattrValue = math.MaxUint16
 )
 
-// xattrPrefixes are the names that the format has, by their number. The empty
-// ones are not used.
+// xattrPrefixes are the prefixes of names that the format supports, by number. The
+// empty ones are not in use.
 var xattrPrefixes = []string{1: "user.", 2: "system.posix_acl_access", 3: "system.posix_acl_default", 4: "trusted.", 6: "security."}
 
-// SupportsXattr tells whether the format has a place for an extended attribute.
+// SupportsXattr reports whether the format supports an extended attribute of this
+// name: an access control list, or one in the namespaces user, trusted and security.
 func SupportsXattr(xattr string) bool {
 	return slices.ContainsFunc(xattrPrefixes, func(prefix string) bool { return prefix != "" && strings.HasPrefix(xattr, prefix) })
 }
@@ -342,7 +344,7 @@ func encodeXattrs(attributes map[string]string) ([]byte, error) {
 				continue
 			}
 			if len(value) > maxXattrValue {
-				return nil, fmt.Errorf("extended attribute %s has %d bytes; EROFS takes %d", name, len(value), maxXattrValue)
+				return nil, fmt.Errorf("extended attribute %s has %d bytes, but EROFS supports %d", name, len(value), maxXattrValue)
 			}
 			b = append(b, byte(len(rest)), byte(number))
 			b = le.AppendUint16(b, uint16(len(value)))
@@ -354,7 +356,7 @@ func encodeXattrs(attributes map[string]string) ([]byte, error) {
 	case len(b) == xattrHeader:
 		return nil, nil
 	case len(b) > maxXattrs:
-		return nil, fmt.Errorf("the extended attributes have %d bytes; EROFS takes %d", len(b), maxXattrs)
+		return nil, fmt.Errorf("the extended attributes have %d bytes, but EROFS supports %d", len(b), maxXattrs)
 	}
 	return b, nil
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
-var update = flag.Bool("update", false, "write the golden file anew")
+var update = flag.Bool("update", false, "write the golden file")
 
 func writeImage(t testing.TB, entries []tree.Entry) string {
 	t.Helper()
@@ -34,13 +34,13 @@ func writeImage(t testing.TB, entries []tree.Entry) string {
 	return f.Name()
 }
 
-// Another program finds the file system sound and extracts what was written.
+// fsck.erofs accepts the file system and extracts what was written.
 func TestFsckExtracts(t *testing.T) {
 	if _, err := exec.LookPath("fsck.erofs"); err != nil {
 		t.Skip("fsck.erofs is not installed (Debian package erofs-utils)")
 	}
 	if os.Getuid() != 0 {
-		t.Skip("not root, who alone can make devices and give files away")
+		t.Skip("only root can create devices and change owners")
 	}
 	want := treetest.All(blockSize-compactSize, blockSize, 1<<20)
 	image := writeImage(t, want)
@@ -50,7 +50,7 @@ func TestFsckExtracts(t *testing.T) {
 		t.Fatalf("fsck.erofs: %v\n%s", err, out)
 	}
 	for i := range want {
-		// fsck.erofs 1.5 extracts none of these.
+		// fsck.erofs 1.5 does not extract these.
 		want[i].Xattrs, want[i].Inode, want[i].Mode = nil, 0, want[i].Mode&^(tree.SetUID|tree.SetGID)
 	}
 	got, err := tree.ReadDir(dir)
@@ -60,8 +60,8 @@ func TestFsckExtracts(t *testing.T) {
 	treetest.Equal(t, want, got)
 }
 
-// The same tree gives the same bytes, today and with the next version: a change
-// must be meant.
+// The same tree results in the same bytes in every version of this package, unless
+// a change is intended.
 func TestDigest(t *testing.T) {
 	golden := filepath.Join("testdata", "all.sha256")
 	data, err := os.ReadFile(writeImage(t, treetest.All(blockSize)))
@@ -87,11 +87,11 @@ func TestErrors(t *testing.T) {
 		time  int64
 		want  string
 	}{
-		"blocks": {tree.Entry{Path: "f", Type: tree.File, Size: 1 << 45}, 0, "blocks of 4096 bytes; EROFS takes 4294967295"},
-		"device": {tree.Entry{Path: "d", Type: tree.Char, Minor: 1 << 20}, 0, "d: device 0,1048576: Linux takes numbers up to 4095,1048575"},
+		"blocks": {tree.Entry{Path: "f", Type: tree.File, Size: 1 << 45}, 0, "blocks of 4096 bytes, but EROFS supports 4294967295"},
+		"device": {tree.Entry{Path: "d", Type: tree.Char, Minor: 1 << 20}, 0, "d: device 0,1048576: Linux supports numbers up to 4095,1048575"},
 		"parent": {tree.Entry{Path: "d/f", Type: tree.FIFO}, 0, "d/f: there is no directory d"},
-		"xattr":  {large, 0, "f: extended attribute user.x has 70000 bytes; EROFS takes 65535"},
-		"time":   {tree.NewFile("f", 0, ""), -1, "EROFS knows no time before 1970: choose another SOURCE_DATE_EPOCH than -1"},
+		"xattr":  {large, 0, "f: extended attribute user.x has 70000 bytes, but EROFS supports 65535"},
+		"time":   {tree.NewFile("f", 0, ""), -1, "EROFS supports no time before 1970: choose another SOURCE_DATE_EPOCH than -1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := New([]tree.Entry{test.entry}, time.Unix(test.time, 0)); err == nil || !strings.Contains(err.Error(), test.want) {

@@ -187,10 +187,10 @@ func TestDiskErrors(t *testing.T) {
 		{"raw-bios", "arm64", 0, "raw-bios needs a BIOS, which arm64 machines do not have: use a format for UEFI, for example raw or raw-efi"},
 		{"qcow2-bios", "arm64", 0, "qcow2-bios needs a BIOS"},
 		{"raw", "riscv64", 0, "raw needs a boot loader, and there is none for riscv64: use kernel+initrd"},
-		{"vhd", "amd64", 100<<20 + 512, "vhd: m.vhd: SIZE: a VHD has a whole number of MiB, as Azure demands, not 104858112 bytes"},
-		{"dynamic-vhd", "amd64", 2047 << 30, "SIZE: a VHD has 2040G at most"},
+		{"vhd", "amd64", 100<<20 + 512, "vhd: m.vhd: SIZE: the size of a VHD must be a whole number of MiB, as Azure requires, not 104858112 bytes"},
+		{"dynamic-vhd", "amd64", 2047 << 30, "SIZE: the size of a VHD must be at most 2040G"},
 		{"raw", "amd64", 3 << 40, "SIZE 3145728M is too large: the file system, FAT32, has 2097151M at most"},
-		{"vmdk", "amd64", 100<<20 + 512, "SIZE: a VMDK has a multiple of 64K, up to 2048G, not 104858112 bytes"},
+		{"vmdk", "amd64", 100<<20 + 512, "SIZE: the size of a VMDK must be a multiple of 64K, up to 2048G, not 104858112 bytes"},
 		{"gcp", "amd64", 100 << 20, "SIZE: Google Compute Engine requires a multiple of 1 GiB, not 104857600 bytes"},
 		{"raw", "amd64", 20 << 20, "raw: SIZE 20M is too small by 16M: kernel, initrd and boot loaders need 36M"},
 	} {

@@ -43,7 +43,7 @@ func init() {
 type qcow2File struct{}
 
 func (qcow2File) encode(f *os.File, d disk.Disk, _ *job) error {
-	image, err := qcow2.Image(d.Content)
+	image, err := qcow2.New(d.Content)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// descriptor starts a volume descriptor (ECMA-119, 8.1).
+// descriptor returns the start of a volume descriptor (ECMA-119, section 8.1).
 func descriptor(kind byte) []byte {
 	b := make([]byte, SectorSize)
 	b[0] = kind
@@ -14,7 +14,7 @@ func descriptor(kind byte) []byte {
 	return b
 }
 
-// primaryDescriptor describes the volume (ECMA-119, 8.4).
+// primaryDescriptor returns the primary volume descriptor (ECMA-119, section 8.4).
 func (v *Volume) primaryDescriptor() []byte {
 	b := descriptor(1)
 	text := func(offset, length int, text string) { copy(b[offset:], fmt.Sprintf("%-*s", length, text)) }
@@ -33,9 +33,9 @@ func (v *Volume) primaryDescriptor() []byte {
 		text(offset, length, "") // set, publisher, preparer; files with copyright, abstract, bibliography
 	}
 	text(574, 128, "SLIPWAY")
-	copy(b[813:], longTime(v.options.Time)) // made
-	copy(b[830:], longTime(v.options.Time)) // changed
-	copy(b[847:], longTime(time.Time{}))    // expires
+	copy(b[813:], longTime(v.options.Time)) // creation
+	copy(b[830:], longTime(v.options.Time)) // modification
+	copy(b[847:], longTime(time.Time{}))    // expiration
 	copy(b[864:], longTime(v.options.Time)) // effective
 	b[881] = 1                              // version
 	return b
@@ -45,15 +45,16 @@ const (
 	platformBIOS = 0
 	platformUEFI = 0xef
 	bootable     = 0x88
-	// bootSectors of 512 bytes are what a BIOS loads: the program loads its
-	// rest itself.
+	// bootSectors is how many sectors of 512 bytes BIOS loads. The program loads
+	// the rest of itself.
 	bootSectors = 4
-	// toTheEnd as a number of sectors means: up to the end of the volume
-	// (UEFI 2.10, 13.3.2.1), since the number has only 16 bits.
+	// toTheEnd is the number of sectors that means "up to the end of the volume"
+	// (UEFI 2.10, section 13.3.2.1), since the number has only 16 bits.
 	toTheEnd = 1
 )
 
-// bootRecord points to the boot catalog (El Torito 1.0, figure 7).
+// bootRecord returns the descriptor that points to the boot catalog (El Torito 1.0,
+// figure 7).
 func (v *Volume) bootRecord() []byte {
 	b := descriptor(0)
 	copy(b[7:], "EL TORITO SPECIFICATION")
@@ -61,7 +62,8 @@ func (v *Volume) bootRecord() []byte {
 	return b
 }
 
-// bootCatalog lists what firmware can start (El Torito 1.0, figures 2 to 5).
+// bootCatalog returns the list of what firmware can start (El Torito 1.0, figures 2
+// to 5).
 func (v *Volume) bootCatalog() []byte {
 	entry := func(count uint16, extent uint32) []byte {
 		b := make([]byte, 32)
@@ -98,18 +100,19 @@ func (v *Volume) bootCatalog() []byte {
 	return b
 }
 
-// Of the boot information table (mkisofs(8), -boot-info-table), by which the
-// program for a BIOS finds itself.
+// Offsets of the boot information table, with which the program for BIOS finds the
+// rest of itself, and of the bytes that its checksum covers (mkisofs(8),
+// -boot-info-table).
 const (
 	bootInfoOffset   = 8
-	bootInfoChecksum = 64 // the checksum is that of what follows here
+	bootInfoChecksum = 64
 )
 
-// bootProgram is the content of a program for a BIOS, with its boot information
-// table.
+// bootProgram returns the content of the program for BIOS, with the boot information
+// table filled in.
 func (n *node) bootProgram() ([]byte, error) {
 	if n.Size < bootInfoChecksum {
-		return nil, fmt.Errorf("a boot program has at least %d bytes, not %d", bootInfoChecksum, n.Size)
+		return nil, fmt.Errorf("a boot program must have at least %d bytes, not %d", bootInfoChecksum, n.Size)
 	}
 	program := make([]byte, (n.Size+3)/4*4)
 	if got, err := n.ReaderAt().ReadAt(program[:n.Size], 0); int64(got) < n.Size {
@@ -125,8 +128,8 @@ func (n *node) bootProgram() ([]byte, error) {
 	return program, nil
 }
 
-// appendBoth16 and appendBoth32 append a number in both byte orders
-// (ECMA-119, 7.2.3 and 7.3.3).
+// appendBoth16 and appendBoth32 append a number in both byte orders (ECMA-119,
+// sections 7.2.3 and 7.3.3).
 func appendBoth16(b []byte, value uint16) []byte {
 	return binary.BigEndian.AppendUint16(binary.LittleEndian.AppendUint16(b, value), value)
 }
@@ -135,14 +138,14 @@ func appendBoth32(b []byte, value uint32) []byte {
 	return binary.BigEndian.AppendUint32(binary.LittleEndian.AppendUint32(b, value), value)
 }
 
-// shortTime is a time in a record (ECMA-119, 9.1.5), to the second.
+// shortTime returns the time in a record (ECMA-119, section 9.1.5).
 func shortTime(t time.Time) []byte {
 	t = t.UTC()
 	return []byte{byte(t.Year() - 1900), byte(t.Month()), byte(t.Day()), byte(t.Hour()), byte(t.Minute()), byte(t.Second()), 0}
 }
 
-// longTime is a time in a volume descriptor (ECMA-119, 8.4.26.1). The zero time
-// means none.
+// longTime returns the time in a volume descriptor (ECMA-119, section 8.4.26.1). The
+// zero time stands for none.
 func longTime(t time.Time) []byte {
 	if t.IsZero() {
 		return []byte("0000000000000000\x00")

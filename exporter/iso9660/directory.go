@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	recordSize    = 33  // of a directory record without identifier
-	maxRecord     = 254 // its length is even and fits into a byte
+	recordSize    = 33  // bytes of a directory record without identifier
+	maxRecord     = 254 // bytes: the length is even and has 8 bits
 	flagDirectory = 2
 	flagContinues = 0x80 // the next record has more of the file
 
 	selfIdentifier, upIdentifier = "\x00", "\x01"
 )
 
-// prepareDirectories sorts and numbers the directories as the path tables need
-// it (ECMA-119, 6.9.1), and measures them.
+// prepareDirectories sorts and numbers the directories for the path tables (ECMA-119,
+// section 6.9.1), and computes their sizes.
 func (v *Volume) prepareDirectories() {
 	slices.SortStableFunc(v.directories, func(a, b *node) int { return cmp.Compare(a.depth, b.depth) })
 	for start := 0; start < len(v.directories); {
@@ -54,20 +54,21 @@ func (v *Volume) prepareDirectories() {
 	}
 }
 
-// recordLength of a directory record: identifier and record have even lengths.
+// recordLength returns the length of a directory record in bytes. Identifiers and
+// records are padded to even lengths.
 func recordLength(identifier string, attributes int) int {
 	n := recordSize + len(identifier)
 	return n + n%2 + attributes + attributes%2
 }
 
-// addSize counts records, which lie within a sector.
+// addSize adds records of a length to the size. A record does not cross sectors.
 func (n *node) addSize(length, count int) {
 	for range count {
 		n.recordsSize += int64(padding(n.recordsSize, length) + length)
 	}
 }
 
-// padding is what a record at an offset needs before it.
+// padding returns the number of bytes before a record at an offset.
 func padding(offset int64, length int) int {
 	if rest := SectorSize - int(offset%SectorSize); length > rest {
 		return rest
@@ -75,7 +76,7 @@ func padding(offset int64, length int) int {
 	return 0
 }
 
-// section is a part of a file that one record describes.
+// section is the part of a file that one record describes.
 type section struct {
 	extent, size uint32
 	last         bool
@@ -98,7 +99,7 @@ func (n *node) sections() []section {
 	}
 }
 
-// encodeDirectory gives the records of a directory (ECMA-119, 9.1).
+// encodeDirectory returns the records of a directory (ECMA-119, section 9.1).
 func (v *Volume) encodeDirectory(d *node) []byte {
 	b := make([]byte, 0, d.recordsSize)
 	add := func(record []byte) {
@@ -142,7 +143,7 @@ func (v *Volume) record(s section, identifier string, flags byte, attributes are
 	return b
 }
 
-// pathIdentifier of a directory in the path tables.
+// pathIdentifier returns the identifier of a directory in the path tables.
 func (n *node) pathIdentifier() string {
 	if n.parent == n {
 		return selfIdentifier
@@ -155,7 +156,7 @@ func pathRecordSize(d *node) int64 {
 	return int64(8 + n + n%2)
 }
 
-// encodePathTable lists the directories (ECMA-119, 9.4).
+// encodePathTable returns a path table (ECMA-119, section 9.4).
 func (v *Volume) encodePathTable(order binary.AppendByteOrder) []byte {
 	b := make([]byte, 0, v.pathTable)
 	for _, d := range v.directories {

@@ -1,25 +1,24 @@
 // Package iso9660 writes ISO 9660 file systems.
 //
 // Formats: ECMA-119, 4th edition (ISO 9660), with the System Use Sharing
-// Protocol 1.12 and the Rock Ridge Interchange Protocol 1.12, which give files
-// the names, owners and modes of POSIX, and El Torito 1.0, by which firmware
-// boots from it. Layout, in sectors of 2048 bytes:
+// Protocol 1.12 and the Rock Ridge Interchange Protocol 1.12 for POSIX names, owners
+// and modes, and El Torito 1.0 for booting. Layout in sectors of 2048 bytes:
 //
-//	0–15     system area, left to the caller
+//	0–15     system area, for the caller
 //	16       primary volume descriptor
-//	17       boot record, if firmware can boot from it
-//	…        end of the descriptors
-//	…        boot catalog, if there is a boot record
+//	17       boot record, if the volume is bootable
+//	…        volume descriptor set terminator
+//	…        boot catalog, if the volume is bootable
 //	…        path tables, little-endian, then big-endian
 //	…        directories, in the order of the path tables
-//	…        continuation area: attributes that directories have no room for
-//	…        files, in the order of their paths, each in one piece
-//	…        the tail, from a multiple of 1 MiB, left to the caller
+//	…        continuation area, for attributes that do not fit into directories
+//	…        files, in the order of their paths, each contiguous
+//	…        the tail, from a multiple of 1 MiB, for the caller
 //
 // Files of 4 GiB and more are stored as several sections of one extent each
-// (ECMA-119, 6.5.1). Directories may be deeper than the eight levels of
-// ECMA-119, as Linux and GRUB allow. Hard links share their content. There is
-// no place for extended attributes. What is not written is zero.
+// (ECMA-119, section 6.5.1). Directories may be deeper than the eight levels of
+// ECMA-119, which Linux and GRUB allow. Hard links share their content. Extended
+// attributes are not supported.
 package iso9660
 
 import (
@@ -34,51 +33,51 @@ import (
 )
 
 const (
-	// SectorSize in bytes.
+	// SectorSize is the size of a sector in bytes.
 	SectorSize = 2048
 
 	systemSectors = 16
 	tailAlignment = 1 << 20
 
-	// maxSection is the longest section of a file in bytes: whole sectors,
-	// counted in 32 bits.
+	// maxSection is the size of the largest section of a file in bytes: whole
+	// sectors whose size in bytes fits into 32 bits.
 	maxSection = math.MaxUint32 / SectorSize * SectorSize
-	// maxFileSize is where Linux stops to follow the sections of a file
-	// (fs/isofs/inode.c, isofs_read_level3_size).
+	// maxFileSize is the size of the largest file in bytes: Linux follows 100
+	// sections (fs/isofs/inode.c, isofs_read_level3_size).
 	maxFileSize = 100 * maxSection
 
-	// maxDirectories is what the path tables can number.
+	// maxDirectories is how many directories the path tables can number.
 	maxDirectories = math.MaxUint16
 )
 
 // Options are the attributes of a volume.
 type Options struct {
 	Label string // volume identifier: up to 32 letters A to Z, digits and _
-	// Time stands on all files, in UTC. The format knows the years 1900 to 2155.
+	// Time is the time of all files, stored in UTC. Its year must be 1900 to 2155.
 	Time time.Time
 
-	// BIOS is the path of a file that a BIOS starts from CD (El Torito, no
-	// emulation). What it needs to find itself is written into its boot
-	// information table. "" for none.
+	// BIOS is the path of the file that BIOS starts from a CD (El Torito, no
+	// emulation), or "". Image fills in its boot information table, with which
+	// it finds the rest of itself.
 	BIOS string
-	// UEFI tells that there is an EFI system partition in the tail, which
-	// reaches to the end of the volume.
+	// UEFI reports whether the tail has an EFI system partition that reaches to
+	// the end of the volume.
 	UEFI bool
-	// UEFIOffset is where in the tail it starts, in bytes.
+	// UEFIOffset is the offset of that partition in the tail in bytes.
 	UEFIOffset int64
 
-	// Tail is room behind the files, in bytes.
+	// Tail is the size of the tail in bytes.
 	Tail int64
-	// InTail are the files whose content lies in the tail, with its offset
-	// there. The caller writes it.
+	// InTail has the paths of the files whose content the caller writes into the
+	// tail, with its offset there in bytes.
 	InTail map[string]int64
 }
 
-// Volume is a volume laid out for writing.
+// A Volume is a file system laid out for writing.
 type Volume struct {
 	options     Options
 	directories []*node // in the order of the path tables
-	files       []*node // that have a content of their own here
+	files       []*node // whose content Image writes
 	names       map[string]*node
 
 	continuation []byte
@@ -92,7 +91,8 @@ type Volume struct {
 	sectors uint32 // of the volume
 }
 
-// New lays out a tree. It fails for names and sizes that the format cannot hold.
+// New lays out a tree. It fails for names, sizes and options that the format does
+// not support, and if a path in the options does not exist.
 func New(entries []tree.Entry, options Options) (*Volume, error) {
 	if err := options.check(); err != nil {
 		return nil, err
@@ -117,27 +117,27 @@ func (o Options) check() error {
 		return fmt.Errorf("volume label %q: use up to 32 letters A to Z, digits and _", o.Label)
 	}
 	if year := o.Time.UTC().Year(); year < 1900 || year > 2155 {
-		return fmt.Errorf("ISO 9660 knows the years 1900 to 2155, not %d: choose another SOURCE_DATE_EPOCH", year)
+		return fmt.Errorf("ISO 9660 supports the years 1900 to 2155, not %d: choose another SOURCE_DATE_EPOCH", year)
 	}
 	return nil
 }
 
-// bootable tells whether there is a boot catalog.
+// bootable reports whether there is a boot catalog.
 func (v *Volume) bootable() bool {
 	return v.options.BIOS != "" || v.options.UEFI
 }
 
-// layOut gives everything its place.
+// layOut assigns a place to everything.
 func (v *Volume) layOut() error {
 	if len(v.directories) > maxDirectories {
-		return fmt.Errorf("there are %d directories; ISO 9660 takes %d", len(v.directories), maxDirectories)
+		return fmt.Errorf("there are %d directories, but ISO 9660 supports %d", len(v.directories), maxDirectories)
 	}
 	v.prepareDirectories()
 	next := int64(systemSectors)
 	take := func(size int64) uint32 {
 		at := next
 		next += sectors(size)
-		return uint32(min(at, math.MaxUint32)) // too large a volume is refused below
+		return uint32(min(at, math.MaxUint32)) // the check below rejects such a volume
 	}
 	take(SectorSize) // primary volume descriptor
 	if v.bootable() {
@@ -170,23 +170,24 @@ func (v *Volume) layOut() error {
 		next = v.tail/SectorSize + sectors(v.options.Tail)
 	}
 	if next > math.MaxUint32 {
-		return fmt.Errorf("the volume has %d sectors of %d bytes; ISO 9660 takes %d", next, SectorSize, uint32(math.MaxUint32))
+		return fmt.Errorf("the volume has %d sectors of %d bytes, but ISO 9660 supports %d", next, SectorSize, uint32(math.MaxUint32))
 	}
 	v.sectors = uint32(next)
 	return nil
 }
 
-// Size of the volume in bytes, with the tail.
+// Size returns the size of the volume in bytes, including the tail.
 func (v *Volume) Size() int64 {
 	return int64(v.sectors) * SectorSize
 }
 
-// Tail is the offset in bytes where the tail starts.
+// Tail returns the offset of the tail in bytes.
 func (v *Volume) Tail() int64 {
 	return v.tail
 }
 
-// Image is the volume without system area and tail.
+// Image returns the content of the volume. The system area and the tail have no
+// runs.
 func (v *Volume) Image() (sparse.Content, error) {
 	var runs []sparse.Run
 	add := func(sector uint32, content []byte) {

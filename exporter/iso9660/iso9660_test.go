@@ -16,7 +16,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
-var update = flag.Bool("update", false, "write the golden file anew")
+var update = flag.Bool("update", false, "write the golden file")
 
 func tool(t testing.TB, name, pkg string) {
 	t.Helper()
@@ -48,16 +48,16 @@ func writeImage(t testing.TB, entries []tree.Entry, options Options) string {
 
 var options = Options{Label: "TEST_1", Time: time.Unix(315532800, 0)}
 
-// Another program extracts what was written.
+// xorriso extracts what was written.
 func TestXorrisoExtracts(t *testing.T) {
 	tool(t, "xorriso", "xorriso")
 	if os.Getuid() != 0 {
-		t.Skip("not root, who alone can make devices and give files away")
+		t.Skip("only root can create devices and change owners")
 	}
 	want := treetest.All(SectorSize)
 	for i, e := range want {
 		if e.Type == tree.Block {
-			want[i].Major, want[i].Minor = 8, 16 // larger ones are for Linux alone
+			want[i].Major, want[i].Minor = 8, 16 // only Linux understands larger ones
 		}
 	}
 	image := writeImage(t, want, options)
@@ -68,8 +68,8 @@ func TestXorrisoExtracts(t *testing.T) {
 		t.Fatalf("xorriso: %v\n%s", err, out)
 	}
 	for i := range want {
-		want[i].Xattrs = nil                                       // the format has no place for them
-		want[i].Link = strings.ReplaceAll(want[i].Link, "//", "/") // xorriso does that, as Linux when it follows a link
+		want[i].Xattrs = nil                                       // the format has none
+		want[i].Link = strings.ReplaceAll(want[i].Link, "//", "/") // xorriso does that, as does Linux when it follows a link
 	}
 	got, err := tree.ReadDir(dir)
 	if err != nil {
@@ -78,7 +78,7 @@ func TestXorrisoExtracts(t *testing.T) {
 	treetest.Equal(t, want, got)
 }
 
-// A file of 4 GiB and more has several sections, of which others make one file.
+// xorriso joins the sections of a file of more than 4 GiB.
 func TestLargeFile(t *testing.T) {
 	tool(t, "xorriso", "xorriso")
 	const size = 5<<30 + 3
@@ -86,7 +86,7 @@ func TestLargeFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.files = nil // nobody reads the content here
+	v.files = nil // the test does not need the content
 	image, err := v.Image()
 	if err != nil {
 		t.Fatal(err)
@@ -116,9 +116,9 @@ func TestErrors(t *testing.T) {
 		change  func(*Options)
 		want    string
 	}{
-		"size":        {[]tree.Entry{file("f", 1<<40)}, nil, "f has 1099511627776 bytes; a file on ISO 9660 can have 429496524800"},
-		"volume":      {slices.Repeat([]tree.Entry{file("f", 1<<38)}, 40), nil, "ISO 9660 takes 4294967295"},
-		"directories": {directories, nil, "there are 70001 directories; ISO 9660 takes 65535"},
+		"size":        {[]tree.Entry{file("f", 1<<40)}, nil, "f has 1099511627776 bytes, but ISO 9660 supports files of 429496524800"},
+		"volume":      {slices.Repeat([]tree.Entry{file("f", 1<<38)}, 40), nil, "but ISO 9660 supports 4294967295"},
+		"directories": {directories, nil, "there are 70001 directories, but ISO 9660 supports 65535"},
 		"parent":      {[]tree.Entry{file("d/f", 1)}, nil, "d/f: there is no directory d"},
 		"label":       {nil, func(o *Options) { o.Label = "small" }, `volume label "small": use up to 32 letters`},
 		"year":        {nil, func(o *Options) { o.Time = time.Date(2156, 1, 1, 0, 0, 0, 0, time.UTC) }, "years 1900 to 2155, not 2156"},
@@ -136,8 +136,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// The same tree gives the same bytes, today and with the next version: a change
-// must be meant.
+// The same tree results in the same bytes in every version of this package, unless
+// a change is intended.
 func TestDigest(t *testing.T) {
 	golden := filepath.Join("testdata", "all.sha256")
 	data, err := os.ReadFile(writeImage(t, treetest.All(SectorSize), options))

@@ -9,26 +9,26 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-// node is a file of the volume.
+// node is a file or directory of the volume.
 type node struct {
 	*tree.Node
-	identifier string // ISO 9660's name, unique in the directory
+	identifier string // name in ISO 9660, unique in the directory
 	sortKey    string
 	parent     *node
-	first      *node // whose content it shares
+	first      *node // first hard link, which has the content
 	extent     uint32
 
-	// Of directories.
+	// The following fields are for directories.
 	children    []*node // by identifier
 	number      int     // in the path tables, from 1
 	depth       int
 	recordsSize int64 // bytes
 
-	attributes area // of its record in the directory above
-	self, up   area // of the records that a directory has for itself and the one above
+	attributes area // in the record in its parent
+	self, up   area // in the records of a directory for itself and its parent
 }
 
-// addEntries makes the nodes.
+// addEntries creates the nodes.
 func (v *Volume) addEntries(entries []tree.Entry) error {
 	nodes, err := tree.Nodes(entries)
 	if err != nil {
@@ -53,7 +53,7 @@ func (v *Volume) addEntries(entries []tree.Entry) error {
 	for _, e := range entries {
 		n := v.names[e.Path]
 		if e.Type == tree.File && e.Size > maxFileSize {
-			return fmt.Errorf("%s has %d bytes; a file on ISO 9660 can have %d", e.Path, e.Size, int64(maxFileSize))
+			return fmt.Errorf("%s has %d bytes, but ISO 9660 supports files of %d", e.Path, e.Size, int64(maxFileSize))
 		}
 		if _, elsewhere := v.options.InTail[e.Path]; e.Type == tree.File && e.Size > 0 && n.first == n && !elsewhere {
 			v.files = append(v.files, n)
@@ -65,19 +65,19 @@ func (v *Volume) addEntries(entries []tree.Entry) error {
 	return nil
 }
 
-// identifierCharacters are d-characters (ECMA-119, 7.4.1).
+// identifierCharacters are the d-characters (ECMA-119, section 7.4.1).
 const identifierCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 
-// Lengths of identifiers (ECMA-119, 7.5 and 7.6): of name and extension of a
-// file together, and of the name of a directory.
+// Lengths of identifiers (ECMA-119, sections 7.5 and 7.6): of name and extension of
+// a file together, and of the name of a directory.
 const (
 	fileIdentifier      = 30
 	directoryIdentifier = 31
-	extensionIdentifier = 8 // of fileIdentifier, so that the name has room
+	extensionIdentifier = 8 // at most, so that there is room for the name
 )
 
-// nameChildren gives the files in a directory their identifiers, for readers
-// that do not know Rock Ridge, and sorts them as ECMA-119, 9.3, wants it.
+// nameChildren assigns identifiers to the children, for readers without Rock Ridge,
+// and sorts them (ECMA-119, section 9.3).
 func (n *node) nameChildren() {
 	taken := map[string]bool{}
 	for _, child := range n.children {
@@ -108,13 +108,14 @@ func (n *node) nameChildren() {
 	slices.SortFunc(n.children, func(a, b *node) int { return cmp.Compare(a.sortKey, b.sortKey) })
 }
 
-// sortKey orders by name, then by extension, each as if filled up with blanks.
+// sortKey returns a key that sorts by name, then by extension, each padded with
+// spaces.
 func sortKey(identifier string) string {
 	name, ext, _ := strings.Cut(strings.TrimSuffix(identifier, ";1"), ".")
 	return fmt.Sprintf("%-*s%-*s", directoryIdentifier, name, extensionIdentifier, ext)
 }
 
-// identifier brings a name into the characters of identifiers.
+// identifier converts a name to the characters of identifiers.
 func identifier(name string, limit int) string {
 	id := strings.Map(func(r rune) rune {
 		if strings.ContainsRune(identifierCharacters, r) {

@@ -9,8 +9,8 @@ import (
 
 const (
 	maxField     = 255 // bytes of a system use field
-	pointerSize  = 28  // of a CE field
-	maxComponent = 248 // of a symbolic link, in one field
+	pointerSize  = 28  // bytes of a CE field
+	maxComponent = 248 // bytes of a component of a symbolic link in one field
 
 	// Flags of NM and SL fields, and of components of SL.
 	continues  = 1
@@ -22,7 +22,7 @@ const (
 // area is the system use area of a directory record.
 type area struct {
 	fields []byte // in the record
-	more   piece  // of the continuation area, if its size is not 0
+	more   piece  // the rest, in the continuation area
 }
 
 // piece is a part of the continuation area.
@@ -34,7 +34,7 @@ type pointer struct {
 	to piece
 }
 
-// size of the area in the record, in bytes.
+// size returns the size of the area in the record in bytes.
 func (a area) size() int {
 	if a.more.size > 0 {
 		return len(a.fields) + pointerSize
@@ -42,7 +42,7 @@ func (a area) size() int {
 	return len(a.fields)
 }
 
-// put divides fields between a record that has some bytes left for them and the
+// put divides fields between a record, which has left bytes for them, and the
 // continuation area.
 func (v *Volume) put(fields [][]byte, left int) area {
 	if total := len(bytes.Join(fields, nil)); total > left {
@@ -53,8 +53,8 @@ func (v *Volume) put(fields [][]byte, left int) area {
 		a.fields = append(a.fields, fields[0]...)
 		fields = fields[1:]
 	}
-	// A piece lies within one sector, as Linux wants it (fs/isofs/rock.c,
-	// rock_continue), and ends with a pointer to the next.
+	// A piece does not cross sectors, as Linux requires (fs/isofs/rock.c,
+	// rock_continue), and ends with a pointer to the next piece.
 	var last *pointer
 	for len(fields) > 0 {
 		var content []byte
@@ -82,7 +82,7 @@ func (v *Volume) put(fields [][]byte, left int) area {
 	return a
 }
 
-// encodeArea gives the fields of a record.
+// encodeArea returns the fields of a record.
 func (v *Volume) encodeArea(a area) []byte {
 	if a.more.size == 0 {
 		return a.fields
@@ -90,7 +90,7 @@ func (v *Volume) encodeArea(a area) []byte {
 	return append(bytes.Clone(a.fields), v.pointerField(a.more)...)
 }
 
-// pointerField is CE (SUSP 1.12, 5.1).
+// pointerField returns CE (SUSP 1.12, section 5.1).
 func (v *Volume) pointerField(p piece) []byte {
 	f := field("CE")
 	f = appendBoth32(f, v.continuationAt+uint32(p.at/SectorSize))
@@ -99,8 +99,8 @@ func (v *Volume) pointerField(p piece) []byte {
 	return finish(f)
 }
 
-// The SUSP fields of the root's own record: SP (5.3) says that the protocol is
-// used, ER (5.5) which extension.
+// protocolFields returns the fields of the root's own record: SP (SUSP 1.12, section
+// 5.3) announces the protocol and ER (section 5.5) the extension.
 func protocolFields() (sp, er []byte) {
 	const (
 		id          = "IEEE_1282"
@@ -117,7 +117,7 @@ var posixType = map[tree.Type]uint32{
 	tree.Char: 0o020000, tree.Block: 0o060000, tree.FIFO: 0o010000,
 }
 
-// attributeFields are PX, TF and, for devices, PN (RRIP 1.12, 4.1).
+// attributeFields returns PX, TF and, for devices, PN (RRIP 1.12, section 4.1).
 func (v *Volume) attributeFields(n *node) [][]byte {
 	px := field("PX")
 	for _, value := range []uint32{posixType[n.Type] | n.Mode, n.First.Links, n.UID, n.GID, n.Number} {
@@ -135,9 +135,9 @@ func (v *Volume) attributeFields(n *node) [][]byte {
 	return fields
 }
 
-// deviceField is PN. A number that has place in 16 bits stands in the lower
-// half alone, as the protocol wants it. Of others, Linux takes major and minor
-// from one half each (fs/isofs/rock.c).
+// deviceField returns PN. The protocol stores a device number of 16 bits in the low
+// half. For larger ones, Linux reads the major and the minor number from one half
+// each (fs/isofs/rock.c).
 func deviceField(major, minor uint32) []byte {
 	if major > 0 && major <= 0xff && minor <= 0xff {
 		major, minor = 0, major<<8|minor
@@ -145,7 +145,7 @@ func deviceField(major, minor uint32) []byte {
 	return finish(appendBoth32(appendBoth32(field("PN"), major), minor))
 }
 
-// nameFields are NM, and SL for symbolic links.
+// nameFields returns NM, and SL for symbolic links.
 func nameFields(n *node) [][]byte {
 	var fields [][]byte
 	for name := n.Name; name != ""; {
@@ -164,7 +164,7 @@ func nameFields(n *node) [][]byte {
 	return fields
 }
 
-// linkFields are SL, which holds the target of a symbolic link by its components.
+// linkFields returns SL, which has the components of the target of a symbolic link.
 func linkFields(target string) [][]byte {
 	var components [][]byte
 	if rest, ok := strings.CutPrefix(target, "/"); ok {
@@ -198,7 +198,8 @@ func linkFields(target string) [][]byte {
 	return append(fields, finish(current))
 }
 
-// field starts a system use field of version 1; finish fills in its length.
+// field returns the start of a system use field of version 1. finish fills in its
+// length.
 func field(signature string) []byte {
 	return append([]byte(signature), 0, 1)
 }

@@ -1,17 +1,17 @@
-// Package qcow2 puts disks into QEMU's copy-on-write format.
+// Package qcow2 writes disks in QEMU's copy-on-write format.
 //
-// Format: QEMU, docs/interop/qcow2.txt, version 3. Numbers are big-endian.
-// Layout of a file, in clusters of 64 KiB:
+// Format: QEMU, docs/interop/qcow2.txt, version 3. Numbers are big-endian. Layout of
+// a file in clusters of 64 KiB:
 //
 //	0    header
 //	1 …  L1 table, which points to L2 tables
 //	…    refcount table, which points to refcount blocks
-//	…    refcount blocks: how often each cluster of the file is used, always once
-//	…    L2 tables, which point to clusters of data, in the disk's order
-//	…    the clusters of the disk that have data, in its order
+//	…    refcount blocks: the number of uses of each cluster, always 1
+//	…    L2 tables, which point to data clusters, in the order of the disk
+//	…    data clusters, in the order of the disk
 //
-// Clusters of zeros are not stored. Nothing is compressed: what is on a disk
-// mostly is already.
+// Clusters of zeros are not stored. Data is not compressed, because a machine's
+// kernel and initramfs already are.
 package qcow2
 
 import (
@@ -32,17 +32,17 @@ const (
 
 	headerLength = 104
 
-	// usedOnce is set in entries of tables whose cluster nobody else uses.
+	// usedOnce is the bit in a table entry whose cluster has no other use.
 	usedOnce = 1 << 63
-	// maxSize is what L1 tables of the most common limit (32 MiB) reach.
+	// maxSize is the largest disk in bytes: QEMU limits L1 tables to 32 MiB.
 	maxSize = 4 << 20 * l2Entries * clusterSize
 )
 
-// Image puts a disk into a qcow2 file. It fails if the disk is no multiple of
-// 512 bytes or has more than 2 EiB.
-func Image(disk sparse.Content) (sparse.Content, error) {
+// New returns a qcow2 file with a disk. It fails if the size of the disk is not a
+// multiple of 512 bytes, or exceeds 2 PiB.
+func New(disk sparse.Content) (sparse.Content, error) {
 	if disk.Size%512 != 0 || disk.Size <= 0 || disk.Size > maxSize {
-		return sparse.Content{}, fmt.Errorf("qcow2: a disk has a multiple of 512 bytes, up to %d, not %d", int64(maxSize), disk.Size)
+		return sparse.Content{}, fmt.Errorf("qcow2: the size of a disk must be a multiple of 512 bytes, up to %d, not %d", int64(maxSize), disk.Size)
 	}
 	extents := dataClusters(disk)
 	var data, l2 int64
@@ -55,7 +55,7 @@ func Image(disk sparse.Content) (sparse.Content, error) {
 	}
 	l1Entries := divide(disk.Size, l2Entries*clusterSize)
 	l1 := divide(l1Entries, tableEntries)
-	// Blocks and table count themselves too.
+	// The refcounts include the clusters of the refcount table and blocks.
 	var blocks, table, total int64
 	for {
 		total = 1 + l1 + table + blocks + l2 + data
@@ -123,10 +123,11 @@ func Image(disk sparse.Content) (sparse.Content, error) {
 	return sparse.New(total*clusterSize, runs, nil)
 }
 
-// extent is a run of clusters.
+// extent is a range of clusters.
 type extent struct{ first, count int64 }
 
-// dataClusters lists what of the disk is stored. No run is in two extents.
+// dataClusters returns the clusters of the disk with data. No run of the disk is in
+// two extents.
 func dataClusters(disk sparse.Content) []extent {
 	var extents []extent
 	for _, r := range disk.Runs {
@@ -140,5 +141,5 @@ func dataClusters(disk sparse.Content) []extent {
 	return extents
 }
 
-// divide rounds up.
+// divide returns a/b, rounded up.
 func divide(a, b int64) int64 { return (a + b - 1) / b }

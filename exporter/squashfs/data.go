@@ -13,28 +13,28 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-// block is where a block lies, and its size as the format has it: with rawData
-// if it is not compressed.
+// block is the offset of a block in bytes, and its size as the format stores it: with
+// the bit rawData if it is not compressed.
 type block struct {
 	start int64
 	size  uint32
 }
 
-// data is where the content of a file lies.
+// data locates the content of a file.
 type data struct {
 	start  int64
 	blocks []uint32 // sizes; 0 for a block of zeros
-	// fragment is the number of the fragment block with the end of the file,
-	// or of the whole file; -1 for none.
+	// fragment is the number of the fragment block with the content of a small
+	// file, or -1.
 	fragment int
-	offset   int // in it
+	offset   int // in the fragment block, in bytes
 }
 
 // job is a block to compress and write.
 type job struct {
 	raw        []byte
 	file       *data // nil for a fragment block
-	first      bool  // block of the file
+	first      bool  // the first block of the file
 	compressed chan []byte
 }
 
@@ -45,7 +45,7 @@ func (w *writer) writeData() error {
 		return err
 	}
 	w.data = map[*tree.Node]*data{}
-	// Blocks are read and written in order; in between, workers compress them.
+	// Workers compress blocks, which are read and written in order.
 	workers := runtime.GOMAXPROCS(0)
 	queue, work := make(chan *job, 2*workers), make(chan *job)
 	failed := make(chan error, 1)
@@ -107,7 +107,7 @@ func (w *writer) writeBlock(j *job) error {
 
 var errStopped = errors.New("stopped")
 
-// readData cuts files into blocks.
+// readData divides files into blocks.
 func (w *writer) readData(duplicates map[*tree.Node]*tree.Node, emit func(*job) bool) error {
 	var fragment []byte
 	fragments := 0
@@ -167,8 +167,8 @@ func (w *writer) readData(duplicates map[*tree.Node]*tree.Node, emit func(*job) 
 	return flush()
 }
 
-// findDuplicates finds the first file with the same content. Only files whose
-// size others have are read for that.
+// findDuplicates returns, for each file whose content a file before it has, the first
+// of these. It reads files of the same size only.
 func (w *writer) findDuplicates() (map[*tree.Node]*tree.Node, error) {
 	sizes := map[int64][]*tree.Node{}
 	for _, n := range w.nodes {

@@ -8,7 +8,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-// Types of inodes. The extended ones, which have more fields, are extended more.
+// Types of inodes. The type of an inode with more fields is larger by extended.
 const (
 	typeDir = iota + 1
 	typeFile
@@ -26,23 +26,23 @@ var inodeType = map[tree.Type]uint16{
 }
 
 const (
-	none = math.MaxUint32 // no fragment, no xattrs
+	none = math.MaxUint32 // stands for no fragment and for no xattrs
 
 	maxHeader    = 256 // entries after one header of a listing
 	maxDevMajor  = 1<<12 - 1
 	maxDevMinor  = 1<<20 - 1
-	listingExtra = 3 // sizes of listings count . and .. so
+	listingExtra = 3 // what the size of a listing adds for . and ..
 )
 
-// encodeInodes fills the tables of inodes and directories. It returns the
-// reference of the root.
+// encodeInodes fills the tables of inodes and directories. It returns the reference
+// of the root.
 func (w *writer) encodeInodes() (root uint64, err error) {
 	var last uint32
 	for _, n := range w.nodes {
 		last = max(last, n.Number)
 	}
 	w.inodeRefs = make([]uint64, last+1)
-	// From the last level up: a directory comes after what is in it.
+	// Backward, so that a directory comes after its children.
 	for i := len(w.nodes) - 1; i >= 0; i-- {
 		n := w.nodes[i]
 		if n.First != n {
@@ -120,7 +120,7 @@ func (w *writer) encodeInode(n *tree.Node, l listing) ([]byte, error) {
 			fragment = uint32(d.fragment)
 		}
 		if large {
-			const holes = 0 // bytes that are in no block; only a statistic
+			const holes = 0 // bytes in no block, which is for statistics only
 			for _, v := range []uint64{uint64(d.start), uint64(n.Size), holes} {
 				b = le.AppendUint64(b, v)
 			}
@@ -135,7 +135,7 @@ func (w *writer) encodeInode(n *tree.Node, l listing) ([]byte, error) {
 		b = append(b, n.Link...)
 	case tree.Char, tree.Block:
 		if n.Major > maxDevMajor || n.Minor > maxDevMinor {
-			return nil, fmt.Errorf("device %d,%d: SquashFS takes numbers up to %d,%d", n.Major, n.Minor, maxDevMajor, maxDevMinor)
+			return nil, fmt.Errorf("device %d,%d: SquashFS supports numbers up to %d,%d", n.Major, n.Minor, maxDevMajor, maxDevMinor)
 		}
 		u32(n.Links, n.Minor&0xff|n.Major<<8|n.Minor&^0xff<<12)
 	case tree.FIFO:
@@ -147,19 +147,19 @@ func (w *writer) encodeInode(n *tree.Node, l listing) ([]byte, error) {
 	return b, nil
 }
 
-// listing is where the names of a directory lie.
+// listing locates the names of a directory.
 type listing struct {
-	start  uint32 // of its block in the directory table
-	offset uint16 // in that block
-	size   uint32
+	start  uint32 // offset of its block in the directory table in bytes
+	offset uint16 // in that block, in bytes
+	size   uint32 // bytes
 	index  []listingIndex
 }
 
-// listingIndex tells where in a long listing names begin.
+// listingIndex is an entry of the index of a long listing.
 type listingIndex struct {
-	at    uint32 // from the start of the listing
-	start uint32 // of the block in the directory table
-	name  string // the first from there on
+	at    uint32 // offset in the listing in bytes
+	start uint32 // offset of the block in the directory table in bytes
+	name  string // the first name there
 }
 
 // encodeListing writes the names of a directory, which are sorted.
@@ -178,9 +178,9 @@ func (w *writer) encodeListing(n *tree.Node) listing {
 			l.index = append(l.index, listingIndex{l.size, start, children[0].Name})
 			block = start
 		}
-		// A header holds for entries whose inodes are in one block and have
-		// numbers that differ by 16 bits. It stands anew in each block, for
-		// the index.
+		// A header is for entries whose inodes are in one block and whose
+		// numbers differ by 16 bits. Each block starts with one, for the
+		// index.
 		_, offset := w.listings.position()
 		first := children[0].First.Number
 		inodes := w.inodeRefs[first] >> 16

@@ -13,16 +13,16 @@ import (
 const (
 	metadataSize = 8 << 10 // of a block of metadata before compression
 
-	// Where sizes of blocks say that a block is not compressed.
+	// Bits in the size of a block that is not compressed.
 	rawMetadata = 1 << 15
 	rawData     = 1 << 24
 )
 
-// codec compresses blocks. It may be used by several goroutines at once.
+// codec compresses blocks. Several goroutines may use it at once.
 type codec struct {
 	id    uint16
 	zstd  *zstd.Encoder
-	zlibs *sync.Pool // of *zlib.Writer; nil for no compression
+	zlibs *sync.Pool // of *zlib.Writer
 }
 
 func newCodec(o Options) (*codec, error) {
@@ -31,7 +31,7 @@ func newCodec(o Options) (*codec, error) {
 	case "zstd":
 		e, err := zstd.NewWriter(nil,
 			zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(o.Level)),
-			zstd.WithWindowSize(blockSize), // Linux has no room for more
+			zstd.WithWindowSize(blockSize), // Linux supports no more
 			zstd.WithSingleSegment(true),
 			zstd.WithEncoderCRC(false))
 		return &codec{id: zstdID, zstd: e}, err
@@ -40,16 +40,16 @@ func newCodec(o Options) (*codec, error) {
 			return nil, err
 		}
 		return &codec{id: gzipID, zlibs: &sync.Pool{New: func() any {
-			z, _ := zlib.NewWriterLevel(nil, o.Level) // the level is right
+			z, _ := zlib.NewWriterLevel(nil, o.Level) // the level is valid
 			return z
 		}}}, nil
 	case "none":
-		return &codec{id: gzipID}, nil // some algorithm must be named
+		return &codec{id: gzipID}, nil // the format has no number for none
 	}
-	return nil, fmt.Errorf("compression %q: SquashFS has zstd, gzip and none", o.Compression)
+	return nil, fmt.Errorf("unknown compression %q: use zstd, gzip or none", o.Compression)
 }
 
-// compress returns nil if a block does not get smaller.
+// compress returns nil if the compressed block is not smaller.
 func (c *codec) compress(block []byte) []byte {
 	var out []byte
 	switch {
@@ -59,7 +59,7 @@ func (c *codec) compress(block []byte) []byte {
 		var b bytes.Buffer
 		z := c.zlibs.Get().(*zlib.Writer)
 		z.Reset(&b)
-		z.Write(block) // into memory
+		z.Write(block) // to memory, which does not fail
 		z.Close()
 		c.zlibs.Put(z)
 		out = b.Bytes()
@@ -72,7 +72,7 @@ func (c *codec) compress(block []byte) []byte {
 	return out
 }
 
-// metadataBlock is a block with its header.
+// metadataBlock returns a block with its header.
 func (c *codec) metadataBlock(content []byte) []byte {
 	out, flag := c.compress(content), 0
 	if out == nil {
@@ -81,21 +81,20 @@ func (c *codec) metadataBlock(content []byte) []byte {
 	return append(binary.LittleEndian.AppendUint16(nil, uint16(len(out)|flag)), out...)
 }
 
-// metadata is a table in the making: a sequence of bytes that is cut into
-// blocks.
+// metadata is a table under construction, which is divided into blocks.
 type metadata struct {
 	codec  *codec
-	blocks []byte // finished ones
-	open   []byte
+	blocks []byte // complete blocks
+	open   []byte // content of the next block
 }
 
-// position of the next byte: start of its block in the table, and offset in the
-// block before compression.
+// position returns the position of the next byte: the offset of its block in the
+// table, and its offset in the uncompressed block, in bytes.
 func (m *metadata) position() (start uint32, offset uint16) {
 	return uint32(len(m.blocks)), uint16(len(m.open))
 }
 
-// reference is a position as one number.
+// reference returns the position as one number.
 func (m *metadata) reference() uint64 {
 	start, offset := m.position()
 	return uint64(start)<<16 | uint64(offset)
@@ -109,7 +108,7 @@ func (m *metadata) write(b []byte) {
 	}
 }
 
-// finish gives all blocks.
+// finish returns all blocks.
 func (m *metadata) finish() []byte {
 	if len(m.open) > 0 {
 		m.blocks = append(m.blocks, m.codec.metadataBlock(m.open)...)

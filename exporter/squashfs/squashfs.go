@@ -1,20 +1,20 @@
 // Package squashfs writes SquashFS 4.0 file systems.
 //
-// Format: Linux, Documentation/filesystems/squashfs.rst and fs/squashfs/squashfs_fs.h.
-// Layout:
+// Format: Linux, Documentation/filesystems/squashfs.rst and
+// fs/squashfs/squashfs_fs.h. Numbers are little-endian. Layout:
 //
 //	superblock
 //	data blocks of files and fragment blocks, in the order of their paths
 //	inode table       metadata blocks
 //	directory table   metadata blocks
-//	fragment table    metadata blocks, then the index of these
-//	export table      likewise: inodes by number
-//	id table          likewise: owners and groups
-//	xattr table       metadata blocks; then those with their ids, and the index of these
+//	fragment table    metadata blocks, then their index
+//	export table      the same, with inodes by number
+//	id table          the same, with owners and groups
+//	xattr table       metadata blocks with attributes, then with ids, then an index
 //
-// Blocks of files and metadata blocks are compressed each for itself. Files that
-// are smaller than a block share fragment blocks; files with the same content
-// share it. All processors compress; the bytes do not depend on their number.
+// Each block is compressed separately. Files smaller than a block share fragment
+// blocks, and files with the same content share it. Write compresses on all
+// processors, and their number does not change the result.
 package squashfs
 
 import (
@@ -30,12 +30,12 @@ import (
 )
 
 const (
-	blockSize      = 128 << 10 // of files; the default of mksquashfs
+	blockSize      = 128 << 10 // bytes of a block of files; the default of mksquashfs
 	superblockSize = 96
-	padding        = 4096 // of the whole, so that a block device can hold it
+	padding        = 4096 // alignment of the size, for block devices
 
 	magic   = 0x73717368
-	invalid = math.MaxUint64 // a table that is missing
+	invalid = math.MaxUint64 // offset of a missing table
 
 	flagNoXattrs   = 0x0200
 	flagExportable = 0x0080
@@ -45,8 +45,8 @@ const (
 // Options are the attributes of a file system.
 type Options struct {
 	Compression string    // "zstd", "gzip" or "none"
-	Level       int       // of the compression, as its program knows it
-	Time        time.Time // of all files, from 1970 to 2106
+	Level       int       // as in the command-line tool of the compression
+	Time        time.Time // of all files; its year must be 1970 to 2106
 }
 
 // writer writes one file system.
@@ -54,10 +54,10 @@ type writer struct {
 	options Options
 	codec   *codec
 	out     io.WriterAt
-	at      int64 // end of what is written
+	at      int64 // bytes written
 
 	nodes     []*tree.Node
-	data      map[*tree.Node]*data // of first names
+	data      map[*tree.Node]*data // by first hard link
 	fragments []block
 
 	ids       ids
@@ -67,12 +67,13 @@ type writer struct {
 	inodeRefs []uint64 // by number, from 1
 }
 
-// Write writes a tree to out, which must read as zeros where nothing was written,
-// and returns its size in bytes. Extended attributes whose names do not begin with user.,
-// trusted. or security. have no place in the format: see SupportsXattr.
+// Write writes a tree to an empty file and returns its size in bytes. It fails for
+// options, owners and device numbers that the format does not support, and if a file
+// has fewer bytes than its entry says. It skips extended attributes that the format
+// does not support: see SupportsXattr.
 func Write(out *os.File, entries []tree.Entry, options Options) (int64, error) {
 	if t := options.Time.Unix(); t < 0 || t > math.MaxUint32 {
-		return 0, fmt.Errorf("SquashFS knows the years 1970 to 2106, not %d: choose another SOURCE_DATE_EPOCH", options.Time.UTC().Year())
+		return 0, fmt.Errorf("SquashFS supports the years 1970 to 2106, not %d: choose another SOURCE_DATE_EPOCH", options.Time.UTC().Year())
 	}
 	codec, err := newCodec(options)
 	if err != nil {
@@ -101,7 +102,7 @@ func (w *writer) append(b []byte) error {
 	return err
 }
 
-// writeTables writes everything behind the data, and the superblock.
+// writeTables writes everything after the data, and the superblock.
 func (w *writer) writeTables() error {
 	root, err := w.encodeInodes()
 	if err != nil {
@@ -156,8 +157,8 @@ func (w *writer) writeTables() error {
 	return err
 }
 
-// writeTable writes metadata blocks and the index of these, after head. It
-// returns where head starts.
+// writeTable writes metadata blocks, head and the index of the blocks. It returns
+// the offset of head in bytes.
 func (w *writer) writeTable(entries, head []byte) (uint64, error) {
 	index := head
 	for len(entries) > 0 {
@@ -200,19 +201,19 @@ func (w *writer) encodeSuperblock(s superblock) []byte {
 	return b
 }
 
-// ids are the owners and groups of files.
+// ids is the table of the owners and groups of files.
 type ids struct {
 	list  []uint32
 	index map[uint32]uint16
 }
 
-// add gives the place of an id in the table.
+// add returns the index of an id in the table.
 func (t *ids) add(id uint32) (uint16, error) {
 	if i, ok := t.index[id]; ok {
 		return i, nil
 	}
 	if len(t.list) > math.MaxUint16-1 {
-		return 0, fmt.Errorf("the files have more than %d owners and groups, which SquashFS cannot hold", math.MaxUint16)
+		return 0, fmt.Errorf("the files have more than %d owners and groups, which SquashFS does not support", math.MaxUint16)
 	}
 	if t.index == nil {
 		t.index = map[uint32]uint16{}

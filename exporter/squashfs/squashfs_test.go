@@ -16,7 +16,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
-var update = flag.Bool("update", false, "write the golden file anew")
+var update = flag.Bool("update", false, "write the golden file")
 
 func writeImage(t testing.TB, entries []tree.Entry, options Options) string {
 	t.Helper()
@@ -41,13 +41,13 @@ var compressions = map[string]Options{
 	"none": {Compression: "none", Time: time.Unix(315532800, 0)},
 }
 
-// Another program extracts what was written.
+// unsquashfs extracts what was written.
 func TestUnsquashfsExtracts(t *testing.T) {
 	if _, err := exec.LookPath("unsquashfs"); err != nil {
 		t.Skip("unsquashfs is not installed (Debian package squashfs-tools)")
 	}
 	if os.Getuid() != 0 {
-		t.Skip("not root, who alone can make devices and give files away")
+		t.Skip("only root can create devices and change owners")
 	}
 	want := treetest.All(8<<10, blockSize)
 	holes := tree.NewFile("holes", 0o644, strings.Repeat("\x00", 3*blockSize)+"x"+strings.Repeat("\x00", blockSize))
@@ -69,8 +69,8 @@ func TestUnsquashfsExtracts(t *testing.T) {
 	}
 }
 
-// The same tree gives the same bytes, on any number of processors, today and
-// with the next version: a change must be meant.
+// The same tree results in the same bytes, on any number of processors and in every
+// version of this package, unless a change is intended.
 func TestDigest(t *testing.T) {
 	golden := filepath.Join("testdata", "all.sha256")
 	got := ""
@@ -115,10 +115,10 @@ func TestErrors(t *testing.T) {
 		want    string
 	}{
 		"owners":      {owners, nil, "more than 65535 owners and groups"},
-		"device":      {[]tree.Entry{{Path: "d", Type: tree.Char, Major: 4096}}, nil, "d: device 4096,0: SquashFS takes numbers up to 4095,1048575"},
+		"device":      {[]tree.Entry{{Path: "d", Type: tree.Char, Major: 4096}}, nil, "d: device 4096,0: SquashFS supports numbers up to 4095,1048575"},
 		"parent":      {[]tree.Entry{{Path: "d/f", Type: tree.FIFO}}, nil, "d/f: there is no directory d"},
 		"year":        {nil, func(o *Options) { o.Time = time.Date(2107, 1, 1, 0, 0, 0, 0, time.UTC) }, "years 1970 to 2106, not 2107"},
-		"compression": {nil, func(o *Options) { o.Compression = "xz" }, `compression "xz": SquashFS has zstd, gzip and none`},
+		"compression": {nil, func(o *Options) { o.Compression = "xz" }, `unknown compression "xz": use zstd, gzip or none`},
 		"short":       {[]tree.Entry{short()}, nil, "f: read 3 of 4 bytes"},
 		"unreadable":  {[]tree.Entry{{Path: "f", Type: tree.File, Size: 1, Open: func() (tree.Content, error) { return nil, os.ErrPermission }}}, nil, "permission denied"},
 	} {

@@ -7,22 +7,23 @@ import (
 	"strings"
 )
 
-// xattrPrefixes are the names that the format has, by their number.
+// xattrPrefixes are the prefixes of names that the format supports, by number.
 var xattrPrefixes = []string{"user.", "trusted.", "security."}
 
-// SupportsXattr tells whether the format has a place for an extended attribute.
+// SupportsXattr reports whether the format supports an extended attribute of this
+// name: one in the namespaces user, trusted and security.
 func SupportsXattr(xattr string) bool {
 	return slices.ContainsFunc(xattrPrefixes, func(prefix string) bool { return strings.HasPrefix(xattr, prefix) })
 }
 
-// xattrs are the sets of extended attributes that files have.
+// xattrs is the table of the sets of extended attributes.
 type xattrs struct {
 	sets  [][]byte
-	count []uint32 // of attributes in the set
+	count []uint32 // number of attributes in each set
 	index map[string]uint32
 }
 
-// add gives the number of a set.
+// add returns the index of a set.
 func (x *xattrs) add(set map[string]string) uint32 {
 	var b []byte
 	var count uint32
@@ -56,7 +57,8 @@ func (x *xattrs) add(set map[string]string) uint32 {
 	return i
 }
 
-// writeXattrs writes the sets, and the table that numbers them.
+// writeXattrs writes the sets and their table, and returns the offset of the table
+// in bytes.
 func (w *writer) writeXattrs() (uint64, error) {
 	le := binary.LittleEndian
 	sets := metadata{codec: w.codec}

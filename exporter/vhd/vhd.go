@@ -1,14 +1,14 @@
-// Package vhd puts disks into Microsoft's virtual hard disk format.
+// Package vhd writes disks in Microsoft's virtual hard disk format.
 //
 // Format: Microsoft, Virtual Hard Disk Image Format Specification 1.0 (2006).
-// Numbers are big-endian. A fixed disk is followed by a footer of 512 bytes.
-// A dynamic one is, in sectors of 512 bytes:
+// Numbers are big-endian. A fixed VHD is the disk and a footer of 512 bytes. Layout
+// of a dynamic VHD in sectors of 512 bytes:
 //
 //	0    copy of the footer
 //	1    header of 1024 bytes
 //	3 …  block allocation table: the first sector of each block
-//	…    the blocks of 2 MiB that have data, in the disk's order, each after a
-//	     bitmap of one sector that says which of its sectors are used: all
+//	…    blocks of 2 MiB with data, in the order of the disk, each after a
+//	     bitmap of one sector that marks all sectors as used
 //	end  footer
 package vhd
 
@@ -33,18 +33,20 @@ const (
 	typeFixed   = 2
 	typeDynamic = 3
 
-	// maxSize of a disk: 2040 GiB, as Azure and Hyper-V have it.
+	// maxSize is the largest disk that Azure and Hyper-V support, in bytes.
 	maxSize = 2040 << 30
 
-	// alignment is what Azure wants of the size of a disk in bytes.
+	// alignment is the alignment of the size of a disk that Azure requires, in
+	// bytes.
 	alignment = 1 << 20
 )
 
-// none stands for an offset that there is not.
+// none stands for a missing offset.
 const none = math.MaxUint64
 
-// Fixed puts a disk into a fixed VHD with an id and a time of creation. It fails
-// unless the disk has a multiple of 1 MiB, which Azure demands, up to 2040 GiB.
+// Fixed returns a fixed VHD with a disk. The id is a UUID in big-endian order. Fixed
+// fails if the size of the disk is not a multiple of 1 MiB, which Azure requires, or
+// exceeds 2040 GiB.
 func Fixed(disk sparse.Content, id [16]byte, created time.Time) (sparse.Content, error) {
 	if err := check(disk.Size); err != nil {
 		return sparse.Content{}, err
@@ -53,8 +55,8 @@ func Fixed(disk sparse.Content, id [16]byte, created time.Time) (sparse.Content,
 	return sparse.New(disk.Size+sectorSize, append(disk.At(0), sparse.Bytes(footer).At(disk.Size)...), nil)
 }
 
-// Dynamic puts a disk into a dynamic VHD, which has no room for what is zero on
-// the disk. It fails as Fixed does.
+// Dynamic returns a dynamic VHD with a disk, which does not store blocks of zeros.
+// The arguments and errors are those of Fixed.
 func Dynamic(disk sparse.Content, id [16]byte, created time.Time) (sparse.Content, error) {
 	if err := check(disk.Size); err != nil {
 		return sparse.Content{}, err
@@ -99,9 +101,9 @@ func Dynamic(disk sparse.Content, id [16]byte, created time.Time) (sparse.Conten
 func check(size int64) error {
 	switch {
 	case size <= 0 || size%alignment != 0:
-		return fmt.Errorf("SIZE: a VHD has a whole number of MiB, as Azure demands, not %d bytes", size)
+		return fmt.Errorf("SIZE: the size of a VHD must be a whole number of MiB, as Azure requires, not %d bytes", size)
 	case size > maxSize:
-		return errors.New("SIZE: a VHD has 2040G at most")
+		return errors.New("SIZE: the size of a VHD must be at most 2040G")
 	}
 	return nil
 }
@@ -115,8 +117,8 @@ func footer(size int64, kind uint32, dataOffset uint64, id [16]byte, created tim
 	be.PutUint64(b[16:], dataOffset)
 	epoch := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 	be.PutUint32(b[24:], uint32(min(max(0, created.Unix()-epoch.Unix()), math.MaxUint32)))
-	// As Windows: readers take the size of others' disks from the geometry,
-	// which cannot tell all sizes.
+	// The creator application of Windows: of disks from others, some programs
+	// compute the size from the geometry, which is not exact.
 	copy(b[28:], "win ")
 	be.PutUint32(b[32:], 0x000a0000)
 	copy(b[36:], "Wi2k")
@@ -131,7 +133,7 @@ func footer(size int64, kind uint32, dataOffset uint64, id [16]byte, created tim
 	return b
 }
 
-// geometry is what old BIOSes take a disk for (appendix of the specification).
+// geometry returns the obsolete geometry of a disk (appendix "CHS Calculation").
 func geometry(total int64) (cylinders, heads, sectors int64) {
 	total = min(total, 65535*16*255)
 	if total >= 65535*16*63 {
@@ -148,8 +150,8 @@ func geometry(total int64) (cylinders, heads, sectors int64) {
 	return total / sectors / heads, heads, sectors
 }
 
-// checksum is the complement of the sum of all bytes, that of the checksum
-// itself being 0.
+// checksum returns the complement of the sum of all bytes. The field for the checksum
+// must be 0.
 func checksum(b []byte) uint32 {
 	var sum uint32
 	for _, x := range b {

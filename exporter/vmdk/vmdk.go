@@ -1,14 +1,14 @@
 // Package vmdk writes disks in VMware's stream-optimized format.
 //
-// Format: VMware, Virtual Disk Format 5.0 (2011), Stream-Optimized Compressed
-// Sparse Extents. Numbers are little-endian. Layout, in sectors of 512 bytes:
+// Format: VMware, Virtual Disk Format 5.0 (2011), "Stream-Optimized Compressed Sparse
+// Extents". Numbers are little-endian. Layout in sectors of 512 bytes:
 //
 //	0     header
 //	1     descriptor, a text
-//	128 … for each 32 MiB of the disk: its grains of 64 KiB that have data, each
-//	      compressed after a marker; and a table with their sectors
-//	…     directory with the sectors of tables
-//	…     footer, which is the header again and knows where the directory is
+//	128 … for each 32 MiB of the disk: its grains of 64 KiB with data, each
+//	      compressed after a marker, then the table of their sectors
+//	…     directory with the sectors of the tables
+//	…     footer: the header with the sector of the directory
 //	end   end-of-stream marker
 package vmdk
 
@@ -27,29 +27,30 @@ const (
 	sectorSize   = 512
 	grainSize    = 64 << 10
 	tableEntries = 512
-	tableReach   = tableEntries * grainSize // bytes of the disk
+	tableReach   = tableEntries * grainSize // bytes of the disk per table
 
 	descriptorSector  = 1
 	descriptorSectors = 20
 	overhead          = 128 // sectors before the first grain
 
-	// flags: the newlines in the header are a check of the transfer, grains
-	// are compressed, and there are markers.
+	// flags: the header has newlines that detect text-mode transfers, grains are
+	// compressed, and there are markers.
 	flags             = 1 | 1<<16 | 1<<17
 	compressedDeflate = 1
 	directoryAtEnd    = 1<<64 - 1
 
 	markerEnd, markerTable, markerDirectory, markerFooter = 0, 1, 2, 3
 
-	// maxSize: tables know 32 bits of a sector.
+	// maxSize is the largest disk in bytes: sector numbers have 32 bits.
 	maxSize = 2 << 40
 )
 
-// Write writes a disk to w. The name is that of the file; id tells the content
-// apart. It fails if the disk is no multiple of 64 KiB or has more than 2 TiB.
+// Write writes a disk to w. The name is that of the VMDK file, for the descriptor. The
+// id tells the contents of disks apart. Write fails if the size of the disk is not a
+// multiple of 64 KiB, or exceeds 2 TiB.
 func Write(w io.Writer, disk sparse.Content, name string, id uint32) error {
 	if disk.Size <= 0 || disk.Size%grainSize != 0 || disk.Size > maxSize {
-		return fmt.Errorf("SIZE: a VMDK has a multiple of %dK, up to 2048G, not %d bytes", grainSize>>10, disk.Size)
+		return fmt.Errorf("SIZE: the size of a VMDK must be a multiple of %dK, up to 2048G, not %d bytes", grainSize>>10, disk.Size)
 	}
 	s := stream{w: w}
 	s.put(header(disk.Size, directoryAtEnd))
@@ -79,10 +80,10 @@ func Write(w io.Writer, disk sparse.Content, name string, id uint32) error {
 	return s.err
 }
 
-// stream counts what it writes. After an error it writes no more.
+// stream counts the bytes that it writes. It stops after an error.
 type stream struct {
 	w   io.Writer
-	n   int64
+	n   int64 // bytes
 	err error
 
 	grain      []byte
@@ -99,7 +100,8 @@ func (s *stream) put(b []byte) {
 
 func (s *stream) sector() uint32 { return uint32(s.n / sectorSize) }
 
-// grains writes the grains of a table, and returns it: nil if there are none.
+// grains writes the grains of one table and returns the table, or nil if there are
+// none.
 func (s *stream) grains(disk sparse.Content, start int64) (table []byte, err error) {
 	if s.grain == nil {
 		s.grain = make([]byte, grainSize)
@@ -128,8 +130,8 @@ func (s *stream) grains(disk sparse.Content, start int64) (table []byte, err err
 	return table, s.err
 }
 
-// putGrain writes a grain after its marker: its first sector on the disk and
-// the length of what follows.
+// putGrain writes a grain after its marker, which has the first sector on the disk
+// and the compressed size.
 func (s *stream) putGrain(at int64) error {
 	s.compressed.Reset()
 	s.compressed.Write(make([]byte, 12))
@@ -165,7 +167,7 @@ func header(size int64, directory uint64) []byte {
 	return b
 }
 
-// marker says what the sectors behind it are, and how many bytes they have.
+// marker returns the marker of metadata: its kind, and its size in bytes.
 func marker(size int64, kind uint32) []byte {
 	b := make([]byte, sectorSize)
 	binary.LittleEndian.PutUint64(b, uint64(size/sectorSize))
@@ -173,7 +175,7 @@ func marker(size int64, kind uint32) []byte {
 	return b
 }
 
-// descriptor describes the disk for programs and people.
+// descriptor returns the text that describes the disk.
 func descriptor(size int64, name string, id uint32) string {
 	const heads, sectors = 255, 63
 	return fmt.Sprintf(`# Disk DescriptorFile
