@@ -1,5 +1,5 @@
-// Package client is Slipway's other door: it runs the frontend inside of this
-// process against any BuildKit, with what docker buildx build offers for it.
+// Package client runs the frontend in this process, against any BuildKit. It
+// supports the options of docker buildx build.
 package client
 
 import (
@@ -13,17 +13,17 @@ import (
 	"github.com/slipway-build/slipway/frontend"
 )
 
-// Build builds a machine and returns the files it made. They get their names
-// when all are whole: a build that fails leaves nothing behind.
+// Build builds a machine and returns the files that it wrote. A build that fails
+// leaves no files behind.
 //
-// The errors of the machine YAML and of BuildKit's steps carry the lines at
-// fault (solver/errdefs.Sources).
+// Errors in the machine YAML and in BuildKit's steps carry the affected lines
+// (solver/errdefs.Sources of BuildKit).
 func Build(ctx context.Context, c *client.Client, opt Options, display progressui.Display) ([]File, error) {
 	outputs, err := parseOutputs(opt.Outputs)
 	if err != nil {
 		return nil, err
 	}
-	so, err := opt.solve()
+	so, err := opt.solveOpt()
 	if err != nil {
 		return nil, err
 	}
@@ -31,47 +31,31 @@ func Build(ctx context.Context, c *client.Client, opt Options, display progressu
 	if so.Exports, err = outputs.exports(); err != nil {
 		return nil, err
 	}
-	folder := opt.folder(outputs)
-	var graph string
-	var there []File
-	err = run(ctx, c, so, display, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		if folder == "" {
-			return frontend.Build(ctx, c)
-		}
-		g := &graphs{Client: c, known: map[gateway.Reference]string{}}
-		res, err := frontend.Build(ctx, g)
-		if err != nil {
-			return nil, err
-		}
-		if ref, err := res.SingleRef(); err == nil {
-			graph = g.known[ref]
-		}
-		if there = unchanged(folder, graph); graph != "" && there != nil {
-			return gateway.NewResult(), nil
-		}
-		return res, nil
-	})
-	if err != nil || there != nil {
-		return there, err
+	reuse := reuse{folder: opt.reusableFolder(outputs)}
+	if err := solve(ctx, c, so, display, reuse.build); err != nil {
+		return nil, err
+	}
+	if reuse.files != nil {
+		return reuse.files, nil
 	}
 	files, err := outputs.keep()
-	if err == nil && graph != "" {
-		err = remember(folder, graph, files)
+	if err != nil {
+		return nil, err
 	}
-	return files, err
+	return files, reuse.record(files)
 }
 
-// Lock looks the images of a machine YAML up and returns its lock: what belongs
-// beside it, under the name that [frontend.LockName] gives.
+// Lock resolves the images of a machine YAML and returns its lock, which belongs
+// in the file that [frontend.LockName] names.
 func Lock(ctx context.Context, c *client.Client, opt Options, display progressui.Display) ([]byte, error) {
-	so, err := opt.solve()
+	so, err := opt.solveOpt()
 	if err != nil {
 		return nil, err
 	}
 	so.FrontendAttrs["requestid"] = frontend.LockRequest
 	so.Internal = true
 	var lock []byte
-	err = run(ctx, c, so, display, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+	err = solve(ctx, c, so, display, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		res, err := frontend.Build(ctx, c)
 		if err == nil {
 			lock = res.Metadata["result.txt"]
@@ -81,8 +65,8 @@ func Lock(ctx context.Context, c *client.Client, opt Options, display progressui
 	return lock, err
 }
 
-// run lets BuildKit work for a frontend and shows how.
-func run(ctx context.Context, c *client.Client, so client.SolveOpt, display progressui.Display, build gateway.BuildFunc) error {
+// solve lets BuildKit work for a frontend and displays the progress.
+func solve(ctx context.Context, c *client.Client, so client.SolveOpt, display progressui.Display, build gateway.BuildFunc) error {
 	status := make(chan *client.SolveStatus)
 	var eg errgroup.Group
 	eg.Go(func() error {
@@ -90,7 +74,8 @@ func run(ctx context.Context, c *client.Client, so client.SolveOpt, display prog
 		return err
 	})
 	eg.Go(func() error {
-		// Until the channel is closed: what went wrong is among the last to come.
+		// Not canceled: the last messages, before the channel is closed, are about
+		// what failed.
 		_, err := display.UpdateFrom(context.WithoutCancel(ctx), status)
 		return err
 	})

@@ -20,20 +20,20 @@ import (
 	_ "github.com/moby/buildkit/client/connhelper/ssh"
 )
 
-// Dial connects to a BuildKit daemon: at an address such as
-// unix:///run/buildkit/buildkitd.sock or tcp://HOST:PORT, or behind a docker
-// buildx builder of that name. Without either it takes the address in
-// BUILDKIT_HOST, else buildx's current builder.
+// Dial connects to a BuildKit daemon. The builder is an address, for example
+// unix:///run/buildkit/buildkitd.sock or tcp://HOST:PORT, or the name of a
+// docker buildx builder. If it is empty, Dial uses the address in BUILDKIT_HOST,
+// or else the current builder of docker buildx.
 func Dial(ctx context.Context, builder string) (*client.Client, error) {
 	builder = cmp.Or(builder, os.Getenv("BUILDKIT_HOST"), os.Getenv("BUILDX_BUILDER"))
 	var options []client.ClientOpt
 	address := builder
 	if !strings.Contains(builder, "://") {
-		address = remote(builder)
+		address = remoteAddress(builder)
 	}
 	if address == "" {
-		// Buildx alone knows how each of its drivers is reached, and starts a
-		// builder that does not run.
+		// Only docker buildx can reach a builder of any driver. It also starts one
+		// that does not run.
 		options = append(options, client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			args := []string{"buildx", "dial-stdio"}
 			if builder != "" {
@@ -48,16 +48,16 @@ func Dial(ctx context.Context, builder string) (*client.Client, error) {
 	}
 	if _, err := c.Info(ctx); err != nil {
 		c.Close()
-		return nil, fmt.Errorf("%s does not answer: %w; name a builder of docker buildx with --builder, or set BUILDKIT_HOST to the address of buildkitd, such as unix:///run/buildkit/buildkitd.sock",
+		return nil, fmt.Errorf("%s does not answer: %w; pass --builder with the name of a docker buildx builder, or set BUILDKIT_HOST to the address of buildkitd, for example unix:///run/buildkit/buildkitd.sock",
 			cmp.Or(builder, "the current builder of docker buildx"), err)
 	}
 	return c, nil
 }
 
-// remote gives the address of a buildx builder that is nothing but an address:
-// all that is built would else pass through docker buildx, at half a second for
-// a disk of 100 MB. Other builders have none.
-func remote(builder string) string {
+// remoteAddress returns the address of a docker buildx builder with the remote
+// driver, and "" for others. Without it, all files would pass through docker
+// buildx, which takes half a second for a disk of 100 MB.
+func remoteAddress(builder string) string {
 	dir := cmp.Or(os.Getenv("BUILDX_CONFIG"), filepath.Join(config.Dir(), "buildx"))
 	data, err := os.ReadFile(filepath.Join(dir, "instances", filepath.Base(builder)))
 	if err != nil {
@@ -67,7 +67,7 @@ func remote(builder string) string {
 		Driver string
 		Nodes  []struct {
 			Endpoint   string
-			DriverOpts map[string]string // certificates, mostly
+			DriverOpts map[string]string // for example certificates
 		}
 	}
 	if json.Unmarshal(data, &instance) != nil || instance.Driver != "remote" || len(instance.Nodes) != 1 || len(instance.Nodes[0].DriverOpts) > 0 {

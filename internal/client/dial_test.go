@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestRemote(t *testing.T) {
+func TestRemoteAddress(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("BUILDX_CONFIG", dir)
 	if err := os.Mkdir(filepath.Join(dir, "instances"), 0o755); err != nil {
@@ -23,7 +23,7 @@ func TestRemote(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{"socket": "unix:///run/b.sock", "tls": "", "container": "", "damaged": "", "nonsuch": "", "": ""} {
-		if got := remote(name); got != want {
+		if got := remoteAddress(name); got != want {
 			t.Errorf("%q: got %q, want %q", name, got, want)
 		}
 	}

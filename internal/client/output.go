@@ -15,25 +15,26 @@ import (
 	"github.com/tonistiigi/go-csvvalue"
 )
 
-// File is one that a build made.
+// A File is a file that a build wrote.
 type File struct {
 	Path string
 	Size int64 // in bytes
 }
 
-// output is one place where a build's result goes.
+// An output is a destination of the result.
 type output struct {
-	kind  string // BuildKit's name of the exporter
-	dest  string // folder or file here; empty if the result goes elsewhere, - for standard output
+	kind  string // name of BuildKit's exporter
+	dest  string // local folder or file, or - for standard output; empty if the result goes elsewhere
 	attrs map[string]string
 
-	staged string // where the result is until it is whole
-	made   string // folder that was made for it
+	staging string // folder that holds the result until it is complete
+	created string // folder that was created for it
 }
 
 type outputs []*output
 
-// parseOutputs reads --output in docker buildx's forms: DIR, -, or type=TYPE,KEY=VALUE.
+// parseOutputs parses --output as docker buildx does: DIR, -, or
+// type=TYPE,KEY=VALUE.
 func parseOutputs(values []string) (outputs, error) {
 	var all outputs
 	for _, value := range values {
@@ -70,26 +71,27 @@ func parseOutputs(values []string) (outputs, error) {
 func (o *output) check() error {
 	switch {
 	case o.kind == "":
-		return errors.New("needs type=TYPE, such as type=local,dest=DIR")
+		return errors.New("requires type=TYPE, for example type=local,dest=DIR")
 	case o.kind == client.ExporterLocal && (o.dest == "" || o.dest == "-"):
-		return errors.New("needs dest=DIR")
+		return errors.New("requires dest=DIR")
 	case o.isFile() && o.dest == "":
-		return errors.New("needs dest=FILE")
+		return errors.New("requires dest=FILE")
 	case o.isFile() && o.dest == "-":
 		if _, err := console.ConsoleFromFile(os.Stdout); err == nil {
-			return errors.New("standard output is a terminal: redirect it, or give dest=FILE")
+			return errors.New("standard output is a terminal: redirect it, or use dest=FILE")
 		}
 	}
 	return nil
 }
 
-// isStore tells an OCI layout that is a folder. BuildKit adds to it what it
-// lacks, the index last.
+// isStore reports whether the output is an OCI layout in a folder. BuildKit adds
+// missing blobs to it, and the index last.
 func (o *output) isStore() bool {
 	tar, err := strconv.ParseBool(o.attrs["tar"])
 	return o.kind == client.ExporterOCI && err == nil && !tar
 }
 
+// isFile reports whether the output is a single file.
 func (o *output) isFile() bool {
 	switch o.kind {
 	case client.ExporterTar, client.ExporterOCI, client.ExporterDocker:
@@ -98,7 +100,7 @@ func (o *output) isFile() bool {
 	return false
 }
 
-// exports prepares the places and describes them to BuildKit.
+// exports prepares the destinations and describes them to BuildKit.
 func (all outputs) exports() ([]client.ExportEntry, error) {
 	var entries []client.ExportEntry
 	for _, o := range all {
@@ -107,7 +109,7 @@ func (all outputs) exports() ([]client.ExportEntry, error) {
 		switch {
 		case o.kind == client.ExporterLocal:
 			err = o.stage(o.dest)
-			e.OutputDir = o.staged
+			e.OutputDir = o.staging
 		case o.isStore():
 			e.OutputDir = o.dest
 		case o.dest == "-":
@@ -115,7 +117,7 @@ func (all outputs) exports() ([]client.ExportEntry, error) {
 		case o.isFile():
 			err = o.stage(filepath.Dir(o.dest))
 			e.Output = func(map[string]string) (io.WriteCloser, error) {
-				return os.Create(filepath.Join(o.staged, filepath.Base(o.dest)))
+				return os.Create(filepath.Join(o.staging, filepath.Base(o.dest)))
 			}
 		}
 		if err != nil {
@@ -126,34 +128,35 @@ func (all outputs) exports() ([]client.ExportEntry, error) {
 	return entries, nil
 }
 
-// stage makes a folder beside the final names, so that files only need to be renamed.
+// stage creates the staging folder beside the final names, so that the files can
+// be renamed.
 func (o *output) stage(dir string) (err error) {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		o.made = dir
+		o.created = dir
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	o.staged, err = os.MkdirTemp(dir, ".slipway-")
+	o.staging, err = os.MkdirTemp(dir, ".slipway-")
 	return err
 }
 
-// keep gives all files their names.
+// keep moves the files from the staging folders to their final names.
 func (all outputs) keep() ([]File, error) {
 	var files []File
 	for _, o := range all {
-		if o.staged == "" {
+		if o.staging == "" {
 			continue
 		}
-		err := filepath.WalkDir(o.staged, func(path string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(o.staging, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}
-			name, err := filepath.Rel(o.staged, path)
+			name, err := filepath.Rel(o.staging, path)
 			if err != nil {
 				return err
 			}
-			target := filepath.Join(filepath.Dir(o.staged), name)
+			target := filepath.Join(filepath.Dir(o.staging), name)
 			if d.IsDir() {
 				return os.MkdirAll(target, 0o755)
 			}
@@ -167,19 +170,19 @@ func (all outputs) keep() ([]File, error) {
 		if err != nil {
 			return nil, err
 		}
-		o.made = ""
+		o.created = ""
 	}
 	return files, nil
 }
 
-// discard removes what is not kept.
+// discard removes what was not kept.
 func (all outputs) discard() {
 	for _, o := range all {
-		if o.staged != "" {
-			os.RemoveAll(o.staged)
+		if o.staging != "" {
+			os.RemoveAll(o.staging)
 		}
-		if o.made != "" {
-			os.Remove(o.made)
+		if o.created != "" {
+			os.Remove(o.created)
 		}
 	}
 }

@@ -36,9 +36,9 @@ func TestParseOutputs(t *testing.T) {
 		}
 	}
 	for value, want := range map[string]string{
-		"dest=out":      "needs type=TYPE",
-		"type=local":    "needs dest=DIR",
-		"type=tar":      "needs dest=FILE",
+		"dest=out":      "requires type=TYPE",
+		"type=local":    "requires dest=DIR",
+		"type=tar":      "requires dest=FILE",
 		"type=oci,dest": `"dest" is not KEY=VALUE`,
 	} {
 		if _, err := parseOutputs([]string{value}); err == nil || !strings.Contains(err.Error(), want) {
@@ -47,7 +47,7 @@ func TestParseOutputs(t *testing.T) {
 	}
 }
 
-// names lists everything below a folder.
+// names lists the files below a folder.
 func names(t *testing.T, dir string) []string {
 	t.Helper()
 	var out []string
@@ -64,7 +64,7 @@ func names(t *testing.T, dir string) []string {
 	return out
 }
 
-// receive does what BuildKit does with an export.
+// receive writes to an export as BuildKit does.
 func receive(t *testing.T, e client.ExportEntry, name string) {
 	t.Helper()
 	if e.OutputDir != "" {
@@ -89,7 +89,7 @@ func receive(t *testing.T, e client.ExportEntry, name string) {
 	}
 }
 
-func TestOutputsAppearWhole(t *testing.T) {
+func TestOutputsAreAtomic(t *testing.T) {
 	dir := t.TempDir()
 	folder, archive := filepath.Join(dir, "new", "out"), filepath.Join(dir, "m.tar")
 	if err := os.WriteFile(archive, []byte("of an earlier build"), 0o644); err != nil {

@@ -1,0 +1,202 @@
+package client
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/client"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/frontend"
+)
+
+// reuse is a build that keeps the files of an earlier build with the same graph.
+// The images in a graph are pinned by digest and its steps are deterministic, so
+// the same graph writes the same files. Nothing is built or transferred as long
+// as neither the graph nor the files change.
+type reuse struct {
+	folder string // of the files; empty if they cannot be reused
+	graph  string // digest; empty if the graph does not determine the files
+	files  []File // of the earlier build; nil if there are none
+}
+
+// reusableFolder returns the output folder, or "" if the build has other effects
+// than its files or must not be skipped.
+func (o Options) reusableFolder(all outputs) string {
+	if len(all) != 1 || all[0].kind != client.ExporterLocal || len(all[0].attrs) > 0 ||
+		len(o.CacheTo) > 0 || len(o.Attests) > 0 || o.NoCache || len(o.NoCacheFilter) > 0 {
+		return ""
+	}
+	return all[0].dest
+}
+
+// build is a [gateway.BuildFunc]. It returns an empty result if there are files
+// to reuse.
+func (r *reuse) build(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+	if r.folder == "" {
+		return frontend.Build(ctx, c)
+	}
+	recorder := &graphRecorder{Client: c, graphs: map[gateway.Reference]string{}}
+	res, err := frontend.Build(ctx, recorder)
+	if err != nil {
+		return nil, err
+	}
+	if ref, err := res.SingleRef(); err == nil {
+		r.graph = recorder.graphs[ref]
+	}
+	if r.graph == "" {
+		return res, nil
+	}
+	if r.files = findFiles(r.folder, r.graph); r.files != nil {
+		return gateway.NewResult(), nil
+	}
+	return res, nil
+}
+
+// origin describes the build of a file. It is stored as JSON in the extended
+// attribute originAttr of each file.
+type origin struct {
+	Graph string // digest
+	Files []writtenFile
+}
+
+// A writtenFile is a file of a build.
+type writtenFile struct {
+	Name  string
+	Size  int64
+	MTime time.Time
+}
+
+const originAttr = "user.slipway.origin"
+
+// record stores in the files which graph they are from. On a filesystem without
+// extended attributes it has no effect.
+func (r *reuse) record(files []File) error {
+	if r.graph == "" {
+		return nil
+	}
+	o := origin{Graph: r.graph}
+	for _, f := range files {
+		name, err := filepath.Rel(r.folder, f.Path)
+		if err != nil {
+			return err
+		}
+		info, err := os.Lstat(f.Path)
+		if err != nil {
+			return err
+		}
+		o.Files = append(o.Files, writtenFile{name, info.Size(), info.ModTime()})
+	}
+	data, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		_ = unix.Lsetxattr(f.Path, originAttr, data, 0)
+	}
+	return nil
+}
+
+// findFiles returns the files in a folder that a graph wrote, or nil if one of
+// them is missing or has changed.
+func findFiles(folder, graph string) []File {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if o, ok := readOrigin(filepath.Join(folder, e.Name())); ok && o.Graph == graph {
+			return o.files(folder)
+		}
+	}
+	return nil
+}
+
+func (o origin) files(folder string) []File {
+	var files []File
+	for _, f := range o.Files {
+		path := filepath.Join(folder, f.Name)
+		info, err := os.Lstat(path)
+		if err != nil || !info.Mode().IsRegular() || info.Size() != f.Size || !info.ModTime().Equal(f.MTime) {
+			return nil
+		}
+		if other, ok := readOrigin(path); !ok || other.Graph != o.Graph {
+			return nil
+		}
+		files = append(files, File{path, f.Size})
+	}
+	return files
+}
+
+func readOrigin(path string) (o origin, ok bool) {
+	buf := make([]byte, 64<<10)
+	n, err := unix.Lgetxattr(path, originAttr, buf)
+	return o, err == nil && json.Unmarshal(buf[:n], &o) == nil
+}
+
+// A graphRecorder is a client that records the digests of the graphs that
+// determine their results.
+type graphRecorder struct {
+	gateway.Client
+	mu     sync.Mutex
+	graphs map[gateway.Reference]string
+}
+
+func (g *graphRecorder) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+	res, err := g.Client.Solve(ctx, req)
+	if err != nil || req.Definition == nil || !isDeterministic(req.Definition) {
+		return res, err
+	}
+	if ref, err := res.SingleRef(); err == nil && ref != nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		// The last operation contains the digests of all others.
+		ops := req.Definition.Def
+		g.graphs[ref] = fmt.Sprintf("sha256:%x", sha256.Sum256(ops[len(ops)-1]))
+	}
+	return res, nil
+}
+
+// isDeterministic reports whether a graph always has the same result.
+func isDeterministic(def *pb.Definition) bool {
+	for _, data := range def.Def {
+		var op pb.Op
+		if op.UnmarshalVT(data) != nil {
+			return false
+		}
+		if s := op.GetSource(); s != nil && !isPinned(s.Identifier) {
+			return false
+		}
+		if op.GetBuild() != nil {
+			return false
+		}
+		for _, m := range op.GetExec().GetMounts() {
+			if m.MountType != pb.MountType_BIND {
+				return false
+			}
+		}
+	}
+	return len(def.Def) > 0
+}
+
+// isPinned reports whether a source is named by its digest.
+func isPinned(source string) bool {
+	scheme, name, _ := strings.Cut(source, "://")
+	switch scheme {
+	case "docker-image", "docker-image+blob", "oci-layout", "oci-layout+blob":
+		ref, err := reference.ParseNormalizedNamed(name)
+		_, ok := ref.(reference.Digested)
+		return err == nil && ok
+	}
+	return false
+}
