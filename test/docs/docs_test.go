@@ -14,10 +14,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,13 +68,16 @@ func TestPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	tools := newTools(t, root)
-	for page, blocks := range all {
+	for _, page := range slices.Sorted(maps.Keys(all)) {
+		blocks := all[page]
 		t.Run(strings.TrimPrefix(page, "docs/"), func(t *testing.T) {
 			p := &pageTest{tools: tools, dir: filepath.Join(t.TempDir(), "slipway")}
 			defer p.close()
 			for _, b := range blocks {
 				if b.skip == "" && !t.Failed() {
+					start := time.Now()
 					p.test(t, b)
+					t.Logf("%s: %.1f s", b, time.Since(start).Seconds())
 				}
 			}
 		})
