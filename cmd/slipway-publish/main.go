@@ -8,7 +8,7 @@
 // The result goes to standard output, progress and errors to standard error.
 // Credentials, region and endpoints come from the same sources as those of the
 // AWS CLI: the environment, ~/.aws, or the role of the instance. See
-// docs/how-to/publish-to-aws.md for the flags, the state on this machine and
+// docs/reference/slipway-publish.md for the flags, the state on this machine and
 // the required permissions.
 //
 // Exit status: 0 success; 1 AWS, the network or anything else failed; 2 the
@@ -62,7 +62,7 @@ func advice(class ami.Class) string {
 	case ami.ClassCredentials:
 		return "check with: aws sts get-caller-identity; if that works, the account has not enabled the region"
 	case ami.ClassPermission:
-		return "docs/how-to/publish-to-aws.md has the policy that each method requires"
+		return "docs/reference/slipway-publish.md has the policy that each method requires"
 	case ami.ClassQuota:
 		return "request an increase in the console under Service Quotas, or remove leftovers with: slipway-publish aws gc"
 	case ami.ClassRegionUnavailable:

@@ -111,7 +111,7 @@ To boot the disk again with its console in your terminal, and to log in:
 
     go run ./hack/demo -keep
 
-To publish it to your AWS account (docs/how-to/publish-to-aws.md):
+To publish it to your AWS account (docs/tutorials/first-ami.md):
 
     go run ./cmd/slipway-publish aws --name aws %s
 `, megabytes(initrdSize), initrd, megabytes(diskSize), disk, megabytes(data), built.Seconds(), published.Seconds(),

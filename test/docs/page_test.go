@@ -131,6 +131,16 @@ type machine struct {
 
 type component struct{ Name, Image string }
 
+// onlyComments reports whether a YAML block shows nothing but comments.
+func (b *block) onlyComments() bool {
+	for line := range strings.Lines(b.text) {
+		if line != "\n" && !strings.HasPrefix(line, "#") {
+			return false
+		}
+	}
+	return true
+}
+
 // machine returns the machine that a YAML block describes, or nil if it
 // describes something else.
 func (b *block) machine() (*machine, error) {
