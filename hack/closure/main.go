@@ -1,8 +1,11 @@
-// Command closure copies programs out of unpacked Debian packages with all that they need to run: the targets of symbolic links, and of a
-// dynamic ELF program its loader and libraries, by the names in its headers, so that the packages may be of another architecture.
-// Directories are always made real, never the links of a merged /usr, so that images made so can be unpacked over each other. What a program
-// loads by name while it runs (plug-ins) has to be listed as a FILE. What hack/debian/get has noted of the packages that the files
-// are of comes along.
+// Command closure copies programs from unpacked Debian packages, with
+// everything that they need to run: the targets of symbolic links, and for a
+// dynamic ELF program its loader and libraries. It reads these from the ELF
+// headers, so the packages may be of another architecture. It makes real
+// directories instead of the links of a merged /usr, so that such images can be
+// unpacked over each other. Plugins that a program loads by name must be given
+// as FILE. The descriptions of packages that hack/debian/get wrote are copied
+// with their files.
 //
 // Usage: closure ROOT DEST FILE...
 package main
@@ -38,13 +41,13 @@ func main() {
 
 type closure struct {
 	root, dest string
-	packages   map[string]string // that a file is of
+	packages   map[string]string // file to its package
 }
 
-// notes is where images without dpkg say which packages they have.
+// notes is where images without dpkg describe their packages.
 const notes = "/var/lib/dpkg/status.d"
 
-// readNotes reads which files the packages in root have, deb-md5sums(5).
+// readNotes reads the lists of the files in each package, deb-md5sums(5).
 func (c *closure) readNotes() error {
 	c.packages = map[string]string{}
 	lists, err := filepath.Glob(filepath.Join(c.root, notes, "*.md5sums"))
@@ -76,7 +79,7 @@ func (c *closure) add(name string) error {
 	}
 	info, err := os.Lstat(source)
 	if err != nil {
-		return fmt.Errorf("%s: no such file: is its Debian package unpacked in %s?", name, c.root)
+		return fmt.Errorf("%s: no such file (is its Debian package unpacked in %s?)", name, c.root)
 	}
 	if err := os.MkdirAll(filepath.Dir(dest), 0o755); err != nil {
 		return err
@@ -112,7 +115,8 @@ func (c *closure) add(name string) error {
 	return fmt.Errorf("%s: not a regular file or a link to one", name)
 }
 
-// addLibraries adds what a dynamic ELF file needs; other files need nothing.
+// addLibraries adds the dependencies of a dynamic ELF file. Other files have
+// none.
 func (c *closure) addLibraries(name string) error {
 	file, err := elf.Open(filepath.Join(c.root, name))
 	if format := (*elf.FormatError)(nil); errors.As(err, &format) {
@@ -150,7 +154,8 @@ func (c *closure) addLibraries(name string) error {
 	return nil
 }
 
-// find gives the path of a library. The directories are Debian's: https://wiki.debian.org/Multiarch/Tuples.
+// find returns the path of a library. The directories are those of Debian
+// (https://wiki.debian.org/Multiarch/Tuples).
 func (c *closure) find(machine elf.Machine, library string) (string, error) {
 	tuple := map[elf.Machine]string{elf.EM_X86_64: "x86_64-linux-gnu", elf.EM_AARCH64: "aarch64-linux-gnu"}[machine]
 	for _, dir := range []string{"/lib/" + tuple, "/usr/lib/" + tuple, "/lib", "/usr/lib"} {
@@ -158,5 +163,5 @@ func (c *closure) find(machine elf.Machine, library string) (string, error) {
 			return path.Join(dir, library), nil
 		}
 	}
-	return "", fmt.Errorf("%s: no such library: is its Debian package unpacked in %s?", library, c.root)
+	return "", fmt.Errorf("%s: no such library (is its Debian package unpacked in %s?)", library, c.root)
 }

@@ -1,5 +1,7 @@
-// Command containerd is containerd's own daemon with the plugins that a machine needs: containers by runc, images pulled and unpacked on
-// overlays. Without Kubernetes' interface, NRI, tracing and the other snapshotters it is half as large.
+// Command containerd is the daemon of containerd with only those plugins that a
+// machine needs: containers by runc, and images that are pulled and unpacked to
+// overlays. Without the Kubernetes CRI, NRI, tracing and the other snapshotters
+// it is half as large.
 package main
 
 import (
