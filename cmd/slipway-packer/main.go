@@ -106,14 +106,14 @@ func newFlags(name string) flagSet {
 }
 
 // image defines --in and --layer, of which there must be one.
-func (f flagSet) image() *segment.Image {
-	var image segment.Image
+func (f flagSet) image() *segment.Rootfs {
+	var image segment.Rootfs
 	f.StringVar(&image.Dir, "in", "", "`directory` with the root filesystem of the image")
 	f.ListVar(&image.Layers, "layer", "`file` with a layer of the image, instead of --in; repeated, the bottom one first")
 	return &image
 }
 
-func (f flagSet) oneOf(image *segment.Image) error {
+func (f flagSet) oneOf(image *segment.Rootfs) error {
 	if (image.Dir == "") == (len(image.Layers) == 0) {
 		return fmt.Errorf("%s: give either --in or --layer", f.Name())
 	}

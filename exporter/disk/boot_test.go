@@ -172,7 +172,7 @@ func bootInitrd(t *testing.T, dir string) ([]sparse.Content, []string) {
 		out, err := os.MkdirTemp(dir, "segment")
 		must(err)
 		packer := segment.Packer{Out: out, Archive: segment.CPIO, Compression: c}
-		must(packer.Pack(segment.Image{Dir: in}, prefix, rules))
+		must(packer.Pack(segment.Rootfs{Dir: in}, prefix, rules))
 		segments = append(segments, segment.ParseDir(out))
 	}
 	for name, compression := range compressions {

@@ -103,9 +103,9 @@ func (j *job) createOnly(write func(f *os.File) error) error {
 // tree opens the root filesystem that tar segments make. With boot, it has a
 // directory boot with the kernel, if there is one.
 func (j *job) tree(boot bool) ([]tree.Entry, error) {
-	var files *segment.Boot
+	var files *segment.BootFiles
 	if boot && j.in.Kernel != "" {
-		files = &segment.Boot{Kernel: j.in.Kernel, Ucode: j.in.Ucode, Cmdline: j.in.Cmdline}
+		files = &segment.BootFiles{Kernel: j.in.Kernel, Ucode: j.in.Ucode, Cmdline: j.in.Cmdline}
 	}
 	entries, closeTree, err := segment.Tree(j.in.Segments, files)
 	if err != nil {

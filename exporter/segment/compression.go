@@ -13,29 +13,30 @@ import (
 	"github.com/klauspost/pgzip"
 )
 
-// Compression says how a segment is compressed. The zero value is no valid
-// compression: use ParseCompression.
+// Compression is the compression of a segment. The zero value is invalid: use
+// ParseCompression.
 type Compression struct {
 	Algorithm string // "zstd", "gzip" or "none"
 	Level     int
 }
 
-// Levels as users of the zstd and gzip programs know them. BenchmarkPack shows
-// what they cost: the default of zstd packs some 70 MB/s on one processor, and
-// beyond it 15 MB/s are the price of a few percent.
+// Levels as in the zstd and gzip programs. BenchmarkPack measures them: at the
+// default level, zstd packs about 70 MB/s on one processor. Higher levels save a
+// few percent and pack 15 MB/s.
 const (
 	zstdMin, zstdDefault, zstdMax = 1, 7, 22
 	gzipMin, gzipDefault, gzipMax = 1, 6, 9
 )
 
-// zstdWindow is how far back a match may lie, in bytes. The kernel allocates as
-// much to unpack a segment, so it does not grow with the level. Programs that
-// share code, as those written in Go do, profit up to here.
+// zstdWindow is the maximum distance of matches in bytes. It does not grow with
+// the level, because the kernel allocates as much to unpack a segment. Up to this
+// size, segments with programs that share code, for example those in Go, get
+// smaller.
 const zstdWindow = 16 << 20
 
-// ParseCompression reads "zstd", "gzip" or "none", the first two also with a
-// level: "zstd:19", "gzip:9". Levels of zstd go from 1 to 22, of which the
-// encoder tells apart four ranges (1–2, 3–5, 6–9, 10–22); of gzip from 1 to 9.
+// ParseCompression parses "zstd", "gzip" or "none", the first two optionally with
+// a level: "zstd:19", "gzip:9". The levels of zstd are 1 to 22, for which the
+// encoder has four settings (1–2, 3–5, 6–9, 10–22); those of gzip are 1 to 9.
 func ParseCompression(s string) (Compression, error) {
 	name, level, hasLevel := strings.Cut(s, ":")
 	c := Compression{Algorithm: name}
@@ -63,7 +64,7 @@ func ParseCompression(s string) (Compression, error) {
 	return c, nil
 }
 
-// String gives the form that ParseCompression reads.
+// String returns the form that ParseCompression parses.
 func (c Compression) String() string {
 	if c.Algorithm == "none" {
 		return c.Algorithm
@@ -71,14 +72,14 @@ func (c Compression) String() string {
 	return fmt.Sprintf("%s:%d", c.Algorithm, c.Level)
 }
 
-// newWriter compresses into w as one frame.
+// newWriter returns a writer that compresses to w as one frame.
 func (c Compression) newWriter(w io.Writer) (io.WriteCloser, error) {
 	switch c.Algorithm {
 	case "zstd":
 		return zstd.NewWriter(w,
 			zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(c.Level)),
 			zstd.WithWindowSize(zstdWindow),
-			zstd.WithEncoderConcurrency(1)) // archives are compressed side by side
+			zstd.WithEncoderConcurrency(1)) // Write compresses archives in parallel
 	case "gzip":
 		return pgzip.NewWriterLevel(w, c.Level)
 	case "none":
@@ -91,8 +92,8 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// detect finds the algorithm of a cpio segment by its first bytes. The level
-// cannot be seen: it is the default.
+// detect returns the algorithm of a cpio segment, from its first bytes, with the
+// default level.
 func detect(name string) (Compression, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -109,5 +110,5 @@ func detect(name string) (Compression, error) {
 			return ParseCompression(name)
 		}
 	}
-	return Compression{}, fmt.Errorf("%s is no cpio segment: it starts with % x", name, head[:n])
+	return Compression{}, fmt.Errorf("%s is not a cpio segment: it starts with % x", name, head[:n])
 }

@@ -12,12 +12,33 @@ import (
 	"github.com/slipway-build/slipway/internal/contract"
 )
 
+// Entries writes the segment of a spec file, see ReadSpec. Sources are files below
+// the directory source, which can be "" if no entry needs it.
+func (p Packer) Entries(spec, source string) error {
+	f, err := os.Open(spec)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var root *os.Root
+	if source != "" {
+		if root, err = os.OpenRoot(source); err != nil {
+			return err
+		}
+		defer root.Close()
+	}
+	entries, err := ReadSpec(f, root)
+	if err != nil {
+		return err
+	}
+	return p.write(entries)
+}
+
 // ReadSpec reads a JSON array of contract.Entry and returns its entries in the
-// same order.
-// A directory may occur several times: its first entry counts. Any other path
-// that occurs twice, or lies below a file or symlink, is an error, and so is
-// an unknown member. Sources are opened below source, out of which no symbolic
-// link leads; source may be nil if no entry needs it.
+// same order. A directory can occur several times; its first entry wins. It is an
+// error if any other path occurs twice or is below a file or symlink, or if an
+// entry has an unknown member. Sources are files below source, and symbolic links
+// cannot lead out of it. The source can be nil if no entry needs it.
 func ReadSpec(r io.Reader, source *os.Root) ([]tree.Entry, error) {
 	decoder := json.NewDecoder(r)
 	decoder.DisallowUnknownFields()
@@ -26,13 +47,13 @@ func ReadSpec(r io.Reader, source *os.Root) ([]tree.Entry, error) {
 		return nil, fmt.Errorf("read entries: %w", err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("read entries: there is more after the array")
+		return nil, errors.New("read entries: unexpected data after the array")
 	}
 
 	var entries []tree.Entry
 	types := map[string]tree.Type{}
 	for _, spec := range specs {
-		e, err := specified(spec, source)
+		e, err := newEntry(spec, source)
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", spec.Path, err)
 		}
@@ -53,8 +74,8 @@ func ReadSpec(r io.Reader, source *os.Root) ([]tree.Entry, error) {
 	return entries, nil
 }
 
-// specified returns the entry that s describes.
-func specified(s contract.Entry, source *os.Root) (tree.Entry, error) {
+// newEntry returns the entry that s describes.
+func newEntry(s contract.Entry, source *os.Root) (tree.Entry, error) {
 	if err := tree.CheckPath(s.Path); err != nil {
 		return tree.Entry{}, err
 	}
@@ -79,7 +100,7 @@ func specified(s contract.Entry, source *os.Root) (tree.Entry, error) {
 			break
 		}
 		if len(s.Contents) > 0 {
-			return tree.Entry{}, errors.New("contents and source exclude each other")
+			return tree.Entry{}, errors.New("use either contents or source")
 		}
 		var err error
 		if e, err = fromSource(s, source); err != nil {
@@ -95,6 +116,7 @@ func specified(s contract.Entry, source *os.Root) (tree.Entry, error) {
 	return e, nil
 }
 
+// fromSource returns the entry of a file whose content is in source.
 func fromSource(s contract.Entry, source *os.Root) (tree.Entry, error) {
 	if source == nil {
 		return tree.Entry{}, fmt.Errorf("source %s: there is no source directory", s.Source)
@@ -104,7 +126,7 @@ func fromSource(s contract.Entry, source *os.Root) (tree.Entry, error) {
 		return tree.Entry{}, fmt.Errorf("source: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return tree.Entry{}, fmt.Errorf("source %s is no regular file", s.Source)
+		return tree.Entry{}, fmt.Errorf("source %s is not a regular file", s.Source)
 	}
 	return tree.Entry{Path: s.Path, Type: tree.File, Size: info.Size(), Open: func() (tree.Content, error) {
 		return source.Open(s.Source)

@@ -79,7 +79,7 @@ func checkSegments(t *testing.T, layers []string, dir string) {
 	fromDir, fromLayers := t.TempDir(), t.TempDir()
 	for _, archive := range []Archive{CPIO, Tar} {
 		for _, rules := range []Rules{RulesNone, RulesInit, RulesContainer} {
-			for out, image := range map[string]Image{fromDir: {Dir: dir}, fromLayers: {Layers: layers}} {
+			for out, image := range map[string]Rootfs{fromDir: {Dir: dir}, fromLayers: {Layers: layers}} {
 				p := packer(t, "none", out)
 				p.Archive = archive
 				if err := p.Pack(image, "a/b", rules); err != nil {
@@ -104,11 +104,11 @@ func dumpDir(t *testing.T, dir string) string {
 
 func dumpLayers(t *testing.T, layers []string) string {
 	t.Helper()
-	entries, close, err := Image{Layers: layers}.read(t.TempDir())
+	entries, closeTree, err := Rootfs{Layers: layers}.read(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer close()
+	defer closeTree()
 	return treetest.Dump(t, entries)
 }
 
@@ -323,7 +323,7 @@ func TestLayersAreDeterministic(t *testing.T) {
 				if p.Archive = form; form == Tar {
 					p.Compression = compression(t, "none")
 				}
-				if err := p.Pack(Image{Layers: layers}, "", RulesInit); err != nil {
+				if err := p.Pack(Rootfs{Layers: layers}, "", RulesInit); err != nil {
 					t.Fatal(err)
 				}
 				got := read(t, out, FileName)
@@ -375,14 +375,14 @@ func BenchmarkImage(b *testing.B) {
 		b.Fatal(err)
 	}
 	dir := strings.TrimSpace(string(root))
-	images := map[string]Image{"directory": {Dir: dir}}
+	images := map[string]Rootfs{"directory": {Dir: dir}}
 	work := b.TempDir()
 	for name, filter := range map[string]string{"tar": "cat", "gzip": "gzip", "zstd": "zstd -q"} {
 		layer := filepath.Join(work, name)
 		if out, err := exec.Command("bash", "-c", "tar -C "+dir+" -c . | "+filter+" > "+layer).CombinedOutput(); err != nil {
 			b.Fatalf("%v\n%s", err, out)
 		}
-		images[name] = Image{Layers: []string{layer}}
+		images[name] = Rootfs{Layers: []string{layer}}
 	}
 	for _, name := range []string{"directory", "tar", "gzip", "zstd"} {
 		b.Run(name, func(b *testing.B) {

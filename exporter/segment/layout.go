@@ -1,7 +1,7 @@
 package segment
 
 import (
-	_ "crypto/sha256" // which package digest does not import itself
+	_ "crypto/sha256" // package digest does not import it
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,13 +20,12 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-// Layout makes the segment of an OCI image layout at prefix (OCI image
-// specification, Image Layout) that holds one image, under the reference name.
-// The file index is the image's index or, for an image of one platform, its
-// manifest; it becomes a blob as it is. Of its manifests those for the given
-// platforms (OS/ARCH[/VARIANT]), or all if there are none, are taken with all
-// that they refer to. These are among the files blobs, which are known by their
-// content.
+// Layout writes the segment of an OCI image layout (OCI image specification, Image
+// Layout) below prefix. The layout contains one image, whose reference is name.
+// The file index is the index of the image or, for an image for one platform, its
+// manifest; it becomes a blob unchanged. The layout includes the manifests for
+// the given platforms (OS/ARCH[/VARIANT]), or all if there are none, and what they
+// refer to. The files blobs must contain that; their digests identify them.
 func (p Packer) Layout(index, name string, blobs []string, platforms []string, prefix string) error {
 	if err := checkPrefix(prefix); err != nil {
 		return err
@@ -35,7 +34,7 @@ func (p Packer) Layout(index, name string, blobs []string, platforms []string, p
 	if err != nil {
 		return fmt.Errorf("image %s: %w", name, err)
 	}
-	return p.write(Under(prefix, entries))
+	return p.write(AddPrefix(prefix, entries))
 }
 
 func layout(index, name string, blobs, wanted []string) ([]tree.Entry, error) {
@@ -66,13 +65,13 @@ func layout(index, name string, blobs, wanted []string) ([]tree.Entry, error) {
 	}
 	for i, platform := range l.wanted {
 		if !slices.ContainsFunc(l.found, platforms.NewMatcher(platform).Match) {
-			return nil, fmt.Errorf("it is not there for the platform %s, but for %s", wanted[i], l.platforms())
+			return nil, fmt.Errorf("no manifest for the platform %s, only for %s", wanted[i], l.platforms())
 		}
 	}
 	return l.entries(top)
 }
 
-// digestOf gives the digest of a file.
+// digestOf returns the digest of a file.
 func digestOf(name string) (digest.Digest, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -85,12 +84,12 @@ func digestOf(name string) (digest.Digest, error) {
 // imageLayout collects the blobs of an image.
 type imageLayout struct {
 	files  map[digest.Digest]string // known blobs
-	taken  map[digest.Digest]string // those that the layout holds
-	wanted []ocispec.Platform       // empty for all
-	found  []ocispec.Platform       // what the image has
+	taken  map[digest.Digest]string // blobs in the layout
+	wanted []ocispec.Platform       // empty: all
+	found  []ocispec.Platform       // platforms of the image
 }
 
-// document is an index or a manifest. Those of Docker have the same members.
+// document is an index or a manifest. Docker's formats have the same members.
 type document struct {
 	MediaType string               `json:"mediaType"`
 	Manifests []ocispec.Descriptor `json:"manifests"`
@@ -98,7 +97,8 @@ type document struct {
 	Layers    []ocispec.Descriptor `json:"layers"`
 }
 
-// take takes the index or manifest of d, with what it refers to, and completes d.
+// take adds the index or manifest that d describes, and what it refers to, to the
+// layout. It completes d.
 func (l *imageLayout) take(d *ocispec.Descriptor) error {
 	data, err := l.document(d)
 	if err != nil {
@@ -106,7 +106,7 @@ func (l *imageLayout) take(d *ocispec.Descriptor) error {
 	}
 	var doc document
 	if err := json.Unmarshal(data, &doc); err != nil {
-		return fmt.Errorf("%s is no index or manifest: %w", d.Digest, err)
+		return fmt.Errorf("%s is not an index or manifest: %w", d.Digest, err)
 	}
 	d.Size, d.MediaType = int64(len(data)), doc.MediaType
 	if doc.Config != nil {
@@ -124,7 +124,7 @@ func (l *imageLayout) take(d *ocispec.Descriptor) error {
 		return nil
 	}
 	if doc.Manifests == nil {
-		return fmt.Errorf("%s is no index or manifest of an image (%s)", d.Digest, doc.MediaType)
+		return fmt.Errorf("%s is not an index or manifest of an image (%s)", d.Digest, doc.MediaType)
 	}
 	if d.MediaType == "" {
 		d.MediaType = ocispec.MediaTypeImageIndex
@@ -143,7 +143,7 @@ func (l *imageLayout) take(d *ocispec.Descriptor) error {
 	return nil
 }
 
-// findPlatform learns from its configuration what a manifest is for.
+// findPlatform reads the platform of a manifest from its configuration.
 func (l *imageLayout) findPlatform(config ocispec.Descriptor) error {
 	data, err := l.document(&config)
 	if err != nil {
@@ -157,16 +157,18 @@ func (l *imageLayout) findPlatform(config ocispec.Descriptor) error {
 	return nil
 }
 
+// wants reports whether the layout includes manifests for a platform.
 func (l *imageLayout) wants(platform *ocispec.Platform) bool {
 	return len(l.wanted) == 0 || platform != nil && slices.ContainsFunc(l.wanted, func(w ocispec.Platform) bool {
 		return platforms.NewMatcher(w).Match(*platform)
 	})
 }
 
-// documentMax is the size of the largest index, manifest or configuration, in
-// bytes; registries take no larger ones.
+// documentMax is the maximum size of an index, manifest or configuration in bytes.
+// Registries reject larger ones.
 const documentMax = 4 << 20
 
+// document reads an index, manifest or configuration and adds it to the layout.
 func (l *imageLayout) document(d *ocispec.Descriptor) ([]byte, error) {
 	if err := l.blob(*d); err != nil {
 		return nil, err
@@ -178,12 +180,12 @@ func (l *imageLayout) document(d *ocispec.Descriptor) ([]byte, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, documentMax+1))
 	if err == nil && len(data) > documentMax {
-		err = fmt.Errorf("%s is larger than an index, manifest or configuration can be: %d bytes", d.Digest, documentMax)
+		err = fmt.Errorf("%s is too large for an index, manifest or configuration: the maximum is %d bytes", d.Digest, documentMax)
 	}
 	return data, err
 }
 
-// blob takes one blob.
+// blob adds a blob to the layout.
 func (l *imageLayout) blob(d ocispec.Descriptor) error {
 	name, ok := l.files[d.Digest]
 	if !ok {
@@ -193,7 +195,7 @@ func (l *imageLayout) blob(d ocispec.Descriptor) error {
 	return nil
 }
 
-// platforms names what the image has, for messages.
+// platforms lists the platforms of the image for error messages.
 func (l *imageLayout) platforms() string {
 	var names []string
 	for _, p := range l.found {
@@ -202,12 +204,12 @@ func (l *imageLayout) platforms() string {
 		}
 	}
 	if len(names) == 0 {
-		return "none that it names"
+		return "unnamed platforms"
 	}
 	return strings.Join(names, ", ")
 }
 
-// entries gives the files of the layout, whose only image is top.
+// entries returns the files of the layout with the image top.
 func (l *imageLayout) entries(top ocispec.Descriptor) ([]tree.Entry, error) {
 	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{top}}
 	index.SchemaVersion = 2

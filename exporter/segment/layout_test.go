@@ -126,13 +126,13 @@ func TestLayoutErrors(t *testing.T) {
 		platforms []string
 		prefix    string
 	}{
-		"image a:1: it is not there for the platform linux/arm64, but for linux/amd64":                  {index: index, blobs: r.files, platforms: []string{"linux/amd64", "linux/arm64"}},
-		"image a:1: it is not there for the platform linux/s390x, but for linux/amd64":                  {index: manifest, blobs: r.files, platforms: []string{"linux/s390x"}},
+		"image a:1: no manifest for the platform linux/arm64, only for linux/amd64":                     {index: index, blobs: r.files, platforms: []string{"linux/amd64", "linux/arm64"}},
+		"image a:1: no manifest for the platform linux/s390x, only for linux/amd64":                     {index: manifest, blobs: r.files, platforms: []string{"linux/s390x"}},
 		"image a:1: blob " + amd64.Digest.String() + " (" + amd64.MediaType + ", 495 bytes) is missing": {index: index, blobs: r.files[:3]},
 		"(application/vnd.oci.image.layer.v1.tar+gzip, 14 bytes) is missing":                            {index: index, blobs: append(r.files[:1:1], r.files[2:]...)},
-		"is no index or manifest: invalid character 'e' in literal true":                                {index: r.files[5]},
-		"is no index or manifest of an image ()":                                                        {index: r.files[6]},
-		"is larger than an index, manifest or configuration can be: 4194304 bytes":                      {index: r.files[7]},
+		"is not an index or manifest: invalid character 'e' in literal true":                            {index: r.files[5]},
+		"is not an index or manifest of an image ()":                                                    {index: r.files[6]},
+		"is too large for an index, manifest or configuration: the maximum is 4194304 bytes":            {index: r.files[7]},
 		"none: no such file": {index: "none"},
 		`image a:1: "a b" is an invalid component of "linux/a b"`: {index: index, blobs: r.files, platforms: []string{"linux/a b"}},
 		`prefix: path "a/../.." is not clean`:                     {index: index, prefix: "a/../.."},

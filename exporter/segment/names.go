@@ -13,13 +13,13 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-// linkMark stands before the targets of symbolic links in a list of names.
+// linkMark precedes the targets of symbolic links in a list of names.
 const linkMark = " -> "
 
-// writeNames lists entries, each on a line of its own: the quoted path, with a
-// slash behind it if it is a directory, or an arrow and the quoted target if it
-// is a symbolic link; then each extended attribute, as a quoted name, an equals
-// sign and the quoted value.
+// writeNames writes a list of entries, one per line. A line has the quoted path,
+// followed by a slash for a directory, or by an arrow and the quoted target for a
+// symbolic link. Then each extended attribute follows: its quoted name, an equals
+// sign and its quoted value.
 func writeNames(w io.Writer, entries []tree.Entry) error {
 	buf := bufio.NewWriter(w)
 	var line []byte
@@ -42,9 +42,8 @@ func writeNames(w io.Writer, entries []tree.Entry) error {
 	return buf.Flush()
 }
 
-// readNames reads what writeNames wrote. Of the entries only path, link,
-// extended attributes and whether they are directories or symbolic links is
-// known.
+// readNames reads a list that writeNames wrote. Its entries have paths, links and
+// extended attributes. Their types are Dir, Symlink, or File for all others.
 func readNames(name string) ([]tree.Entry, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -91,7 +90,7 @@ func parseName(line string) (e tree.Entry, err error) {
 	return e, nil
 }
 
-// cutQuoted reads the quoted text that s starts with.
+// cutQuoted returns the quoted text at the start of s, and the rest.
 func cutQuoted(s string) (text, rest string, err error) {
 	quoted, err := strconv.QuotedPrefix(s)
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 	"github.com/slipway-build/slipway/internal/contract"
 )
 
-// Rules names what is done to the tree of an image before it is packed.
+// Rules are changes to the tree of an image before it is packed.
 type Rules string
 
 // The rules of LinuxKit for the three places that an image can have in a
-// machine, and none.
+// machine, and no rules.
 const (
 	RulesNone      Rules = contract.RulesNone
 	RulesInit      Rules = contract.RulesInit
@@ -22,7 +22,7 @@ const (
 	RulesVolume    Rules = contract.RulesVolume
 )
 
-// What the replaced files hold.
+// Contents of the files that replace those of images.
 const (
 	hostsText = "127.0.0.1       localhost\n" +
 		"::1     localhost ip6-localhost ip6-loopback\n" +
@@ -35,26 +35,31 @@ const (
 	mtabTarget   = "/proc/mounts"
 )
 
-// dropped are the traces that container engines leave in images.
+// dropped are files that container engines leave in images.
 var dropped = map[string]bool{
 	".dockerenv": true, "Dockerfile": true, "dev/console": true, "dev/pts": true, "dev/shm": true, "etc/hostname": true,
 }
 
-// Apply gives entries the form that the rules want. Dropped files are gone, but
-// what lies below a dropped directory stays. etc/hosts and etc/resolv.conf have
-// fixed content; etc/mtab leads to /proc/mounts unless the image has one. The
-// system directories are there, with the attributes of the image if it has
-// them, except that dev/pts and dev/shm are always 0755 root.
+// Apply applies rules to the tree of an image:
 //
-// For RulesInit, system directories are not added: another init image may have
-// them with other attributes. They must come with an earlier segment. The root
-// is 0755 root there, since the kernel makes it writable to all.
+//   - It removes files that container engines leave in images. If there are files
+//     below one of these, it becomes a directory.
+//   - etc/hosts and etc/resolv.conf have fixed contents.
+//   - etc/mtab is a link to /proc/mounts unless the image has such a file.
+//   - The system directories exist, with the attributes that the image gives
+//     them, except that dev/pts and dev/shm always have mode 0755 and owner root.
+//
+// For RulesInit, Apply adds no system directories, because another init image can
+// have them with other attributes. An earlier segment must contain them. The
+// root has mode 0755 and owner root there, because anyone can write to the one
+// that the kernel creates.
 func Apply(rules Rules, entries []tree.Entry) ([]tree.Entry, error) {
-	added := map[string]tree.Entry{"etc/mtab": tree.NewSymlink("etc/mtab", mtabTarget)}
 	fixed := map[string]tree.Entry{
 		"etc/hosts":       tree.NewFile("etc/hosts", 0o644, hostsText),
 		"etc/resolv.conf": tree.NewSymlink("etc/resolv.conf", resolvTarget),
 	}
+	missing := map[string]tree.Entry{"etc/mtab": tree.NewSymlink("etc/mtab", mtabTarget)}
+	systemDirs := contract.SystemDirectories()
 	switch rules {
 	case RulesNone:
 		return entries, nil
@@ -67,11 +72,10 @@ func Apply(rules Rules, entries []tree.Entry) ([]tree.Entry, error) {
 		return nil, fmt.Errorf("unknown rules %q: use init, container, volume or none", rules)
 	}
 	if rules != RulesInit {
-		for _, dir := range contract.SystemDirectories() {
-			added[dir] = tree.NewDir(dir)
+		for _, dir := range systemDirs {
+			missing[dir] = tree.NewDir(dir)
 		}
 	}
-	systemDirs := contract.SystemDirectories()
 	parents := map[string]bool{}
 	for _, e := range entries {
 		parents[path.Dir(e.Path)] = true
@@ -86,15 +90,15 @@ func Apply(rules Rules, entries []tree.Entry) ([]tree.Entry, error) {
 		case dropped[e.Path] && !parents[e.Path]:
 			continue
 		case dropped[e.Path], slices.Contains(systemDirs, e.Path) && e.Type != tree.Dir:
-			// A link in the place of a system directory would lead what
-			// is added below it out of the image.
+			// If a system directory were a link, entries below it could lead
+			// out of the image.
 			e = tree.NewDir(e.Path)
 		}
-		delete(added, e.Path)
+		delete(missing, e.Path)
 		kept = append(kept, e)
 	}
-	for _, more := range []map[string]tree.Entry{fixed, added} {
-		for _, e := range more {
+	for _, added := range []map[string]tree.Entry{fixed, missing} {
+		for _, e := range added {
 			kept = append(kept, e)
 		}
 	}

@@ -1,257 +1,134 @@
-// Package segment makes the parts of a machine's root filesystem.
+// Package segment packs the parts of a machine's root filesystem.
 //
-// A segment is an archive of one component's files: a cpio archive, as part of
-// an initramfs, or a tar archive, as part of every other form of the root
-// filesystem.
+// A segment is an archive with the files of one component: a cpio archive for an
+// initramfs, or a tar archive for all other root filesystems.
 //
-// Linux unpacks a sequence of cpio archives, each compressed or not, with NULs
-// between them (Linux, Documentation/driver-api/early-userspace/
-// buffer-format.rst). A cpio segment is one of them, or several if it is large:
-// newc archives, of which each ends in its trailer and is one compression frame.
-// The segment is padded with NULs to a multiple of 4 bytes. Initrd puts segments
-// after each other; a later segment overrides files and attributes of an earlier
-// one and removes nothing.
+// Linux unpacks a sequence of cpio archives, compressed or not, with NULs between
+// them (Linux, Documentation/driver-api/early-userspace/buffer-format.rst). A
+// cpio segment is one or, if it is large, several of these: newc archives, each
+// with a trailer and in one compression frame. NULs pad the segment to a multiple
+// of 4 bytes. Initrd concatenates segments. A later segment overrides files and
+// attributes of an earlier one and removes nothing.
 //
-// Entries are sorted, inodes numbered from 1 and times are 0, so a segment
-// depends on nothing but what it holds. Extended attributes, for which newc has no
-// place, are noted beside a cpio segment, for Initrd. Tar segments are not compressed
-// and hold everything; Tree puts them together.
+// Entries are sorted, inodes are numbered from 1 and times are 0, so a segment
+// depends on its files alone. The newc format cannot store extended attributes;
+// a list next to a cpio segment contains them, for Initrd. Tar segments are not
+// compressed and contain all attributes; Tree merges them.
 package segment
 
 import (
 	"bytes"
 	"fmt"
 	"io"
-	"path"
-	"runtime"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/slipway-build/slipway/exporter/cpio"
+	"github.com/slipway-build/slipway/exporter/internal/atomicfile"
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-// alignment of a segment in bytes: the kernel looks for an uncompressed
-// archive at such offsets only.
-const alignment = 4
+// Names of the files in the directory of a segment.
+const (
+	FileName = "segment"
+	// NamesName is the list of the entries of a cpio segment, for Initrd.
+	NamesName = "names"
+	// APKName is the package database of an init image, which Initrd and Tree
+	// merge.
+	APKName = "apk-installed"
+	// KernelName is the kernel. Packer.Kernel writes it.
+	KernelName = "kernel"
+	// UcodeName is the microcode archive. Packer.Kernel writes it.
+	UcodeName = "ucode.cpio"
+)
 
-// archiveSize is what the files of one archive have at most, in bytes, unless one
-// file alone has more. A larger segment becomes several archives, which
-// processors compress at the same time; a smaller size would find fewer matches.
-const archiveSize = 32 << 20
+// Archive is the form of a segment.
+type Archive string
 
-// Write writes entries, in their order, as a cpio segment to w. The bytes do not
-// depend on the number of processors.
-func Write(w io.Writer, entries []tree.Entry, c Compression) error {
-	counter := &countingWriter{w: w}
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	turn := make(chan struct{})
-	close(turn)
-	for _, archive := range split(entries) {
-		to := &turnWriter{w: counter, turn: turn}
-		next := make(chan struct{})
-		turn = next
-		group.Go(func() error {
-			defer func() { <-to.turn; close(next) }()
-			err := writeCompressed(to, archive, c)
-			if err == nil {
-				err = to.finish()
-			}
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	_, err := w.Write(make([]byte, -counter.n&(alignment-1)))
-	return err
+// The forms of segments.
+const (
+	CPIO Archive = "cpio" // for an initramfs
+	Tar  Archive = "tar"  // for all other root filesystems
+)
+
+// Dir is the directory of a segment.
+type Dir struct {
+	Name string // of the component, for error messages
+	Path string
 }
 
-// split cuts entries into archives of about the same size. Hard links of one
-// file stay together.
-func split(entries []tree.Entry) [][]tree.Entry {
-	var total int64
-	last := map[uint64]int{} // entry that has an inode
-	for i, e := range entries {
-		total += e.Size
-		if linked(e) {
-			last[e.Inode] = i
+// ParseDir parses "NAME=PATH", or "PATH", which is then the name too.
+func ParseDir(s string) Dir {
+	if name, path, ok := strings.Cut(s, "="); ok && name != "" && !strings.Contains(name, "/") {
+		return Dir{Name: name, Path: path}
+	}
+	return Dir{Name: s, Path: s}
+}
+
+// Packer writes segments.
+type Packer struct {
+	Out         string // directory of the segment
+	Archive     Archive
+	Compression Compression // of CPIO
+}
+
+// PackEntries returns the files of the segment of a spec whose entries need no
+// sources, by name: what Packer.Entries writes. The compression, as
+// ParseCompression takes it, applies to CPIO.
+func PackEntries(spec []byte, archive Archive, compression string) (map[string][]byte, error) {
+	p := Packer{Archive: archive}
+	if archive == CPIO {
+		var err error
+		if p.Compression, err = ParseCompression(compression); err != nil {
+			return nil, err
 		}
 	}
-	size := total / max(1, (total+archiveSize-1)/archiveSize)
-	var archives [][]tree.Entry
-	var have int64
-	begin, together := 0, 0
-	for i, e := range entries {
-		if have > 0 && have+e.Size > size && i > together {
-			archives = append(archives, entries[begin:i])
-			begin, have = i, 0
-		}
-		have += e.Size
-		if linked(e) {
-			together = max(together, last[e.Inode])
-		}
-	}
-	return append(archives, entries[begin:])
-}
-
-// turnWriter keeps what is written before its turn comes, when turn is closed.
-type turnWriter struct {
-	w     io.Writer
-	turn  <-chan struct{}
-	early bytes.Buffer
-}
-
-func (t *turnWriter) Write(p []byte) (int, error) {
-	select {
-	case <-t.turn:
-	default:
-		return t.early.Write(p)
-	}
-	if err := t.finish(); err != nil {
-		return 0, err
-	}
-	return t.w.Write(p)
-}
-
-// finish waits for the turn and writes what was kept.
-func (t *turnWriter) finish() error {
-	<-t.turn
-	_, err := t.early.WriteTo(t.w)
-	return err
-}
-
-// writeCompressed writes one archive as one compression frame.
-func writeCompressed(w io.Writer, entries []tree.Entry, c Compression) error {
-	compressor, err := c.newWriter(w)
+	entries, err := ReadSpec(bytes.NewReader(spec), nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := writeArchive(compressor, entries); err != nil {
-		return err
+	files := map[string][]byte{}
+	for name, write := range p.files(entries) {
+		var b bytes.Buffer
+		if err := write(&b); err != nil {
+			return nil, err
+		}
+		files[name] = b.Bytes()
 	}
-	if err := compressor.Close(); err != nil {
-		return fmt.Errorf("compress: %w", err)
+	return files, nil
+}
+
+// write writes the segment of entries.
+func (p Packer) write(entries []tree.Entry) error {
+	for name, write := range p.files(entries) {
+		err := atomicfile.Write(filepath.Join(p.Out, name), func(f *os.File) error { return write(f) })
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// hardLink is a file with several names in one archive.
-type hardLink struct {
-	inode uint32
-	total uint32 // names in the archive
-	seen  uint32 // names written
-}
-
-func writeArchive(w io.Writer, entries []tree.Entry) error {
-	links := map[uint64]*hardLink{}
-	for _, e := range entries {
-		if !linked(e) {
-			continue
-		}
-		if links[e.Inode] == nil {
-			links[e.Inode] = &hardLink{}
-		}
-		links[e.Inode].total++
-	}
-
-	archive := cpio.NewWriter(w)
-	buf := make([]byte, 256<<10)
-	var inodes uint32
-	for _, e := range entries {
-		link := &hardLink{total: 1}
-		if linked(e) {
-			link = links[e.Inode]
-		}
-		if link.seen == 0 {
-			inodes++
-			link.inode = inodes
-		}
-		link.seen++
-
-		h := cpio.Header{
-			Name:  e.Path,
-			Inode: link.inode,
-			Mode:  cpioType[e.Type] | e.Mode,
-			UID:   e.UID,
-			GID:   e.GID,
-			Links: link.total,
-			Major: e.Major,
-			Minor: e.Minor,
-		}
-		switch {
-		case e.Type == tree.Dir:
-			h.Links = 2
-		case e.Type == tree.Symlink:
-			h.Size = int64(len(e.Link))
-		case e.Type == tree.File && link.seen == link.total:
-			// As cpio(1) does: the last name brings the content.
-			h.Size = e.Size
-		}
-		if err := archive.WriteHeader(h); err != nil {
-			return err
-		}
-		if err := writeContent(archive, e, h.Size, buf); err != nil {
-			return fmt.Errorf("%s: %w", e.Path, err)
+// files returns the functions that write the files of a segment, by file name.
+func (p Packer) files(entries []tree.Entry) map[string]func(io.Writer) error {
+	if p.Archive == Tar {
+		return map[string]func(io.Writer) error{
+			FileName: func(w io.Writer) error { return tree.WriteTar(w, entries, time.Unix(0, 0)) },
 		}
 	}
-	return archive.Close()
-}
-
-// linked tells whether e can share an inode with others. Symbolic links are
-// always written apart, since the kernel does not link them.
-func linked(e tree.Entry) bool {
-	return e.Inode != 0 && e.Type != tree.Symlink && e.Type != tree.Dir
-}
-
-var cpioType = map[tree.Type]uint32{
-	tree.File:    cpio.TypeFile,
-	tree.Dir:     cpio.TypeDir,
-	tree.Symlink: cpio.TypeSymlink,
-	tree.Char:    cpio.TypeChar,
-	tree.Block:   cpio.TypeBlock,
-	tree.FIFO:    cpio.TypeFIFO,
-}
-
-func writeContent(w io.Writer, e tree.Entry, size int64, buf []byte) error {
-	if e.Type == tree.Symlink {
-		_, err := io.WriteString(w, e.Link)
-		return err
+	return map[string]func(io.Writer) error{
+		FileName:  func(w io.Writer) error { return Write(w, entries, p.Compression) },
+		NamesName: func(w io.Writer) error { return writeNames(w, entries) },
 	}
-	if size == 0 {
+}
+
+func checkPrefix(prefix string) error {
+	if prefix == "" {
 		return nil
 	}
-	content, err := e.Open()
-	if err != nil {
-		return err
+	if err := tree.CheckPath(prefix); err != nil {
+		return fmt.Errorf("prefix: %w", err)
 	}
-	defer content.Close()
-	_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{content}, buf)
-	return err
-}
-
-// Under moves entries below the directory prefix, which gets the attributes of
-// their root. The directories that lead there are added, 0755 root.
-func Under(prefix string, entries []tree.Entry) []tree.Entry {
-	if prefix == "" {
-		return entries
-	}
-	moved := make([]tree.Entry, 0, len(entries))
-	for _, e := range entries {
-		e.Path = path.Join(prefix, e.Path)
-		moved = append(moved, e)
-	}
-	return tree.AddParents(moved)
-}
-
-type countingWriter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
+	return nil
 }

@@ -6,49 +6,34 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-// Dir is a directory with what Packer made of one component.
-type Dir struct {
-	Name string // of the component, for messages
-	Path string
-}
-
-// ParseDir reads "NAME=PATH" or "PATH", whose name is the path.
-func ParseDir(s string) Dir {
-	if name, path, ok := strings.Cut(s, "="); ok && name != "" && !strings.Contains(name, "/") {
-		return Dir{Name: name, Path: path}
-	}
-	return Dir{Name: s, Path: s}
-}
-
-// Boot is what a machine boots, for Tree to put into boot/.
-type Boot struct {
+// BootFiles are the files that Tree puts into the directory boot.
+type BootFiles struct {
 	Kernel  string // file name
-	Ucode   string // file name of the microcode archive; "" or a missing file for none
+	Ucode   string // file name of the microcode archive; optional, and the file may be missing
 	Cmdline string // kernel command line
 }
 
-// Tree gives the root filesystem that tar segments make, laid over each other
-// in their order. Boot, nil for none, comes right after the first segment, which
-// has the directories of the machine: boot/kernel and boot/ucode.cpio, with the
-// permissions of their files, and boot/cmdline. If several of the segments have
-// an apk database, one that holds all of them comes after the last of these.
+// Tree merges tar segments, in order, into the root filesystem that they make.
+// After the first segment, which has the directories of the machine, Tree adds
+// boot/kernel and boot/ucode.cpio, with the permissions of their files, and
+// boot/cmdline, unless boot is nil. If several segments have an apk database, the
+// merged database follows the last of these.
 //
-// Contents can be opened until close is called.
-func Tree(segments []Dir, boot *Boot) (entries []tree.Entry, close func(), err error) {
+// Contents can be opened until closeTree is called.
+func Tree(segments []Dir, boot *BootFiles) (entries []tree.Entry, closeTree func(), err error) {
 	var files []*os.File
-	closeAll := func() {
+	closeFiles := func() {
 		for _, f := range files {
 			f.Close()
 		}
 	}
 	defer func() {
 		if err != nil {
-			closeAll()
+			closeFiles()
 		}
 	}()
 	databases, err := findDatabases(segments)
@@ -62,11 +47,7 @@ func Tree(segments []Dir, boot *Boot) (entries []tree.Entry, close func(), err e
 			return nil, nil, err
 		}
 		files = append(files, f)
-		info, err := f.Stat()
-		if err != nil {
-			return nil, nil, err
-		}
-		entries, err := tree.ReadTar(f, info.Size())
+		entries, err := readTar(f)
 		if err != nil {
 			return nil, nil, fmt.Errorf("segment of %s: %w", segment.Name, err)
 		}
@@ -87,28 +68,48 @@ func Tree(segments []Dir, boot *Boot) (entries []tree.Entry, close func(), err e
 		}
 	}
 	entries, err = tree.Merge(parts)
-	return entries, closeAll, err
+	return entries, closeFiles, err
 }
 
-// entries gives the directory boot.
-func (b Boot) entries() ([]tree.Entry, error) {
+func readTar(f *os.File) ([]tree.Entry, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return tree.ReadTar(f, info.Size())
+}
+
+// entries returns the directory boot.
+func (b BootFiles) entries() ([]tree.Entry, error) {
 	entries := []tree.Entry{tree.NewDir("boot"), tree.NewFile("boot/cmdline", 0o644, b.Cmdline)}
-	for path, name := range map[string]string{"boot/kernel": b.Kernel, "boot/ucode.cpio": b.Ucode} {
-		if name == "" {
-			continue
-		}
-		info, err := os.Stat(name)
-		if path != "boot/kernel" && errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
+	kernel, err := fileEntry("boot/kernel", b.Kernel)
+	if err != nil {
+		return nil, err
+	}
+	entries = append(entries, kernel)
+	if b.Ucode != "" {
+		switch ucode, err := fileEntry("boot/ucode.cpio", b.Ucode); {
+		case err == nil:
+			entries = append(entries, ucode)
+		case !errors.Is(err, fs.ErrNotExist):
 			return nil, err
 		}
-		entries = append(entries, tree.Entry{
-			Path: path, Type: tree.File, Mode: uint32(info.Mode().Perm()), Size: info.Size(),
-			Open: func() (tree.Content, error) { return os.Open(name) },
-		})
 	}
 	tree.Sort(entries)
 	return entries, nil
+}
+
+// fileEntry returns an entry with the content and the permissions of a file.
+func fileEntry(path, name string) (tree.Entry, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return tree.Entry{}, err
+	}
+	return tree.Entry{
+		Path: path,
+		Type: tree.File,
+		Mode: uint32(info.Mode().Perm()),
+		Size: info.Size(),
+		Open: func() (tree.Content, error) { return os.Open(name) },
+	}, nil
 }

@@ -50,17 +50,17 @@ func TestTree(t *testing.T) {
 	if err := os.Chmod(filepath.Join(dir, "kernel"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, boot := range map[string]*Boot{
+	for name, boot := range map[string]*BootFiles{
 		"none":   nil,
 		"kernel": {Kernel: filepath.Join(dir, "kernel"), Ucode: filepath.Join(dir, "none")},
 		"all":    {Kernel: filepath.Join(dir, "kernel"), Ucode: filepath.Join(dir, "ucode"), Cmdline: " console=ttyS0\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			entries, close, err := Tree(segments, boot)
+			entries, closeTree, err := Tree(segments, boot)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer close()
+			defer closeTree()
 			golden(t, "tree-"+name+".golden", treetest.Dump(t, entries))
 		})
 	}
@@ -75,12 +75,12 @@ func TestTreeErrors(t *testing.T) {
 	}
 	for want, test := range map[string]struct {
 		segments []Dir
-		boot     *Boot
+		boot     *BootFiles
 	}{
 		"lib/x of files lies below lib, which is a symlink to usr/lib in init[0]: put it at usr/lib/x": {segments: tarSegments(t, links, below)},
 		"segment of init[0]: read tar: not an uncompressed tar archive":                                {segments: []Dir{cpio}},
 		"none/segment: no such file": {segments: []Dir{{Path: "none"}}},
-		"none: no such file":         {segments: tarSegments(t, links), boot: &Boot{Kernel: "none"}},
+		"none: no such file":         {segments: tarSegments(t, links), boot: &BootFiles{Kernel: "none"}},
 	} {
 		if _, _, err := Tree(test.segments, test.boot); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v\nwant  %s", err, want)

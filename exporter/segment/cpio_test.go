@@ -46,7 +46,7 @@ func packer(t testing.TB, c, out string) Packer {
 func segmentOf(t testing.TB, dir, prefix string, rules Rules, c Compression) []byte {
 	t.Helper()
 	out := t.TempDir()
-	if err := packer(t, c.String(), out).Pack(Image{Dir: dir}, prefix, rules); err != nil {
+	if err := packer(t, c.String(), out).Pack(Rootfs{Dir: dir}, prefix, rules); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(filepath.Join(out, FileName))
@@ -348,10 +348,10 @@ func TestParseCompression(t *testing.T) {
 	}
 }
 
-func TestUnder(t *testing.T) {
+func TestAddPrefix(t *testing.T) {
 	root := tree.NewDir(".")
 	root.Mode = 0o750
-	moved := Under("a/b", []tree.Entry{root, tree.NewDir("c")})
+	moved := AddPrefix("a/b", []tree.Entry{root, tree.NewDir("c")})
 	want := "dir     0755 0:0 a\ndir     0750 0:0 a/b\ndir     0755 0:0 a/b/c\n"
 	if got := treetest.Dump(t, moved); got != want {
 		t.Errorf("moved:\n%swant:\n%s", got, want)
@@ -381,7 +381,7 @@ func TestNoPartialSegment(t *testing.T) {
 	if err := f.Truncate(1 << 32); err != nil {
 		t.Skipf("no sparse files here: %v", err)
 	}
-	err = packer(t, "none", out).Pack(Image{Dir: dir}, "", RulesNone)
+	err = packer(t, "none", out).Pack(Rootfs{Dir: dir}, "", RulesNone)
 	if err == nil || !strings.Contains(err.Error(), "big has 4294967296 bytes") {
 		t.Errorf("error %v", err)
 	}

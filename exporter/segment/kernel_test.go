@@ -52,7 +52,7 @@ func TestKernel(t *testing.T) {
 			tar.Header{Name: "./lib/modules/6.1/ena.ko", Typeflag: tar.TypeReg, Mode: 0o644})),
 	})
 	out := t.TempDir()
-	if err := packer(t, "none", out).Kernel(Image{Dir: image}, "boot/vmlinuz", "modules.tar", "ucode.cpio"); err != nil {
+	if err := packer(t, "none", out).Kernel(Rootfs{Dir: image}, "boot/vmlinuz", "modules.tar", "ucode.cpio"); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(t, out, KernelName) + read(t, out, UcodeName); got != "bzImageucode" {
@@ -94,7 +94,7 @@ func TestKernelOfLayers(t *testing.T) {
 	out := t.TempDir()
 	p := packer(t, "none", out)
 	p.Archive = Tar
-	if err := p.Kernel(Image{Layers: layers}, "kernel", "kernel.tar", "ucode"); err != nil {
+	if err := p.Kernel(Rootfs{Layers: layers}, "kernel", "kernel.tar", "ucode"); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := read(t, out, KernelName)+read(t, out, UcodeName), strings.Repeat("x", 20)+"ucode"; got != want {
@@ -114,7 +114,7 @@ func TestKernelOfLayers(t *testing.T) {
 	if got := treetest.Dump(t, entries); got != want {
 		t.Errorf("segment\n%swant\n%s", got, want)
 	}
-	if err := p.Kernel(Image{Layers: layers}, "kernel", "old.tar", ""); err == nil || !strings.Contains(err.Error(), `no file "old.tar"; it holds boot/vmlinuz, boot/vmlinuz-6, kernel, kernel.tar, ucode;`) {
+	if err := p.Kernel(Rootfs{Layers: layers}, "kernel", "old.tar", ""); err == nil || !strings.Contains(err.Error(), `no file "old.tar"; it contains boot/vmlinuz, boot/vmlinuz-6, kernel, kernel.tar, ucode;`) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -124,7 +124,7 @@ func second[T any](_ T, err error) error { return err }
 // Without a tar there is no segment; microcode that the image lacks is left out.
 func TestKernelAlone(t *testing.T) {
 	out := t.TempDir()
-	if err := packer(t, "zstd", out).Kernel(Image{Dir: files(t, map[string]string{"kernel": "bzImage"})}, "kernel", "", "ucode.cpio"); err != nil {
+	if err := packer(t, "zstd", out).Kernel(Rootfs{Dir: files(t, map[string]string{"kernel": "bzImage"})}, "kernel", "", "ucode.cpio"); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(out)
@@ -143,16 +143,16 @@ func TestKernelErrors(t *testing.T) {
 		many[string(c)] = ""
 	}
 	for name, test := range map[string]struct{ image, binary, tar, want string }{
-		"no kernel": {image, "kernel", "", `kernel image has no file "kernel"; it holds boot/vmlinuz, kernel.tar; set kernel.binary to the kernel's path`},
+		"no kernel": {image, "kernel", "", `kernel image has no file "kernel"; it contains boot/vmlinuz, kernel.tar; set kernel.binary to the kernel's path`},
 		"directory": {image, "boot", "", `kernel image has no file "boot"`},
-		"no tar":    {image, "boot/vmlinuz", "modules.tar", `kernel image has no file "modules.tar"; it holds boot/vmlinuz, kernel.tar; set kernel.tar to the path of the archive with the modules, or to none`},
+		"no tar":    {image, "boot/vmlinuz", "modules.tar", `kernel image has no file "modules.tar"; it contains boot/vmlinuz, kernel.tar; set kernel.tar to the path of the archive with the modules, or to none`},
 		"bad tar":   {image, "boot/vmlinuz", "kernel.tar", "kernel image: kernel.tar: read tar: "},
-		"many":      {files(t, many), "kernel", "", "it holds a, b, c, d, e, f, g, h, i, j and 3 more; set"},
-		"none":      {t.TempDir(), "kernel", "", "it holds no file at all; set"},
+		"many":      {files(t, many), "kernel", "", "it contains a, b, c, d, e, f, g, h, i, j and 3 more; set"},
+		"none":      {t.TempDir(), "kernel", "", "it contains no files; set"},
 		"outside":   {image, "../kernel", "", `kernel image has no file "../kernel"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := packer(t, "none", t.TempDir()).Kernel(Image{Dir: test.image}, test.binary, test.tar, "")
+			err := packer(t, "none", t.TempDir()).Kernel(Rootfs{Dir: test.image}, test.binary, test.tar, "")
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error: %v\nwant:  %s", err, test.want)
 			}
@@ -215,7 +215,7 @@ func TestEntriesErrors(t *testing.T) {
 	source := files(t, map[string]string{"dir/file": ""})
 	for spec, want := range map[string]string{
 		`{}`:    "cannot unmarshal object",
-		`[] []`: "there is more after the array",
+		`[] []`: "unexpected data after the array",
 		`[{"path": "a", "type": "file", "mod": 1}]`:                                       `unknown field "mod"`,
 		`[{"path": "/a", "type": "dir"}]`:                                                 "remove the leading slash",
 		`[{"path": "a", "type": "device"}]`:                                               `entry a: unknown type "device": use file, dir or symlink`,
@@ -225,9 +225,9 @@ func TestEntriesErrors(t *testing.T) {
 		`[{"path": "a", "type": "file"}, {"path": "a", "type": "file"}]`:                  "entry a: the path occurs twice, as file and as file",
 		`[{"path": "a", "type": "dir"}, {"path": "a", "type": "file"}]`:                   "entry a: the path occurs twice, as dir and as file",
 		`[{"path": "a", "type": "symlink", "link": "b"}, {"path": "a/b", "type": "dir"}]`: "entry a/b: a is a symlink",
-		`[{"path": "a", "type": "file", "source": "x", "contents": "YQ=="}]`:              "contents and source exclude each other",
+		`[{"path": "a", "type": "file", "source": "x", "contents": "YQ=="}]`:              "use either contents or source",
 		`[{"path": "a", "type": "file", "source": "none"}]`:                               "entry a: source: ",
-		`[{"path": "a", "type": "file", "source": "dir"}]`:                                "source dir is no regular file",
+		`[{"path": "a", "type": "file", "source": "dir"}]`:                                "source dir is not a regular file",
 		`[{"path": "a", "type": "file", "source": "../dir/file"}]`:                        "path escapes from parent",
 	} {
 		if _, err := entriesOf(t, spec, source); err == nil || !strings.Contains(err.Error(), want) {
@@ -430,7 +430,7 @@ func TestPackKeepsDatabase(t *testing.T) {
 	image := files(t, map[string]string{apkDatabase: "P:musl\n"})
 	for rules, want := range map[Rules]bool{RulesInit: true, RulesContainer: false, RulesVolume: false, RulesNone: false} {
 		out := t.TempDir()
-		if err := packer(t, "none", out).Pack(Image{Dir: image}, "", rules); err != nil {
+		if err := packer(t, "none", out).Pack(Rootfs{Dir: image}, "", rules); err != nil {
 			t.Fatal(err)
 		}
 		data, err := os.ReadFile(filepath.Join(out, APKName))
