@@ -16,6 +16,8 @@ COPY frontend frontend
 COPY internal/contract internal/contract
 COPY internal/kernel internal/kernel
 COPY internal/sbom internal/sbom
+COPY internal/schema internal/schema
+COPY internal/suggest internal/suggest
 COPY llb llb
 COPY machine machine
 # Without version stamps, because the cache key of every segment includes the bytes
