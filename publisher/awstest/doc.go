@@ -1,6 +1,6 @@
-// Package awstest is a strict fake of the parts of AWS that publish a machine
-// image: EBS direct APIs, the snapshots, images and import tasks of EC2, S3, STS,
-// IAM and SSM parameters. It speaks the AWS protocols over HTTP, so that every
+// Package awstest is a strict fake of the parts of AWS that publish and deploy a
+// machine image: EBS direct APIs, the snapshots, images, import tasks and instances
+// of EC2, S3, STS, IAM and SSM parameters. It speaks the AWS protocols over HTTP, so that every
 // client works with it unchanged. [Server.Env] returns the environment variables
 // that point a client at the fake:
 //
@@ -32,8 +32,11 @@
 // Each region has its own resources. A snapshot inherits the blocks of its
 // parent. Unwritten blocks read as zeros in an unencrypted snapshot and as noise
 // in an encrypted one, as on AWS: if a client skips zeros there, the disk does
-// not boot. Images, copies and import tasks take [Knobs.Settle] to complete;
-// [Server.Advance] skips the wait.
+// not boot. Images, copies, import tasks, instances and the validation of SSM
+// parameters with the data type aws:ec2:image take [Knobs.Settle] to complete;
+// [Server.Advance] skips the wait. Images can be disabled, snapshots archived and
+// locked. Instances run nothing: [Server.Instances] and [Server.Disk] return what
+// they would boot, and [Knobs.Console] returns what they would print.
 //
 // Where AWS documentation is silent, the fake is as strict as a careful client
 // can bear:
@@ -61,7 +64,11 @@
 //
 //   - IAM policies. [Knobs.Denied] denies whole operations.
 //   - KMS. Every well-formed key of the region exists and may be used.
-//   - Other accounts. Sharing is recorded, but nobody can use it.
+//   - Other accounts. Sharing is recorded, but no other account exists.
+//   - Volumes, networks, key pairs and instance types. Instances have the address
+//     [Knobs.InstanceAddress], and RunInstances only compares the architecture of the
+//     instance type with that of the image.
+//   - Recycle Bin. Deleted snapshots are gone.
 //   - Versions, encryption and access policies of S3, and all S3 requests but those
 //     in s3Routes.
 //   - Products, billing, Outposts, Local Zones and partitions other than aws.

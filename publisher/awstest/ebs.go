@@ -36,6 +36,7 @@ func ebsService() *service {
 		internal:    *newError("InternalServerException", "the service failed").withStatus(http.StatusInternalServerError),
 		denied:      *newError("AccessDeniedException", "").withStatus(http.StatusForbidden).withReason("UNAUTHORIZED_ACCOUNT"),
 		credentials: *newError("UnrecognizedClientException", "the security token included in the request is invalid").withStatus(http.StatusForbidden),
+		expired:     *newError("ExpiredTokenException", "the security token included in the request is expired").withStatus(http.StatusForbidden),
 	}
 }
 
@@ -99,6 +100,9 @@ func (c *call) readable(id string) (*snapshot, error) {
 	p, err := c.find(id)
 	if err == nil && p.state(c.now()) != "completed" {
 		err = violation("ValidationException", "the snapshot '%s' is %s, not completed", id, p.state(c.now())).withReason("INVALID_SNAPSHOT_ID")
+	}
+	if err == nil && p.tier(c.now()) == "archive" {
+		err = newError("ValidationException", "the snapshot '%s' is archived", id).withReason("INVALID_SNAPSHOT_ID")
 	}
 	return p, err
 }

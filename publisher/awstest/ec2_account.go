@@ -4,7 +4,7 @@ import "slices"
 
 func (c *call) describeRegions() (any, error) {
 	names, fs := c.form.list("RegionName"), c.form.filters("Filter", "endpoint", "opt-in-status", "region-name")
-	c.form.bool("AllRegions")
+	all := c.form.bool("AllRegions")
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
@@ -15,7 +15,7 @@ func (c *call) describeRegions() (any, error) {
 	}
 	var list []item
 	for _, name := range names {
-		if !slices.Contains(regions, name) {
+		if !slices.Contains(regions, name) || !all && slices.Contains(c.knobs.NotOptedIn, name) {
 			return nil, newError("InvalidParameterValue", "invalid region: %s", name)
 		}
 	}
@@ -23,6 +23,11 @@ func (c *call) describeRegions() (any, error) {
 		it := item{name, "ec2." + name + ".amazonaws.com", "opt-in-not-required"}
 		if slices.Contains(optIn, name) {
 			it.OptIn = "opted-in"
+		}
+		if slices.Contains(c.knobs.NotOptedIn, name) {
+			if it.OptIn = "not-opted-in"; !all {
+				continue
+			}
 		}
 		if (len(names) == 0 || slices.Contains(names, name)) &&
 			fs.match(map[string]string{"endpoint": it.Endpoint, "opt-in-status": it.OptIn, "region-name": name}, nil) {

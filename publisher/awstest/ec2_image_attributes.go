@@ -53,6 +53,9 @@ func (c *call) modifyImageAttribute() (any, error) {
 			}
 		}
 	}
+	if len(add) > 0 && im.stateAt(c.now()) == "disabled" {
+		return nil, newError("OperationNotPermitted", "the image %s is disabled and cannot be shared", id)
+	}
 	share(im.shared, add, remove)
 	if describe {
 		im.description = description
@@ -141,6 +144,38 @@ func (c *call) change(apply func(*image)) (any, error) {
 
 func (c *call) disableImageDeprecation() (any, error) {
 	return c.change(func(im *image) { im.deprecated = time.Time{} })
+}
+
+// disableImage implements "Disable an Amazon EC2 AMI" in the EC2 user guide: the
+// image is hidden, loses its launch permissions and keeps its name.
+func (c *call) disableImage() (any, error) {
+	return c.setState("available", "disabled")
+}
+
+func (c *call) enableImage() (any, error) {
+	return c.setState("disabled", "available")
+}
+
+// setState changes the state of an image. Nothing happens if it has that state.
+func (c *call) setState(from, to string) (any, error) {
+	id := c.form.required("ImageId")
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	im, err := c.image(id)
+	if err != nil {
+		return nil, err
+	}
+	if state := im.stateAt(c.now()); state != from && state != to {
+		return nil, newError("IncorrectState", "the image %s is %s", id, state)
+	}
+	im.state = to
+	if to == "disabled" {
+		clear(im.shared)
+	}
+	return yes, nil
 }
 
 func (c *call) enableProtection() (any, error) {

@@ -24,7 +24,7 @@ type image struct {
 	deprecated                time.Time // zero means never
 	protection                string
 	sourceImage, sourceRegion string
-	state                     string // after pending: available or failed
+	state                     string // after pending: available, disabled or failed
 	reason                    string
 }
 
@@ -145,7 +145,7 @@ func (c *call) describeImages() (any, error) {
 		"image-id", "image-type", "is-public", "name", "owner-id", "root-device-name", "root-device-type", "source-image-id",
 		"source-image-region", "state", "tag-key", "tag:", "tpm-support", "virtualization-type", "creation-date")
 	deprecated := c.form.bool("IncludeDeprecated")
-	c.form.bool("IncludeDisabled")
+	disabled := c.form.bool("IncludeDisabled")
 	pages := c.form.page(1)
 	if len(ids) > 0 && pages.max > 0 {
 		c.form.fail(violation("InvalidParameterCombination", "ImageId and MaxResults cannot be used together"))
@@ -172,6 +172,9 @@ func (c *call) describeImages() (any, error) {
 			continue
 		}
 		x := im.xml(now)
+		if x.State == "disabled" && !disabled {
+			continue // "Disable an Amazon EC2 AMI" in the EC2 user guide
+		}
 		// Requests for the account's own images include the deprecated ones.
 		if !im.deprecated.IsZero() && now.After(im.deprecated) && !deprecated && len(owners) == 0 && len(ids) == 0 {
 			continue
@@ -222,6 +225,10 @@ func (c *call) deregisterImage() (any, error) {
 		}
 		if len(r.users(m.Ebs.Snapshot)) > 0 {
 			results = append(results, result{m.Ebs.Snapshot, "skipped"})
+			continue
+		}
+		if r.snapshots[m.Ebs.Snapshot].isLocked(c.now()) {
+			results = append(results, result{m.Ebs.Snapshot, "client-error"})
 			continue
 		}
 		c.removeSnapshot(r, r.snapshots[m.Ebs.Snapshot])

@@ -79,6 +79,9 @@ func (c *call) registerImage() (any, error) {
 		if state := p.state(c.now()); state != "completed" {
 			return nil, violation("IncorrectState", "the snapshot '%s' is %s, not completed", p.id, state)
 		}
+		if p.tier(c.now()) == "archive" {
+			return nil, newError("IncorrectState", "the snapshot '%s' is archived", p.id)
+		}
 		if m.Ebs.Size != 0 && m.Ebs.Size < p.size {
 			return nil, violation("InvalidBlockDeviceMapping", "the volume of %d GiB is smaller than snapshot '%s' of %d", m.Ebs.Size, p.id, p.size)
 		}

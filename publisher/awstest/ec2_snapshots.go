@@ -32,7 +32,7 @@ func (p *snapshot) xml(now time.Time) snapshotXML {
 	x := snapshotXML{
 		ID: p.id, Volume: "vol-ffffffff", State: p.state(now), Message: p.failed, Started: isoTime(p.started),
 		Progress: p.progress(now), Owner: Account, Size: p.size, Description: p.description, Encrypted: p.encrypted, Key: p.kmsKey,
-		Tier: "standard", Bytes: int64(len(p.blocks)) * BlockSize, Tags: items[tag]{p.tags},
+		Tier: p.tier(now), Bytes: int64(len(p.blocks)) * BlockSize, Tags: items[tag]{p.tags},
 	}
 	if x.State == "completed" {
 		x.Completed = isoTime(p.completed)
@@ -122,6 +122,9 @@ func (c *call) deleteSnapshot() (any, error) {
 	if users := r.users(id); len(users) > 0 {
 		return nil, newError("InvalidSnapshot.InUse", "the snapshot %s is currently in use by %s", id, strings.Join(users, ", "))
 	}
+	if p.isLocked(c.now()) {
+		return nil, newError("OperationNotPermitted", "the snapshot %s is locked", id)
+	}
 	c.removeSnapshot(r, p)
 	return yes, nil
 }
@@ -162,6 +165,9 @@ func (c *call) copySnapshot() (any, error) {
 	}
 	if state := old.state(c.now()); state != "completed" {
 		return nil, newError("IncorrectState", "the snapshot '%s' is %s", source, state)
+	}
+	if old.tier(c.now()) == "archive" {
+		return nil, newError("IncorrectState", "the snapshot '%s' is archived", source)
 	}
 	p := c.copyOf(old, encrypted, key)
 	p.description, p.tags = description, given["snapshot"]

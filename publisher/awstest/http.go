@@ -53,7 +53,7 @@ type service struct {
 	encode     func(*call, any) *answer
 	fail       func(*call, *apiError) *answer
 	// The errors that all operations have in common.
-	throttle, internal, denied, credentials apiError
+	throttle, internal, denied, credentials, expired apiError
 }
 
 // names returns the operations of the service, for error messages.
@@ -73,7 +73,7 @@ func init() {
 // ServeHTTP answers a request to any of the services. The signature selects the
 // service and the region.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{Server: s, http: r, knobs: s.Knobs()}
+	c := &call{Server: s, Request: Request{Proto: r.Proto}, http: r, knobs: s.Knobs()}
 	svc, err := c.accept()
 	if svc == nil { // no service, no format for errors
 		s.finish(c, err)
@@ -242,6 +242,15 @@ func (c *call) authenticate(svc *service) error {
 		e := svc.credentials
 		return &e
 	}
+	switch token, want := c.http.Header.Get("X-Amz-Security-Token"), c.knobs.SessionToken; {
+	case token == want:
+	case token == "" || want == "":
+		e := svc.credentials
+		return &e
+	default:
+		e := svc.expired
+		return &e
+	}
 	payloads := []string{c.http.Header.Get("X-Amz-Content-Sha256")}
 	if payloads[0] == "" {
 		sum := sha256.Sum256(c.body)
@@ -257,9 +266,9 @@ func (c *call) authenticate(svc *service) error {
 	if err := c.scope.verify(c.http, payloads...); err != nil {
 		return violation("SignatureDoesNotMatch", "%v", err).withStatus(http.StatusForbidden)
 	}
-	if !slices.Contains(regions, c.Region) {
+	if !slices.Contains(regions, c.Region) || slices.Contains(c.knobs.NotOptedIn, c.Region) {
 		e := svc.credentials
-		e.message = "unknown region " + c.Region
+		e.message = "unknown or disabled region " + c.Region
 		return &e
 	}
 	if c.denied() {

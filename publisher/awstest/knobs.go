@@ -29,11 +29,23 @@ type Knobs struct {
 	EncryptByDefault bool
 	// BlockPublicAccess rejects sharing images and snapshots publicly.
 	BlockPublicAccess bool
+	// SessionToken is the session token of temporary credentials; "" means that the
+	// credentials are permanent. Requests with a different token get the error of an
+	// expired one.
+	SessionToken string
+	// NotOptedIn lists the opt-in regions that are not enabled. They reject the
+	// account's credentials ("Enable or disable AWS Regions in your account" in the
+	// Account Management reference).
+	NotOptedIn []string
 	// Denied lists operations that the account may not call, for example
 	// "ec2:RegisterImage". "ec2:*" denies a whole service.
 	Denied []string
 	// Roles lists the IAM roles of the account; nil means vmimport alone.
 	Roles []string
+	// Console returns the console output of an instance; nil means no output.
+	Console func(InstanceInfo) []byte
+	// InstanceAddress is the IP address of all instances; "" means none.
+	InstanceAddress string
 	// ImportFailure is the message with which import tasks fail; "" lets them
 	// succeed.
 	ImportFailure string

@@ -18,7 +18,7 @@ import (
 // here, which it rejects. It ignores none.
 func TestParametersOfTheModel(t *testing.T) {
 	c := start(t, awstest.Knobs{})
-	id, image, region := aws.String("snap-0"), aws.String("ami-0"), aws.String("us-east-1")
+	id, image, instance, region := aws.String("snap-0"), aws.String("ami-0"), aws.String("i-0"), aws.String("us-east-1")
 	for _, test := range []struct {
 		input   any // with the parameters that the SDK requires
 		unknown []string
@@ -27,6 +27,7 @@ func TestParametersOfTheModel(t *testing.T) {
 		{&ec2.CopyImageInput{Name: aws.String("machine"), SourceImageId: image, SourceRegion: region},
 			[]string{"DestinationAvailabilityZone", "DestinationAvailabilityZoneId", "DestinationOutpostArn"}},
 		{&ec2.CopySnapshotInput{SourceRegion: region, SourceSnapshotId: id}, []string{"DestinationAvailabilityZone", "DestinationOutpostArn"}},
+		{&ec2.CreateReplaceRootVolumeTaskInput{InstanceId: instance}, []string{"VolumeId", "VolumeInitializationRate"}},
 		{&ec2.CreateTagsInput{Resources: []string{"ami-0"}, Tags: []ec2types.Tag{{Key: aws.String("a"), Value: aws.String("b")}}}, nil},
 		{&ec2.DeleteSnapshotInput{SnapshotId: id}, nil},
 		{&ec2.DeleteTagsInput{Resources: []string{"ami-0"}}, nil},
@@ -34,13 +35,20 @@ func TestParametersOfTheModel(t *testing.T) {
 		{&ec2.DescribeImageAttributeInput{ImageId: image, Attribute: "description"}, nil},
 		{&ec2.DescribeImagesInput{}, nil},
 		{&ec2.DescribeImportSnapshotTasksInput{}, nil},
+		{&ec2.DescribeInstanceStatusInput{}, []string{"IncludeManagedResources"}},
+		{&ec2.DescribeInstancesInput{}, []string{"IncludeManagedResources"}},
 		{&ec2.DescribeRegionsInput{}, nil},
+		{&ec2.DescribeReplaceRootVolumeTasksInput{}, nil},
 		{&ec2.DescribeSnapshotAttributeInput{SnapshotId: id, Attribute: "createVolumePermission"}, nil},
 		{&ec2.DescribeSnapshotsInput{}, nil},
+		{&ec2.DescribeTagsInput{}, nil},
+		{&ec2.DisableImageInput{ImageId: image}, nil},
 		{&ec2.DisableImageDeprecationInput{ImageId: image}, nil},
 		{&ec2.DisableImageDeregistrationProtectionInput{ImageId: image}, nil},
+		{&ec2.EnableImageInput{ImageId: image}, nil},
 		{&ec2.EnableImageDeprecationInput{ImageId: image, DeprecateAt: aws.Time(aws.ToTime(nil))}, nil},
 		{&ec2.EnableImageDeregistrationProtectionInput{ImageId: image}, nil},
+		{&ec2.GetConsoleOutputInput{InstanceId: instance}, nil},
 		{&ec2.GetEbsDefaultKmsKeyIdInput{}, nil},
 		{&ec2.GetEbsEncryptionByDefaultInput{}, nil},
 		{&ec2.GetImageBlockPublicAccessStateInput{}, nil},
@@ -49,8 +57,19 @@ func TestParametersOfTheModel(t *testing.T) {
 			Format: aws.String("RAW"), UserBucket: &ec2types.UserBucket{S3Bucket: aws.String("b"), S3Key: aws.String("k")},
 		}}, nil},
 		{&ec2.ModifyImageAttributeInput{ImageId: image}, []string{"ProductCodes"}},
+		{&ec2.LockSnapshotInput{SnapshotId: id, LockMode: "governance"}, nil},
 		{&ec2.ModifySnapshotAttributeInput{SnapshotId: id}, nil},
+		{&ec2.ModifySnapshotTierInput{SnapshotId: id}, nil},
 		{imageInput("machine", *id), []string{"BillingProducts", "ImageLocation", "KernelId", "RamdiskId"}},
+		{&ec2.RestoreSnapshotTierInput{SnapshotId: id}, nil},
+		{&ec2.RunInstancesInput{ImageId: image, InstanceType: "t3.micro", MinCount: aws.Int32(1), MaxCount: aws.Int32(1)}, strings.Fields(`
+			AdditionalInfo BlockDeviceMappings CapacityReservationSpecification CpuOptions CreditSpecification DisableApiStop
+			DisableApiTermination EbsOptimized ElasticGpuSpecification ElasticInferenceAccelerators EnablePrimaryIpv6 EnclaveOptions
+			HibernationOptions InstanceMarketOptions Ipv6AddressCount Ipv6Addresses KernelId LaunchTemplate LicenseSpecifications
+			MaintenanceOptions Monitoring NetworkInterfaces NetworkPerformanceOptions Operator Placement PrivateDnsNameOptions
+			PrivateIpAddress RamdiskId SecondaryInterfaces SecurityGroups`)},
+		{&ec2.TerminateInstancesInput{InstanceIds: []string{"i-0"}}, []string{"Force", "SkipOsShutdown"}},
+		{&ec2.UnlockSnapshotInput{SnapshotId: id}, nil},
 		{&ebs.StartSnapshotInput{VolumeSize: aws.Int64(1)}, nil},
 	} {
 		kind := reflect.TypeOf(test.input).Elem()

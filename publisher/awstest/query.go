@@ -20,7 +20,7 @@ func routeQuery(version string) func(*call) error {
 		}
 		c.Operation = c.form.required("Action")
 		for _, name := range []string{
-			"SnapshotId", "SnapshotId.1", "ImageId", "ImageId.1", "ResourceId.1", "ImportTaskId", "ImportTaskId.1",
+			"InstanceId", "InstanceId.1", "ReplaceRootVolumeTaskId.1", "SnapshotId", "SnapshotId.1", "ImageId", "ImageId.1", "ResourceId.1", "ImportTaskId", "ImportTaskId.1",
 			"SourceImageId", "SourceSnapshotId", "RoleName", "Name", "DiskContainer.UserBucket.S3Key",
 		} {
 			if c.Resource = c.form.values.Get(name); c.Resource != "" {
@@ -61,6 +61,7 @@ func queryService(version string, operations map[string]func(*call) (any, error)
 		internal:    *newError("ServiceFailure", "the service failed").withStatus(http.StatusInternalServerError),
 		denied:      *newError("AccessDenied", "").withStatus(http.StatusForbidden),
 		credentials: *newError("InvalidClientTokenId", "the security token included in the request is invalid").withStatus(http.StatusForbidden),
+		expired:     *newError("ExpiredToken", "the security token included in the request is expired").withStatus(http.StatusForbidden),
 	}
 }
 

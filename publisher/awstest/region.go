@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// regions are the regions of the partition aws, all enabled.
+// regions are the regions of the partition aws.
 var regions = slices.Sorted(slices.Values(slices.Concat(always, optIn)))
 
 var (
@@ -30,8 +30,11 @@ type region struct {
 	ids       uint64
 	snapshots map[string]*snapshot
 	images    map[string]*image
+	instances map[string]*instance
+	replaces  map[string]*replaceTask
 	tasks     map[string]*importTask
 	params    map[string]*parameter
+	unchecked []*parameter // accepted, but not validated yet, in order
 	tokens    map[string]*token
 	describes int // number of Describe requests, for Knobs.Flap
 }
@@ -44,6 +47,8 @@ func (s *Server) region(name string) *region {
 			name:      name,
 			snapshots: map[string]*snapshot{},
 			images:    map[string]*image{},
+			instances: map[string]*instance{},
+			replaces:  map[string]*replaceTask{},
 			tasks:     map[string]*importTask{},
 			params:    map[string]*parameter{},
 			tokens:    map[string]*token{},

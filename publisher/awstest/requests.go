@@ -22,6 +22,8 @@ type Request struct {
 	Status int
 	// Error is the error code in the answer.
 	Error string
+	// Proto is the protocol of the request: HTTP/1.1 or HTTP/2.0.
+	Proto string
 }
 
 func (r Request) key() string {

@@ -83,6 +83,7 @@ func s3Service() *service {
 		internal:    *newError("InternalError", "we encountered an internal error, please try again").withStatus(http.StatusInternalServerError),
 		denied:      *newError("AccessDenied", "").withStatus(http.StatusForbidden),
 		credentials: *newError("InvalidAccessKeyId", "the AWS access key id you provided does not exist in our records").withStatus(http.StatusForbidden),
+		expired:     *newError("ExpiredToken", "the provided token has expired"),
 	}
 }
 

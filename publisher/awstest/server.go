@@ -109,7 +109,7 @@ func (s *Server) URL() string { return s.http.URL }
 // Env returns the environment variables that point a client at the fake that
 // [Start] or [StartTLS] serves. See the function [Env].
 func (s *Server) Env() []string {
-	env := Env(s.URL())
+	env := append(Env(s.URL()), "AWS_SESSION_TOKEN="+s.Knobs().SessionToken)
 	if s.caBundle != "" {
 		env = append(env, "AWS_CA_BUNDLE="+s.caBundle)
 	}

@@ -27,6 +27,8 @@ type snapshot struct {
 
 	completed time.Time // may be in the future; zero before CompleteSnapshot
 	failed    string    // the reason of the state error, or ""
+	archived  time.Time // may be in the future; zero means never
+	lock      lock
 
 	blocks    map[int32]digest // including the inherited ones
 	written   map[int32]int    // number of acknowledged writes

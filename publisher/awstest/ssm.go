@@ -7,12 +7,33 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A parameter is a parameter of SSM Parameter Store (protocol awsJson1.1).
 type parameter struct {
-	value, kind, dataType string
-	version               int64
+	name, value, kind, dataType string
+	version                     int64
+	validated                   time.Time // of the data type aws:ec2:image
+}
+
+// parameters returns the parameters of the request's region. The value of a
+// parameter of the data type aws:ec2:image is validated after the answer of
+// PutParameter: if the image is not available then, the parameter keeps its value
+// ("Using native parameter support in Parameter Store for Amazon Machine Image
+// IDs" in the Systems Manager user guide). The caller holds s.mu.
+func (c *call) parameters() map[string]*parameter {
+	r := c.region(c.Region)
+	r.unchecked = slices.DeleteFunc(r.unchecked, func(p *parameter) bool {
+		if c.now().Before(p.validated) {
+			return false
+		}
+		if im := r.images[p.value]; im != nil && im.stateAt(p.validated) == "available" {
+			r.params[p.name] = p
+		}
+		return true
+	})
+	return r.params
 }
 
 func (p *parameter) json(region, name string) parameterJSON {
@@ -26,7 +47,10 @@ type parameterJSON struct {
 	Version                          int64
 }
 
-const json11 = "application/x-amz-json-1.1"
+const (
+	json11    = "application/x-amz-json-1.1"
+	imageType = "aws:ec2:image"
+)
 
 func ssmService() *service {
 	return &service{
@@ -60,6 +84,7 @@ func ssmService() *service {
 		internal:    *newError("InternalServerError", "the service failed").withStatus(http.StatusInternalServerError),
 		denied:      *newError("AccessDeniedException", ""),
 		credentials: *newError("UnrecognizedClientException", "the security token included in the request is invalid"),
+		expired:     *newError("ExpiredTokenException", "the security token included in the request is expired"),
 	}
 }
 
@@ -83,7 +108,7 @@ func (c *call) putParameter() (any, error) {
 		return nil, violation("ValidationException", "the value has %d characters, not 1 to 4096", len(in.Value))
 	case in.Type != "" && !slices.Contains([]string{"String", "StringList", "SecureString"}, in.Type):
 		return nil, violation("UnsupportedParameterType", "type %q is not supported", in.Type)
-	case !slices.Contains([]string{"", "text", "aws:ec2:image"}, in.DataType):
+	case !slices.Contains([]string{"", "text", imageType}, in.DataType):
 		return nil, violation("ValidationException", "data type %q is not supported", in.DataType)
 	case in.Overwrite && len(in.Tags) > 0:
 		return nil, violation("ValidationException", "tags and overwrite can't be used together")
@@ -93,22 +118,32 @@ func (c *call) putParameter() (any, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := c.region(c.Region)
-	old := r.params[in.Name]
+	params := c.parameters()
+	old := params[in.Name]
 	switch {
 	case old != nil && !in.Overwrite:
 		return nil, newError("ParameterAlreadyExists", "the parameter %s exists; to overwrite it, set overwrite", in.Name)
 	case old == nil && in.Type == "":
 		return nil, violation("ValidationException", "a new parameter requires a type")
-	case in.DataType == "aws:ec2:image" && r.images[in.Value] == nil:
-		// AWS checks it after its answer and then makes no new version.
-		return nil, violation("ValidationException", "the value %s is not an image", in.Value)
 	}
-	p := &parameter{value: in.Value, kind: in.Type, dataType: cmp.Or(in.DataType, "text"), version: 1}
+	p := &parameter{name: in.Name, value: in.Value, kind: in.Type, dataType: cmp.Or(in.DataType, "text"), version: 1}
 	if old != nil {
+		if p.dataType != old.dataType && (p.dataType == imageType || old.dataType == imageType) {
+			// "Parameter data types in Parameter Store" in the user guide
+			return nil, newError("ValidationException", "the data type of %s cannot be changed from %s to %s", in.Name, old.dataType, p.dataType)
+		}
 		p.version, p.kind = old.version+1, cmp.Or(p.kind, old.kind)
 	}
-	r.params[in.Name] = p
+	if p.dataType == imageType {
+		r := c.region(c.Region)
+		if r.images[p.value] == nil {
+			c.violate("%s is not an image, so that %s will not change", p.value, p.name)
+		}
+		p.validated = c.now().Add(c.knobs.Settle)
+		r.unchecked = append(r.unchecked, p)
+	} else {
+		params[in.Name] = p
+	}
 	return map[string]any{"Version": p.version, "Tier": "Standard"}, nil
 }
 
@@ -122,7 +157,7 @@ func (c *call) getParameter() (any, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := c.region(c.Region).params[in.Name]
+	p := c.parameters()[in.Name]
 	if p == nil {
 		return nil, newError("ParameterNotFound", "the parameter %s does not exist", in.Name)
 	}
@@ -144,7 +179,7 @@ func (c *call) getParameters() (any, error) {
 	defer c.mu.Unlock()
 	found, missing := []parameterJSON{}, []string{}
 	for _, name := range in.Names {
-		if p := c.region(c.Region).params[name]; p != nil {
+		if p := c.parameters()[name]; p != nil {
 			found = append(found, p.json(c.Region, name))
 		} else {
 			missing = append(missing, name)
@@ -160,10 +195,10 @@ func (c *call) deleteParameter() (any, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := c.region(c.Region)
-	if r.params[in.Name] == nil {
+	params := c.parameters()
+	if params[in.Name] == nil {
 		return nil, newError("ParameterNotFound", "the parameter %s does not exist", in.Name)
 	}
-	delete(r.params, in.Name)
+	delete(params, in.Name)
 	return struct{}{}, nil
 }

@@ -100,6 +100,12 @@ func (c *call) tagged(ids []string) ([]*tags, error) {
 				return nil, err
 			}
 			out = append(out, &im.tags)
+		case "i":
+			i, err := c.instance(id)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, &i.tags)
 		case "import":
 			task := c.region(c.Region).tasks[id]
 			if task == nil {
@@ -160,4 +166,59 @@ func (c *call) deleteTags() (any, error) {
 		})
 	}
 	return yes, nil
+}
+
+// taggable returns the tags of all resources of the region, by ID. The caller holds
+// s.mu.
+func (r *region) taggable() map[string]tags {
+	all := map[string]tags{}
+	for id, p := range r.snapshots {
+		all[id] = p.tags
+	}
+	for id, im := range r.images {
+		all[id] = im.tags
+	}
+	for id, i := range r.instances {
+		all[id] = i.tags
+	}
+	for id, t := range r.tasks {
+		all[id] = t.tags
+	}
+	for id, t := range r.replaces {
+		all[id] = t.tags
+	}
+	return all
+}
+
+// resourceTypes are the types of resources by the start of their IDs.
+var resourceTypes = map[string]string{
+	"snap": "snapshot", "ami": "image", "i": "instance", "import": "import-snapshot-task", "replacevol": "replace-root-volume-task",
+}
+
+func (c *call) describeTags() (any, error) {
+	fs := c.form.filters("Filter", "key", "resource-id", "resource-type", "tag:", "value")
+	pages := c.form.page(5)
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	type item struct {
+		Resource string `xml:"resourceId"`
+		Type     string `xml:"resourceType"`
+		Key      string `xml:"key"`
+		Value    string `xml:"value"`
+	}
+	var list []item
+	all := c.region(c.Region).taggable()
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		prefix, _, _ := strings.Cut(id, "-")
+		for _, t := range all[id] {
+			x := item{id, resourceTypes[prefix], t.Key, t.Value}
+			if fs.match(map[string]string{"key": x.Key, "resource-id": id, "resource-type": x.Type, "value": x.Value}, tags{t}) {
+				list = append(list, x)
+			}
+		}
+	}
+	return paged(pages, c, "tagSet", list)
 }

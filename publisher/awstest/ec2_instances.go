@@ -1,0 +1,529 @@
+package awstest
+
+import (
+	"cmp"
+	"encoding/base64"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// An instance is an instance with one EBS volume. Instances do not run anything:
+// [Knobs.Console] and [Knobs.InstanceAddress] say what clients see of them, and
+// [Server.Instances] and [Server.Disk] what they would boot.
+type instance struct {
+	id, reservation     string
+	image, snapshot     string // of the current root volume
+	kind                string // instance type
+	architecture        string
+	boot                string
+	device, volume      string // of the root
+	key                 string
+	tags                tags
+	launched, available time.Time
+	stopped, terminated time.Time // zero while it runs
+	kept                []string  // former root volumes that were not deleted
+}
+
+var instanceStates = map[string]int{"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
+
+type stateXML struct {
+	Code int    `xml:"code"`
+	Name string `xml:"name"`
+}
+
+func (i *instance) state(now time.Time) stateXML {
+	name := "running"
+	switch {
+	case !i.stopped.IsZero() && !now.Before(i.terminated):
+		name = "terminated"
+	case !i.stopped.IsZero():
+		name = "shutting-down"
+	case now.Before(i.available):
+		name = "pending"
+	}
+	return stateXML{instanceStates[name], name}
+}
+
+// An InstanceInfo describes an instance for tests.
+type InstanceInfo struct {
+	ID, Region, State, Type string
+	// Image and Snapshot are the sources of the current root volume.
+	Image, Snapshot string
+	// Volume is the ID of the current root volume, and KeptVolumes are the IDs of the
+	// ones that it replaced, unless they were deleted.
+	Volume      string
+	KeptVolumes []string
+	Tags        map[string]string
+}
+
+func (i *instance) info(region string, now time.Time) InstanceInfo {
+	return InstanceInfo{
+		ID: i.id, Region: region, State: i.state(now).Name, Type: i.kind, Image: i.image, Snapshot: i.snapshot, Volume: i.volume,
+		KeptVolumes: slices.Clone(i.kept), Tags: i.tags.plain(),
+	}
+}
+
+// Instances returns all instances, sorted by region and ID.
+func (s *Server) Instances() []InstanceInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []InstanceInfo
+	for _, name := range slices.Sorted(maps.Keys(s.regions)) {
+		r := s.regions[name]
+		r.finishReplacements(s.now())
+		for _, id := range slices.Sorted(maps.Keys(r.instances)) {
+			out = append(out, r.instances[id].info(name, s.now()))
+		}
+	}
+	return out
+}
+
+type instanceXML struct {
+	ID           string               `xml:"instanceId"`
+	Image        string               `xml:"imageId"`
+	State        stateXML             `xml:"instanceState"`
+	Type         string               `xml:"instanceType"`
+	Key          string               `xml:"keyName,omitempty"`
+	Launched     string               `xml:"launchTime"`
+	Zone         string               `xml:"placement>availabilityZone"`
+	Architecture string               `xml:"architecture"`
+	Boot         string               `xml:"bootMode,omitempty"`
+	Private      string               `xml:"privateIpAddress,omitempty"`
+	Public       string               `xml:"ipAddress,omitempty"`
+	RootType     string               `xml:"rootDeviceType"`
+	Root         string               `xml:"rootDeviceName"`
+	Mappings     items[attachmentXML] `xml:"blockDeviceMapping"`
+	Tags         items[tag]           `xml:"tagSet"`
+}
+
+type attachmentXML struct {
+	Device string `xml:"deviceName"`
+	Volume string `xml:"ebs>volumeId"`
+	Status string `xml:"ebs>status"`
+	Delete bool   `xml:"ebs>deleteOnTermination"`
+}
+
+func (c *call) instanceXML(i *instance) instanceXML {
+	x := instanceXML{
+		ID: i.id, Image: i.image, State: i.state(c.now()), Type: i.kind, Key: i.key, Launched: isoTime(i.launched), Zone: c.Region + "a",
+		Architecture: i.architecture, Boot: i.boot, RootType: "ebs", Root: i.device, Tags: items[tag]{i.tags},
+	}
+	if x.State.Name != "terminated" {
+		x.Private, x.Public = c.knobs.InstanceAddress, c.knobs.InstanceAddress
+		x.Mappings.Item = []attachmentXML{{i.device, i.volume, "attached", true}}
+	}
+	return x
+}
+
+type reservationXML struct {
+	ID        string             `xml:"reservationId"`
+	Owner     string             `xml:"ownerId"`
+	Instances items[instanceXML] `xml:"instancesSet"`
+}
+
+// instance returns an instance that exists for the client. The caller holds s.mu.
+func (c *call) instance(id string) (*instance, error) {
+	if !strings.HasPrefix(id, "i-") {
+		return nil, violation("InvalidInstanceID.Malformed", "invalid id: \"%s\"", id)
+	}
+	r := c.region(c.Region)
+	r.finishReplacements(c.now())
+	i := r.instances[id]
+	if i == nil || c.now().Sub(i.launched) < c.knobs.Grace {
+		return nil, newError("InvalidInstanceID.NotFound", "the instance ID '%s' does not exist", id)
+	}
+	return i, nil
+}
+
+// armType matches the instance types with Graviton processors: the letter g is
+// among those after the generation ("Amazon EC2 instance type naming conventions").
+var armType = regexp.MustCompile(`^(a1|[a-z]+[0-9]+[a-z]*g[a-z]*)\.`)
+
+// bootable returns an image and its root snapshot, if instances can boot it. The
+// caller holds s.mu.
+func (c *call) bootable(id string) (*image, *snapshot, error) {
+	im, err := c.image(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if state := im.stateAt(c.now()); state != "available" {
+		return nil, nil, newError("InvalidAMIID.Unavailable", "the image ID '[%s]' is %s", id, state)
+	}
+	for _, m := range im.mappings {
+		if m.Device != im.root || m.Ebs == nil {
+			continue
+		}
+		p := c.region(c.Region).snapshots[m.Ebs.Snapshot]
+		if p != nil && p.tier(c.now()) == "archive" {
+			return nil, nil, newError("IncorrectState", "the snapshot '%s' is archived", p.id)
+		}
+		if p != nil {
+			return im, p, nil
+		}
+	}
+	return nil, nil, newError("InvalidSnapshot.NotFound", "the root snapshot of '%s' does not exist", id)
+}
+
+func (c *call) runInstances() (any, error) {
+	f := c.form
+	id, kind, token := f.required("ImageId"), f.required("InstanceType"), f.string("ClientToken")
+	f.required("MinCount")
+	f.required("MaxCount")
+	low, high := f.int("MinCount", 1, 20), f.int("MaxCount", 1, 20)
+	if low > high {
+		f.fail(violation("InvalidParameterCombination", "MinCount %d is more than MaxCount %d", low, high))
+	}
+	key := f.string("KeyName")
+	f.base64("UserData")
+	f.oneOf("InstanceInitiatedShutdownBehavior", "stop", "terminate")
+	f.string("SubnetId")
+	f.list("SecurityGroupId")
+	profile, options := f.at("IamInstanceProfile"), f.at("MetadataOptions")
+	profile.string("Arn")
+	profile.string("Name")
+	options.oneOf("HttpTokens", "optional", "required")
+	options.oneOf("HttpEndpoint", "enabled", "disabled")
+	options.int("HttpPutResponseHopLimit", 1, 64)
+	given := f.tagsFor("instance", "volume")
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.region(c.Region)
+	parameters := f.parameters("DryRun")
+	reservation, mismatch := r.once(c.Operation, token, parameters)
+	if mismatch {
+		return nil, violation("IdempotentParameterMismatch", "the client token %q was used with different parameters", token)
+	}
+	if reservation == "" {
+		im, p, err := c.bootable(id)
+		if err != nil {
+			return nil, err
+		}
+		if arm := armType.MatchString(kind); arm != strings.HasPrefix(im.architecture, "arm64") {
+			return nil, violation("InvalidParameterValue", "the architecture '%s' of the AMI does not match the instance type '%s'", im.architecture, kind)
+		}
+		reservation = r.id("r")
+		for range high {
+			i := &instance{
+				id: r.id("i"), reservation: reservation, image: id, snapshot: p.id, kind: kind, architecture: im.architecture, boot: im.boot,
+				device: im.root, volume: r.id("vol"), key: key, tags: given["instance"], launched: c.now(),
+			}
+			i.available = i.launched.Add(c.knobs.Settle)
+			r.instances[i.id] = i
+		}
+		r.remember(c.Operation, token, parameters, reservation)
+	}
+	var list []instanceXML
+	for _, id := range slices.Sorted(maps.Keys(r.instances)) {
+		if i := r.instances[id]; i.reservation == reservation {
+			list = append(list, c.instanceXML(i))
+		}
+	}
+	return members{{"reservationId", reservation}, {"ownerId", Account}, {"instancesSet", items[instanceXML]{list}}}, nil
+}
+
+// matching returns the instances that a Describe request selects, sorted by ID.
+// The caller holds s.mu.
+func (c *call) matching(ids []string, fs filters) ([]*instance, error) {
+	r, flaps := c.region(c.Region), c.flaps()
+	for _, id := range ids {
+		i, err := c.instance(id)
+		if err == nil && flaps && c.young(i.launched) {
+			err = newError("InvalidInstanceID.NotFound", "the instance ID '%s' does not exist", id)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	var list []*instance
+	for _, id := range slices.Sorted(maps.Keys(r.instances)) {
+		i, err := c.instance(id)
+		if err != nil || len(ids) > 0 && !slices.Contains(ids, id) || flaps && c.young(i.launched) {
+			continue
+		}
+		if fs.match(map[string]string{
+			"architecture": i.architecture, "image-id": i.image, "instance-id": i.id, "instance-type": i.kind, "key-name": i.key,
+			"instance-state-name": i.state(c.now()).Name, "reservation-id": i.reservation,
+		}, i.tags) {
+			list = append(list, i)
+		}
+	}
+	return list, nil
+}
+
+func (c *call) describeInstances() (any, error) {
+	ids := c.form.list("InstanceId")
+	fs := c.form.filters("Filter", "architecture", "image-id", "instance-id", "instance-state-name", "instance-type", "key-name",
+		"reservation-id", "tag-key", "tag:")
+	pages := c.form.page(5)
+	if len(ids) > 0 && pages.max > 0 {
+		c.form.fail(violation("InvalidParameterCombination", "InstanceId and MaxResults cannot be used together"))
+	}
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found, err := c.matching(ids, fs)
+	if err != nil {
+		return nil, err
+	}
+	var list []reservationXML
+	for _, i := range found {
+		list = append(list, reservationXML{i.reservation, Account, items[instanceXML]{[]instanceXML{c.instanceXML(i)}}})
+	}
+	return paged(pages, c, "reservationSet", list)
+}
+
+// describeInstanceStatus returns the status checks, which pass when an instance has
+// been running for Knobs.Settle. By default, only running instances are included.
+func (c *call) describeInstanceStatus() (any, error) {
+	ids, all := c.form.list("InstanceId"), c.form.bool("IncludeAllInstances")
+	fs := c.form.filters("Filter", "instance-state-name")
+	pages := c.form.page(5)
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found, err := c.matching(ids, fs)
+	if err != nil {
+		return nil, err
+	}
+	type item struct {
+		ID       string   `xml:"instanceId"`
+		Zone     string   `xml:"availabilityZone"`
+		State    stateXML `xml:"instanceState"`
+		System   string   `xml:"systemStatus>status"`
+		Instance string   `xml:"instanceStatus>status"`
+	}
+	var list []item
+	for _, i := range found {
+		x := item{ID: i.id, Zone: c.Region + "a", State: i.state(c.now()), System: "not-applicable"}
+		if x.State.Name != "running" && !all {
+			continue
+		}
+		if x.State.Name == "running" {
+			x.System = "ok"
+			if c.now().Before(i.available.Add(c.knobs.Settle)) {
+				x.System = "initializing"
+			}
+		}
+		x.Instance = x.System
+		list = append(list, x)
+	}
+	return paged(pages, c, "instanceStatusSet", list)
+}
+
+func (c *call) terminateInstances() (any, error) {
+	ids := c.form.list("InstanceId")
+	if len(ids) == 0 {
+		c.form.required("InstanceId.1")
+	}
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	type item struct {
+		ID       string   `xml:"instanceId"`
+		Current  stateXML `xml:"currentState"`
+		Previous stateXML `xml:"previousState"`
+	}
+	var list []item
+	for _, id := range ids {
+		i, err := c.instance(id)
+		if err != nil {
+			return nil, err
+		}
+		x := item{ID: id, Previous: i.state(c.now())}
+		if i.stopped.IsZero() {
+			i.stopped, i.terminated = c.now(), c.now().Add(c.knobs.Settle)
+		}
+		x.Current = i.state(c.now())
+		list = append(list, x)
+	}
+	return members{{"instancesSet", items[item]{list}}}, nil
+}
+
+func (c *call) getConsoleOutput() (any, error) {
+	id := c.form.required("InstanceId")
+	c.form.bool("Latest")
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	i, err := c.instance(id)
+	if err != nil {
+		c.mu.Unlock()
+		return nil, err
+	}
+	info := i.info(c.Region, c.now())
+	c.mu.Unlock()
+	var output []byte
+	if c.knobs.Console != nil {
+		output = c.knobs.Console(info) // may call the server
+	}
+	const limit = 64 << 10 // "GetConsoleOutput" returns the last 64 KB
+	output = output[max(0, len(output)-limit):]
+	return members{{"instanceId", id}, {"timestamp", isoTime(time.Now())}, {"output", base64.StdEncoding.EncodeToString(output)}}, nil
+}
+
+// A replaceTask replaces the root volume of an instance.
+type replaceTask struct {
+	id, instance    string
+	image, snapshot string // of the new volume; the image may be ""
+	volume          string
+	deleteOld, done bool
+	tags            tags
+	started, ends   time.Time
+}
+
+// finishReplacements attaches the volumes of the tasks that are due.
+func (r *region) finishReplacements(now time.Time) {
+	for _, t := range r.replaces {
+		if t.done || now.Before(t.ends) {
+			continue
+		}
+		i := r.instances[t.instance]
+		if !t.deleteOld {
+			i.kept = append(i.kept, i.volume)
+		}
+		i.volume, i.snapshot, i.image = t.volume, t.snapshot, cmp.Or(t.image, i.image)
+		t.done = true
+	}
+}
+
+type replaceXML struct {
+	ID        string     `xml:"replaceRootVolumeTaskId"`
+	Instance  string     `xml:"instanceId"`
+	State     string     `xml:"taskState"`
+	Started   string     `xml:"startTime"`
+	Completed string     `xml:"completeTime,omitempty"`
+	Image     string     `xml:"imageId,omitempty"`
+	Snapshot  string     `xml:"snapshotId,omitempty"`
+	Delete    bool       `xml:"deleteReplacedRootVolume"`
+	Tags      items[tag] `xml:"tagSet"`
+}
+
+func (t *replaceTask) xml(now time.Time) replaceXML {
+	x := replaceXML{
+		ID: t.id, Instance: t.instance, State: "pending", Started: isoTime(t.started), Image: t.image, Snapshot: t.snapshot,
+		Delete: t.deleteOld, Tags: items[tag]{t.tags},
+	}
+	switch {
+	case !now.Before(t.ends):
+		x.State, x.Completed = "succeeded", isoTime(t.ends)
+	case now.Sub(t.started) >= t.ends.Sub(now):
+		x.State = "in-progress"
+	}
+	return x
+}
+
+// createReplaceTask implements CreateReplaceRootVolumeTask ("Replace the root volume
+// for an Amazon EC2 instance" in the EC2 user guide). An image must match the
+// instance, a snapshot must be related to the root volume, and by default the task
+// restores the launch state.
+func (c *call) createReplaceTask() (any, error) {
+	f := c.form
+	id, token := f.required("InstanceId"), f.string("ClientToken")
+	t := &replaceTask{instance: id, image: f.string("ImageId"), snapshot: f.string("SnapshotId"), deleteOld: f.bool("DeleteReplacedRootVolume")}
+	t.tags = f.tagsFor("replace-root-volume-task")["replace-root-volume-task"]
+	if t.image != "" && t.snapshot != "" {
+		f.fail(violation("InvalidParameterCombination", "ImageId and SnapshotId cannot be used together"))
+	}
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.region(c.Region)
+	parameters := f.parameters("DryRun")
+	old, mismatch := r.once(c.Operation, token, parameters)
+	if mismatch {
+		return nil, violation("IdempotentParameterMismatch", "the client token %q was used with different parameters", token)
+	}
+	if old != "" {
+		return members{{"replaceRootVolumeTask", r.replaces[old].xml(c.now())}}, nil
+	}
+	i, err := c.instance(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.replaceable(i, t); err != nil {
+		return nil, err
+	}
+	t.id, t.volume, t.started = r.id("replacevol"), r.id("vol"), c.now()
+	t.ends = t.started.Add(c.knobs.Settle)
+	r.replaces[t.id] = t
+	r.remember(c.Operation, token, parameters, t.id)
+	return members{{"replaceRootVolumeTask", t.xml(c.now())}}, nil
+}
+
+// replaceable checks whether the task can replace the instance's root volume, and
+// sets the task's snapshot. The caller holds s.mu.
+func (c *call) replaceable(i *instance, t *replaceTask) error {
+	if state := i.state(c.now()).Name; state != "running" {
+		return newError("IncorrectInstanceState", "the instance %s is %s, not running", i.id, state)
+	}
+	r := c.region(c.Region)
+	for _, other := range r.replaces {
+		if other.instance == i.id && !other.done {
+			return newError("IncorrectInstanceState", "the root volume of %s is being replaced by %s", i.id, other.id)
+		}
+	}
+	if t.image != "" {
+		im, p, err := c.bootable(t.image)
+		if err != nil {
+			return err
+		}
+		if im.architecture != i.architecture || im.boot != i.boot {
+			return violation("InvalidParameterValue", "the image %s (%s, boot mode %q) does not match the instance %s (%s, boot mode %q)",
+				t.image, im.architecture, im.boot, i.id, i.architecture, i.boot)
+		}
+		t.snapshot = p.id
+		return nil
+	}
+	if t.snapshot == "" {
+		t.snapshot = i.snapshot
+	}
+	p, err := c.ec2Snapshot(t.snapshot)
+	if err != nil {
+		return err
+	}
+	if current := r.snapshots[i.snapshot]; current != nil && p.lineage != current.lineage {
+		return violation("InvalidParameterValue", "the snapshot %s is not related to the root volume of %s", p.id, i.id)
+	}
+	return nil
+}
+
+func (c *call) describeReplaceTasks() (any, error) {
+	ids := c.form.list("ReplaceRootVolumeTaskId")
+	fs := c.form.filters("Filter", "instance-id")
+	pages := c.form.page(1)
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.region(c.Region)
+	r.finishReplacements(c.now())
+	for _, id := range ids {
+		if r.replaces[id] == nil {
+			return nil, newError("InvalidReplaceRootVolumeTaskId.NotFound", "the task '%s' does not exist", id)
+		}
+	}
+	var list []replaceXML
+	for _, id := range slices.Sorted(maps.Keys(r.replaces)) {
+		t := r.replaces[id]
+		if (len(ids) == 0 || slices.Contains(ids, id)) && fs.match(map[string]string{"instance-id": t.instance}, t.tags) {
+			list = append(list, t.xml(c.now()))
+		}
+	}
+	return paged(pages, c, "replaceRootVolumeTaskSet", list)
+}

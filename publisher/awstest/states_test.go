@@ -1,0 +1,205 @@
+package awstest_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ebs"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/slipway-build/slipway/publisher/awstest"
+)
+
+// A disabled image is hidden and private, and still holds its name and snapshot.
+func TestDisabledImage(t *testing.T) {
+	c := start(t, awstest.Knobs{})
+	snapshot := c.snapshot(nil, nil)
+	image := must(c.ec2.RegisterImage(c.ctx, imageInput("machine", snapshot))).ImageId
+	share := &ec2.ModifyImageAttributeInput{ImageId: image, LaunchPermission: &ec2types.LaunchPermissionModifications{
+		Add: []ec2types.LaunchPermission{{UserId: aws.String("210987654321")}},
+	}}
+	must(c.ec2.ModifyImageAttribute(c.ctx, share))
+	must(c.ec2.DisableImage(c.ctx, &ec2.DisableImageInput{ImageId: image}))
+
+	for name, in := range map[string]*ec2.DescribeImagesInput{"by owner": {Owners: []string{"self"}}, "by ID": {ImageIds: []string{*image}}} {
+		if list := must(c.ec2.DescribeImages(c.ctx, in)).Images; len(list) != 0 {
+			t.Errorf("%s, by default: %+v", name, list)
+		}
+		in.IncludeDisabled = aws.Bool(true)
+		if list := must(c.ec2.DescribeImages(c.ctx, in)).Images; len(list) != 1 || list[0].State != ec2types.ImageStateDisabled {
+			t.Errorf("%s, with IncludeDisabled: %+v", name, list)
+		}
+	}
+	permissions := must(c.ec2.DescribeImageAttribute(c.ctx, &ec2.DescribeImageAttributeInput{ImageId: image, Attribute: "launchPermission"}))
+	if len(permissions.LaunchPermissions) != 0 {
+		t.Errorf("still shared with %+v", permissions.LaunchPermissions)
+	}
+	_, again := c.ec2.RegisterImage(c.ctx, imageInput("machine", snapshot))
+	_, shared := c.ec2.ModifyImageAttribute(c.ctx, share)
+	_, copied := c.in("eu-west-1").ec2.CopyImage(c.ctx, &ec2.CopyImageInput{Name: aws.String("copy"), SourceImageId: image, SourceRegion: aws.String(awstest.Region)})
+	_, deleted := c.ec2.DeleteSnapshot(c.ctx, &ec2.DeleteSnapshotInput{SnapshotId: &snapshot})
+	_, started := c.ec2.RunInstances(c.ctx, runInput(*image))
+	for want, err := range map[string][]error{
+		"InvalidAMIName.Duplicate": {again}, "OperationNotPermitted": {shared}, "InvalidAMIID.Unavailable": {copied, started}, "InvalidSnapshot.InUse": {deleted},
+	} {
+		for _, err := range err {
+			if code(err) != want {
+				t.Errorf("%v, not %s", err, want)
+			}
+		}
+	}
+	must(c.ec2.EnableImage(c.ctx, &ec2.EnableImageInput{ImageId: image}))
+	must(c.ec2.ModifyImageAttribute(c.ctx, share))
+	c.clean()
+}
+
+// An archived snapshot exists, but cannot be read, copied or registered.
+func TestArchivedSnapshot(t *testing.T) {
+	c := start(t, awstest.Knobs{})
+	id := c.snapshot(map[int32][]byte{0: noise(1, awstest.BlockSize)}, nil)
+	image := must(c.ec2.RegisterImage(c.ctx, imageInput("machine", id))).ImageId
+	archive := func() error {
+		_, err := c.ec2.ModifySnapshotTier(c.ctx, &ec2.ModifySnapshotTierInput{SnapshotId: &id, StorageTier: ec2types.TargetStorageTierArchive})
+		return err
+	}
+	if err := archive(); code(err) != "InvalidSnapshot.InUse" {
+		t.Errorf("archive the snapshot of an enabled image: %v", err)
+	}
+	must(c.ec2.DisableImage(c.ctx, &ec2.DisableImageInput{ImageId: image}))
+	if err := archive(); err != nil {
+		t.Fatal(err)
+	}
+	tier := func() ec2types.StorageTier {
+		return must(c.ec2.DescribeSnapshots(c.ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{id}})).Snapshots[0].StorageTier
+	}
+	if got := tier(); got != "archive" {
+		t.Errorf("the tier is %s", got)
+	}
+	_, listed := c.ebs.ListSnapshotBlocks(c.ctx, &ebs.ListSnapshotBlocksInput{SnapshotId: &id})
+	_, copied := c.in("eu-west-1").ec2.CopySnapshot(c.ctx, &ec2.CopySnapshotInput{SourceSnapshotId: &id, SourceRegion: aws.String(awstest.Region)})
+	_, registered := c.ec2.RegisterImage(c.ctx, imageInput("other", id))
+	for i, err := range []error{listed, copied, registered} {
+		if want := []string{"ValidationException", "IncorrectState", "IncorrectState"}[i]; code(err) != want {
+			t.Errorf("%v, not %s", err, want)
+		}
+	}
+	must(c.ec2.RestoreSnapshotTier(c.ctx, &ec2.RestoreSnapshotTierInput{SnapshotId: &id, TemporaryRestoreDays: aws.Int32(2)}))
+	if got := tier(); got != "standard" {
+		t.Errorf("after the restore, the tier is %s", got)
+	}
+	c.fake.Advance(49 * time.Hour)
+	if got := tier(); got != "archive" {
+		t.Errorf("after a temporary restore, the tier is %s", got)
+	}
+	c.clean()
+}
+
+// A locked snapshot cannot be deleted until its lock expires or is removed.
+func TestLockedSnapshot(t *testing.T) {
+	c := start(t, awstest.Knobs{})
+	id := c.snapshot(nil, nil)
+	remove := func() error {
+		_, err := c.ec2.DeleteSnapshot(c.ctx, &ec2.DeleteSnapshotInput{SnapshotId: &id})
+		return err
+	}
+	unlock := func() error {
+		_, err := c.ec2.UnlockSnapshot(c.ctx, &ec2.UnlockSnapshotInput{SnapshotId: &id})
+		return err
+	}
+	lock := func(mode ec2types.LockMode, days, hours int32) ec2types.LockState {
+		in := &ec2.LockSnapshotInput{SnapshotId: &id, LockMode: mode, LockDuration: &days}
+		if hours > 0 {
+			in.CoolOffPeriod = &hours
+		}
+		return must(c.ec2.LockSnapshot(c.ctx, in)).LockState
+	}
+	if state := lock("governance", 1, 0); state != "governance" || code(remove()) != "OperationNotPermitted" {
+		t.Errorf("state %s", state)
+	}
+	if err := unlock(); err != nil {
+		t.Error(err)
+	}
+	if state := lock("compliance", 2, 1); state != "compliance-cooloff" {
+		t.Errorf("state %s", state)
+	}
+	if err := unlock(); err != nil {
+		t.Error(err)
+	}
+	lock("compliance", 2, 1)
+	c.fake.Advance(2 * time.Hour)
+	if err := unlock(); code(err) != "OperationNotPermitted" {
+		t.Errorf("unlock after the cooling-off period: %v", err)
+	}
+	if _, err := c.ec2.LockSnapshot(c.ctx, &ec2.LockSnapshotInput{SnapshotId: &id, LockMode: "compliance", LockDuration: aws.Int32(1)}); code(err) != "OperationNotPermitted" {
+		t.Errorf("shorten the lock: %v", err)
+	}
+	image := must(c.ec2.RegisterImage(c.ctx, imageInput("machine", id))).ImageId
+	out := must(c.ec2.DeregisterImage(c.ctx, &ec2.DeregisterImageInput{ImageId: image, DeleteAssociatedSnapshots: aws.Bool(true)}))
+	if len(out.DeleteSnapshotResults) != 1 || out.DeleteSnapshotResults[0].ReturnCode != "client-error" {
+		t.Errorf("deregistered with %+v", out.DeleteSnapshotResults)
+	}
+	c.fake.Advance(48 * time.Hour)
+	if err := remove(); err != nil {
+		t.Errorf("after the lock expired: %v", err)
+	}
+	c.clean()
+}
+
+func TestSessionToken(t *testing.T) {
+	c := start(t, awstest.Knobs{SessionToken: "first"})
+	if env := c.fake.Env(); !slices.Contains(env, "AWS_SESSION_TOKEN=first") {
+		t.Errorf("the environment is %v", env)
+	}
+	call := func(token string) error {
+		conf := c.conf
+		conf.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+			creds, err := c.conf.Credentials.Retrieve(ctx)
+			creds.SessionToken = token
+			return creds, err
+		})
+		_, err := sts.NewFromConfig(conf).GetCallerIdentity(c.ctx, &sts.GetCallerIdentityInput{})
+		return err
+	}
+	if err := call("first"); err != nil {
+		t.Error(err)
+	}
+	if err := call(""); code(err) != "InvalidClientTokenId" {
+		t.Errorf("without the token: %v", err)
+	}
+	c.fake.SetKnobs(awstest.Knobs{SessionToken: "second"})
+	if err := call("first"); code(err) != "ExpiredToken" {
+		t.Errorf("with the old token: %v", err)
+	}
+	c.fake.SetKnobs(awstest.Knobs{})
+	if err := call("second"); code(err) != "InvalidClientTokenId" {
+		t.Errorf("a token with permanent credentials: %v", err)
+	}
+	c.clean()
+}
+
+func TestNotOptedIn(t *testing.T) {
+	c := start(t, awstest.Knobs{NotOptedIn: []string{"af-south-1"}})
+	status := func(all bool) string {
+		for _, region := range must(c.ec2.DescribeRegions(c.ctx, &ec2.DescribeRegionsInput{AllRegions: &all})).Regions {
+			if *region.RegionName == "af-south-1" {
+				return *region.OptInStatus
+			}
+		}
+		return ""
+	}
+	if some, all := status(false), status(true); some != "" || all != "not-opted-in" {
+		t.Errorf("listed as %q, with AllRegions as %q", some, all)
+	}
+	there := c.in("af-south-1")
+	_, images := there.ec2.DescribeImages(c.ctx, &ec2.DescribeImagesInput{})
+	_, snapshot := there.ebs.StartSnapshot(c.ctx, &ebs.StartSnapshotInput{VolumeSize: aws.Int64(1)})
+	if code(images) != "AuthFailure" || code(snapshot) != "UnrecognizedClientException" {
+		t.Errorf("%v; %v", images, snapshot)
+	}
+	c.clean()
+}
