@@ -12,7 +12,8 @@ import (
 	"github.com/slipway-build/slipway/internal/contract/runtimejson"
 )
 
-// ownMounts gives the test a mount namespace of its own. The thread is thrown away with the test.
+// ownMounts moves the test to a new mount namespace. Its thread ends with the
+// test.
 func ownMounts(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -27,7 +28,8 @@ func ownMounts(t *testing.T) {
 	}
 }
 
-// A writable bundle as the build makes it, with a mount and directories of its own inside.
+// A writable bundle in the form that the build side makes, with an additional
+// mount and directories.
 func TestPrepareAndRelease(t *testing.T) {
 	ownMounts(t)
 	outside := t.TempDir()

@@ -22,7 +22,8 @@ import (
 	"github.com/slipway-build/slipway/guest/containerd"
 )
 
-// daemon answers as containerd does, with gRPC's own server and containerd's own messages.
+// A daemon answers as containerd does, with the server of gRPC and the messages
+// of containerd.
 type daemon struct {
 	t    *testing.T
 	spec []byte
@@ -99,7 +100,7 @@ func serve(t *testing.T) (*containerd.Client, *daemon, *grpc.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{t: t, spec: []byte(strings.Repeat(`{"ociVersion": "1.2.1"}`, 20_000))} // more than a window of 64 KiB
+	d := &daemon{t: t, spec: []byte(strings.Repeat(`{"ociVersion": "1.2.1"}`, 20_000))} // larger than a window of 64 KiB
 	server := grpc.NewServer()
 	containers.RegisterContainersServer(server, &containerDaemon{daemon: d})
 	tasks.RegisterTasksServer(server, &taskDaemon{daemon: d})
@@ -138,7 +139,8 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// A daemon that dies while a call waits is told apart from one that refuses.
+// The error of a daemon that ends during a call differs from that of a rejected
+// call.
 func TestUnavailable(t *testing.T) {
 	c, _, server := serve(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

@@ -128,7 +128,8 @@ func TestAWS(t *testing.T) {
 	}
 }
 
-// An instance without key pair, user data and public address: EC2 answers 404 for these.
+// An instance without key pair, user data and public address, for which EC2
+// answers 404.
 func TestAWSOptionalValuesMissing(t *testing.T) {
 	values := fullInstance()
 	for path := range values {

@@ -27,7 +27,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A provider is one cloud's metadata service, or another place where a machine finds its data.
+// A provider is the metadata service of a cloud, or another source of data for
+// a machine.
 type provider struct {
 	name  string // as an argument
 	title string // in the file "provider", as in LinuxKit

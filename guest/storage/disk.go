@@ -18,7 +18,7 @@ import (
 // A device is a block device with its content.
 type device struct {
 	path       string
-	physical   bool // a disk, neither a partition nor made by a driver such as loop
+	physical   bool // a disk, neither a partition nor made by a driver, for example loop
 	empty      bool // whether there are only zeros at both ends
 	content    blkid.Content
 	partitions []partition
@@ -96,7 +96,7 @@ func number(name, attribute string) int64 {
 
 // inspect returns a device with its content and partitions.
 func inspect(path string) (device, error) {
-	// A link such as one in /dev/disk/by-id has another name than the device
+	// A link, for example in /dev/disk/by-id, has another name than the device
 	// has in sysfs.
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {

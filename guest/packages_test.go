@@ -1,0 +1,81 @@
+// Package guest_test checks that the package images depend on no other sources
+// than their programs need.
+package guest_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const module = "github.com/slipway-build/slipway/"
+
+var (
+	program = regexp.MustCompile(`go build .* \./(guest/\S+)`)
+	source  = regexp.MustCompile(`(?m)^COPY ((?:exporter|guest|internal)\S*) (\S+)$`)
+)
+
+// folder returns the folder that holds a package. internal/contract is copied with
+// the packages below it.
+func folder(dir string) string {
+	if strings.HasPrefix(dir, "internal/contract/") {
+		return "internal/contract"
+	}
+	return dir
+}
+
+// TestSources compares the folders that a Dockerfile copies with the packages
+// that its program links. A missing one fails the build of the image; another
+// one makes the image depend on more than it holds.
+func TestSources(t *testing.T) {
+	files, err := filepath.Glob("../packages/*/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		built := program.FindSubmatch(text)
+		if built == nil {
+			continue
+		}
+		checked++
+		list := exec.Command("go", "list", "-deps", "./"+string(built[1]))
+		list.Dir = ".."
+		list.Env = append(os.Environ(), "GOOS=linux", "CGO_ENABLED=0")
+		out, err := list.Output()
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		var want, got []string
+		for name := range strings.Lines(string(out)) {
+			if dir, ok := strings.CutPrefix(strings.TrimSpace(name), module); ok {
+				want = append(want, folder(dir))
+			}
+		}
+		for _, copied := range source.FindAllSubmatch(text, -1) {
+			if string(copied[1]) != string(copied[2]) {
+				t.Errorf("%s: %s", file, copied[0])
+			}
+			got = append(got, string(copied[1]))
+		}
+		slices.Sort(want)
+		want = slices.Compact(want)
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: -needs +copies\n%s", file, diff)
+		}
+	}
+	if checked < 10 {
+		t.Errorf("only %d packages have programs of guest/", checked)
+	}
+}
