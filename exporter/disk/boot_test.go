@@ -19,7 +19,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
-// report is what testdata/init prints.
+// report is the output of testdata/init.
 type report struct {
 	Cmdline string
 	Root    string
@@ -27,16 +27,16 @@ type report struct {
 	Error   string
 }
 
-// nasty is a command line with what quoting can break.
+// nasty is a command line with all characters that need quoting.
 const nasty = `console=ttyS0 quiet panic=-1  foo="a b" "bar=c  d" baz=$HOME/${x}` + "`id`" +
 	`%s%41;{}|&<>#!*?[a]~ ünï=çø q="v" empty="" -- --x=y  `
 
-// nastyBIOS is how GRUB passes it on.
+// nastyBIOS is nasty as GRUB passes it on.
 const nastyBIOS = `console=ttyS0 quiet panic=-1  "foo=a b" "bar=c  d" baz=$HOME/${x}` + "`id`" +
 	`%s%41;{}|&<>#!*?[a]~ ünï=çø q=v empty= -- --x=y  `
 
-// The disk boots under BIOS and UEFI; the kernel gets its command line, and
-// unpacks segments of all compressions to what was packed.
+// The disk boots under BIOS and UEFI. The kernel has the command line, and unpacks
+// segments of all compressions.
 func TestBoot(t *testing.T) {
 	needBoot(t)
 	dir := t.TempDir()
@@ -81,7 +81,7 @@ func TestBoot(t *testing.T) {
 	}
 }
 
-// testKernel is what make test takes out of the kernel package.
+// testKernel is the kernel that make test copies from the kernel package.
 const testKernel = "../../.stack/kernel/kernel"
 
 const (
@@ -89,14 +89,14 @@ const (
 	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 )
 
-// needBoot skips a test that boots machines where that is not possible.
+// needBoot skips the test if it cannot boot virtual machines.
 func needBoot(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("boots virtual machines")
 	}
 	if os.Getuid() != 0 {
-		t.Skip("not root, who alone can make devices")
+		t.Skip("only root can create devices")
 	}
 	need := map[string]string{"qemu-system-x86_64": "qemu-system-x86", "grub-mkimage": "grub-common", "go": "golang-go"}
 	for name, pkg := range need {
@@ -113,7 +113,7 @@ func needBoot(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(testKernel); err != nil {
-		t.Skipf("no kernel to boot, make test brings one: %v", err)
+		t.Skipf("no kernel to boot; make test builds one: %v", err)
 	}
 }
 
@@ -131,7 +131,7 @@ func realLoaders(t *testing.T, dir string) Loaders {
 	return l
 }
 
-// uefiFirmware gives QEMU's arguments for OVMF with variables of its own.
+// uefiFirmware returns QEMU's arguments for OVMF with new variables.
 func uefiFirmware(t *testing.T) []string {
 	t.Helper()
 	data, err := os.ReadFile(ovmfVars)
@@ -145,8 +145,8 @@ func uefiFirmware(t *testing.T) []string {
 	return []string{"-drive", "if=pflash,format=raw,readonly=on,file=" + ovmfCode, "-drive", "if=pflash,format=raw,file=" + vars}
 }
 
-// bootInitrd makes an initrd of segments of all compressions. It returns its
-// parts and the lines that the machine must report about /data.
+// bootInitrd creates segments of all compressions. It returns the parts of the
+// initramfs and the lines that the machine must report about /data.
 func bootInitrd(t *testing.T, dir string) ([]sparse.Content, []string) {
 	t.Helper()
 	must := func(err error) {
@@ -162,7 +162,7 @@ func bootInitrd(t *testing.T, dir string) ([]sparse.Content, []string) {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 
-	// What a machine can hold, under data/NAME for each compression.
+	// All kinds of files, under data/NAME for each compression.
 	compressions := map[string]string{"best": "zstd:19", "fast": "zstd:1", "gzip": "gzip", "zstd": "zstd", "none": "none"}
 	expected := filepath.Join(dir, "data")
 	var segments []segment.Dir
@@ -222,7 +222,7 @@ func bootInitrd(t *testing.T, dir string) ([]sparse.Content, []string) {
 	return images, want
 }
 
-// large gives bytes that compress well.
+// large returns bytes that compress well.
 func large(size int) []byte {
 	r := rand.New(rand.NewSource(1))
 	block := make([]byte, 32<<10)

@@ -15,42 +15,40 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-// Files on a CD. Kernel and initrd have other names on its EFI system partition,
-// but the same content: both file systems point to it.
+// Files on a CD. The kernel and the initramfs have other paths on its EFI system
+// partition, but the same sectors: both file systems refer to them.
 const (
 	cdKernel  = "boot/" + kernelPath
 	cdInitrd  = "boot/" + initrdPath
 	cdConfig  = "boot/grub/grub.cfg"
 	cdProgram = "boot/grub/eltorito.img"
 
-	cdPrefix = "BOOT_IMAGE=/" + cdKernel + " " // of the command line, by GRUB
+	cdPrefix = "BOOT_IMAGE=/" + cdKernel + " " // GRUB prepends it to the command line
 
 	// CDLabel is the label of the volume.
 	CDLabel = "SLIPWAY"
 )
 
-// CD says what can start a CD.
+// A CD is how a CD boots.
 type CD struct {
-	BIOS bool // by GRUB, which reads the ISO 9660 file system
-	UEFI bool // by systemd-boot, which reads an EFI system partition
-	// Disk says that it boots from a disk or USB stick too, to which it is
-	// copied, with a partition table as raw disks have it.
+	BIOS bool // with GRUB, which reads the ISO 9660 file system
+	UEFI bool // with systemd-boot, which reads an EFI system partition
+	// Disk reports whether a copy on a disk or USB stick boots too. The CD has a
+	// partition table then, as raw disks have.
 	Disk bool
 }
 
-// NewCD lays out a CD with a tree, which may be empty, and what boots it. The
-// layout is that of package iso9660; in its tail are, each at a multiple of 1 MiB:
+// NewCD lays out a CD with a tree, which may be empty, and with what boots it. The
+// layout is that of package iso9660. Its tail has, each at a multiple of 1 MiB:
 //
 //	the rest of GRUB (core.img), to boot from disk
-//	an EFI system partition as on raw disks, with its own copy of GRUB's
-//	configuration
+//	an EFI system partition as on raw disks, with a copy of GRUB's configuration
 //	the backup of the partition table
 //
-// The time stands on all files. All ids derive from the contents, which are read
-// for that.
+// The time, the IDs and the errors are as for New.
 func NewCD(cd CD, c Contents, root []tree.Entry, l Loaders, t time.Time) (Disk, error) {
 	if cd.Disk && !cd.UEFI {
-		return Disk{}, errors.New("a CD that boots from disk has an EFI system partition")
+		return Disk{}, errors.New("a CD that boots from disk must support UEFI")
 	}
 	prefix := systemdBootPrefix
 	if cd.BIOS {
@@ -125,7 +123,7 @@ func NewCD(cd CD, c Contents, root []tree.Entry, l Loaders, t time.Time) (Disk, 
 	return d, err
 }
 
-// tail gives what is behind the files, and in the system area.
+// tail returns the runs of the tail and of the system area.
 func (cd CD) tail(volume *iso9660.Volume, esp partition, offset int64, l Loaders) ([]sparse.Run, error) {
 	start := volume.Tail() + offset
 	id, err := contentID(esp.files)
@@ -174,8 +172,8 @@ type partition struct {
 }
 
 func newPartition(cd CD, c Contents, initrd sparse.Content, words []string, l Loaders, t time.Time) (partition, error) {
-	// In slots, kernel and initrd are in one piece at multiples of the CD's
-	// sectors.
+	// In slots, kernel and initramfs are contiguous and start at sectors of the
+	// CD.
 	whole := func(i sparse.Content) []fat.Part {
 		return []fat.Part{{Content: i, Slot: sparse.RoundUp(i.Size, fat.SlotAlignment)}}
 	}
@@ -202,8 +200,8 @@ func newPartition(cd CD, c Contents, initrd sparse.Content, words []string, l Lo
 	}
 }
 
-// place lays the partition out for a place on the disk, in sectors of 512 bytes.
-// Where files are in it does not depend on that.
+// place lays out the partition for an offset on the disk in sectors of 512 bytes. The
+// offset does not change the places of files in the partition.
 func (p *partition) place(sector int64) (err error) {
 	p.volume, err = fat.New(p.size, p.files, fat.Options{Label: "SLIPWAY", Time: p.time, Offset: uint32(sector)})
 	if err != nil {
@@ -212,7 +210,7 @@ func (p *partition) place(sector int64) (err error) {
 	return nil
 }
 
-// imageEntry is a file with the content of an image.
+// imageEntry returns the entry of a file.
 func imageEntry(path string, image sparse.Content) tree.Entry {
 	return tree.Entry{Path: path, Type: tree.File, Mode: 0o644, Size: image.Size, Open: func() (tree.Content, error) {
 		return imageContent{io.NewSectionReader(image, 0, image.Size)}, nil

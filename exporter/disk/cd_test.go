@@ -13,7 +13,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-// machineRoot is a tree for CDs that hold one.
+// machineRoot returns a tree for CDs.
 func machineRoot() []tree.Entry {
 	return tree.AddParents([]tree.Entry{tree.NewFile("etc/hostname", 0o644, "cd\n"), tree.NewFile("boot/cmdline", 0o644, "quiet")})
 }
@@ -26,7 +26,7 @@ var cds = map[string]CD{
 	"UEFI disk": {UEFI: true, Disk: true},
 }
 
-// The programs of others find the CD sound and what can start it.
+// xorriso, sgdisk and fsck.fat accept the CD and find what boots it.
 func TestCDIsSound(t *testing.T) {
 	tool(t, "xorriso", "xorriso")
 	tool(t, "sgdisk", "gdisk")
@@ -86,7 +86,7 @@ func TestCDIsSound(t *testing.T) {
 	}
 }
 
-// The same contents give the same CD.
+// The same contents result in the same CD.
 func TestCDIsDeterministic(t *testing.T) {
 	for name, cd := range cds {
 		var first []byte
@@ -105,7 +105,7 @@ func TestCDIsDeterministic(t *testing.T) {
 				first = data
 			}
 			if !bytes.Equal(first, data) {
-				t.Errorf("%s: the second time, the CD has other bytes", name)
+				t.Errorf("%s: the second CD has other bytes", name)
 			}
 		}
 	}

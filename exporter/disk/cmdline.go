@@ -11,21 +11,22 @@ import (
 )
 
 // cmdlineMax is the longest command line of Linux on x86 in bytes
-// (COMMAND_LINE_SIZE with its NUL is 2048). Boot loaders cut what is longer.
+// (COMMAND_LINE_SIZE, which includes the NUL, is 2048). Boot loaders cut off the
+// rest of a longer one.
 const cmdlineMax = 2047
 
-// What the boot loaders put before the command line of the machine. The kernel
-// and initramfs ignore the first, and the kernel's EFI stub reads the second.
+// Boot loaders prepend these words to the command line. The kernel ignores the first,
+// and its EFI stub reads the second.
 const (
 	grubPrefix        = "BOOT_IMAGE=/" + kernelPath + " "
 	systemdBootPrefix = `initrd=\` + initrdPath + " "
 )
 
-// checkCmdline refuses what a boot loader that puts a prefix before it cannot
-// pass on.
+// checkCmdline returns an error for a command line that a boot loader with this prefix
+// cannot pass on.
 func checkCmdline(cmdline, prefix string) error {
 	if !utf8.ValidString(cmdline) {
-		return errors.New("kernel command line: it is not valid UTF-8, which UEFI needs")
+		return errors.New("kernel command line: it is not valid UTF-8, which UEFI requires")
 	}
 	for _, r := range cmdline {
 		if unicode.IsControl(r) {
@@ -33,13 +34,14 @@ func checkCmdline(cmdline, prefix string) error {
 		}
 	}
 	if over := len(prefix) + len(cmdline) - cmdlineMax; over > 0 {
-		return fmt.Errorf("kernel command line: it is %d bytes too long: Linux takes %d, of which the boot loader needs %d",
+		return fmt.Errorf("kernel command line: it is %d bytes too long: Linux accepts %d, and the boot loader needs %d of them",
 			over, cmdlineMax, len(prefix))
 	}
 	return nil
 }
 
-// systemdBootEntry is an entry of type 1 of the Boot Loader Specification.
+// systemdBootEntry returns a boot entry (UAPI.1 Boot Loader Specification, "Type #1
+// Boot Loader Specification Entries").
 func systemdBootEntry(cmdline string, initrd bool) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "title Slipway\nlinux /%s\n", kernelPath)
@@ -47,21 +49,20 @@ func systemdBootEntry(cmdline string, initrd bool) []byte {
 		fmt.Fprintf(&b, "initrd /%s\n", initrdPath)
 	}
 	if cmdline != "" {
-		// systemd-boot strips blanks around a value, then one pair of quotes
-		// (src/boot/efi/boot.c, line_get_key_value): what is in between
-		// reaches the kernel as it is, quotes too.
+		// systemd-boot removes spaces around a value, then one pair of quotes
+		// (src/boot/efi/boot.c, line_get_key_value). The text between them
+		// reaches the kernel unchanged.
 		fmt.Fprintf(&b, "options \"%s\"\n", cmdline)
 	}
 	return []byte(b.String())
 }
 
-// grubConfig is a script that boots at once, without a menu, what is in the
-// directory dir.
+// grubConfig returns a script that boots the kernel in a directory without a menu.
 func grubConfig(dir string, words []string, initrd bool) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "linux %s/%s", dir, kernelPath)
 	for _, word := range words {
-		// Nothing is special between GRUB's single quotes.
+		// GRUB does not interpret the text in single quotes.
 		fmt.Fprintf(&b, " '%s'", word)
 	}
 	if initrd {
@@ -71,15 +72,15 @@ func grubConfig(dir string, words []string, initrd bool) []byte {
 	return []byte(b.String())
 }
 
-// grubWords cuts the command line into words for GRUB's linux command, which
-// rebuilds the line from them (GRUB 2.06, grub-core/lib/cmdline.c): it joins
-// them with blanks, puts double quotes around a word that contains a blank, and
-// a backslash before every quote and backslash.
+// grubWords splits the command line into words for GRUB's linux command, which joins
+// them again (GRUB 2.06, grub-core/lib/cmdline.c): with spaces between them, with
+// double quotes around a word that contains a space, and with a backslash before
+// every quote and backslash.
 //
-// So GRUB passes on exactly: words without quotes and backslashes, and words
-// that are quoted as a whole and contain a blank. name="a b" becomes
-// "name=a b", which Linux takes for the same (lib/cmdline.c, next_arg). Whatever
-// would reach Linux with another meaning is refused.
+// GRUB therefore passes on unchanged: words without quotes and backslashes, and words
+// that contain a space and are quoted as a whole. It changes name="a b" to
+// "name=a b", which has the same meaning for Linux (lib/cmdline.c, next_arg).
+// grubWords returns an error for a word that GRUB would pass on with another meaning.
 func grubWords(line string) ([]string, error) {
 	if line == "" {
 		return nil, nil
@@ -89,11 +90,11 @@ func grubWords(line string) ([]string, error) {
 		text := cmdline.ParseArg(word).String()
 		switch {
 		case strings.Contains(text, `"`), strings.Count(word, `"`)%2 != 0, text == "" && word != "":
-			return nil, grubError(word, "it can hold quotes around a whole value only: name=\"a value\"")
+			return nil, grubError(word, "use quotes around a whole value only: name=\"a value\"")
 		case strings.Contains(text, "'"):
-			return nil, grubError(word, "it cannot hold a single quote")
+			return nil, grubError(word, "remove the single quote")
 		case strings.Contains(text, `\`):
-			return nil, grubError(word, "it cannot hold a backslash")
+			return nil, grubError(word, "remove the backslash")
 		}
 		words = append(words, text)
 	}
@@ -104,7 +105,7 @@ func grubError(word, reason string) error {
 	return fmt.Errorf("kernel command line: GRUB, which boots this disk under BIOS, cannot pass on %s: %s", word, reason)
 }
 
-// grubResult is the command line that GRUB makes of words.
+// grubResult returns the command line that GRUB passes on.
 func grubResult(words []string) string {
 	var quoted []string
 	for _, word := range words {

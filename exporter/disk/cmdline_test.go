@@ -38,18 +38,18 @@ func TestCmdlineUnderBIOS(t *testing.T) {
 
 func TestCmdlineErrors(t *testing.T) {
 	for cmdline, want := range map[string]string{
-		`a=b"c d"`:                `GRUB, which boots this disk under BIOS, cannot pass on a=b"c d": it can hold quotes around a whole value only`,
-		`a="b"c`:                  `cannot pass on a="b"c: it can hold quotes`,
-		`a="b"c"d"`:               `it can hold quotes`,
-		`x a="b c`:                `cannot pass on a="b c: it can hold quotes`,
-		`a ""`:                    `cannot pass on "": it can hold quotes`,
-		`="a b"`:                  `it can hold quotes`,
-		`it's`:                    `cannot pass on it's: it cannot hold a single quote`,
-		`path=C:\x41`:             `cannot pass on path=C:\x41: it cannot hold a backslash`,
+		`a=b"c d"`:                `GRUB, which boots this disk under BIOS, cannot pass on a=b"c d": use quotes around a whole value only`,
+		`a="b"c`:                  `cannot pass on a="b"c: use quotes`,
+		`a="b"c"d"`:               `use quotes around`,
+		`x a="b c`:                `cannot pass on a="b c: use quotes`,
+		`a ""`:                    `cannot pass on "": use quotes`,
+		`="a b"`:                  `use quotes around`,
+		`it's`:                    `cannot pass on it's: remove the single quote`,
+		`path=C:\x41`:             `cannot pass on path=C:\x41: remove the backslash`,
 		"a\nb":                    `it contains the control character '\n': remove it`,
 		"a\x7f":                   `control character`,
-		"\xff":                    "not valid UTF-8, which UEFI needs",
-		strings.Repeat("x", 2029): "it is 1 bytes too long: Linux takes 2047, of which the boot loader needs 19",
+		"\xff":                    "not valid UTF-8, which UEFI requires",
+		strings.Repeat("x", 2029): "it is 1 bytes too long: Linux accepts 2047, and the boot loader needs 19 of them",
 	} {
 		_, err := New(Hybrid, Contents{Kernel: text("k"), Initrd: []sparse.Content{text("i")}, Cmdline: cmdline}, testLoaders(), 0, time.Unix(0, 0))
 		if err == nil || !strings.HasPrefix(err.Error(), "kernel command line: ") || !strings.Contains(err.Error(), want) {
@@ -61,8 +61,8 @@ func TestCmdlineErrors(t *testing.T) {
 	}
 }
 
-// Whatever GRUB is given, the kernel finds the same parameters in what it makes
-// of them, and no character gets out of the single quotes of the script.
+// The kernel finds the same parameters in the command line that GRUB passes on, and
+// no word ends the single quotes of the script.
 func FuzzCmdline(f *testing.F) {
 	f.Add(nasty)
 	f.Add(`a="b c" "d e" f="" -- x`)

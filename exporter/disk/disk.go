@@ -1,4 +1,4 @@
-// Package disk lays out disks that boot.
+// Package disk lays out bootable disks, CDs and unified kernel images.
 //
 // Layout of a disk for BIOS and UEFI, in sectors of 512 bytes:
 //
@@ -9,23 +9,23 @@
 //	         EFI/BOOT/BOOTX64.EFI, systemd-boot
 //	         loader/loader.conf, loader/entries/slipway.conf, its configuration
 //	         grub/grub.cfg, GRUB's configuration
-//	         kernel, initrd.img, which both loaders read
+//	         kernel, initrd.img, for both boot loaders
 //	last 33  backup of the partition table
 //
-// Under BIOS, boot.img loads the first sector of core.img, which loads the
-// rest; each knows its successor by a sector number (GRUB 2.06,
-// include/grub/i386/pc/boot.h and grub/offsets.h). Under UEFI, the firmware
-// finds systemd-boot by its name (UEFI 2.10, 3.5.1.1), which reads its entries
-// as the Boot Loader Specification of the UAPI group describes.
+// Under BIOS, boot.img loads the first sector of core.img, which loads the rest.
+// Both contain the sector number of what they load (GRUB 2.06,
+// include/grub/i386/pc/boot.h and grub/offsets.h). Under UEFI, the firmware finds
+// systemd-boot by its path (UEFI 2.10, section 3.5.1.1). systemd-boot reads entries
+// in the format of UAPI.1 Boot Loader Specification.
 //
-// A disk for BIOS alone has the same without systemd-boot and its
-// configuration. A disk for UEFI alone has no GRUB, and the EFI system partition
-// from sector 2048 on; with a UKI, that holds nothing but EFI/BOOT/BOOTX64.EFI,
-// the UKI itself.
+// A disk for BIOS only has the same layout without systemd-boot and its
+// configuration. A disk for UEFI only has no GRUB, and its EFI system partition
+// starts at sector 2048. With a UKI, that partition contains EFI/BOOT/BOOTX64.EFI
+// only, which is the UKI.
 //
-// Kernel and segments of the initrd stand in slots at multiples of 512 KiB, with
-// some room to grow: between two versions of a machine, only those blocks of EBS
-// differ whose component has changed, and a few that hold tables and ids.
+// The kernel and the segments of the initramfs are in slots at multiples of 512 KiB,
+// with some room to grow. Two versions of a machine therefore differ only in the
+// blocks of EBS with changed components, and in a few with tables and IDs.
 package disk
 
 import (
@@ -66,46 +66,47 @@ const (
 // Contents are what a machine boots.
 type Contents struct {
 	Kernel  sparse.Content
-	Initrd  []sparse.Content // in parts, as segment.Initrd gives them
+	Initrd  []sparse.Content // in parts, as segment.Initrd returns them
 	Cmdline string
 }
 
 // Boot is the way in which a disk boots.
 type BootMethod string
 
-// Ways to boot.
+// Boot methods.
 const (
-	Hybrid BootMethod = "BIOS or UEFI" // by GRUB or systemd-boot
-	BIOS   BootMethod = "BIOS"         // by GRUB
-	UEFI   BootMethod = "UEFI"         // by systemd-boot
-	UKI    BootMethod = "UKI"          // by UEFI, without a boot loader
+	Hybrid BootMethod = "BIOS or UEFI" // with GRUB or systemd-boot
+	BIOS   BootMethod = "BIOS"         // with GRUB
+	UEFI   BootMethod = "UEFI"         // with systemd-boot
+	UKI    BootMethod = "UKI"          // UEFI without a boot loader
 )
 
-// Loaders are the boot loaders for one architecture, as loaders.sh collects
-// them.
+// Loaders are the boot loaders for one architecture. loaders.sh collects them.
 type Loaders struct {
-	GRUBBoot    []byte // one sector; only for amd64, as the next
-	GRUBCore    []byte
-	GRUBCD      []byte // for CDs
+	GRUBBoot    []byte // boot.img, one sector; GRUB is for amd64 only
+	GRUBCore    []byte // core.img
+	GRUBCD      []byte // eltorito.img, for CDs
 	SystemdBoot []byte
 	Stub        []byte // of UKIs
 
-	// Program is the name under which UEFI looks for what it starts.
+	// Program is the file name that UEFI firmware looks for in EFI/BOOT.
 	Program string
 }
 
-// Where the loaders' images hold what is read or patched here, in bytes.
+// Offsets in GRUB's images in bytes.
 const (
 	bootKernelSector = 0x5c  // boot.img: first sector of core.img, 8 bytes
-	coreFirstBlock   = 0x1f4 // core.img: sector of its second part, 8 bytes,
-	coreBlockLength  = 0x1fc // and the number of sectors, 2 bytes
+	coreFirstBlock   = 0x1f4 // core.img: sector of its second part, 8 bytes
+	coreBlockLength  = 0x1fc // core.img: number of sectors from there, 2 bytes
 )
 
-// suffixes of programs for UEFI (UEFI 2.10, 3.5.1.1), by architecture.
+// suffixes are the ends of program names for UEFI (UEFI 2.10, section 3.5.1.1), by
+// architecture.
 var suffixes = map[string]string{"amd64": "x64", "arm64": "aa64"}
 
-// ReadLoaders reads those for an architecture, as GOARCH spells it, from the
-// directory that loaders.sh makes.
+// ReadLoaders reads the boot loaders for an architecture, named as in GOARCH, from
+// the directory that loaders.sh creates. It fails if a file is missing or is not
+// what its name says, and for an architecture without boot loaders.
 func ReadLoaders(dir, architecture string) (Loaders, error) {
 	suffix, ok := suffixes[architecture]
 	if !ok {
@@ -126,11 +127,11 @@ func ReadLoaders(dir, architecture string) (Loaders, error) {
 		return l, nil
 	}
 	if len(l.GRUBBoot) != gpt.SectorSize || !strings.HasSuffix(string(l.GRUBBoot), "\x55\xaa") {
-		return Loaders{}, fmt.Errorf("boot loaders: boot.img in %s is no boot sector of GRUB", dir)
+		return Loaders{}, fmt.Errorf("boot loaders: boot.img in %s is not a boot sector of GRUB", dir)
 	}
 	if len(l.GRUBCore) <= gpt.SectorSize ||
 		int64(binary.LittleEndian.Uint16(l.GRUBCore[coreBlockLength:])) != sectors(int64(len(l.GRUBCore)))-1 {
-		return Loaders{}, fmt.Errorf("boot loaders: core.img in %s is no core image of GRUB for a BIOS", dir)
+		return Loaders{}, fmt.Errorf("boot loaders: core.img in %s is not a core image of GRUB for BIOS", dir)
 	}
 	if len(l.GRUBCore) > biosSectors*gpt.SectorSize {
 		return Loaders{}, fmt.Errorf("boot loaders: core.img in %s is larger than the BIOS boot partition", dir)
@@ -138,87 +139,89 @@ func ReadLoaders(dir, architecture string) (Loaders, error) {
 	return l, nil
 }
 
-// Disk is a disk laid out for writing.
+// A Disk is a disk or CD laid out for writing.
 type Disk struct {
 	sparse.Content
-	// ID tells the contents of disks apart.
+	// ID depends on the contents only.
 	ID [sha256.Size]byte
-	// BIOSCmdline is the kernel command line that the machine gets under BIOS, if
-	// the disk boots so. Its parameters are those of the contents, but the
-	// quotes may stand elsewhere. Under UEFI the command line is exact. Boot
-	// loaders put a word of their own before it.
+	// BIOSCmdline is the kernel command line under BIOS, if the disk boots there.
+	// It has the same parameters as Contents.Cmdline, but the quotes may be in
+	// other places. Under UEFI the command line is exact. Boot loaders prepend one
+	// more word.
 	BIOSCmdline string
 }
 
-// New lays out a disk of size bytes, or of the smallest multiple of 1 MiB if
-// size is 0. The time stands on all files.
+// New lays out a disk of size bytes, or of the smallest multiple of 1 MiB if size is
+// 0. The time is that of all files. New reads the contents, because all IDs on the
+// disk depend on them.
 //
-// All ids derive from the contents, which are read for that.
+// It fails if the contents do not fit, and if the boot loader cannot pass on the
+// command line or load the initramfs.
 func New(boot BootMethod, c Contents, l Loaders, size int64, t time.Time) (Disk, error) {
 	if size%gpt.SectorSize != 0 || size < 0 {
-		return Disk{}, fmt.Errorf("the size of a disk is a multiple of %d bytes, not %d", gpt.SectorSize, size)
+		return Disk{}, fmt.Errorf("the size of a disk must be a multiple of %d bytes, not %d", gpt.SectorSize, size)
 	}
-	r := layout{boot: boot, loaders: l, time: t, espFirst: alignment}
-	if r.bios() {
-		r.espFirst = biosFirst + biosSectors
+	b := builder{boot: boot, loaders: l, time: t, espFirst: alignment}
+	if b.bios() {
+		b.espFirst = biosFirst + biosSectors
 	}
-	cmdline, err := r.contents(c)
+	cmdline, err := b.contents(c)
 	if err != nil {
 		return Disk{}, err
 	}
-	if err := r.fit(size); err != nil {
+	if err := b.fit(size); err != nil {
 		return Disk{}, err
 	}
-	id, err := contentID(r.placed)
+	id, err := contentID(b.placed)
 	if err != nil {
 		return Disk{}, err
 	}
-	image, err := r.image(id)
+	image, err := b.image(id)
 	return Disk{Content: image, ID: id, BIOSCmdline: cmdline}, err
 }
 
-// layout is a disk in the making.
-type layout struct {
+// builder lays out one disk.
+type builder struct {
 	boot     BootMethod
 	loaders  Loaders
 	time     time.Time
 	espFirst int64 // sector
-	// files gives the files of the EFI system partition.
+	// files returns the files of the EFI system partition.
 	files func(Fit) ([]fat.File, error)
 
-	placed  []fat.File // by fit
+	placed  []fat.File // set by divide, as the next fields
 	size    int64      // bytes
 	espLast int64      // sector
 	esp     *fat.Volume
 }
 
-func (r *layout) bios() bool { return r.boot == Hybrid || r.boot == BIOS }
+func (b *builder) bios() bool { return b.boot == Hybrid || b.boot == BIOS }
 
-// contents says which files there are. It returns the command line under BIOS.
-func (r *layout) contents(c Contents) (biosCmdline string, err error) {
-	program := "EFI/BOOT/" + r.loaders.Program
-	if r.boot == UKI {
+// contents sets the files. It returns the command line under BIOS.
+func (b *builder) contents(c Contents) (biosCmdline string, err error) {
+	program := "EFI/BOOT/" + b.loaders.Program
+	if b.boot == UKI {
 		if err := checkCmdline(c.Cmdline, ""); err != nil {
 			return "", err
 		}
-		r.files = func(fit Fit) ([]fat.File, error) {
-			image, err := NewUKI(c, r.loaders.Stub, fit)
-			// The slot is for the alignment alone: nothing follows.
+		b.files = func(fit Fit) ([]fat.File, error) {
+			image, err := NewUKI(c, b.loaders.Stub, fit)
+			// The slot is for the alignment only: nothing follows.
 			return []fat.File{{Path: program, Parts: []fat.Part{{Content: image, Slot: image.Size}}}}, err
 		}
 		return "", nil
 	}
 	var small []fat.File
-	if r.boot == Hybrid || r.boot == UEFI {
+	if b.boot == Hybrid || b.boot == UEFI {
 		if err := checkCmdline(c.Cmdline, systemdBootPrefix); err != nil {
 			return "", err
 		}
 		small = append(small,
-			file(program, r.loaders.SystemdBoot),
+			file(program, b.loaders.SystemdBoot),
 			file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
 			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline, true)))
 	}
-	if r.bios() {
+	if b.bios() {
 		if err := checkCmdline(c.Cmdline, grubPrefix); err != nil {
 			return "", err
 		}
@@ -232,7 +235,7 @@ func (r *layout) contents(c Contents) (biosCmdline string, err error) {
 		small = append(small, file("grub/grub.cfg", grubConfig("", words, true)))
 		biosCmdline = grubResult(words)
 	}
-	r.files = func(fit Fit) ([]fat.File, error) {
+	b.files = func(fit Fit) ([]fat.File, error) {
 		return append(slices.Clone(small), fat.File{Path: kernelPath, Parts: fit.parts(c.Kernel)}, fat.File{Path: initrdPath, Parts: fit.parts(c.Initrd...)}), nil
 	}
 	return biosCmdline, nil
@@ -261,13 +264,14 @@ func checkBIOS(c Contents) error {
 	return nil
 }
 
-// NewUKI makes a unified kernel image. Its stub is of systemd.
+// NewUKI returns a unified kernel image with systemd's stub. It fails if the command
+// line is not valid UTF-8 or too long, and where uki.New does.
 func NewUKI(c Contents, stub []byte, fit Fit) (sparse.Content, error) {
 	if err := checkCmdline(c.Cmdline, ""); err != nil {
 		return sparse.Content{}, err
 	}
-	// Without a command line of its own, the stub would take what the
-	// firmware has for it.
+	// If the section were empty, the stub would use the command line from the
+	// firmware.
 	cmdline := cmp.Or(c.Cmdline, " ")
 	sections := []uki.Section{
 		{Name: ".osrel", Content: sparse.Bytes([]byte("ID=slipway\nNAME=Slipway\nPRETTY_NAME=Slipway\n"))},
@@ -282,7 +286,7 @@ func NewUKI(c Contents, stub []byte, fit Fit) (sparse.Content, error) {
 	}
 	linux, initrd := uki.Section{Name: ".linux", Content: c.Kernel}, uki.Section{Name: ".initrd", Content: sparse.Concat(c.Initrd...)}
 	if fit == Roomy {
-		// Between segments the kernel skips zeros.
+		// The kernel skips the zeros between segments.
 		linux.Align, initrd.Align = fat.SlotAlignment, fat.SlotAlignment
 		var parts []sparse.Content
 		for _, p := range c.Initrd {
@@ -297,16 +301,17 @@ func NewUKI(c Contents, stub []byte, fit Fit) (sparse.Content, error) {
 	return uki.New(stub, append(sections, linux, initrd))
 }
 
-// Fit says how close components stand to each other.
+// A Fit is how close together the components of a disk are.
 type Fit string
 
-// Roomy gives each a slot that it can grow in, Packed as little room as possible.
+// With Roomy, each component has a slot in which it can grow. With Packed, it has as
+// little room as possible.
 const (
 	Roomy  Fit = "roomy"
 	Packed Fit = "packed"
 )
 
-// parts makes parts of a file out of images.
+// parts returns the parts of a file with these contents.
 func (f Fit) parts(images ...sparse.Content) []fat.Part {
 	var parts []fat.Part
 	for n, i := range images {
@@ -322,40 +327,40 @@ func (f Fit) parts(images ...sparse.Content) []fat.Part {
 	return parts
 }
 
-// slot is the room for a component of a size, in bytes. It grows in steps, which
-// are an eighth to a quarter of the size and 4 MiB at most: between two versions
-// of a component, it is mostly the same.
+// slot returns the room for a component of a size, in bytes. It grows in steps of an
+// eighth to a quarter of the size, and 4 MiB at most, so that two versions of a
+// component mostly have the same slot.
 func slot(size int64) int64 {
 	step := int64(1) << bits.Len64(uint64(size)) / 8
 	return sparse.RoundUp(size, min(max(fat.SlotAlignment, step), 4*mebibyte))
 }
 
-// fit gives the disk a size and divides it. Where components cannot have room to
-// grow on a disk of the size that the user wants, they have none.
-func (r *layout) fit(size int64) error {
+// fit chooses the size of the disk and divides it. If a disk of the given size is too
+// small for slots, it packs the components.
+func (b *builder) fit(size int64) error {
 	best := Roomy
 	if size > 0 {
 		best = Packed
 		for _, f := range []Fit{Roomy, Packed} {
-			files, err := r.files(f)
+			files, err := b.files(f)
 			if err != nil {
 				return err
 			}
-			if err := r.divide(size, files); !errors.Is(err, fat.ErrTooSmall) {
+			if err := b.divide(size, files); !errors.Is(err, fat.ErrTooSmall) {
 				return err
 			}
 		}
 	}
-	files, err := r.files(best)
+	files, err := b.files(best)
 	if err != nil {
 		return err
 	}
-	smallest := r.espFirst * gpt.SectorSize
+	smallest := b.espFirst * gpt.SectorSize
 	for _, f := range files {
 		smallest += f.Size() / mebibyte * mebibyte
 	}
 	for ; ; smallest += mebibyte {
-		err := r.divide(smallest, files)
+		err := b.divide(smallest, files)
 		switch {
 		case errors.Is(err, fat.ErrTooSmall):
 			continue
@@ -369,7 +374,7 @@ func (r *layout) fit(size int64) error {
 	}
 }
 
-// inMebibytes writes a size as users give it, where it is a whole number of MiB.
+// inMebibytes returns a size as users write it, if it is a whole number of MiB.
 func inMebibytes(size int64) string {
 	if size%mebibyte != 0 {
 		return fmt.Sprintf("%d bytes", size)
@@ -377,21 +382,21 @@ func inMebibytes(size int64) string {
 	return fmt.Sprintf("%dM", size/mebibyte)
 }
 
-// divide gives the disk a size and the files their places.
-func (r *layout) divide(size int64, files []fat.File) error {
+// divide sets the size of the disk and the places of the files.
+func (b *builder) divide(size int64, files []fat.File) error {
 	espEnd := (size/gpt.SectorSize - gpt.BackupSectors) / alignment * alignment
-	espSectors := espEnd - r.espFirst
+	espSectors := espEnd - b.espFirst
 	if espSectors <= 0 {
 		return fat.ErrTooSmall
 	}
 	if last := int64(fat.MaxSize / mebibyte); espSectors*gpt.SectorSize > fat.MaxSize {
-		return fmt.Errorf("SIZE %s is too large: the file system, FAT32, has %dM at most", inMebibytes(size), last)
+		return fmt.Errorf("SIZE %s is too large: the file system, FAT32, supports at most %dM", inMebibytes(size), last)
 	}
-	esp, err := fat.New(espSectors*gpt.SectorSize, files, fat.Options{Label: "SLIPWAY", Time: r.time, Offset: uint32(r.espFirst)})
+	esp, err := fat.New(espSectors*gpt.SectorSize, files, fat.Options{Label: "SLIPWAY", Time: b.time, Offset: uint32(b.espFirst)})
 	if err != nil {
 		return fmt.Errorf("EFI system partition: %w", err)
 	}
-	r.placed, r.size, r.espLast, r.esp = files, size, espEnd-1, esp
+	b.placed, b.size, b.espLast, b.esp = files, size, espEnd-1, esp
 	return nil
 }
 
@@ -399,24 +404,24 @@ func file(path string, content []byte) fat.File {
 	return fat.File{Path: path, Parts: []fat.Part{{Content: sparse.Bytes(content)}}}
 }
 
-// image puts loaders, table and files together.
-func (r *layout) image(id [sha256.Size]byte) (sparse.Content, error) {
-	esp, err := r.esp.Image(binary.LittleEndian.Uint32(id[:]))
+// image returns the content of the disk: boot loaders, partition table and files.
+func (b *builder) image(id [sha256.Size]byte) (sparse.Content, error) {
+	esp, err := b.esp.Image(binary.LittleEndian.Uint32(id[:]))
 	if err != nil {
 		return sparse.Content{}, err
 	}
-	table := gpt.Table{ID: gpt.Derive("disk", id[:]), Sectors: uint64(r.size / gpt.SectorSize)}
+	table := gpt.Table{ID: gpt.Derive("disk", id[:]), Sectors: uint64(b.size / gpt.SectorSize)}
 	var runs []sparse.Run
-	start := int64(gpt.FirstUsable) // of what is free
+	start := int64(gpt.FirstUsable) // first free sector
 	var free []sparse.Range
 	between := func(from, to int64) {
 		free = append(free, sparse.Range{Offset: from * gpt.SectorSize, Size: (to - from) * gpt.SectorSize})
 	}
-	if r.bios() {
-		boot := bytes.Clone(r.loaders.GRUBBoot)
+	if b.bios() {
+		boot := bytes.Clone(b.loaders.GRUBBoot)
 		binary.LittleEndian.PutUint64(boot[bootKernelSector:], biosFirst)
 		table.BootCode = boot[:gpt.BootCodeSize]
-		core := bytes.Clone(r.loaders.GRUBCore)
+		core := bytes.Clone(b.loaders.GRUBCore)
 		binary.LittleEndian.PutUint64(core[coreFirstBlock:], biosFirst+1)
 		runs = append(runs, sparse.Bytes(core).At(biosFirst*gpt.SectorSize)...)
 		between(start, biosFirst)
@@ -424,8 +429,8 @@ func (r *layout) image(id [sha256.Size]byte) (sparse.Content, error) {
 		table.Partitions = append(table.Partitions, gpt.Partition{Type: gpt.TypeBIOSBoot, ID: gpt.Derive("BIOS boot", id[:]),
 			First: biosFirst, Last: biosFirst + biosSectors - 1, Name: "BIOS boot"})
 	}
-	system := gpt.Partition{Type: gpt.TypeESP, ID: gpt.Derive("EFI system", id[:]), First: uint64(r.espFirst), Last: uint64(r.espLast), Name: "EFI system"}
-	if r.boot == BIOS {
+	system := gpt.Partition{Type: gpt.TypeESP, ID: gpt.Derive("EFI system", id[:]), First: uint64(b.espFirst), Last: uint64(b.espLast), Name: "EFI system"}
+	if b.boot == BIOS {
 		system.Type, system.Name = gpt.TypeData, "boot"
 	}
 	table.Partitions = append(table.Partitions, system)
@@ -433,16 +438,16 @@ func (r *layout) image(id [sha256.Size]byte) (sparse.Content, error) {
 	if err != nil {
 		return sparse.Content{}, err
 	}
-	between(start, r.espFirst)
+	between(start, b.espFirst)
 	for _, f := range esp.Free {
-		free = append(free, sparse.Range{Offset: r.espFirst*gpt.SectorSize + f.Offset, Size: f.Size})
+		free = append(free, sparse.Range{Offset: b.espFirst*gpt.SectorSize + f.Offset, Size: f.Size})
 	}
-	between(r.espLast+1, r.size/gpt.SectorSize-gpt.BackupSectors)
-	return sparse.New(r.size, slices.Concat(runs, tables.Runs, esp.At(r.espFirst*gpt.SectorSize)), free)
+	between(b.espLast+1, b.size/gpt.SectorSize-gpt.BackupSectors)
+	return sparse.New(b.size, slices.Concat(runs, tables.Runs, esp.At(b.espFirst*gpt.SectorSize)), free)
 }
 
-// contentID tells the contents of a disk apart: it is the SHA-256 of the paths
-// of files, and sizes and hashes of their parts.
+// contentID returns the SHA-256 of the paths of files, and of the sizes and hashes of
+// their parts.
 func contentID(files []fat.File) ([sha256.Size]byte, error) {
 	var parts []sparse.Content
 	for _, f := range files {

@@ -32,7 +32,8 @@ func tool(t testing.TB, name, pkg string) {
 
 func text(content string) sparse.Content { return sparse.Bytes([]byte(content)) }
 
-// testLoaders have the form of the real ones, which differ by Debian's version.
+// testLoaders returns boot loaders in the form of the real ones, which change with
+// Debian.
 func testLoaders() Loaders {
 	l := Loaders{
 		GRUBBoot:    append(bytes.Repeat([]byte{0xb0}, 510), 0x55, 0xaa),
@@ -66,7 +67,7 @@ func testDisk(t testing.TB, boot BootMethod, c Contents, size int64) string {
 	return name
 }
 
-// The programs of others find the disk sound and read its files.
+// sgdisk, fsck.fat and mtools accept the disk and read its files.
 func TestDiskIsSound(t *testing.T) {
 	for _, size := range []int64{0, 100 * mebibyte, 100*mebibyte + 512, 300 * mebibyte} {
 		for _, boot := range []BootMethod{Hybrid, BIOS, UEFI, UKI} {
@@ -77,7 +78,7 @@ func TestDiskIsSound(t *testing.T) {
 	}
 }
 
-// checkDisk asks others about a disk of contents().
+// checkDisk runs other programs on a disk of contents().
 func checkDisk(t *testing.T, boot BootMethod, raw string) {
 	t.Helper()
 	tool(t, "sgdisk", "gdisk")
@@ -113,7 +114,7 @@ func checkDisk(t *testing.T, boot BootMethod, raw string) {
 	}
 }
 
-// espOf copies the EFI system partition out of a disk.
+// espOf copies the EFI system partition of a disk to a file.
 func espOf(t *testing.T, raw string, start int64) string {
 	t.Helper()
 	in, err := os.Open(raw)
@@ -135,7 +136,7 @@ func espOf(t *testing.T, raw string, start int64) string {
 	return out.Name()
 }
 
-// GRUB's first sector knows where the second is, and that one where the rest is.
+// GRUB's first sector has the number of the second, and that one of the rest.
 func TestLoadersArePatched(t *testing.T) {
 	disk, err := os.ReadFile(testRaw(t, contents(), 0))
 	if err != nil {
@@ -145,10 +146,10 @@ func TestLoadersArePatched(t *testing.T) {
 	binary.LittleEndian.PutUint64(l.GRUBBoot[0x5c:], 2048)
 	binary.LittleEndian.PutUint64(l.GRUBCore[0x1f4:], 2049)
 	if !bytes.Equal(disk[:440], l.GRUBBoot[:440]) {
-		t.Error("the boot sector is not that of GRUB with the sector of its core image")
+		t.Error("the boot sector is not GRUB's with the sector of the core image")
 	}
 	if !bytes.Equal(disk[mebibyte:mebibyte+10_000], l.GRUBCore) {
-		t.Error("the core image is not that of GRUB with the sector of its second part")
+		t.Error("the core image is not GRUB's with the sector of its second part")
 	}
 }
 
@@ -165,9 +166,9 @@ func TestSize(t *testing.T) {
 		"exact":          {big, 204 * mebibyte, 204 * mebibyte, ""},
 		"too small":      {big, 203 * mebibyte, 0, "SIZE 203M is too small by 1M: kernel, initrd and boot loaders need 204M"},
 		"far too small":  {contents(), 512, 0, "SIZE 512 bytes is too small by 37748224 bytes: kernel, initrd and boot loaders need 36M"},
-		"no sectors":     {contents(), 1000, 0, "the size of a disk is a multiple of 512 bytes, not 1000"},
-		"negative":       {contents(), -512, 0, "the size of a disk is a multiple of 512 bytes, not -512"},
-		"huge":           {contents(), 1 << 42, 0, "SIZE 4194304M is too large: the file system, FAT32, has 2097151M at most"},
+		"no sectors":     {contents(), 1000, 0, "the size of a disk must be a multiple of 512 bytes, not 1000"},
+		"negative":       {contents(), -512, 0, "the size of a disk must be a multiple of 512 bytes, not -512"},
+		"huge":           {contents(), 1 << 42, 0, "SIZE 4194304M is too large: the file system, FAT32, supports at most 2097151M"},
 		"4 GiB":          {Contents{Kernel: text("k"), Initrd: []sparse.Content{{Size: 1 << 32}}}, 0, 0, "initrd.img has 4294967296 bytes, but a file on FAT32 must be smaller than 4 GiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -188,7 +189,7 @@ func TestSize(t *testing.T) {
 	}
 }
 
-// blocks counts the blocks of EBS in which two disks differ.
+// blocks returns the number of blocks of EBS in which two disks differ.
 func blocks(t *testing.T, boot BootMethod, a, b Contents) int {
 	t.Helper()
 	const size = 64 * mebibyte
@@ -209,9 +210,9 @@ func blocks(t *testing.T, boot BootMethod, a, b Contents) int {
 	return n
 }
 
-// A change moves few blocks: its own, the first and the last of the disk, up to
-// three with boot sector, tables and directories of the file system, and that
-// with the headers of a UKI.
+// A change affects few blocks: those of the component, the first and the last of the
+// disk, up to three with the boot sector, tables and directories of the file system,
+// and the one with the headers of a UKI.
 func TestBlocksAreStable(t *testing.T) {
 	random := rand.New(rand.NewSource(1))
 	part := func(size int) []byte {
@@ -252,8 +253,8 @@ func TestBlocksAreStable(t *testing.T) {
 	}
 }
 
-// What the map calls free is no part of a partition's files, and what it calls
-// zero is.
+// Programs do not read what the map calls free: the disk stays intact with any bytes
+// there.
 func TestMap(t *testing.T) {
 	d, err := New(Hybrid, contents(), testLoaders(), 0, time.Unix(0, 0))
 	if err != nil {
@@ -291,8 +292,8 @@ func TestMap(t *testing.T) {
 	checkDisk(t, Hybrid, raw.Name())
 }
 
-// Under BIOS, an initrd must fit between the kernel and the limit that the kernel
-// gives in its header; under UEFI it need not.
+// Under BIOS, the initramfs must fit between the kernel and the limit in the kernel's
+// header. Under UEFI there is no limit.
 func TestInitrdLimitOfBIOS(t *testing.T) {
 	kernel := make([]byte, 0x1000)
 	copy(kernel[0x202:], "HdrS\x0f\x02")
@@ -351,7 +352,7 @@ func TestUKIRelease(t *testing.T) {
 	}
 }
 
-// Every id on the disk follows the content.
+// All IDs on the disk depend on the content.
 func TestIDsFollowContent(t *testing.T) {
 	ids := func(c Contents) [][]byte {
 		disk, err := os.ReadFile(testRaw(t, c, 0))
@@ -366,12 +367,12 @@ func TestIDsFollowContent(t *testing.T) {
 	c.Cmdline += " "
 	for i, id := range ids(c) {
 		if bytes.Equal(id, a[i]) {
-			t.Errorf("id %d is % x for other content too", i, id)
+			t.Errorf("ID %d is % x for other content too", i, id)
 		}
 	}
 }
 
-// A large disk takes neither memory nor room for what is empty.
+// The empty part of a large disk needs neither memory nor storage.
 func TestLargeDiskIsCheap(t *testing.T) {
 	initrd := filepath.Join(t.TempDir(), "initrd.img")
 	f, err := os.Create(initrd)
@@ -409,9 +410,9 @@ func TestReadLoaders(t *testing.T) {
 	}{
 		"good":        {func(map[string][]byte) {}, ""},
 		"missing":     {func(m map[string][]byte) { delete(m, "core.img") }, "boot loaders: open"},
-		"no boot.img": {func(m map[string][]byte) { m["boot.img"] = make([]byte, 512) }, "is no boot sector of GRUB"},
-		"other core":  {func(m map[string][]byte) { m["core.img"] = append(m["core.img"], make([]byte, 512)...) }, "is no core image of GRUB"},
-		"short core":  {func(m map[string][]byte) { m["core.img"] = nil }, "is no core image of GRUB"},
+		"no boot.img": {func(m map[string][]byte) { m["boot.img"] = make([]byte, 512) }, "is not a boot sector of GRUB"},
+		"other core":  {func(m map[string][]byte) { m["core.img"] = append(m["core.img"], make([]byte, 512)...) }, "is not a core image of GRUB"},
+		"short core":  {func(m map[string][]byte) { m["core.img"] = nil }, "is not a core image of GRUB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := map[string][]byte{"boot.img": good.GRUBBoot, "core.img": good.GRUBCore, "eltorito.img": good.GRUBCD, "systemd-bootx64.efi": good.SystemdBoot, "linuxx64.efi.stub": []byte("MZ stub")}
@@ -430,8 +431,8 @@ func TestReadLoaders(t *testing.T) {
 	}
 }
 
-// BenchmarkRaw writes a disk with an initrd of 256 MiB. BenchmarkCopy is what
-// it is measured against: the same bytes, read and written once.
+// BenchmarkRaw writes a disk with an initramfs of 256 MiB. BenchmarkCopy is the lower
+// bound: it reads and writes the same bytes once.
 func BenchmarkRaw(b *testing.B) {
 	initrd := benchmarkFile(b)
 	c := contents()

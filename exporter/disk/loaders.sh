@@ -1,6 +1,6 @@
 #!/bin/sh
-# Collects the boot loaders of disks and CDs from Debian's packages into a directory.
-# The disk writer needs no tool then: it only tells GRUB where its core image is.
+# Collects the boot loaders of disks and CDs from Debian packages in a directory, so
+# that the disk writer needs no other tools.
 #
 # usage: loaders.sh DIRECTORY [ROOT]
 # needs: grub-common, grub-pc-bin, systemd-boot-efi; in ROOT, systemd-boot-efi of
@@ -12,17 +12,17 @@ grub=/usr/lib/grub/i386-pc
 mkdir -p "$out"
 
 # The first sector. The two bytes at 0x66 (GRUB_BOOT_MACHINE_DRIVE_CHECK) become
-# no-ops, as GRUB's installer makes them for hard disks: some BIOSes pass a wrong
-# drive number.
+# no-ops, as grub-install does for hard disks, because some BIOSes pass a wrong drive
+# number.
 cp "$grub/boot.img" "$out/boot.img"
 printf '\220\220' | dd of="$out/boot.img" bs=1 seek=102 conv=notrunc status=none
 
-# The rest of GRUB. Its prefix leaves the disk open, which is then the one that
-# it was started from; the EFI system partition is the second.
+# The rest of GRUB. Its prefix does not name a disk, so GRUB uses the one that it was
+# started from. The EFI system partition is the second.
 grub-mkimage -O i386-pc -d "$grub" -p '(,gpt2)/grub' -o "$out/core.img" \
 	biosdisk part_gpt fat normal linux
 
-# GRUB for CDs, which reads ISO 9660. The CD writer tells it where it is.
+# GRUB for CDs, which reads ISO 9660.
 grub-mkimage -O i386-pc-eltorito -d "$grub" -p /boot/grub -o "$out/eltorito.img" \
 	biosdisk iso9660 normal linux
 
@@ -30,7 +30,7 @@ for root in / $other; do
 	cp "$root"/usr/lib/systemd/boot/efi/systemd-boot*.efi "$root"/usr/lib/systemd/boot/efi/linux*.efi.stub "$out"
 done
 
-# What is in here, and under which licence. The sources are Debian's, by version.
+# The origin and the licenses of the files. Debian has the sources of these versions.
 dpkg-query -W -f '${source:Package} ${source:Version} (${Package})\n' \
 	grub-pc-bin systemd-boot-efi >"$out/VERSIONS"
 for package in grub-pc-bin systemd-boot-efi; do

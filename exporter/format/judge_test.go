@@ -189,7 +189,7 @@ func TestDiskErrors(t *testing.T) {
 		{"raw", "riscv64", 0, "raw needs a boot loader, and there is none for riscv64: use kernel+initrd"},
 		{"vhd", "amd64", 100<<20 + 512, "vhd: m.vhd: SIZE: the size of a VHD must be a whole number of MiB, as Azure requires, not 104858112 bytes"},
 		{"dynamic-vhd", "amd64", 2047 << 30, "SIZE: the size of a VHD must be at most 2040G"},
-		{"raw", "amd64", 3 << 40, "SIZE 3145728M is too large: the file system, FAT32, has 2097151M at most"},
+		{"raw", "amd64", 3 << 40, "SIZE 3145728M is too large: the file system, FAT32, supports at most 2097151M"},
 		{"vmdk", "amd64", 100<<20 + 512, "SIZE: the size of a VMDK must be a multiple of 64K, up to 2048G, not 104858112 bytes"},
 		{"gcp", "amd64", 100 << 20, "SIZE: Google Compute Engine requires a multiple of 1 GiB, not 104857600 bytes"},
 		{"raw", "amd64", 20 << 20, "raw: SIZE 20M is too small by 16M: kernel, initrd and boot loaders need 36M"},

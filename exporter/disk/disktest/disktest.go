@@ -1,5 +1,5 @@
-// Package disktest has boot loaders for tests of disks. They have the form of
-// the real ones, which differ by Debian's version, and boot nothing.
+// Package disktest has boot loaders for tests of disks. They have the form of the real
+// ones, which change with Debian, but do not boot.
 package disktest
 
 import (
@@ -10,12 +10,12 @@ import (
 	"testing"
 )
 
-// Loaders makes a directory with loaders for all architectures and returns its
+// Loaders creates a directory with boot loaders for all architectures and returns its
 // name.
 func Loaders(t testing.TB) string {
 	t.Helper()
 	core := bytes.Repeat([]byte{0xc0}, 10_000)
-	binary.LittleEndian.PutUint16(core[0x1fc:], 19) // sectors behind the first
+	binary.LittleEndian.PutUint16(core[0x1fc:], 19) // sectors after the first
 	dir := t.TempDir()
 	for name, data := range map[string][]byte{
 		"boot.img": append(bytes.Repeat([]byte{0xb0}, 510), 0x55, 0xaa), "core.img": core, "eltorito.img": bytes.Repeat([]byte{0xcd}, 3000),
@@ -29,8 +29,8 @@ func Loaders(t testing.TB) string {
 	return dir
 }
 
-// Program is a program for UEFI on a machine (PE Format, Machine Types) that
-// has one section, with headers of the given size before it.
+// Program returns a program for UEFI with one section. The machine type is that of PE
+// Format, "Machine Types", and headers is the size of the headers in bytes.
 func Program(machine uint16, headers int) []byte {
 	const section, pe = 0x200, 0x80
 	b := make([]byte, headers+section)
@@ -39,8 +39,8 @@ func Program(machine uint16, headers int) []byte {
 	le.PutUint32(b[60:], pe)
 	copy(b[pe:], "PE\x00\x00")
 	le.PutUint16(b[pe+4:], machine)
-	le.PutUint16(b[pe+6:], 1)      // section
-	le.PutUint16(b[pe+20:], 240)   // size of what follows
+	le.PutUint16(b[pe+6:], 1)      // number of sections
+	le.PutUint16(b[pe+20:], 240)   // size of the optional header
 	le.PutUint16(b[pe+22:], 0x206) // executable, without symbols
 	optional := b[pe+24:]
 	le.PutUint16(optional, 0x20b)

@@ -1,6 +1,6 @@
-// Command init is the first process of the machine that the boot test starts.
-// It reports the kernel's command line and the files below /data, and powers
-// off. With an argument, it lists the files below that directory instead.
+// Command init is the init of the machines that the boot tests start. It reports the
+// kernel's command line and the files in /data, and powers off. With an argument, it
+// lists the files in that directory instead.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// Report is what the test reads from the console.
+// Report is what the tests read from the console.
 type Report struct {
 	Cmdline string
 	Root    string // mode and owner of /
@@ -61,7 +61,7 @@ func inspect() (Report, error) {
 	return r, err
 }
 
-// list describes all files below dir, one a line.
+// list describes all files in dir, one per line.
 func list(dir string) ([]string, error) {
 	var lines []string
 	err := filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
