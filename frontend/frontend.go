@@ -1,6 +1,6 @@
 // Package frontend is Slipway's BuildKit gateway frontend. It reads a machine
 // YAML, resolves the images that the YAML names, and returns a graph that writes
-// the machine in the formats of --target. It also answers subrequests such as
+// the machine in the formats of --target. It also answers subrequests, for example
 // --check and --call=machine.plan.
 //
 // The frontend runs in a container that BuildKit starts, as slipway-frontend, or

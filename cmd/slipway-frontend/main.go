@@ -1,6 +1,6 @@
-// Slipway-frontend is the entry point of the frontend image: BuildKit starts
-// it for a file that names the image in its "# syntax=" line, and speaks the
-// gateway protocol over its standard input and output.
+// Command slipway-frontend is the entrypoint of the frontend image. BuildKit starts
+// it for a file whose "# syntax=" line names the image. They use BuildKit's gateway
+// protocol over standard input and output.
 package main
 
 import (

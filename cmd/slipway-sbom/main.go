@@ -1,14 +1,15 @@
-// Command slipway-sbom describes the software of a machine. It runs inside the
-// build, from an empty root filesystem.
+// Command slipway-sbom lists the software of a machine. It runs inside the build,
+// in an empty root filesystem.
 //
 // Usage:
 //
 //	slipway-sbom scan    --in DIR --out DIR
 //	slipway-sbom machine --spec FILE --out DIR
 //
-// Scan writes what BuildKit's scanners write: an in-toto statement with an SPDX
-// document of the packages in a root filesystem. Machine makes one document,
-// sbom.spdx.json, of such statements; SPEC is the JSON of [sbom.Machine].
+// scan writes an in-toto statement with an SPDX document of the packages in a root
+// filesystem, in the same form as BuildKit's scanners. machine combines such
+// statements into one document, sbom.spdx.json. Its --spec is [sbom.Machine] as
+// JSON.
 package main
 
 import (
@@ -32,8 +33,8 @@ func main() {
 
 func scan(args []string, report io.Writer) error {
 	flags := command.NewFlags("scan")
-	in := flags.String("in", "", "root filesystem")
-	out := flags.String("out", "", "folder for the statement")
+	in := flags.String("in", "", "`folder` with the root filesystem")
+	out := flags.String("out", "", "`folder` for the statement")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -51,8 +52,8 @@ func scan(args []string, report io.Writer) error {
 
 func machine(args []string, _ io.Writer) error {
 	flags := command.NewFlags("machine")
-	spec := flags.String("spec", "", "JSON file about the machine")
-	out := flags.String("out", "", "folder for the document")
+	spec := flags.String("spec", "", "JSON `file` that describes the machine")
+	out := flags.String("out", "", "`folder` for the document")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

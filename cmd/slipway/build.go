@@ -21,11 +21,21 @@ func newBuildCommand() *cobra.Command {
 		Example: `  slipway build aws.yml
   slipway build --format raw --size 100M -o out aws.yml`,
 	}
+	f := newBuildFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return build(cmd, f, args) }
+	return cmd
+}
+
+// newBuildFlags adds the flags of build to a command.
+func newBuildFlags(cmd *cobra.Command) *builderFlags {
 	f := newBuilderFlags(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.Target, "format", "", "`name` of the output format (default: kernel+initrd)")
-	size := flags.String("size", "", "`size` of a disk, for example 100M (default: the smallest that fits)")
-	flags.StringArrayVarP(&f.Outputs, "output", "o", nil, "`destination` of the files: a folder, - or type=TYPE,KEY=VALUE (default: the current folder)")
+	flags.Func("size", "`size` of a disk, for example 100M (default: the smallest that fits)", func(size string) error {
+		f.BuildArgs["SIZE"] = size
+		return nil
+	})
+	flags.StringArrayVarP(&f.Outputs, "output", "o", []string{"."}, "`destination` of the files: a folder, - or type=TYPE,KEY=VALUE; may be repeated")
 	flags.StringArrayVar(&f.Secrets, "secret", nil, "secret for the machine: `id=ID,src=FILE` or id=ID,env=NAME")
 	flags.StringArrayVar(&f.SSH, "ssh", nil, "SSH agent for package folders: `ID[=SOCKET|KEY]`")
 	flags.StringArrayVar(&f.CacheFrom, "cache-from", nil, "cache to read: `type=TYPE,KEY=VALUE`")
@@ -34,16 +44,7 @@ func newBuildCommand() *cobra.Command {
 	flags.StringSliceVar(&f.NoCacheFilter, "no-cache-filter", nil, "comma-separated `components` whose steps run again")
 	attestationVar(flags, f.Attests, "sbom", "list the machine's software; --sbom=generator=IMAGE chooses the scanner")
 	attestationVar(flags, f.Attests, "provenance", "record the origin of the result; --provenance=mode=max records everything")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if *size != "" {
-			f.BuildArgs["SIZE"] = *size
-		}
-		if len(f.Outputs) == 0 {
-			f.Outputs = []string{"."}
-		}
-		return build(cmd, f, args)
-	}
-	return cmd
+	return f
 }
 
 func build(cmd *cobra.Command, f *builderFlags, args []string) error {

@@ -42,9 +42,8 @@ func newBuilderFlags(cmd *cobra.Command) *builderFlags {
 	return f
 }
 
-// connect completes the options from the arguments and the environment,
-// connects to the builder and chooses the display.
-func (f *builderFlags) connect(cmd *cobra.Command, args []string) (*buildkit.Client, progressui.Display, error) {
+// complete sets the options that come from the arguments and the environment.
+func (f *builderFlags) complete(args []string) {
 	f.File, f.Context = args[0], "."
 	if len(args) == 2 {
 		f.Context = args[1]
@@ -52,6 +51,11 @@ func (f *builderFlags) connect(cmd *cobra.Command, args []string) (*buildkit.Cli
 	if epoch, ok := os.LookupEnv("SOURCE_DATE_EPOCH"); ok && f.BuildArgs["SOURCE_DATE_EPOCH"] == "" {
 		f.BuildArgs["SOURCE_DATE_EPOCH"] = epoch
 	}
+}
+
+// connect completes the options, connects to the builder and chooses the display.
+func (f *builderFlags) connect(cmd *cobra.Command, args []string) (*buildkit.Client, progressui.Display, error) {
+	f.complete(args)
 	display, err := progressui.NewDisplay(os.Stderr, progressui.DisplayMode(f.progress))
 	if err != nil {
 		return nil, display, cli.Usagef("--progress: %w", err)

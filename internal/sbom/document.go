@@ -22,12 +22,14 @@ import (
 	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
 )
 
-// PredicateType is that of in-toto statements whose predicate is an SPDX document.
+// PredicateType is the type of in-toto statements whose predicate is an SPDX
+// document.
 const PredicateType = "https://spdx.dev/Document"
 
 const noAssertion = "NOASSERTION"
 
-// Machine is what the document of a machine tells beside the scans.
+// A Machine describes a machine. Together with the scans of its images, it is the
+// input of the SBOM.
 type Machine struct {
 	Name       string      `json:"name"`
 	Platform   string      `json:"platform"`
@@ -35,16 +37,17 @@ type Machine struct {
 	Components []Component `json:"components"`
 }
 
-// Component is a package image at its place in the machine.
+// A Component is a package image at its place in the machine.
 type Component struct {
 	Name   string `json:"name"`
-	Image  string `json:"image"`            // as people write it, or @pkg:PATH
+	Image  string `json:"image"`            // familiar reference, or @pkg:PATH
 	URL    string `json:"url,omitempty"`    // package URL of the image
 	Digest string `json:"digest,omitempty"` // of manifest or index
-	Scan   string `json:"scan,omitempty"`   // folder with what a scanner wrote, if one ran
+	Scan   string `json:"scan,omitempty"`   // folder with the output of a scanner; empty if none ran
 }
 
-// ImageURL is the package URL of an image in a registry (purl specification, type oci).
+// ImageURL returns the package URL of an image in a registry (purl specification,
+// type oci). The tag is optional.
 func ImageURL(repository, tag, digest string) string {
 	name := repository[strings.LastIndexByte(repository, '/')+1:]
 	qualifiers := map[string]string{"repository_url": repository}
@@ -54,10 +57,10 @@ func ImageURL(repository, tag, digest string) string {
 	return packageurl.NewPackageURL(packageurl.TypeOCI, "", strings.ToLower(name), digest, packageurl.QualifiersFromMap(qualifiers), "").ToString()
 }
 
-// document builds SPDX 2.3 documents.
+// A document is an SPDX 2.3 document under construction.
 type document struct {
 	spdx.Document
-	ids map[common.ElementID]int
+	ids map[common.ElementID]int // how often element made each
 }
 
 func newDocument(name string, epoch int64) *document {
@@ -98,9 +101,9 @@ func (d *document) add(id common.ElementID, name, version, url, comment string) 
 	return p
 }
 
-// text is the document. Its namespace is made of its content, so that one
-// content has one name.
-func (d *document) text() ([]byte, error) {
+// encode returns the document as JSON. Its namespace is the hash of its contents,
+// so that the same contents always have the same name.
+func (d *document) encode() ([]byte, error) {
 	var out bytes.Buffer
 	if err := spdxjson.Write(&d.Document, &out); err != nil {
 		return nil, err
@@ -114,7 +117,7 @@ func (d *document) text() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// statement is an in-toto statement, of which a scanner writes one per file
+// A statement is an in-toto statement. A scanner writes each to a file of its own
 // (BuildKit's SBOM scanning protocol).
 type statement struct {
 	Type          string          `json:"_type"`
@@ -123,7 +126,8 @@ type statement struct {
 	Predicate     json.RawMessage `json:"predicate"`
 }
 
-// Statement is what a scanner writes about the packages that it found.
+// Statement returns the statement of a scanner that found the packages. The epoch
+// is the creation time, in seconds since 1970.
 func Statement(packages []Package, epoch int64) ([]byte, error) {
 	d := newDocument("image", epoch)
 	for _, p := range packages {
@@ -132,7 +136,7 @@ func Statement(packages []Package, epoch int64) ([]byte, error) {
 		d.add(id, p.Name, p.Version, p.URL, "").PackageSourceInfo = "found in " + p.Source
 		d.relate("DOCUMENT", common.TypeRelationshipDescribe, id)
 	}
-	predicate, err := d.text()
+	predicate, err := d.encode()
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +145,7 @@ func Statement(packages []Package, epoch int64) ([]byte, error) {
 
 var notInID = regexp.MustCompile(`[^a-zA-Z0-9.-]+`)
 
-// element makes an SPDX identifier of texts, another one each time.
+// element returns a new SPDX identifier from parts of a name.
 func (d *document) element(parts ...string) common.ElementID {
 	for i, part := range parts {
 		parts[i] = strings.Trim(notInID.ReplaceAllString(part, "-"), "-")
@@ -154,8 +158,8 @@ func (d *document) element(parts ...string) common.ElementID {
 	return id
 }
 
-// Document describes a machine: the machine CONTAINS its components, and each
-// of them what a scanner found in it.
+// Document returns the SPDX document of a machine. The machine CONTAINS its
+// components, and each component CONTAINS the packages that a scanner found in it.
 func (m Machine) Document() ([]byte, error) {
 	d := newDocument(m.Name, m.Epoch)
 	top := d.add("Machine", m.Name, "", "", "a machine for "+m.Platform)
@@ -176,11 +180,11 @@ func (m Machine) Document() ([]byte, error) {
 			return nil, fmt.Errorf("%s: %w", c.Name, err)
 		}
 	}
-	return d.text()
+	return d.encode()
 }
 
-// include adds the packages of a scanner's documents to a component, with what
-// they have to do with each other.
+// include adds the packages of a scanner's documents, and their relationships, to
+// a component.
 func (d *document) include(name string, component common.ElementID, dir string) error {
 	files, err := os.ReadDir(dir)
 	if err != nil {
@@ -194,7 +198,7 @@ func (d *document) include(name string, component common.ElementID, dir string) 
 		}
 		var s statement
 		if err := json.Unmarshal(data, &s); err != nil {
-			return fmt.Errorf("%s of the scanner: %w", f.Name(), err)
+			return fmt.Errorf("scanner output %s: %w", f.Name(), err)
 		}
 		if s.PredicateType != PredicateType {
 			continue
@@ -202,7 +206,7 @@ func (d *document) include(name string, component common.ElementID, dir string) 
 		found = true
 		scanned, err := spdxjson.Read(bytes.NewReader(s.Predicate))
 		if err != nil {
-			return fmt.Errorf("%s of the scanner: %w", f.Name(), err)
+			return fmt.Errorf("scanner output %s: %w", f.Name(), err)
 		}
 		prefix := name
 		if i > 0 {
@@ -216,6 +220,8 @@ func (d *document) include(name string, component common.ElementID, dir string) 
 	return nil
 }
 
+// merge adds the packages of a scanned document, and their relationships, to a
+// component. Identifiers get the prefix.
 func (d *document) merge(prefix string, component common.ElementID, scanned *spdx.Document) {
 	packages := slices.Clone(scanned.Packages)
 	slices.SortFunc(packages, func(a, b *spdx.Package) int { return cmp.Compare(a.PackageSPDXIdentifier, b.PackageSPDXIdentifier) })

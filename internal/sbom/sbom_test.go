@@ -14,9 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
-// image makes a root filesystem of files.
+// image writes a root filesystem.
 func image(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -89,7 +89,7 @@ func TestScanGo(t *testing.T) {
 	}
 }
 
-// A list that lacks what an unread database has would be wrong.
+// A list without the packages of an rpm database would be wrong.
 func TestScanRPM(t *testing.T) {
 	_, err := Scan(image(t, map[string]string{"var/lib/rpm/rpmdb.sqlite": ""}))
 	if err == nil || !strings.Contains(err.Error(), "generator=IMAGE") {
@@ -97,7 +97,7 @@ func TestScanRPM(t *testing.T) {
 	}
 }
 
-// A symbolic link in an image leads nowhere on the machine that scans it.
+// The scanner does not follow symbolic links out of the image.
 func TestScanLinks(t *testing.T) {
 	outside := image(t, map[string]string{"status": status})
 	dir := image(t, map[string]string{"var/lib/dpkg/x": ""})
@@ -110,7 +110,8 @@ func TestScanLinks(t *testing.T) {
 	}
 }
 
-// foreign is what another scanner writes: files, relations, a package that is analysed.
+// foreign is the output of another scanner: with files, relationships and an
+// analyzed package.
 const foreign = `{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document", "predicate": {
 	"spdxVersion": "SPDX-2.3", "dataLicense": "CC0-1.0", "SPDXID": "SPDXRef-DOCUMENT", "name": "scan", "documentNamespace": "https://example.com/scan",
 	"creationInfo": {"creators": ["Tool: other"], "created": "2024-01-01T00:00:00Z"},
@@ -162,7 +163,7 @@ func TestDocument(t *testing.T) {
 	}
 	again, err := machine(t).Document()
 	if err != nil || !bytes.Equal(again, got) {
-		t.Error("a second time it is another document")
+		t.Error("the document is not reproducible")
 	}
 	other := machine(t)
 	other.Epoch++
@@ -184,7 +185,7 @@ func namespace(t *testing.T, document []byte) string {
 	return d.DocumentNamespace
 }
 
-// SPDX's own validator is the judge of the form.
+// SPDX's own validator accepts the document.
 func TestValid(t *testing.T) {
 	validator, err := filepath.Abs("../../.stack/spdx/bin/pyspdxtools")
 	if err != nil {
@@ -194,7 +195,7 @@ func TestValid(t *testing.T) {
 		if os.Getenv("CI") != "" {
 			t.Fatal(err)
 		}
-		t.Skip("SPDX's validator is not there: hack/spdx installs it")
+		t.Skip("SPDX's validator is not installed: run hack/spdx")
 	}
 	out, err := exec.Command(validator, "--infile", "testdata/machine.spdx.json").CombinedOutput()
 	if err != nil {
@@ -209,7 +210,7 @@ func TestValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := exec.Command(validator, "--infile", broken).Run(); err == nil {
-		t.Error("the validator accepts a broken document: it judges nothing")
+		t.Error("the validator accepts an invalid document")
 	}
 }
 

@@ -1,9 +1,10 @@
-// Package sbom finds out what software an image holds and describes machines
-// as SPDX documents.
+// Package sbom lists the software in images and describes machines as SPDX
+// documents.
 package sbom
 
 import (
 	"bufio"
+	"cmp"
 	"debug/buildinfo"
 	"errors"
 	"fmt"
@@ -18,17 +19,17 @@ import (
 	"github.com/package-url/packageurl-go"
 )
 
-// Package is a piece of software.
+// A Package is installed software.
 type Package struct {
 	Name, Version string
 	URL           string // package URL (purl specification)
-	Source        string // path in the image of what says so
+	Source        string // path in the image of the database or program that lists it
 }
 
-// Scan finds the packages in the root filesystem of an image: those of the
-// databases of dpkg and apk, and the modules that Go programs were built of.
-// An rpm database is an error: nothing reads it here, and a list without its
-// packages would be wrong.
+// Scan returns the packages in the root filesystem of an image, sorted by URL:
+// those in the databases of dpkg and apk, and the modules of Go programs. It fails
+// if the image has an rpm database, because it cannot read it and a list without
+// its packages would be wrong.
 func Scan(dir string) ([]Package, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -36,53 +37,68 @@ func Scan(dir string) ([]Package, error) {
 	}
 	defer root.Close()
 	s := scanner{root: root}
-	if err := s.release(); err != nil {
+	if err := s.readRelease(); err != nil {
 		return nil, err
 	}
-	for _, database := range []string{
-		"var/lib/rpm/Packages", "var/lib/rpm/Packages.db", "var/lib/rpm/rpmdb.sqlite",
-		"usr/lib/sysimage/rpm/Packages.db", "usr/lib/sysimage/rpm/rpmdb.sqlite",
-	} {
+	for _, database := range rpmDatabases {
 		if _, err := root.Stat(database); err == nil {
-			return nil, fmt.Errorf("/%s: rpm databases are not read here: name a scanner that reads them with --attest type=sbom,generator=IMAGE", database)
+			return nil, fmt.Errorf("/%s: rpm databases are not supported: name a scanner that reads them with --attest type=sbom,generator=IMAGE", database)
 		}
 	}
-	databases := []struct {
-		path string
-		add  func(path string, fields textproto.MIMEHeader)
-	}{{"var/lib/dpkg/status", s.deb}, {"lib/apk/db/installed", s.apk}, {"usr/lib/apk/db/installed", s.apk}}
-	single, err := fs.ReadDir(root.FS(), "var/lib/dpkg/status.d") // of images without dpkg itself
-	if err != nil && !missing(err) {
+	databases, err := s.databases()
+	if err != nil {
 		return nil, err
-	}
-	for _, e := range single {
-		if path.Ext(e.Name()) != ".md5sums" {
-			databases = append(databases, struct {
-				path string
-				add  func(string, textproto.MIMEHeader)
-			}{path.Join("var/lib/dpkg/status.d", e.Name()), s.deb})
-		}
 	}
 	for _, d := range databases {
-		if err := s.paragraphs(d.path, d.add); err != nil {
+		if err := s.readParagraphs(d.path, d.add); err != nil {
 			return nil, fmt.Errorf("read /%s: %w", d.path, err)
 		}
 	}
-	if err := s.programs(); err != nil {
+	if err := s.readPrograms(); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(s.found, func(a, b Package) int { return strings.Compare(a.URL+"\x00"+a.Source, b.URL+"\x00"+b.Source) })
 	return slices.CompactFunc(s.found, func(a, b Package) bool { return a.URL == b.URL }), nil
 }
 
+// rpmDatabases are the paths at which rpm has kept its database.
+var rpmDatabases = []string{
+	"var/lib/rpm/Packages", "var/lib/rpm/Packages.db", "var/lib/rpm/rpmdb.sqlite",
+	"usr/lib/sysimage/rpm/Packages.db", "usr/lib/sysimage/rpm/rpmdb.sqlite",
+}
+
+// A scanner collects the packages of an image.
 type scanner struct {
 	root       *os.Root
-	id, distro string // of os-release(5)
+	id, distro string // from os-release(5)
 	found      []Package
 }
 
-// missing tells a file that is not there, or that a symbolic link has outside of the image.
-func missing(err error) bool {
+// A database is a file of paragraphs, one per package.
+type database struct {
+	path string
+	add  func(path string, paragraph textproto.MIMEHeader)
+}
+
+// databases returns the databases that the image can have.
+func (s *scanner) databases() ([]database, error) {
+	all := []database{{"var/lib/dpkg/status", s.addDeb}, {"lib/apk/db/installed", s.addAPK}, {"usr/lib/apk/db/installed", s.addAPK}}
+	const dir = "var/lib/dpkg/status.d" // in images without dpkg, one file per package
+	files, err := fs.ReadDir(s.root.FS(), dir)
+	if err != nil && !isMissing(err) {
+		return nil, err
+	}
+	for _, f := range files {
+		if path.Ext(f.Name()) != ".md5sums" {
+			all = append(all, database{path.Join(dir, f.Name()), s.addDeb})
+		}
+	}
+	return all, nil
+}
+
+// isMissing reports whether a file does not exist in the image, or is a symbolic
+// link that leads out of the image.
+func isMissing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), "path escapes from parent")
 }
 
@@ -96,12 +112,12 @@ func (s *scanner) add(kind, namespace, name, version, source string, qualifiers 
 	s.found = append(s.found, Package{Name: name, Version: version, URL: url.ToString(), Source: "/" + source})
 }
 
-// release reads which distribution the image is of, os-release(5).
-func (s *scanner) release() error {
+// readRelease reads the name of the distribution from os-release(5).
+func (s *scanner) readRelease() error {
 	for _, name := range []string{"etc/os-release", "usr/lib/os-release"} {
 		data, err := s.root.ReadFile(name)
 		if err != nil {
-			if missing(err) {
+			if isMissing(err) {
 				continue
 			}
 			return err
@@ -120,11 +136,12 @@ func (s *scanner) release() error {
 	return nil
 }
 
-// paragraphs reads a file of "Key: value" lines, in paragraphs that empty lines divide.
-func (s *scanner) paragraphs(name string, add func(string, textproto.MIMEHeader)) error {
+// readParagraphs reads paragraphs of "Key: value" lines, which empty lines
+// separate.
+func (s *scanner) readParagraphs(name string, add func(string, textproto.MIMEHeader)) error {
 	f, err := s.root.Open(name)
 	if err != nil {
-		if missing(err) {
+		if isMissing(err) {
 			return nil
 		}
 		return err
@@ -145,8 +162,8 @@ func (s *scanner) paragraphs(name string, add func(string, textproto.MIMEHeader)
 	}
 }
 
-// deb takes a paragraph of dpkg's database, deb-control(5).
-func (s *scanner) deb(file string, p textproto.MIMEHeader) {
+// addDeb adds a package from dpkg's database (deb-control(5)).
+func (s *scanner) addDeb(file string, p textproto.MIMEHeader) {
 	if status := p.Get("Status"); status != "" && !strings.HasSuffix(status, " installed") {
 		return
 	}
@@ -157,8 +174,8 @@ func (s *scanner) deb(file string, p textproto.MIMEHeader) {
 		map[string]string{"arch": p.Get("Architecture"), "distro": s.distro})
 }
 
-// apk takes a paragraph of apk's database, apk-v2(5).
-func (s *scanner) apk(file string, p textproto.MIMEHeader) {
+// addAPK adds a package from apk's database (apk-v2(5)).
+func (s *scanner) addAPK(file string, p textproto.MIMEHeader) {
 	if p.Get("P") == "" {
 		return
 	}
@@ -166,16 +183,13 @@ func (s *scanner) apk(file string, p textproto.MIMEHeader) {
 		map[string]string{"arch": p.Get("A"), "distro": s.distro})
 }
 
-// namespace is the distribution's name in package URLs.
-func (s *scanner) namespace(usual string) string {
-	if s.id == "" {
-		s.id = usual
-	}
-	return s.id
+// namespace returns the name of the distribution in package URLs.
+func (s *scanner) namespace(byDefault string) string {
+	return cmp.Or(s.id, byDefault)
 }
 
-// programs reads the build information of Go programs.
-func (s *scanner) programs() error {
+// readPrograms adds the modules of Go programs.
+func (s *scanner) readPrograms() error {
 	return fs.WalkDir(s.root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
@@ -191,23 +205,23 @@ func (s *scanner) programs() error {
 		defer f.Close()
 		build, err := buildinfo.Read(f)
 		if err != nil {
-			return nil // another program
+			return nil // not a Go program
 		}
-		s.module("stdlib", strings.TrimPrefix(build.GoVersion, "go"), name)
+		s.addModule("stdlib", strings.TrimPrefix(build.GoVersion, "go"), name)
 		if build.Main.Path != "" {
-			s.module(build.Main.Path, build.Main.Version, name)
+			s.addModule(build.Main.Path, build.Main.Version, name)
 		}
 		for _, m := range build.Deps {
 			if m.Replace != nil {
 				m = m.Replace
 			}
-			s.module(m.Path, m.Version, name)
+			s.addModule(m.Path, m.Version, name)
 		}
 		return nil
 	})
 }
 
-func (s *scanner) module(name, version, file string) {
+func (s *scanner) addModule(name, version, file string) {
 	if version == "(devel)" {
 		version = ""
 	}
