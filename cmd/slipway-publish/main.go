@@ -2,7 +2,7 @@
 //
 // Usage:
 //
-//	slipway-publish aws --name NAME [flags] FILE|-
+//	slipway-publish aws [flags] FILE|-
 //	slipway-publish aws gc [flags]
 //
 // The result goes to standard output, progress and errors to standard error.

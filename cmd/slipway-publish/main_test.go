@@ -126,7 +126,7 @@ func TestHelpAndVersion(t *testing.T) {
 	}{
 		{[]string{"--version"}, "slipway-publish version "},
 		{[]string{"--help"}, "Usage: slipway-publish COMMAND"},
-		{[]string{"help", "aws"}, "Usage: slipway-publish aws --name NAME [flags] FILE|-"},
+		{[]string{"help", "aws"}, "Usage: slipway-publish aws [flags] FILE|-"},
 		{[]string{"aws", "--help"}, "--deprecate-after age"},
 		{[]string{"aws", "gc", "-h"}, "--older-than age"},
 	} {
@@ -208,7 +208,8 @@ func TestExitCodes(t *testing.T) {
 		{nil, 2, "requires a command"},
 		{[]string{"aws", "--name", "x1x"}, 2, "0 disks instead of one"},
 		{[]string{"aws", "gc", "machine.raw"}, 2, "machine.raw"},
-		{[]string{"aws", "machine.raw"}, 2, "--name is required"},
+		{[]string{"aws", "-"}, 2, "--name is required"},
+		{[]string{"aws", "--name", "x$", "machine.raw"}, 2, `invalid AMI name "x$"`},
 		{[]string{"aws", "--nam", "x", "machine.raw"}, 2, `did you mean "--name"?`},
 		{[]string{"aws", "--name", "x1x", "--method", "import", "machine.raw"}, 2, "--bucket"},
 		{[]string{"aws", "--name", "x1x", "--register", "register.yml", "machine.raw"}, 2, "TpmSupprt"},

@@ -30,10 +30,10 @@ type publishFlags struct {
 
 func newPublishCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "aws --name NAME [flags] FILE|-",
+		Use:   "aws [flags] FILE|-",
 		Short: "Publish a raw disk as an AMI",
 		Long:  "Publish a raw disk as an Amazon Machine Image (AMI).",
-		Example: `  slipway-publish aws --name web-1 out/web.raw
+		Example: `  slipway-publish aws out/web.raw
   slipway-publish aws --name web-2 --parent auto --region us-east-1,eu-west-1 out/web.raw
   slipway-publish aws --name web-2 --dry-run - <out/web.raw`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -48,7 +48,7 @@ func newPublishCommand() *cobra.Command {
 	o.Tags, o.Monitor = map[string]string{}, new(ami.Monitor)
 	flags := cmd.Flags()
 	flags.SortFlags = false // the most used first
-	flags.StringVar(&o.Name, "name", "", "`name` of the AMI (required)")
+	flags.StringVar(&o.Name, "name", "", "`name` of the AMI (default: the file's name and a digest)")
 	flags.StringVar(&f.description, "description", "", "`description` of the AMI (default: its name)")
 	flags.StringVar(&f.method, "method", "ebs", "ebs: write blocks with the EBS direct APIs; import: upload to S3 and call ImportSnapshot")
 	flags.StringVar(&o.Bucket, "bucket", "", "S3 `bucket` in the same region, for --method import")
@@ -77,6 +77,9 @@ func newPublishCommand() *cobra.Command {
 }
 
 func (f *publishFlags) run(cmd *cobra.Command, path string) error {
+	if f.options.Name == "" && path == "-" {
+		return cli.Usagef("--name is required for a disk from standard input")
+	}
 	if err := f.complete(); err != nil {
 		return err
 	}
@@ -119,9 +122,6 @@ func (f *publishFlags) run(cmd *cobra.Command, path string) error {
 // complete checks the flags and sets the options that follow from them.
 func (f *publishFlags) complete() error {
 	o := &f.options
-	if o.Name == "" {
-		return cli.Usagef("--name is required")
-	}
 	if o.Workers < 1 || o.Rate <= 0 || o.Timeout <= 0 {
 		return cli.Usagef("--workers, --rate and --timeout must be greater than zero")
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,14 +24,15 @@ const (
 	MethodImport Method = "import" // upload to S3, then call ImportSnapshot
 )
 
-// Options say what to publish and how. Only Name is required.
+// Options say what to publish and how. All of them are optional.
 type Options struct {
 	// Name is the AMI's name, unique in its region and account: 3 to 128
-	// letters, digits and ()[] ./-'@_
+	// letters, digits and ()[] ./-'@_. Default: the disk's file name without
+	// its extension, and a digest of the disk and the other options.
 	Name string
 
-	// Regions are the regions to publish to. Default: the region of the AWS
-	// configuration.
+	// Regions are the regions to publish to. Repeated ones are ignored. Default:
+	// the region of the AWS configuration.
 	Regions []string
 
 	// Copy uploads to the first region only and copies the AMI to the others.
@@ -111,7 +113,18 @@ type Options struct {
 // defaultTimeout is the limit of one attempt of a request.
 const defaultTimeout = 20 * time.Second
 
-var validName = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_]{3,128}$`)
+var (
+	validName   = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_]{3,128}$`)
+	invalidName = regexp.MustCompile(`[^A-Za-z0-9()\[\] ./\-'@_]`)
+)
+
+// defaultName returns a name from the name of a file and a digest, of which 12
+// digits make it unique.
+func defaultName(file, digest string) string {
+	file = filepath.Base(file)
+	file = invalidName.ReplaceAllString(strings.TrimSuffix(file, filepath.Ext(file)), "")
+	return file[:min(len(file), 128-13)] + "-" + digest[:12]
+}
 
 func setDefault[T comparable](field *T, value T) {
 	var zero T
@@ -132,6 +145,7 @@ func (o *Options) complete(d *disk.Disk) error {
 	if o.Monitor == nil {
 		o.Monitor = new(Monitor)
 	}
+	o.Regions = unique(o.Regions)
 	o.Encrypt = o.Encrypt || o.KMSKey != ""
 	if o.State == "" {
 		dir, err := stateDir()
@@ -145,9 +159,7 @@ func (o *Options) complete(d *disk.Disk) error {
 
 func (o *Options) check(d *disk.Disk) error {
 	switch {
-	case o.Name == "":
-		return fail(ClassUsage, "no AMI name: use --name")
-	case !validName.MatchString(o.Name):
+	case o.Name != "" && !validName.MatchString(o.Name):
 		return fail(ClassUsage, "invalid AMI name %q: use 3 to 128 letters, digits and ()[] ./-'@_", o.Name)
 	case o.Method != MethodEBS && o.Method != MethodImport:
 		return fail(ClassUsage, "unknown method %q: use ebs or import", o.Method)
@@ -255,6 +267,17 @@ func stateDir() (string, error) {
 		return "", fail(ClassUsage, "no state directory: %v; use --state DIR", err)
 	}
 	return filepath.Join(home, ".local", "state", "slipway"), nil
+}
+
+// unique returns names without repetitions.
+func unique(names []string) []string {
+	var out []string
+	for _, name := range names {
+		if !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // gibibytes rounds a number of bytes up to GiB.

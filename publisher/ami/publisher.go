@@ -52,10 +52,18 @@ func New(d *disk.Disk, o Options) (*Publisher, error) {
 		source = append(source, o.Parent)
 	}
 	p.snapshotToken = digest(source)
-	settings := o.registration()
-	settings.Description, settings.TagSpecifications = nil, nil
-	p.imageToken = digest([]any{p.snapshotToken, o.Name, settings})
+	if o.Name == "" {
+		p.options.Name = defaultName(d.Name, p.token())
+	}
+	p.imageToken = p.token()
 	return p, nil
+}
+
+// token identifies the image. Description and tags may change.
+func (p *Publisher) token() string {
+	settings := p.options.registration()
+	settings.Description, settings.TagSpecifications = nil, nil
+	return digest([]any{p.snapshotToken, p.options.Name, settings})
 }
 
 // digest identifies settings.

@@ -425,6 +425,80 @@ func TestRegions(t *testing.T) {
 	}
 }
 
+// TestRepeatedRegion publishes to a region that is named twice.
+func TestRepeatedRegion(t *testing.T) {
+	t.Parallel()
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	fake.CreateBucket(home, "disks")
+	for i, o := range []ami.Options{
+		{Regions: []string{home, home}},
+		{Regions: []string{home, home}, Copy: true},
+		{Regions: []string{home, home}, Method: ami.MethodImport, Bucket: "disks"},
+	} {
+		o.Name = fmt.Sprint("machine-", i)
+		result, err := publish(ctx, t, fake, write(t, content(uint64(i), 4)), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(result.Images) != 1 || result.Images[0].Region != home {
+			t.Errorf("got %d images, want one in %s", len(result.Images), home)
+		}
+	}
+	left, err := ami.GC(ctx, configure(t, fake), ami.GCOptions{Regions: []string{home, home}, Bucket: "disks", DryRun: true, OlderThan: -time.Minute})
+	if err != nil || len(left) != 0 {
+		t.Errorf("gc: %v, %v", left, err)
+	}
+	noViolations(t, fake)
+	noOrphans(t, fake)
+}
+
+// TestDefaultName publishes without a name.
+func TestDefaultName(t *testing.T) {
+	t.Parallel()
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	data, dir := content(1, 4), t.TempDir()
+	names := map[string]bool{}
+	for _, test := range []struct {
+		file string
+		o    ami.Options
+		want string // start of the name
+	}{
+		{"web.raw", ami.Options{}, "web-"},
+		{"web.raw", ami.Options{VolumeType: "gp2"}, "web-"},
+		{"web $1.raw", ami.Options{}, "web 1-"},
+		{strings.Repeat("long", 50) + ".raw", ami.Options{}, strings.Repeat("long", 28) + "lon-"},
+	} {
+		path := filepath.Join(dir, test.file)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		test.o.State, test.o.Timeout = t.TempDir(), 2*time.Second
+		for again := range 2 {
+			p, err := ami.New(open(t, path), test.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			result, err := p.Publish(t.Context(), configure(t, fake))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasPrefix(result.Name, test.want) || len(result.Name) > 128 || p.Options().Name != result.Name {
+				t.Errorf("got the name %q, want %q and a digest", result.Name, test.want)
+			}
+			if result.Images[0].Existing != (again == 1) {
+				t.Errorf("%s, publish %d: existing: %v", result.Name, again+1, result.Images[0].Existing)
+			}
+			names[result.Name] = true
+		}
+	}
+	if len(names) != 4 {
+		t.Errorf("names are not unique: %v", names)
+	}
+	noViolations(t, fake)
+}
+
 func TestFailureInOneRegionUndoesAll(t *testing.T) {
 	t.Parallel()
 	for _, onlyCopy := range []bool{false, true} {

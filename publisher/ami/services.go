@@ -100,12 +100,12 @@ func newHTTPClient(cfg aws.Config, workers int, attempt time.Duration) aws.HTTPC
 	})
 }
 
-// resolveRegions returns the regions to work in: names, or otherwise the region
-// of the configuration.
+// resolveRegions returns the regions to work in: names without repetitions, or
+// otherwise the region of the configuration.
 func resolveRegions(cfg aws.Config, names []string) ([]string, error) {
 	switch {
 	case len(names) > 0:
-		return names, nil
+		return unique(names), nil
 	case cfg.Region != "":
 		return []string{cfg.Region}, nil
 	}
