@@ -22,11 +22,11 @@ type Container struct {
 	Mounts            []Mount           `yaml:"mounts" doc:"Further mounts of the container. A mount replaces a default mount, a tmpfs or a bind with the same destination."`
 	Tmpfs             []Tmpfs           `yaml:"tmpfs" doc:"Temporary filesystems of the container: DESTINATION[:OPTIONS]." example:"[/tmp:size=10m]"`
 	Devices           []Device          `yaml:"devices" doc:"Devices that the container gets and may use."`
-	Net               Namespace         `yaml:"net" empty:"keep" enum:"host root new none" also:"network network_mode" default:"root" doc:"Network namespace: root or host for that of the machine, new or none for a new one, or the path of an existing one." example:"new"`
-	Pid               Namespace         `yaml:"pid" empty:"keep" enum:"host root new" default:"new" doc:"PID namespace: root or host for that of the machine, new for a new one, or the path of an existing one." example:"host"`
-	Ipc               Namespace         `yaml:"ipc" empty:"keep" enum:"host root new" default:"root" doc:"IPC namespace: root or host for that of the machine, new for a new one, or the path of an existing one." example:"new"`
-	Uts               Namespace         `yaml:"uts" empty:"keep" enum:"host root new" default:"root" doc:"UTS namespace, which holds the host name: root or host for that of the machine, new for a new one, or the path of an existing one." example:"new"`
-	Userns            Namespace         `yaml:"userns" empty:"keep" enum:"host root new" default:"root" doc:"User namespace: root or host for that of the machine, new for a new one, or the path of an existing one." example:"new"`
+	Net               Namespace         `yaml:"net" empty:"keep" enum:"host root new none" also:"network network_mode" default:"root" doc:"Network namespace. root and host select that of the machine, new and none a new one, a path an existing one." example:"new"`
+	Pid               Namespace         `yaml:"pid" empty:"keep" enum:"host root new" default:"new" doc:"PID namespace. root and host select that of the machine, new a new one, a path an existing one." example:"host"`
+	Ipc               Namespace         `yaml:"ipc" empty:"keep" enum:"host root new" default:"root" doc:"IPC namespace. root and host select that of the machine, new a new one, a path an existing one." example:"new"`
+	Uts               Namespace         `yaml:"uts" empty:"keep" enum:"host root new" default:"root" doc:"UTS namespace, which holds the host name. root and host select that of the machine, new a new one, a path an existing one." example:"new"`
+	Userns            Namespace         `yaml:"userns" empty:"keep" enum:"host root new" default:"root" doc:"User namespace. root and host select that of the machine, new a new one, a path an existing one." example:"new"`
 	Hostname          string            `yaml:"hostname" empty:"keep" doc:"Host name in the UTS namespace of the container." example:"box"`
 	Readonly          bool              `yaml:"readonly" also:"read_only" default:"false" doc:"Whether the root filesystem of the container is read-only."`
 	MaskedPaths       []string          `yaml:"maskedPaths" doc:"Paths that the container cannot read." example:"[/proc/kcore]"`

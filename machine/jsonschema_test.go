@@ -29,7 +29,8 @@ var unseen = map[string]string{
 	"085-error-mount-without-type": "a key whose value may follow from others",
 }
 
-// TestJSONSchema checks that the JSON Schema accepts a conformance case or an example if and only if the parser does.
+// TestJSONSchema checks that the JSON Schema accepts a conformance case or an
+// example if and only if the parser does.
 func TestJSONSchema(t *testing.T) {
 	compiled := compileSchema(t, "")
 	dirs, _ := filepath.Glob(corpus + "/cases/*")

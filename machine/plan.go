@@ -268,7 +268,7 @@ func (p *planner) file(path string, contents []byte) {
 
 // dirs returns the directories that must exist before anything is put into
 // them. A machine with an init image needs the system directories, which
-// LinuxKit adds to each such image that lacks them.
+// LinuxKit adds to each such image that does not contain them.
 func (p *planner) dirs() []Entry {
 	all := map[string]Entry{}
 	add := func(dir string, uid, gid uint32) {

@@ -11,7 +11,8 @@ import (
 	"github.com/slipway-build/slipway/internal/contract"
 )
 
-// specVersion is the version of the OCI runtime specification that config.json follows.
+// specVersion is the version of the OCI runtime specification that config.json
+// follows.
 const specVersion = "1.2.1"
 
 // spec returns config.json (OCI runtime specification) of a container to which

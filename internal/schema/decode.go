@@ -404,7 +404,7 @@ func (r *reader) dict(v reflect.Value, node *Node, key, n *yaml.Node, f *Field, 
 	})
 }
 
-// Either joins words with commas and "or".
+// Either joins words: "a, b or c".
 func Either(words []string) string {
 	last := len(words) - 1
 	if last < 1 {

@@ -59,11 +59,12 @@ const (
 //	doc       what it does
 //	default   the default, in words
 //	example   a value, in YAML
-//	enum      the words that a string may be; a [Text] allows them besides its own syntax
+//	enum      the words that a string may be; a [Text] also allows its own syntax
 //	min, max  the limits of an integer
 //	empty     "keep" if an empty string does not replace a value from below
-//	merge     how [Overlay] combines two values: "join" appends lists, "keys" merges maps key by key;
-//	          without this tag the upper value replaces the lower one
+//	merge     how [Overlay] combines two values: "join" appends lists, "keys"
+//	          merges maps key by key; without this tag the upper value replaces
+//	          the lower one
 //	noun      what messages call an entry of the list
 //	also      names by which other tools know the key, for suggestions
 //
