@@ -139,7 +139,7 @@ func TestHelpAndVersion(t *testing.T) {
 func TestRegisterFileAndGC(t *testing.T) {
 	fake := awstest.StartTLS(t, awstest.Knobs{})
 	h := newHost(t, fake, content(1, 5))
-	fields := "SriovNetSupport: simple\nBlockDeviceMappings:\n  - DeviceName: /dev/xvda\n    Ebs: {VolumeSize: 8, Iops: 6000}\n"
+	fields := "SriovNetSupport: simple\nBlockDeviceMappings:\n  - DeviceName: /dev/xvda\n    Ebs: {VolumeSize: 12, Iops: 6000}\n"
 	if err := os.WriteFile(filepath.Join(h.dir, "register.yml"), []byte(fields), 0o600); err != nil {
 		t.Fatal(err)
 	}

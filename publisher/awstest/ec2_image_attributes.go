@@ -29,6 +29,9 @@ func (c *call) modifyImageAttribute() (any, error) {
 		}
 	}
 	description, describe := f.value("Description", "description")
+	if describe {
+		f.checkDescription("Description", description)
+	}
 	imds, restrict := f.value("ImdsSupport", "imdsSupport")
 	if restrict && imds != "v2.0" {
 		f.fail(violation("InvalidParameterValue", "ImdsSupport is %q, not v2.0", imds))
@@ -51,6 +54,12 @@ func (c *call) modifyImageAttribute() (any, error) {
 			if m.Ebs != nil && m.Ebs.Encrypted {
 				return nil, violation("InvalidParameter", "the image %s has an encrypted snapshot and cannot be shared publicly", id)
 			}
+		}
+	}
+	for _, m := range im.mappings {
+		if len(add) > 0 && m.Ebs != nil && m.Ebs.Encrypted && m.Ebs.Key == keyARN(c.Region, "") {
+			// "Share an AMI with specific AWS accounts" in the EC2 user guide
+			return nil, newError("InvalidParameter", "the image %s is encrypted with the default key and cannot be shared", id)
 		}
 	}
 	if len(add) > 0 && im.stateAt(c.now()) == "disabled" {

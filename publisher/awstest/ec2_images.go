@@ -244,7 +244,7 @@ func (c *call) deregisterImage() (any, error) {
 func (c *call) copyImage() (any, error) {
 	f := c.form
 	source, from, name := f.required("SourceImageId"), f.required("SourceRegion"), f.required("Name")
-	description, token := f.string("Description"), f.string("ClientToken")
+	description, token := f.description("Description"), f.string("ClientToken")
 	withTags, key, encrypted := f.bool("CopyImageTags"), f.string("KmsKeyId"), f.bool("Encrypted")
 	f.int("SnapshotCopyCompletionDurationMinutes", 15, 2880)
 	given := f.tagsFor("image", "snapshot")

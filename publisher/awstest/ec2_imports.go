@@ -76,9 +76,9 @@ func (t *importTask) xml(now time.Time) taskXML {
 func (c *call) importSnapshot() (any, error) {
 	f := c.form
 	token, role := f.string("ClientToken"), cmp.Or(f.string("RoleName"), "vmimport")
-	t := &importTask{description: f.string("Description")}
+	t := &importTask{description: f.description("Description")}
 	container := f.at("DiskContainer")
-	t.snapshotDescription = container.string("Description")
+	t.snapshotDescription = container.description("Description")
 	container.oneOf("Format", "RAW", "raw", "Raw")
 	container.required("Format")
 	source := container.at("UserBucket")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"regexp"
 	"strings"
+	"unicode"
 )
 
 // imageName matches the valid names of images.
@@ -22,19 +23,11 @@ func (f *form) mapping() mapping {
 		Snapshot:   e.string("SnapshotId"),
 		Size:       e.int("VolumeSize", 1, 65536),
 		Type:       cmp.Or(e.oneOf("VolumeType", "standard", "gp2", "gp3", "io1", "io2", "st1", "sc1"), "standard"),
-		Iops:       e.int("Iops", 100, 256000),
-		Throughput: e.int("Throughput", 125, 2000),
+		Iops:       e.int("Iops", 1, 1<<31-1),
+		Throughput: e.int("Throughput", 1, 1<<31-1),
 		Delete:     !e.has("DeleteOnTermination") || e.bool("DeleteOnTermination"),
 		Encrypted:  e.bool("Encrypted"),
 		Key:        e.string("KmsKeyId"),
-	}
-	switch needs := m.Ebs.Type == "io1" || m.Ebs.Type == "io2"; {
-	case needs && m.Ebs.Iops == 0:
-		f.fail(violation("MissingParameter", "volume type %s requires Iops", m.Ebs.Type))
-	case m.Ebs.Iops != 0 && !needs && m.Ebs.Type != "gp3":
-		f.fail(violation("InvalidParameterCombination", "Iops is not supported for volume type %s", m.Ebs.Type))
-	case m.Ebs.Throughput != 0 && m.Ebs.Type != "gp3":
-		f.fail(violation("InvalidParameterCombination", "Throughput is not supported for volume type %s", m.Ebs.Type))
 	}
 	if m.Ebs.Snapshot == "" && m.Ebs.Size == 0 {
 		f.fail(violation("MissingParameter", "device %s requires a snapshot or a size", m.Device))
@@ -42,11 +35,25 @@ func (f *form) mapping() mapping {
 	return m
 }
 
+// description returns a parameter of at most 255 ASCII characters, which is what EC2
+// accepts in descriptions.
+func (f *form) description(name string) string {
+	v := f.string(name)
+	f.checkDescription(name, v)
+	return v
+}
+
+func (f *form) checkDescription(name, v string) {
+	if len(v) > 255 || strings.ContainsFunc(v, func(r rune) bool { return r > unicode.MaxASCII }) {
+		f.fail(violation("InvalidParameterValue", "value (%s) for parameter %s%s is invalid: it must have at most 255 ASCII characters", v, f.prefix, name))
+	}
+}
+
 func (c *call) registerImage() (any, error) {
 	f := c.form
 	im := &image{
 		name:           f.required("Name"),
-		description:    f.string("Description"),
+		description:    f.description("Description"),
 		architecture:   cmp.Or(f.oneOf("Architecture", "i386", "x86_64", "arm64", "x86_64_mac", "arm64_mac"), "i386"),
 		boot:           f.oneOf("BootMode", "legacy-bios", "uefi", "uefi-preferred"),
 		tpm:            f.oneOf("TpmSupport", "v2.0"),
@@ -86,6 +93,9 @@ func (c *call) registerImage() (any, error) {
 			return nil, violation("InvalidBlockDeviceMapping", "the volume of %d GiB is smaller than snapshot '%s' of %d", m.Ebs.Size, p.id, p.size)
 		}
 		im.mappings[i].Ebs.Size = max(m.Ebs.Size, p.size)
+		if err := im.mappings[i].Ebs.check(m.Device == im.root); err != nil {
+			return nil, err
+		}
 		im.mappings[i].Ebs.Encrypted, im.mappings[i].Ebs.Key = p.encrypted, p.kmsKey
 	}
 	if err := c.addImage(im); err != nil {
@@ -104,8 +114,6 @@ func (im *image) check() error {
 	switch {
 	case !imageName.MatchString(im.name):
 		return violation("InvalidAMIName.Malformed", "AMI names have 3 to 128 letters, digits, or ()[] ./-'@_: %q", im.name)
-	case len(im.description) > 255:
-		return violation("InvalidParameterValue", "the description has %d characters, more than 255", len(im.description))
 	case im.virtualization != "hvm":
 		return invalid("virtualization type paravirtual, the default, boots only on the oldest instance types")
 	case im.architecture == "i386":

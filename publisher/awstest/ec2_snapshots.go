@@ -143,7 +143,7 @@ func (r *region) users(id string) []string {
 func (c *call) copySnapshot() (any, error) {
 	f := c.form
 	source, from := f.required("SourceSnapshotId"), f.required("SourceRegion")
-	description, key, encrypted := f.string("Description"), f.string("KmsKeyId"), f.bool("Encrypted")
+	description, key, encrypted := f.description("Description"), f.string("KmsKeyId"), f.bool("Encrypted")
 	f.string("PresignedUrl") // the fake does not need it
 	if to := f.string("DestinationRegion"); to != "" && to != c.Region {
 		f.fail(violation("InvalidParameterValue", "DestinationRegion is %s, but the request was sent to %s", to, c.Region))

@@ -51,6 +51,21 @@ func TestRegisterImageChecks(t *testing.T) {
 		"device twice": {func(in *ec2.RegisterImageInput) {
 			in.BlockDeviceMappings = append(in.BlockDeviceMappings, in.BlockDeviceMappings[0])
 		}, "mapped twice"},
+		"non-ASCII description": {func(in *ec2.RegisterImageInput) { in.Description = aws.String("Maschine für alle") }, "255 ASCII characters"},
+		"long description":      {func(in *ec2.RegisterImageInput) { in.Description = aws.String(strings.Repeat("x", 256)) }, "255 ASCII characters"},
+		"unknown volume type":   {func(in *ec2.RegisterImageInput) { device(in).VolumeType = "gp9" }, "VolumeType"},
+		"cold root":             {func(in *ec2.RegisterImageInput) { device(in).VolumeType = "sc1" }, "cannot be a root volume"},
+		"few IOPS":              {func(in *ec2.RegisterImageInput) { device(in).Iops = aws.Int32(50) }, "3000 to 80000 IOPS"},
+		"included IOPS":         {func(in *ec2.RegisterImageInput) { device(in).Iops = aws.Int32(3000) }, ""},
+		"IOPS of 8 GiB": {func(in *ec2.RegisterImageInput) {
+			device(in).VolumeSize, device(in).Iops = aws.Int32(8), aws.Int32(6000)
+		}, "500 IOPS per GiB"},
+		"IOPS of 12 GiB": {func(in *ec2.RegisterImageInput) {
+			device(in).VolumeSize, device(in).Iops = aws.Int32(12), aws.Int32(6000)
+		}, ""},
+		"throughput":       {func(in *ec2.RegisterImageInput) { device(in).Throughput = aws.Int32(1000) }, "requires 4000 IOPS"},
+		"io1 without IOPS": {func(in *ec2.RegisterImageInput) { device(in).VolumeType, device(in).VolumeSize = "io1", aws.Int32(4) }, "requires Iops"},
+		"small io1":        {func(in *ec2.RegisterImageInput) { device(in).VolumeType, device(in).Iops = "io1", aws.Int32(100) }, "4 to 16384 GiB"},
 		"iops of gp2": {func(in *ec2.RegisterImageInput) {
 			device(in).VolumeType, device(in).Iops = ec2types.VolumeTypeGp2, aws.Int32(3000)
 		}, "Iops is not supported"},

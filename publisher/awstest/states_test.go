@@ -203,3 +203,24 @@ func TestNotOptedIn(t *testing.T) {
 	}
 	c.clean()
 }
+
+// An image under the account's default key cannot be shared; one under a customer
+// managed key can.
+func TestShareEncryptedImage(t *testing.T) {
+	c := start(t, awstest.Knobs{})
+	for key, want := range map[string]string{"": "InvalidParameter", "arn:aws:kms:us-east-1:" + awstest.Account + ":key/mine": ""} {
+		snapshot := c.snapshot(nil, func(in *ebs.StartSnapshotInput) {
+			if in.Encrypted = aws.Bool(true); key != "" {
+				in.KmsKeyArn = &key
+			}
+		})
+		image := must(c.ec2.RegisterImage(c.ctx, imageInput("machine "+want, snapshot))).ImageId
+		_, err := c.ec2.ModifyImageAttribute(c.ctx, &ec2.ModifyImageAttributeInput{ImageId: image, LaunchPermission: &ec2types.LaunchPermissionModifications{
+			Add: []ec2types.LaunchPermission{{UserId: aws.String("210987654321")}},
+		}})
+		if code(err) != want {
+			t.Errorf("key %q: %v", key, err)
+		}
+	}
+	c.clean()
+}
