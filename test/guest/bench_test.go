@@ -16,9 +16,12 @@ import (
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
-// BenchmarkBoot boots the machine of examples/aws.yml, that of testdata/bench.yml, also from a disk, and for comparison the latter as LinuxKit starts it, with
-// LinuxKit's compression, and with three host keys for ssh, as LinuxKit's sshd makes them at each start. It reports the seconds from the start of
-// the kernel to a login by ssh, the processor time of these, the memory that the machine has used at most on its way, and what is available then.
+// BenchmarkBoot boots the machine of examples/aws.yml and that of
+// testdata/bench.yml, the latter also from a disk. For comparison it boots the
+// latter as LinuxKit does, also with LinuxKit's compression, and with three SSH
+// host keys, as LinuxKit's sshd makes them at each boot. It reports the seconds
+// from the start of the kernel to a login by SSH, their processor time, the
+// peak of memory, and the memory that is available then.
 func BenchmarkBoot(b *testing.B) {
 	stack.Require(b)
 	if _, err := os.Stat("/dev/shm"); err != nil {
@@ -69,7 +72,7 @@ func benchmarkBoot(b *testing.B, dir string) {
 	defer os.RemoveAll(memory)
 	root := filepath.Join(dir, "machine-erofs.img")
 	if _, err := os.Stat(root); err != nil {
-		root = "" // it is in the initramfs
+		root = "" // the root is the initramfs
 	}
 	machine, err := vm.Start(ctx, vm.Config{
 		Disk:       root,

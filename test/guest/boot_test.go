@@ -11,7 +11,8 @@ import (
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
-// TestBoot builds the machine of testdata/machine.yml, which reports on itself to its console and powers itself off.
+// TestBoot boots the machine of testdata/machine.yml, which reports on itself
+// on its console and powers itself off.
 func TestBoot(t *testing.T) {
 	t.Parallel()
 	m := bootWith(t, build(t, "machine.yml"), vm.Config{CD: noCloud(t, `version: 2
@@ -82,7 +83,8 @@ func noCloud(t *testing.T, networkConfig string) string {
 	return cd
 }
 
-// TestPolicy boots a machine in which everything goes wrong that an annotation is for, and more.
+// TestPolicy boots a machine whose containers fail in all ways that annotations
+// handle, and in others.
 func TestPolicy(t *testing.T) {
 	t.Parallel()
 	m := boot(t, build(t, "policy.yml"), "")
@@ -107,11 +109,12 @@ func TestPolicy(t *testing.T) {
 		`REPORT private: prw------- srw------- total [\d]+`,
 		`poweroff now`,
 	)
-	// What needs another starts after it and stops before it.
+	// A service starts after the one that it needs, and stops before it.
 	m.inOrder(t, "service database: started", "service a-web: started", "poweroff", "service a-web: stopped", "service database: stopped")
 }
 
-// TestWithoutContainerd boots a machine that has only runc, with cgroups of version 1, and stops it from outside.
+// TestWithoutContainerd boots a machine without containerd, with cgroups of
+// version 1, and stops it from outside.
 func TestWithoutContainerd(t *testing.T) {
 	t.Parallel()
 	dir := build(t, "runc.yml")
@@ -151,7 +154,7 @@ func TestWithoutContainerd(t *testing.T) {
 	})
 }
 
-// TestLinuxKitPackages boots a machine of packages that know nothing of Slipway.
+// TestLinuxKitPackages boots a machine of packages that are made for LinuxKit.
 func TestLinuxKitPackages(t *testing.T) {
 	t.Parallel()
 	stack.Require(t)
@@ -187,7 +190,7 @@ func TestLinuxKitPackages(t *testing.T) {
 	)
 }
 
-// TestServices boots a machine of Slipway's services.
+// TestServices boots a machine of the services among the packages.
 func TestServices(t *testing.T) {
 	t.Parallel()
 	stack.Require(t)
@@ -215,7 +218,8 @@ func TestServices(t *testing.T) {
 	)
 }
 
-// TestConsole boots the machine of examples/minimal.yml, which has a shell on its console.
+// TestConsole boots the machine of examples/minimal.yml, which has a shell on
+// its console.
 func TestConsole(t *testing.T) {
 	t.Parallel()
 	m := boot(t, build(t, "../../../examples/minimal.yml"), "")
@@ -226,7 +230,8 @@ func TestConsole(t *testing.T) {
 	m.says(t, `REPORT 42 1`)
 }
 
-// TestStorage boots a machine twice that prepares its disks, with larger ones the second time.
+// TestStorage boots a machine twice that prepares its disks. The second time
+// the disks are larger.
 func TestStorage(t *testing.T) {
 	t.Parallel()
 	dir := build(t, "storage.yml")
@@ -286,7 +291,8 @@ func TestStorage(t *testing.T) {
 	)
 }
 
-// TestOffline boots the machine of examples/aws.yml where something of what it asks for is not to be had: it must come up all the same.
+// TestOffline boots the machine of examples/aws.yml without a network, without
+// metadata, and with invalid metadata. It must boot nevertheless.
 func TestOffline(t *testing.T) {
 	t.Parallel()
 	dir := build(t, "../../../examples/aws.yml")

@@ -39,7 +39,7 @@ func TestContainer(t *testing.T) {
 	runc("spec")
 	makePrivileged(t, filepath.Join(dir, "config.json"))
 
-	name := strings.ToLower(t.Name()) + filepath.Base(filepath.Dir(dir)) // runc's cgroups are named by it
+	name := strings.ToLower(t.Name()) + filepath.Base(filepath.Dir(dir)) // runc names cgroups after it
 	var console bytes.Buffer
 	machine := command("run", name)
 	machine.Stdout, machine.Stderr = &console, &console
@@ -68,7 +68,7 @@ func TestContainer(t *testing.T) {
 		}
 	}
 	runc("exec", name, "poweroff")
-	machine.Wait() // the kernel ends it as by a signal
+	machine.Wait() // it ends like a process that a signal kills
 	for _, line := range []string{
 		`slipway init`,
 		`onboot 000-hello: done in [\d.]+ s, exit 0`,
@@ -86,7 +86,8 @@ func TestContainer(t *testing.T) {
 	}
 }
 
-// makePrivileged changes a config.json to that of a container which may do what this process may.
+// makePrivileged changes a config.json so that the container has all privileges
+// of this process.
 func makePrivileged(t *testing.T, file string) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -106,7 +107,7 @@ func makePrivileged(t *testing.T, file string) {
 	}
 	var all []string
 	for _, c := range capability.ListKnown() {
-		if own.Get(capability.EFFECTIVE, c) && c <= capability.CAP_AUDIT_READ { // Debian 12's runc knows no others
+		if own.Get(capability.EFFECTIVE, c) && c <= capability.CAP_AUDIT_READ { // runc of Debian 12 does not support others
 			all = append(all, "CAP_"+strings.ToUpper(c.String()))
 		}
 	}

@@ -19,19 +19,19 @@ import (
 
 var architecture = flag.String("arch", "amd64", "architecture of the machines that boot; make test-boot builds the packages for arm64")
 
-// guest is a machine that has been started and its log.
+// A guest is a running machine and its log.
 type guest struct {
 	*vm.Machine
 	log string
 }
 
-// boot starts what build has made, with further arguments for the kernel.
+// boot boots the output of build, with additional kernel arguments.
 func boot(t *testing.T, dir, args string) *guest {
 	t.Helper()
 	return bootWith(t, dir, vm.Config{Cmdline: args})
 }
 
-// bootWith starts it on other hardware.
+// bootWith boots on other hardware.
 func bootWith(t *testing.T, dir string, config vm.Config) *guest {
 	t.Helper()
 	logs := stack.Artifacts(t)
@@ -63,7 +63,7 @@ func (g *guest) wait(t *testing.T) {
 	}
 }
 
-// await waits for what the console says.
+// await waits for text on the console that matches a pattern.
 func (g *guest) await(t *testing.T, pattern string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -97,7 +97,7 @@ func (g *guest) console(t *testing.T) []byte {
 	return bytes.ReplaceAll(text, []byte("\r"), nil)
 }
 
-// says looks for lines on the console.
+// says fails the test unless the console has lines that match the patterns.
 func (g *guest) says(t *testing.T, lines ...string) {
 	t.Helper()
 	console := g.console(t)
@@ -108,7 +108,7 @@ func (g *guest) says(t *testing.T, lines ...string) {
 	}
 }
 
-// inOrder looks for texts on the console, each behind the one before.
+// inOrder fails the test unless the console has the texts, one after another.
 func (g *guest) inOrder(t *testing.T, texts ...string) {
 	t.Helper()
 	rest := g.console(t)
@@ -122,7 +122,8 @@ func (g *guest) inOrder(t *testing.T, texts ...string) {
 	}
 }
 
-// build makes kernel and initramfs of a machine in testdata with docker buildx, which takes packages and frontend from the local stack.
+// build makes the kernel and initramfs of a machine in testdata with docker
+// buildx, which uses the packages and the frontend of the local stack.
 func build(t *testing.T, file string, args ...string) (dir string) {
 	t.Helper()
 	stack.Require(t)

@@ -3,7 +3,6 @@
 package process
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/slipway-build/slipway/internal/kernel/mountinfo"
 )
 
 // A Process is a running daemon.
@@ -99,20 +100,16 @@ func (p *Process) Stop() {
 
 // Unmount unmounts everything below dir, the last mount first.
 func Unmount(dir string) error {
-	table, err := os.Open("/proc/self/mountinfo")
+	mounts, err := mountinfo.Read()
 	if err != nil {
 		return err
 	}
-	defer table.Close()
-	var points []string
-	for lines := bufio.NewScanner(table); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); strings.HasPrefix(fields[4], dir+"/") {
-			points = append(points, fields[4])
+	for _, m := range slices.Backward(mounts) {
+		if !strings.HasPrefix(m.Path, dir+"/") {
+			continue
 		}
-	}
-	for _, p := range slices.Backward(points) {
-		if err := syscall.Unmount(p, syscall.MNT_DETACH); err != nil {
-			return fmt.Errorf("unmount %s: %w", p, err)
+		if err := syscall.Unmount(m.Path, syscall.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", m.Path, err)
 		}
 	}
 	return nil

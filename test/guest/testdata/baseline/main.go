@@ -1,5 +1,7 @@
-// Command move is the first program of the baseline, as in LinuxKit's guest: it takes the root filesystem to a tmpfs, one file after another, each
-// copied and then removed so that no more than one is there twice, and starts the script baseline there.
+// Command move is the first program of the baseline, as in LinuxKit: it moves
+// the root filesystem to a tmpfs and starts the script baseline there. It
+// copies and removes one file after another, so that only one file uses memory
+// twice.
 package main
 
 import (

@@ -1,4 +1,5 @@
-// Ntpserver answers NTP on 127.0.0.1 with a time of its own. The format of its 48 bytes is that of RFC 5905, 7.3.
+// Command ntpserver serves NTP on 127.0.0.1 with its own time. Packets have the
+// 48 bytes of RFC 5905, 7.3.
 package main
 
 import (
@@ -9,8 +10,8 @@ import (
 )
 
 const (
-	start = 1_861_920_000                 // what time it is when it starts: 2029-01-01, in seconds since 1970; from 2030 on Debian's openntpd believes nobody
-	epoch = (70*365 + 17) * 24 * 60 * 60  // of Unix, in seconds since that of NTP
+	start = 1_861_920_000                 // its time at the start: 2029-01-01, in Unix seconds; openntpd of Debian rejects all servers from 2030 on
+	epoch = (70*365 + 17) * 24 * 60 * 60  // Unix epoch in seconds since the NTP epoch
 	head  = 4<<3 | 4<<0 | 1<<8 | 0xec<<24 // version 4, server, stratum 1, precision 2^-20 s
 )
 
