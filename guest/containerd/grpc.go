@@ -156,7 +156,7 @@ func (c *connection) receive() error {
 		return err
 	}
 	length := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
-	kind, flags := head[3], head[4]
+	kind, flags, id := head[3], head[4], binary.BigEndian.Uint32(head[5:])
 	if length > maxFrame {
 		return errors.New("a frame is longer than allowed")
 	}
@@ -165,17 +165,10 @@ func (c *connection) receive() error {
 		return err
 	}
 	switch kind {
+	case frameHeaders, frameContinuation, frameData:
+		return c.receiveContent(kind, flags, payload)
 	case frameSettings:
-		if flags&flagAck != 0 {
-			return nil
-		}
-		for ; len(payload) >= 6; payload = payload[6:] {
-			if binary.BigEndian.Uint16(payload) == settingInitialWindow {
-				c.streamWindow += int(binary.BigEndian.Uint32(payload[2:])) - defaultWindow
-			}
-		}
-		_, err := c.conn.Write(frame(frameSettings, flagAck, 0, nil))
-		return err
+		return c.receiveSettings(flags, payload)
 	case framePing:
 		if flags&flagAck != 0 {
 			return nil
@@ -187,7 +180,7 @@ func (c *connection) receive() error {
 			return errors.New("a window update is too short")
 		}
 		more := int(binary.BigEndian.Uint32(payload) & 0x7fffffff)
-		if binary.BigEndian.Uint32(head[5:]) == 0 {
+		if id == 0 {
 			c.window += more
 		} else {
 			c.streamWindow += more
@@ -196,29 +189,45 @@ func (c *connection) receive() error {
 		return errors.New("the connection is being closed")
 	case frameReset:
 		return errors.New("the call was reset")
-	case frameHeaders, frameContinuation:
-		payload, err := content(payload, flags, kind)
-		if err != nil {
-			return err
+	}
+	return nil
+}
+
+// receiveSettings applies and acknowledges the settings of the peer.
+func (c *connection) receiveSettings(flags byte, payload []byte) error {
+	if flags&flagAck != 0 {
+		return nil
+	}
+	for ; len(payload) >= 6; payload = payload[6:] {
+		if binary.BigEndian.Uint16(payload) == settingInitialWindow {
+			c.streamWindow += int(binary.BigEndian.Uint32(payload[2:])) - defaultWindow
 		}
-		c.block = append(c.block, payload...)
-		if flags&flagEndHeaders != 0 {
-			if _, err := c.decoder.Write(c.block); err != nil {
-				return err
-			}
-			c.block = nil
-		}
-		c.ended = c.ended || kind == frameHeaders && flags&flagEndStream != 0
-	case frameData:
-		payload, err := content(payload, flags, kind)
-		if err != nil {
-			return err
-		}
+	}
+	_, err := c.conn.Write(frame(frameSettings, flagAck, 0, nil))
+	return err
+}
+
+// receiveContent adds the headers or the data of a frame to the response.
+func (c *connection) receiveContent(kind, flags byte, payload []byte) error {
+	payload, err := content(payload, flags, kind)
+	if err != nil {
+		return err
+	}
+	if kind == frameData {
 		if c.body = append(c.body, payload...); len(c.body) > maxResponse {
 			return errors.New("the response is too long")
 		}
 		c.ended = flags&flagEndStream != 0
+		return nil
 	}
+	c.block = append(c.block, payload...)
+	if flags&flagEndHeaders != 0 {
+		if _, err := c.decoder.Write(c.block); err != nil {
+			return err
+		}
+		c.block = nil
+	}
+	c.ended = c.ended || kind == frameHeaders && flags&flagEndStream != 0
 	return nil
 }
 

@@ -62,31 +62,45 @@ func serviceCommand(args []string, out io.Writer) error {
 	return nil
 }
 
-// showLogs prints a log with its older files, or only its last lines. With -f
-// it continues with what is added.
-func showLogs(args []string, out io.Writer) error {
-	follow, lines, name := false, -1, ""
+// logRequest is what "service logs" should print.
+type logRequest struct {
+	name   string
+	lines  int  // only the last ones; -1: all
+	follow bool // continue with what is added
+}
+
+func parseLogRequest(args []string) (logRequest, error) {
+	r := logRequest{lines: -1}
 	for i := 0; i < len(args); i++ {
 		switch {
 		case args[i] == "-f":
-			follow = true
+			r.follow = true
 		case args[i] == "-n" && i+1 < len(args):
 			n, err := strconv.Atoi(args[i+1])
 			if err != nil || n < 0 {
-				return errors.New(serviceUsage)
+				return r, errors.New(serviceUsage)
 			}
-			lines = n
+			r.lines = n
 			i++
-		case name == "" && !strings.HasPrefix(args[i], "-"):
-			name = args[i]
+		case r.name == "" && !strings.HasPrefix(args[i], "-"):
+			r.name = args[i]
 		default:
-			return errors.New(serviceUsage)
+			return r, errors.New(serviceUsage)
 		}
 	}
-	if name == "" || strings.Contains(name, "/") {
-		return errors.New(serviceUsage)
+	if r.name == "" || strings.Contains(r.name, "/") {
+		return r, errors.New(serviceUsage)
 	}
-	path := filepath.Join(logDir, name+".log")
+	return r, nil
+}
+
+// showLogs prints a log with its older files.
+func showLogs(args []string, out io.Writer) error {
+	r, err := parseLogRequest(args)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(logDir, r.name+".log")
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -104,29 +118,38 @@ func showLogs(args []string, out io.Writer) error {
 		return err
 	}
 	text = append(text, newest...)
-	if lines >= 0 {
-		text = lastLines(text, lines)
+	if r.lines >= 0 {
+		text = lastLines(text, r.lines)
 	}
 	if _, err := out.Write(text); err != nil {
 		return err
 	}
-	for follow {
+	if r.follow {
+		return followLog(path, f, out)
+	}
+	return f.Close()
+}
+
+// followLog prints what is added to an open log, across its rotation.
+func followLog(path string, f *os.File, out io.Writer) error {
+	for ; ; time.Sleep(200 * time.Millisecond) {
 		if _, err := io.Copy(out, f); err != nil {
 			return err
 		}
-		if next, err := os.Open(path); err == nil && !sameFile(f, next) { // the log was rotated
-			if _, err := io.Copy(out, f); err != nil { // what was added to the old file meanwhile
-				return err
-			}
-			f.Close()
-			f = next
-			continue
-		} else if err == nil {
-			next.Close()
+		next, err := os.Open(path)
+		if err != nil {
+			continue // between two files
 		}
-		time.Sleep(200 * time.Millisecond)
+		if sameFile(f, next) {
+			next.Close()
+			continue
+		}
+		if _, err := io.Copy(out, f); err != nil { // what was added before the rotation
+			return err
+		}
+		f.Close()
+		f = next
 	}
-	return f.Close()
 }
 
 func sameFile(a, b *os.File) bool {

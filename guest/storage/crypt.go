@@ -64,21 +64,28 @@ func cryptCommand(flags *flag.FlagSet, args []string) error {
 	if err != nil {
 		return err
 	}
+	// LUKS verifies the key, so a device without a filesystem is a new one.
+	return ensureFilesystem(name, d, keyFile, luks || unused)
+}
+
+// ensureFilesystem makes an ext4 on the opened device if it has no filesystem. If
+// the device is not new, it closes it instead, because the key must be wrong.
+func ensureFilesystem(name string, d device, keyFile string, isNew bool) error {
 	opened := filepath.Join(mapper, name)
 	content, err := blkid.Identify(opened)
 	switch {
 	case err == nil:
-		log.Printf("opened %s as %s (%v)", path, opened, content)
+		log.Printf("opened %s as %s (%v)", d.path, opened, content)
 		return nil
 	case !errors.Is(err, blkid.ErrUnknown):
 		return err
-	case !luks && !unused: // LUKS has verified the key
+	case !isNew:
 		return errors.Join(fmt.Errorf("no filesystem found with the key in %s, and no new one made because the device is not empty: %v", keyFile, d), unmapDevice(name))
 	}
 	if err := mkfs("ext4", "", opened); err != nil {
 		return err
 	}
-	log.Printf("opened %s as %s with a new ext4", path, opened)
+	log.Printf("opened %s as %s with a new ext4", d.path, opened)
 	return nil
 }
 
