@@ -1,5 +1,5 @@
-// Package disk reads the image of a disk as a publisher needs it: in blocks
-// with their digests, without holes and zeros, and with an eye on what boots.
+// Package disk reads raw disks for publishers: in blocks with their digests, without
+// holes and zeros. It also finds out how a disk boots.
 package disk
 
 import (
@@ -21,40 +21,39 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// BlockSize is what a cloud takes at once, in bytes. It is that of EBS.
+// BlockSize is the size of a block of EBS in bytes.
 const BlockSize = 512 << 10
 
-// MaxSize is that of the largest disk, in bytes.
+// MaxSize is the size of the largest volume of EBS in bytes.
 const MaxSize = 16 << 40
 
-// Sum is the SHA-256 digest of a block.
+// A Sum is the SHA-256 digest of a block.
 type Sum [sha256.Size]byte
 
 // Zero is the digest of a block of zeros.
 var Zero = Sum(sha256.Sum256(make([]byte, BlockSize)))
 
-// Block is a block that is not all zeros. The last one of a disk is filled up
-// with zeros.
+// A Block is a block that is not all zeros. The last block of a disk is padded with
+// zeros.
 type Block struct {
 	Index int32
 	Sum   Sum
 }
 
-// Disk is an image in a file.
+// A Disk is a raw disk in a file.
 type Disk struct {
-	Name   string // of the file
+	Name   string // of the file, for messages
 	Size   int64  // bytes
 	Blocks []Block
 
 	file     *os.File
 	temp     bool
-	free     []extent // of blocks that nobody reads
+	free     []extent // blocks that no program reads, see Free
 	warnings []string
 }
 
-// Open reads the whole file and returns its digests. Holes are not read. If
-// there is a map of the disk beside it, PATH.map, that tells which blocks are
-// free. Close the disk when done.
+// Open reads a file, except holes, and computes its digests. If there is a map of the
+// disk, PATH.map, Free uses it. The caller must close the disk.
 func Open(ctx context.Context, path string) (*Disk, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -68,9 +67,9 @@ func Open(ctx context.Context, path string) (*Disk, error) {
 	return d, nil
 }
 
-// Spool is Open for what comes from a pipe. Size and digests must be known
-// before an upload, so it is kept in a file without a name in dir, which is
-// sparse where the disk is zero.
+// Spool is like Open for input from a pipe. It buffers the input in a sparse temporary
+// file in dir, because an upload needs the size and the digests in advance. Close
+// removes the file.
 func Spool(ctx context.Context, r io.Reader, dir string) (*Disk, error) {
 	file, err := os.CreateTemp(dir, "slipway-disk-")
 	if err != nil {
@@ -110,7 +109,7 @@ func spool(ctx context.Context, r io.Reader, file *os.File) error {
 	}
 }
 
-// Close closes the file, and removes it if it came from a pipe.
+// Close closes the file, and removes it if Spool created it.
 func (d *Disk) Close() error {
 	err := d.file.Close()
 	if d.temp {
@@ -119,11 +118,10 @@ func (d *Disk) Close() error {
 	return err
 }
 
-// ReadAt makes a disk an io.ReaderAt.
+// ReadAt implements io.ReaderAt.
 func (d *Disk) ReadAt(p []byte, at int64) (int, error) { return d.file.ReadAt(p, at) }
 
-// ReadBlock reads a block, zeros included. Behind the end of the disk
-// everything is zero.
+// ReadBlock reads a block. After the end of the disk, it is padded with zeros.
 func (d *Disk) ReadBlock(index int32, block *[BlockSize]byte) error {
 	n, err := d.file.ReadAt(block[:], int64(index)*BlockSize)
 	if err == io.EOF {
@@ -133,9 +131,9 @@ func (d *Disk) ReadBlock(index int32, block *[BlockSize]byte) error {
 	return err
 }
 
-// Digest identifies the content: the SHA-256 digest, in hexadecimal, of the
-// size and of index and digest of all blocks that are not zero. It does not
-// depend on where the file has holes.
+// Digest returns a digest of the content, in hexadecimal: the SHA-256 of the size, and
+// of the index and the digest of all blocks that are not zero. It does not depend on
+// the holes of the file.
 func (d *Disk) Digest() string {
 	h := sha256.New()
 	h.Write([]byte("slipway disk 1\n"))
@@ -146,29 +144,29 @@ func (d *Disk) Digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// Count returns how many blocks the disk has, the zero ones included.
+// Count returns the number of blocks of the disk, including those of zeros.
 func (d *Disk) Count() int32 { return int32((d.Size + BlockSize - 1) / BlockSize) }
 
 // extent is a range of blocks that may have data.
 type extent struct{ first, end int64 }
 
-// scan reads the disk, and the map of it, if there is one.
+// scan reads the disk, and its map if there is one.
 func (d *Disk) scan(ctx context.Context, mapPath string) error {
 	info, err := d.file.Stat()
 	if err != nil {
 		return err
 	}
 	if kind := info.Mode().Type(); kind != 0 && kind != fs.ModeDevice {
-		return errors.New("it is neither a file nor a block device; give - for a disk from standard input")
+		return errors.New("it is neither a file nor a block device; use - for standard input")
 	}
 	if d.Size, err = d.file.Seek(0, io.SeekEnd); err != nil {
 		return err
 	}
 	switch {
 	case d.Size == 0:
-		return errors.New("the file is empty; give it the disk image of a finished build")
+		return errors.New("the file is empty; use the disk image of a finished build")
 	case d.Size > MaxSize:
-		return fmt.Errorf("a disk of %d GiB is larger than any volume it could boot from (%d GiB); build a smaller one", d.Size>>30, MaxSize>>30)
+		return fmt.Errorf("a disk of %d GiB is larger than the largest volume (%d GiB); build a smaller one", d.Size>>30, MaxSize>>30)
 	}
 	extents, err := d.extents()
 	if err != nil {
@@ -176,7 +174,7 @@ func (d *Disk) scan(ctx context.Context, mapPath string) error {
 	}
 	m := d.readMap(mapPath)
 
-	// Each worker takes the next 16 blocks: enough for the disk to read ahead.
+	// A worker reads 16 blocks in a row, so that the system reads ahead.
 	const batch = 16
 	var batches []extent
 	for _, e := range extents {
@@ -185,7 +183,7 @@ func (d *Disk) scan(ctx context.Context, mapPath string) error {
 		}
 	}
 	var next atomic.Int64
-	var wrong atomic.Bool // map
+	var mismatch atomic.Bool // between map and disk
 	found := make([][]Block, runtime.GOMAXPROCS(0))
 	group, ctx := errgroup.WithContext(ctx)
 	for worker := range found {
@@ -206,7 +204,7 @@ func (d *Disk) scan(ctx context.Context, mapPath string) error {
 					if !isZero(block[:]) {
 						found[worker] = append(found[worker], Block{int32(i), sha256.Sum256(block[:])})
 						if m != nil && !fits(m, i*BlockSize, block[:]) {
-							wrong.Store(true)
+							mismatch.Store(true)
 						}
 					}
 				}
@@ -218,22 +216,22 @@ func (d *Disk) scan(ctx context.Context, mapPath string) error {
 	}
 	d.Blocks = slices.Concat(found...)
 	slices.SortFunc(d.Blocks, func(a, b Block) int { return int(a.Index) - int(b.Index) })
-	if wrong.Load() {
-		d.warnings = append(d.warnings, mapPath+" is ignored: it is the map of another disk, for it calls empty what is not")
+	if mismatch.Load() {
+		d.warnings = append(d.warnings, mapPath+" is ignored: it is the map of another disk, because this one has data where the map has none")
 	} else if m != nil {
 		d.free = freeBlocks(m)
 	}
 	return nil
 }
 
-// Free tells whether a block is one that nobody reads before it is written, by
-// the map of the disk. It is zero in the file.
+// Free reports whether, according to the map of the disk, no program reads the block
+// before it writes it. The block is zero in the file.
 func (d *Disk) Free(index int32) bool {
 	i, found := slices.BinarySearchFunc(d.free, int64(index), func(e extent, index int64) int { return cmp.Compare(e.first, index) })
 	return found || i > 0 && int64(index) < d.free[i-1].end
 }
 
-// extents lists the blocks that are not entirely in holes.
+// extents returns the blocks that are not entirely in holes.
 func (d *Disk) extents() ([]extent, error) {
 	var extents []extent
 	for at := int64(0); at < d.Size; {

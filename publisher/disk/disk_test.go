@@ -50,7 +50,7 @@ func TestBlocks(t *testing.T) {
 	}
 	block := new([BlockSize]byte)
 	if err := d.ReadBlock(5, block); err != nil || !bytes.Equal(block[:], padded[5*BlockSize:6*BlockSize]) {
-		t.Errorf("the last block is not filled up with zeros: %v", err)
+		t.Errorf("the last block is not padded with zeros: %v", err)
 	}
 }
 
@@ -90,11 +90,11 @@ func TestHoles(t *testing.T) {
 	}
 	longer := open(t, save(t, append(data, 0)))
 	if longer.Digest() == dense.Digest() {
-		t.Error("the digest does not tell the sizes apart")
+		t.Error("the digest does not depend on the size")
 	}
 }
 
-// gptDisk is a disk of 64 MiB with the partitions of a hybrid one.
+// gptDisk returns a disk of 64 MiB with the partitions of a hybrid one.
 func gptDisk(t testing.TB, code []byte, files map[string][]byte) []byte {
 	t.Helper()
 	const sectors, espFirst, espLast = 64 << 20 / 512, 4096, 64<<20/512 - 2049
@@ -204,7 +204,7 @@ func FuzzLoaders(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// Neither may panic nor go on forever.
+		// Neither panics or runs forever.
 		_, _ = loaders(fs)
 		_ = missingDrivers(fs)
 	})

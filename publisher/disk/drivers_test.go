@@ -28,7 +28,7 @@ const (
 	nvme    = "lib/modules/" + release + "/kernel/drivers/nvme/host/nvme.ko"
 )
 
-// bzImage is the start of a kernel for x86_64.
+// bzImage returns the start of a kernel for x86_64.
 func bzImage(release string) []byte {
 	kernel := make([]byte, 0x1000)
 	copy(kernel[0x202:], "HdrS")
@@ -93,8 +93,8 @@ func unifiedKernel(t *testing.T, kernel, initrd []byte) []byte {
 	return data
 }
 
-// enaLess are the files of a machine whose kernel has NVMe built in, and no ENA.
-var enaLess = []member{{"init", "#!/bin/sh\n"}, {builtin, "kernel/fs/ext4/ext4.ko\nkernel/drivers/nvme/host/nvme.ko\n"}}
+// noENA are the files of a machine whose kernel has NVMe built in, and no ENA.
+var noENA = []member{{"init", "#!/bin/sh\n"}, {builtin, "kernel/fs/ext4/ext4.ko\nkernel/drivers/nvme/host/nvme.ko\n"}}
 
 func TestMissingDrivers(t *testing.T) {
 	padding := make([]byte, 1000)
@@ -106,7 +106,7 @@ func TestMissingDrivers(t *testing.T) {
 	}{
 		"all built in":     {bzImage(release), archive(t, member{builtin, "kernel/drivers/nvme/host/nvme.ko\nx/ena.ko\n"}), nil},
 		"modules":          {bzImage(release), archive(t, member{builtin, "x.ko\n"}, member{ena, "x"}, member{nvme + ".xz", "x"}), nil},
-		"no ENA":           {bzImage(release), archive(t, enaLess...), []string{"ENA"}},
+		"no ENA":           {bzImage(release), archive(t, noENA...), []string{"ENA"}},
 		"neither":          {bzImage(release), none, []string{"ENA", "NVMe"}},
 		"gzip":             {bzImage(release), gzipped(none), []string{"ENA", "NVMe"}},
 		"zstd":             {bzImage(release), zstded(none), []string{"ENA", "NVMe"}},
@@ -155,10 +155,10 @@ func expectDrivers(t *testing.T, data []byte, want []string) {
 	}
 }
 
-// TestDriversElsewhere looks at disks where the drivers could be in another place.
+// There is no warning if the drivers can be in another place.
 func TestDriversElsewhere(t *testing.T) {
 	files := map[string][]byte{
-		"EFI/BOOT/BOOTX64.EFI": disktest.Program(0x8664, 0x400), "kernel": bzImage(release), "initrd.img": archive(t, enaLess...),
+		"EFI/BOOT/BOOTX64.EFI": disktest.Program(0x8664, 0x400), "kernel": bzImage(release), "initrd.img": archive(t, noENA...),
 		"loader/entries/one.conf": []byte("linux /kernel\ninitrd /initrd.img\n"),
 	}
 	data := gptDisk(t, nil, files)
@@ -175,7 +175,8 @@ func TestDriversElsewhere(t *testing.T) {
 	expectDrivers(t, gptDisk(t, nil, files), nil)
 }
 
-// TestRealKernel looks into the kernel package of the stack, with its module for ENA and without.
+// The kernel package of the stack has both drivers. Without its module for ENA, it
+// has one.
 func TestRealKernel(t *testing.T) {
 	image, err := os.ReadFile("../../.stack/kernel/kernel")
 	if err != nil {

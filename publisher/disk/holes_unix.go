@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nextData returns the next bytes at or after at that are not in a hole, or
-// size, size. What cannot tell its holes is one piece of data.
+// nextData returns the next range at or after an offset that is not a hole, and size,
+// size if there is none. If the system cannot find holes, the rest is one range.
 func nextData(file *os.File, at, size int64) (start, end int64, err error) {
 	start, err = unix.Seek(int(file.Fd()), at, unix.SEEK_DATA)
 	switch {

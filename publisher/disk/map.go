@@ -11,11 +11,10 @@ import (
 	"github.com/slipway-build/slipway/exporter/diskmap"
 )
 
-// A map is believed in one thing only: that what is zero may as well be
-// anything. All the rest is seen in the file itself: whether every byte that is
-// not zero is data in the map too. So the map of another disk is found out.
-
-// readMap reads the map of the disk; nil if there is none that can be used.
+// readMap reads the map of the disk. It returns nil if there is no valid one.
+//
+// A publisher trusts a map in one respect only: whether zeros matter. scan compares it
+// with the disk, so that the map of another disk has no effect.
 func (d *Disk) readMap(path string) *diskmap.Map {
 	ignored := func(why any) *diskmap.Map {
 		d.warnings = append(d.warnings, fmt.Sprintf("%s is ignored: %v", path, why))
@@ -39,8 +38,7 @@ func (d *Disk) readMap(path string) *diskmap.Map {
 	return &m
 }
 
-// fits tells whether a piece of the disk has nothing but zeros where the map
-// says so.
+// fits reports whether a piece of the disk is zero wherever the map has no data.
 func fits(m *diskmap.Map, at int64, piece []byte) bool {
 	end := at + int64(len(piece))
 	i, _ := slices.BinarySearchFunc(m.Extents, at, func(e diskmap.Extent, at int64) int { return cmp.Compare(e.End(), at+1) })
@@ -53,7 +51,7 @@ func fits(m *diskmap.Map, at int64, piece []byte) bool {
 	return true
 }
 
-// freeBlocks lists the whole blocks that are free.
+// freeBlocks returns the blocks that are entirely free.
 func freeBlocks(m *diskmap.Map) []extent {
 	var free []extent
 	start, end := int64(0), int64(0) // bytes

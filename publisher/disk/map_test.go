@@ -10,7 +10,8 @@ import (
 	"github.com/slipway-build/slipway/exporter/diskmap"
 )
 
-// TestMap opens a disk of 8 blocks and a half, with data at the start of block 0 and across the border of 4 and 5.
+// TestMap opens a disk of eight and a half blocks, with data at the start of block 0
+// and across the border of blocks 4 and 5.
 func TestMap(t *testing.T) {
 	const size = 8*BlockSize + BlockSize/2
 	data := make([]byte, size)
@@ -20,7 +21,7 @@ func TestMap(t *testing.T) {
 		{Offset: 0, Length: 512, Type: diskmap.Data},
 		{Offset: 512, Length: 2*BlockSize - 512, Type: diskmap.Zero},
 		{Offset: 2 * BlockSize, Length: BlockSize, Type: diskmap.Free}, // 2
-		{Offset: 3 * BlockSize, Length: BlockSize, Type: diskmap.Free}, // 3, as one with 2
+		{Offset: 3 * BlockSize, Length: BlockSize, Type: diskmap.Free}, // 3, which follows 2
 		{Offset: 4 * BlockSize, Length: BlockSize - 512, Type: diskmap.Free},
 		{Offset: 5*BlockSize - 512, Length: 1024, Type: diskmap.Data},
 		{Offset: 5*BlockSize + 512, Length: 2*BlockSize - 1024, Type: diskmap.Free}, // 6 without its last 512 bytes
@@ -39,11 +40,11 @@ func TestMap(t *testing.T) {
 		text, warning string
 		free          []int32
 	}{
-		"good":             {whole, "", []int32{2, 3, 7}},
-		"data called free": {strings.Replace(whole, `1024, "type": "data"`, `1024, "type": "free"`, 1), "it is the map of another disk", nil},
-		"data called zero": {strings.Replace(whole, `512, "type": "data"`, `512, "type": "zero"`, 1), "it is the map of another disk", nil},
-		"of a longer disk": {encode(diskmap.Map{Version: diskmap.Version, Size: size + 512, Extents: append(good[:len(good):len(good)], diskmap.Extent{Offset: size, Length: 512, Type: diskmap.Free})}), "this one has 4456448", nil},
-		"no map":           {"x", "invalid character", nil},
+		"good":           {whole, "", []int32{2, 3, 7}},
+		"free, but data": {strings.Replace(whole, `1024, "type": "data"`, `1024, "type": "free"`, 1), "it is the map of another disk", nil},
+		"zero, but data": {strings.Replace(whole, `512, "type": "data"`, `512, "type": "zero"`, 1), "it is the map of another disk", nil},
+		"longer disk":    {encode(diskmap.Map{Version: diskmap.Version, Size: size + 512, Extents: append(good[:len(good):len(good)], diskmap.Extent{Offset: size, Length: 512, Type: diskmap.Free})}), "this one has 4456448", nil},
+		"no map":         {"x", "invalid character", nil},
 	} {
 		path := save(t, data)
 		if err := os.WriteFile(path+".map", []byte(test.text), 0o600); err != nil {
