@@ -387,7 +387,7 @@ func TestInitrdRefusesConflicts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := "lib/modules of kernel lies below lib, which is a symlink to usr/lib in init[0]: put it at usr/lib/modules"
+	want := "lib/modules of kernel is below lib, which is a symlink to usr/lib in init[0]: use the path usr/lib/modules"
 	for _, dirs := range [][]Dir{{init, kernel}, {kernel, init}} {
 		if _, err := Initrd("", dirs); err == nil || err.Error() != want {
 			t.Errorf("error %v\nwant  %s", err, want)

@@ -77,8 +77,8 @@ func TestTreeErrors(t *testing.T) {
 		segments []Dir
 		boot     *BootFiles
 	}{
-		"lib/x of files lies below lib, which is a symlink to usr/lib in init[0]: put it at usr/lib/x": {segments: tarSegments(t, links, below)},
-		"segment of init[0]: read tar: not an uncompressed tar archive":                                {segments: []Dir{cpio}},
+		"lib/x of files is below lib, which is a symlink to usr/lib in init[0]: use the path usr/lib/x": {segments: tarSegments(t, links, below)},
+		"segment of init[0]: read tar: not an uncompressed tar archive":                                 {segments: []Dir{cpio}},
 		"none/segment: no such file": {segments: []Dir{{Path: "none"}}},
 		"none: no such file":         {segments: tarSegments(t, links), boot: &BootFiles{Kernel: "none"}},
 	} {

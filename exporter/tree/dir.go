@@ -11,11 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReadDir reads the tree below the directory root, sorted by path, with the
-// owners, modes, devices and hard links that the file system has. The first
-// entry is the root itself. Symbolic
-// links are read, never followed. Contents are opened from root when a writer
-// asks for them, so root must stay as it is until then.
+// ReadDir reads the tree below the directory root, sorted by path, with owners,
+// modes, devices, hard links and extended attributes. The first entry is the root
+// itself. ReadDir does not follow symbolic links. Writers open the contents later,
+// so the files must not change until then.
 func ReadDir(root string) ([]Entry, error) {
 	var entries []Entry
 	inodes := inodeTable{}
@@ -41,7 +40,7 @@ func ReadDir(root string) ([]Entry, error) {
 	return entries, nil
 }
 
-// inodeTable numbers the files that have several links.
+// inodeTable has numbers for files with several links, by device and inode.
 type inodeTable map[[2]uint64]uint64
 
 func (t inodeTable) number(dev, ino uint64) uint64 {
@@ -86,7 +85,7 @@ func stat(name, rel string, inodes inodeTable) (Entry, error) {
 	case unix.S_IFIFO:
 		e.Type = FIFO
 	default:
-		return Entry{}, fmt.Errorf("%s is a socket, which no archive can hold: remove it from the image", rel)
+		return Entry{}, fmt.Errorf("%s is a socket, which no archive can store: remove it from the image", rel)
 	}
 	if e.Type == Char || e.Type == Block {
 		e.Major, e.Minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
@@ -99,10 +98,12 @@ func stat(name, rel string, inodes inodeTable) (Entry, error) {
 	return e, err
 }
 
-// hostLabel is what SELinux on the host says of the file. It is no part of an image.
+// hostLabel is the SELinux label of the file on the host, which is not part of an
+// image.
 const hostLabel = "security.selinux"
 
-// xattrs reads the extended attributes of a file, links not followed.
+// xattrs returns the extended attributes of a file. It does not follow symbolic
+// links.
 func xattrs(name string) (map[string]string, error) {
 	list, err := readXattr(func(buf []byte) (int, error) { return unix.Llistxattr(name, buf) })
 	if errors.Is(err, unix.ENOTSUP) || len(list) == 0 && err == nil {
@@ -128,7 +129,7 @@ func xattrs(name string) (map[string]string, error) {
 	return attrs, nil
 }
 
-// readXattr asks the kernel for the length, then for the data.
+// readXattr calls get for the length, then for the data.
 func readXattr(get func([]byte) (int, error)) (string, error) {
 	n, err := get(nil)
 	if err != nil || n == 0 {

@@ -16,16 +16,15 @@ import (
 )
 
 // ReadLayers reads the root filesystem that the uncompressed layers of an image
-// make, the bottom one first, applied to each other as the OCI image
-// specification says (Image Layer Filesystem Changeset). The result is what
-// ReadDir gives of the unpacked image.
+// make, bottom first (OCI image specification, Image Layer Filesystem Changeset).
+// The result is the same as that of ReadDir for the unpacked image.
 //
-// Where the specification leaves room: a whiteout hides what lower layers put
-// under its name, wherever in the layer it stands; what a layer puts there
-// itself stays. A hard link is another name of the file that its target was
-// when the link was applied, whatever later entries do to the target; the
-// attributes in the link's own header do not count. The attributes of the root
-// come from the layers too. For everything else see ReadTar.
+// Where the specification leaves a choice: a whiteout removes files of lower
+// layers, wherever it is in its own layer, and keeps files of that layer. A hard
+// link is another name for the file that its target names when the link is
+// applied, whatever later entries do to the target. The attributes in the header
+// of the link are ignored. The layers can change the attributes of the root. In
+// all other respects, ReadLayers works like ReadTar.
 func ReadLayers(layers []*io.SectionReader) ([]Entry, error) {
 	u := newUnpacker()
 	root := NewDir("")
@@ -38,13 +37,13 @@ func ReadLayers(layers []*io.SectionReader) ([]Entry, error) {
 	return AddParents(u.entries()), nil
 }
 
-// OpenLayers opens the layers of an image for ReadLayers. Each is a tar
-// archive, uncompressed or compressed by gzip or zstd, which its first bytes
-// tell. Uncompressed content goes into files without name in the directory
-// spool; close closes them.
-func OpenLayers(names []string, spool string) (layers []*io.SectionReader, close func(), err error) {
+// OpenLayers opens the layers of an image for ReadLayers. Each is a tar archive,
+// uncompressed or compressed by gzip or zstd, as its first bytes show. OpenLayers
+// decompresses into unnamed files in the directory spool. The layers are valid
+// until closeLayers is called.
+func OpenLayers(names []string, spool string) (layers []*io.SectionReader, closeLayers func(), err error) {
 	files := make([]*os.File, len(names))
-	close = func() {
+	closeLayers = func() {
 		for _, f := range files {
 			if f != nil {
 				f.Close()
@@ -68,13 +67,13 @@ func OpenLayers(names []string, spool string) (layers []*io.SectionReader, close
 		})
 	}
 	if err := group.Wait(); err != nil {
-		close()
+		closeLayers()
 		return nil, nil, err
 	}
-	return layers, close, nil
+	return layers, closeLayers, nil
 }
 
-// openLayer opens a layer, or a file with what it holds uncompressed.
+// openLayer opens a layer, or an unnamed file with its decompressed content.
 func openLayer(name, spool string) (*os.File, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -99,17 +98,17 @@ func openLayer(name, spool string) (*os.File, error) {
 	}
 	if _, err := io.Copy(to, uncompressed); err != nil {
 		to.Close()
-		return nil, fmt.Errorf("uncompress %s: %w", filepath.Base(name), err)
+		return nil, fmt.Errorf("decompress %s: %w", filepath.Base(name), err)
 	}
 	return to, nil
 }
 
-// maxWindow is how far back matches of zstd may lie, in bytes: as much as the
-// zstd program takes (--ultra -22), since the decoder allocates it.
+// maxWindow is the maximum window of a zstd frame in bytes, which the decoder
+// allocates. It is the maximum that the zstd program writes (--ultra -22).
 const maxWindow = 128 << 20
 
-// decompress returns a reader of what the file holds uncompressed. It is nil
-// if the file is not compressed by a known program.
+// decompress returns a reader of the decompressed content of a file. It is nil if
+// the file is not compressed.
 func decompress(f *os.File) (io.ReadCloser, error) {
 	var head [6]byte
 	n, err := f.ReadAt(head[:], 0)
@@ -128,7 +127,7 @@ func decompress(f *os.File) (io.ReadCloser, error) {
 		}
 		return d.IOReadCloser(), nil
 	case starts("\xfd7zXZ\x00"), starts("BZh"):
-		return nil, errors.New("a layer is a tar archive, uncompressed or compressed by gzip or zstd; this one is compressed otherwise")
+		return nil, errors.New("the compression of the layer is not supported: use an uncompressed tar archive, gzip or zstd")
 	}
 	return nil, nil
 }

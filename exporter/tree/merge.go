@@ -6,22 +6,20 @@ import (
 	"strings"
 )
 
-// Part is a tree that lies over others.
+// Part is a tree that Merge puts over other trees.
 type Part struct {
-	Name    string // for messages: what the entries come from
+	Name    string // for error messages
 	Entries []Entry
 }
 
-// Merge lays parts over each other, in their order, and gives the one tree that
-// they make, sorted by path. A directory has the children of all parts and the
-// attributes that the last part with an entry for it gives; of anything else
-// the last part counts. Names that were hard links of one file stay so, unless
-// a later part has an entry for them. Directories that no part has, the root
-// too, are 0755 root.
+// Merge merges parts, in order, into one tree, sorted by path. A directory has the
+// children of all parts and the attributes of its entry in the last part that has
+// one. Other files come from the last part that has them. Hard links to one file
+// remain so, unless a later part has an entry for one of the names. Directories
+// without an entry in any part, including the root, have mode 0755 and owner root.
 //
-// No part removes what another has put into a directory: it is an error if one
-// has a symbolic link or a file where another has a directory with something in
-// it.
+// It is an error if one part has a symbolic link or a file where another part has
+// a directory that is not empty.
 func Merge(parts []Part) ([]Entry, error) {
 	m := merger{}
 	var inodes uint64
@@ -58,9 +56,9 @@ type merger map[string]*merged
 
 type merged struct {
 	Entry
-	part     string  // that it comes from
-	child    *merged // of a directory: one of those in it
-	replaced *merged // by a directory: what was no directory
+	part     string  // name
+	child    *merged // one entry in the directory, or nil
+	replaced *merged // what the directory replaced, if that was not a directory
 }
 
 func (m merger) add(e Entry, part string) error {
@@ -86,7 +84,7 @@ func (m merger) add(e Entry, part string) error {
 	return nil
 }
 
-// parent finds the directory that e is in.
+// parent returns the directory that e is in.
 func (m merger) parent(e *merged) (*merged, error) {
 	dir := path.Dir(e.Path)
 	parent := m[dir]
@@ -104,11 +102,11 @@ func (m merger) parent(e *merged) (*merged, error) {
 	return parent, nil
 }
 
-// conflict is the error that one path is a directory, in which below lies, and
-// something else too.
+// conflict returns the error that the path of other is a directory too, which
+// contains below.
 func conflict(other, below *merged) error {
 	if other.Type != Symlink {
-		return fmt.Errorf("%s of %s lies below %s, which is a %s in %s: remove one of them or choose another path",
+		return fmt.Errorf("%s of %s is below %s, which is a %s in %s: remove one of them or choose another path",
 			below.Path, below.part, other.Path, other.Type, other.part)
 	}
 	target := other.Link
@@ -116,6 +114,6 @@ func conflict(other, below *merged) error {
 		target = path.Join("/", path.Dir(other.Path), target)
 	}
 	real := path.Join(target, strings.TrimPrefix(below.Path, other.Path))
-	return fmt.Errorf("%s of %s lies below %s, which is a symlink to %s in %s: put it at %s",
+	return fmt.Errorf("%s of %s is below %s, which is a symlink to %s in %s: use the path %s",
 		below.Path, below.part, other.Path, other.Link, other.part, strings.TrimPrefix(real, "/"))
 }

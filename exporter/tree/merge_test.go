@@ -84,17 +84,17 @@ func TestMergeErrors(t *testing.T) {
 	firmware := []tree.Entry{tree.NewDir("lib"), tree.NewDir("lib/firmware"), tree.NewFile("lib/firmware/x", 0o644, "")}
 	merged := []tree.Entry{tree.NewSymlink("lib", "usr/lib"), tree.NewDir("usr"), tree.NewDir("usr/lib")}
 	for want, parts := range map[string][]tree.Part{
-		"lib/firmware of kernel lies below lib, which is a symlink to usr/lib in init[0]: put it at usr/lib/firmware": {
+		"lib/firmware of kernel is below lib, which is a symlink to usr/lib in init[0]: use the path usr/lib/firmware": {
 			{Name: "kernel", Entries: firmware}, {Name: "init[0]", Entries: merged}},
-		"lib/firmware of init[1] lies below lib, which is a symlink to usr/lib in init[0]: put it at usr/lib/firmware": {
+		"lib/firmware of init[1] is below lib, which is a symlink to usr/lib in init[0]: use the path usr/lib/firmware": {
 			{Name: "init[0]", Entries: merged}, {Name: "init[1]", Entries: firmware}},
-		"lib/x of files lies below lib, which is a symlink to usr/lib in init[0]: put it at usr/lib/x": {
+		"lib/x of files is below lib, which is a symlink to usr/lib in init[0]: use the path usr/lib/x": {
 			{Name: "init[0]", Entries: merged}, {Name: "files", Entries: []tree.Entry{tree.NewFile("lib/x", 0o644, "")}}},
-		"var/run/x of files lies below var/run, which is a symlink to /run in init[0]: put it at run/x": {
+		"var/run/x of files is below var/run, which is a symlink to /run in init[0]: use the path run/x": {
 			{Name: "init[0]", Entries: []tree.Entry{tree.NewSymlink("var/run", "/run")}}, {Name: "files", Entries: []tree.Entry{tree.NewFile("var/run/x", 0o644, "")}}},
-		"etc/a/b of init[1] lies below etc/a, which is a file in init[0]: remove one of them or choose another path": {
+		"etc/a/b of init[1] is below etc/a, which is a file in init[0]: remove one of them or choose another path": {
 			{Name: "init[0]", Entries: []tree.Entry{tree.NewFile("etc/a", 0o644, "")}}, {Name: "init[1]", Entries: []tree.Entry{tree.NewFile("etc/a/b", 0o644, "")}}},
-		"etc/a/b of init[0] lies below etc/a, which is a file in init[1]: remove one of them or choose another path": {
+		"etc/a/b of init[0] is below etc/a, which is a file in init[1]: remove one of them or choose another path": {
 			{Name: "init[0]", Entries: []tree.Entry{tree.NewFile("etc/a/b", 0o644, "")}}, {Name: "init[1]", Entries: []tree.Entry{tree.NewFile("etc/a", 0o644, "")}}},
 	} {
 		if _, err := tree.Merge(parts); err == nil || err.Error() != want {
@@ -110,7 +110,7 @@ func TestFind(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"boot/vmlinuz-6": "k", "/vmlinuz": "k", "./boot/../vmlinuz": "k",
-		"none": "none: file does not exist", "loop": "loop: too many symbolic links", "vmlinuz/x": "it lies below boot/vmlinuz-6, which is a file",
+		"none": "none: file does not exist", "loop": "loop: too many symbolic links", "vmlinuz/x": "it is below boot/vmlinuz-6, which is a file",
 	} {
 		e, err := tree.Find(entries, name)
 		if got := ""; err != nil {

@@ -5,26 +5,25 @@ import (
 	"path"
 )
 
-// Node is an entry with its place among the others, for writers of file
-// systems.
+// Node is an entry with its relations to others, for writers of file systems.
 type Node struct {
 	Entry
-	Name     string  // without the directories above; "" for the root
-	Parent   *Node   // the directory that it is in; of the root itself
-	Children []*Node // of a directory, by name
-	// First is the first name of the same file, which most files are
-	// themselves.
+	Name     string  // last element of the path; "" for the root
+	Parent   *Node   // directory of the entry; the root for the root
+	Children []*Node // sorted by name
+	// First is the first name of the same file: the node itself, unless it is a
+	// hard link.
 	First *Node
-	// Links is the number of names of the file; of a directory 2, and one for
-	// each directory in it. It counts in First alone.
+	// Links is the number of names of the file. For a directory, it is 2 and the
+	// number of directories in it. It is valid in First only.
 	Links uint32
-	// Number counts files from 1. All names of a file have the same.
+	// Number is the number of the file, from 1. It is the same for all its names.
 	Number uint32
 }
 
-// Nodes gives the nodes of sorted entries, level by level, the root first: what
-// is in one directory stands together. A root that is missing is added, 0755
-// root. It fails if an entry is in no directory.
+// Nodes returns the nodes of sorted entries, level by level from the root, with
+// the children of a directory next to each other. If the root has no entry, it has
+// mode 0755 and owner root. It is an error if the directory of an entry is missing.
 func Nodes(entries []Entry) ([]*Node, error) {
 	root := &Node{Entry: NewDir("."), Links: 2}
 	root.Parent, root.First = root, root
@@ -57,7 +56,7 @@ func Nodes(entries []Entry) ([]*Node, error) {
 	for i := 0; i < len(nodes); i++ {
 		nodes = append(nodes, nodes[i].Children...)
 	}
-	// A name may come before the one that is first by its path.
+	// In this order, First is not always the first name of a file.
 	var number uint32
 	for _, n := range nodes {
 		if n.First.Number == 0 {

@@ -10,17 +10,15 @@ import (
 	"time"
 )
 
-// ReadTar reads the tree that unpacking an uncompressed tar archive gives: a
-// later entry replaces an earlier one of the same path, a hard link is another
-// name of the file that its target was at that point of the archive, and
-// symbolic links in the place of directories are followed inside the tree. The
-// result is sorted by path. It has the directories that the archive has: see
-// AddParents.
+// ReadTar reads the tree that an uncompressed tar archive unpacks to, sorted by
+// path. A later entry replaces an earlier one with the same path. A hard link is
+// another name for the file that its target names at that point of the archive.
+// Symbolic links to directories are followed within the tree. Directories without
+// an entry in the archive are missing: see AddParents.
 //
-// Contents are read from r when a writer asks for them. The format is that of
-// POSIX.1-2001 (pax) with the extensions of archive/tar; global headers have no
-// effect; sparse files are refused, because their content is not one piece of
-// the archive.
+// Writers read the contents from r later. The format is POSIX.1-2001 (pax) with
+// the extensions of archive/tar. Global headers are ignored. Sparse files are
+// rejected, because their content is not contiguous in the archive.
 func ReadTar(r io.ReaderAt, size int64) ([]Entry, error) {
 	u := newUnpacker()
 	if err := u.unpack(io.NewSectionReader(r, 0, size), false); err != nil {
@@ -29,10 +27,10 @@ func ReadTar(r io.ReaderAt, size int64) ([]Entry, error) {
 	return u.entries(), nil
 }
 
-// WriteTar writes entries, in their order, as one tar archive: POSIX.1-2001
-// (pax) headers, numeric owners without names, extended attributes as
-// SCHILY.xattr records, and hard links as links to the first entry of their
-// group. All files have the modification time mtime.
+// WriteTar writes entries, in their order, as a tar archive with POSIX.1-2001 (pax)
+// headers, numeric owners without names, and extended attributes as SCHILY.xattr
+// records. Hard links refer to the first entry with the same inode. All files
+// have the modification time mtime.
 func WriteTar(w io.Writer, entries []Entry, mtime time.Time) error {
 	archive := tar.NewWriter(w)
 	first := map[uint64]string{} // path by inode
@@ -40,7 +38,7 @@ func WriteTar(w io.Writer, entries []Entry, mtime time.Time) error {
 	for _, e := range entries {
 		hdr := tarHeader(e)
 		hdr.ModTime = mtime
-		// Not every unpacker can link symbolic links.
+		// Not all programs can create hard links to symbolic links.
 		if e.Inode != 0 && e.Type != Symlink {
 			if target, ok := first[e.Inode]; ok {
 				hdr.Typeflag, hdr.Linkname, hdr.Size = tar.TypeLink, target, 0
@@ -72,7 +70,7 @@ func copyContent(w io.Writer, e Entry, buf []byte) error {
 	defer content.Close()
 	n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{content}, buf)
 	if err == nil && n < e.Size {
-		return fmt.Errorf("content is shorter than its size says by %d bytes", e.Size-n)
+		return fmt.Errorf("content is %d bytes shorter than its size", e.Size-n)
 	}
 	return err
 }
@@ -81,7 +79,8 @@ var tarTypes = map[Type]byte{
 	File: tar.TypeReg, Dir: tar.TypeDir, Symlink: tar.TypeSymlink, Char: tar.TypeChar, Block: tar.TypeBlock, FIFO: tar.TypeFifo,
 }
 
-// xattrPrefix is how star, and everyone after it, stores xattrs in pax records.
+// xattrPrefix is the prefix of pax records with extended attributes, which star
+// introduced.
 const xattrPrefix = "SCHILY.xattr."
 
 func tarHeader(e Entry) *tar.Header {
@@ -111,8 +110,8 @@ func tarHeader(e Entry) *tar.Header {
 	return hdr
 }
 
-// tarEntry gives the file that a header describes, without path and content.
-// It is nil for hard links, which are no files of their own.
+// tarEntry returns the file that a header describes, without path and content. It
+// returns nil for hard links.
 func tarEntry(hdr *tar.Header) (*Entry, error) {
 	for _, n := range []int64{int64(hdr.Uid), int64(hdr.Gid), hdr.Devmajor, hdr.Devminor} {
 		if n < 0 || n > math.MaxUint32 {
@@ -127,7 +126,7 @@ func tarEntry(hdr *tar.Header) (*Entry, error) {
 			}
 			e.Xattrs[name] = value
 		}
-		// Pax archives store the pieces of sparse files as regular files.
+		// Pax archives store sparse files as regular files.
 		if strings.HasPrefix(key, "GNU.sparse.") {
 			hdr.Typeflag = tar.TypeGNUSparse
 		}
@@ -152,13 +151,13 @@ func tarEntry(hdr *tar.Header) (*Entry, error) {
 	case tar.TypeGNUSparse:
 		return nil, fmt.Errorf("it is a sparse file: make the archive without --sparse")
 	default:
-		return nil, fmt.Errorf("it has type %q, which a root filesystem cannot hold", hdr.Typeflag)
+		return nil, fmt.Errorf("type %q is not supported in a root filesystem", hdr.Typeflag)
 	}
 	return e, nil
 }
 
-// cleanTarName brings the names that tar programs write for one file to one
-// form: "./lib/", "lib" and "/lib" are "lib".
+// cleanTarName returns the path for a name in an archive: tar programs write
+// "./lib/", "lib" or "/lib" for "lib".
 func cleanTarName(name string) (string, error) {
 	name = path.Clean(strings.TrimLeft(name, "/"))
 	if name == "." {

@@ -1,0 +1,93 @@
+package tree
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+)
+
+// maxLinks is the number of symbolic links that Linux follows in one path
+// (path_resolution(7)).
+const maxLinks = 40
+
+// directory returns the directory that name resolves to. If create is true, it
+// creates missing directories.
+func (u *unpacker) directory(name string, create bool) (*node, error) {
+	n, at, err := u.resolve(name, create)
+	if err == nil && n.children == nil {
+		err = errBelow(at, n)
+	}
+	return n, err
+}
+
+// errBelow is the error for a path below a file that is not a directory.
+func errBelow(at string, n *node) error {
+	return fmt.Errorf("it is below %s, which is a %s", at, n.file.Type)
+}
+
+// resolve returns what name resolves to, and its path, as for a process whose root
+// is the root of the tree: symbolic links never lead out of it. If create is true,
+// it creates missing directories.
+func (u *unpacker) resolve(name string, create bool) (n *node, at string, err error) {
+	way := []*node{u.root}
+	var names []string
+	rest := strings.Split(name, "/")
+	for links := 0; len(rest) > 0; {
+		part := rest[0]
+		rest = rest[1:]
+		if part == "" || part == "." {
+			continue
+		}
+		dir := way[len(way)-1]
+		if dir.children == nil {
+			return nil, "", errBelow(path.Join(names...), dir)
+		}
+		if part == ".." {
+			if len(names) > 0 {
+				way, names = way[:len(way)-1], names[:len(names)-1]
+			}
+			continue
+		}
+		child := dir.children[part]
+		if child == nil {
+			if !create {
+				return nil, "", fmt.Errorf("%s: %w", path.Join(append(names, part)...), fs.ErrNotExist)
+			}
+			child = &node{layer: u.layer, children: map[string]*node{}}
+			dir.children[part] = child
+		}
+		if child.children != nil || child.file.Type != Symlink {
+			way, names = append(way, child), append(names, part)
+			continue
+		}
+		if links++; links > maxLinks {
+			return nil, "", fmt.Errorf("%s: too many symbolic links", name)
+		}
+		if strings.HasPrefix(child.file.Link, "/") {
+			way, names = way[:1], names[:0]
+		}
+		rest = append(strings.Split(child.file.Link, "/"), rest...)
+	}
+	return way[len(way)-1], path.Join(names...), nil
+}
+
+// Find returns the file that name resolves to in a tree, as for a process whose
+// root is the root of the tree: symbolic links never lead out of it. The error is
+// fs.ErrNotExist if there is no such file.
+func Find(entries []Entry, name string) (Entry, error) {
+	u := newUnpacker()
+	for i := range entries {
+		if err := u.put(entries[i].Path, &entries[i]); err != nil {
+			return Entry{}, err
+		}
+	}
+	n, at, err := u.resolve(name, false)
+	if err != nil {
+		return Entry{}, err
+	}
+	if n.file == nil {
+		return NewDir(path.Join(".", at)), nil
+	}
+	return *n.file, nil
+}
