@@ -70,10 +70,9 @@ func wantError(t *testing.T, err error, text string, at ...string) {
 
 // A solvedGraph is a definition that the frontend submitted.
 type solvedGraph struct {
-	ops      []*pb.Op
-	names    []string // of the vertices, those of containers first to last
-	noCache  []string // names of vertices that ignore the cache
-	metadata map[string]*pb.OpMetadata
+	ops     []*pb.Op
+	names   []string // of the vertices
+	noCache []string // names of vertices that ignore the cache
 }
 
 // graphs returns all definitions that run containers.

@@ -23,16 +23,17 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// corpus is the corpus of measured machine files that lies beside the checkout.
+// corpus is the folder of the conformance corpus: machines with the trees that
+// LinuxKit makes of them.
 const corpus = "../../test/conformance/testdata"
 
-// Every machine of the corpus becomes a tar of its root filesystem, from the
-// blobs of its images, as the build makes it. The corpus' own program compares.
-// The initramfs must unpack to the same.
+// The programs pack every machine of the corpus, as in a build, and the corpus'
+// own program compares the tar archive with the expected tree. The initramfs must
+// unpack to the same tree.
 func TestConformance(t *testing.T) {
 	cases, err := filepath.Glob(corpus + "/cases/*")
 	if err != nil || len(cases) == 0 {
-		t.Skipf("no conformance corpus at %s", corpus)
+		t.Fatalf("no conformance corpus at %s: %v", corpus, err)
 	}
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("python3, which compares, is not installed")
@@ -63,7 +64,7 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// dumpTar lists what a tar has, but for what boots it.
+// dumpTar lists a tar archive without the boot files.
 func dumpTar(t *testing.T, name string) string {
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -84,9 +85,9 @@ func dumpTar(t *testing.T, name string) string {
 	return treetest.Dump(t, slices.DeleteFunc(entries, func(e tree.Entry) bool { return e.Path == "boot" && inBoot == 0 }))
 }
 
-// dumpInitrd unpacks an uncompressed initramfs with cpio(1), one archive after
-// the other as the kernel does, sets extended attributes as Slipway's init does,
-// and lists what is there.
+// dumpInitrd unpacks the archives of an uncompressed initramfs with cpio(1) in
+// order, as the kernel does, sets extended attributes, as Slipway's init does, and
+// lists the tree.
 func dumpInitrd(t *testing.T, name string) string {
 	if _, err := exec.LookPath("cpio"); err != nil {
 		t.Skip("cpio, which unpacks the initramfs, is not installed")
@@ -164,7 +165,7 @@ func blobFile(d digest.Digest) string {
 	return filepath.Join(corpus, "images/blobs", d.Algorithm().String(), d.Encoded())
 }
 
-// manifest finds an image's manifest for linux/arch.
+// manifest returns an image's manifest for linux/arch.
 func (c corpusImages) manifest(t *testing.T, name, arch string) (ocispec.Descriptor, ocispec.Manifest) {
 	var index ocispec.Index
 	readJSON(t, blobFile(c[name].Digest), &index)
@@ -206,7 +207,7 @@ func (c corpusImages) plan(t *testing.T, dir string, inputs []string, arch strin
 	return plan
 }
 
-// build makes the segments of a plan, and of them the tar or, if they are cpio
+// build packs the segments of a plan and writes the tar archive or, from cpio
 // archives, the initramfs.
 func (c corpusImages) build(t *testing.T, plan *machine.Plan, dir, arch, archive string) string {
 	work := t.TempDir()

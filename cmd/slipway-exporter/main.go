@@ -1,17 +1,17 @@
-// Command slipway-exporter writes output formats. It runs inside the build, from
-// an empty root filesystem.
+// Command slipway-exporter writes output formats. It runs inside the build, in an
+// empty root filesystem.
 //
 // Usage:
 //
-//	slipway-exporter write --format FORMAT --name NAME --kernel FILE --ucode FILE --cmdline FILE --arch ARCH --size BYTES --map --loaders DIR --compression C --epoch SECONDS --out DIR SEGMENT...
+//	slipway-exporter write [flags] --format FORMAT --name NAME --out DIR SEGMENT...
 //
-// A SEGMENT is a directory that slipway-packer was given as --out, or NAME=DIR,
-// where messages shall call it NAME. The first has the directories of the
-// machine, what follows lies over it. Formats that are made of an initramfs take
-// cpio archives; those that are made of files, such as tar, take tar archives.
+// A SEGMENT is an output directory of slipway-packer, or NAME=DIR to call it NAME
+// in messages. The first holds the directories of the machine. Later segments
+// overwrite files of earlier ones. Formats that contain an initramfs require cpio
+// archives; formats that contain files, for example tar, require tar archives.
 //
-// The environment has no influence: SOURCE_DATE_EPOCH comes as --epoch, for
-// formats that store times.
+// The program ignores the environment. The build passes SOURCE_DATE_EPOCH as
+// --epoch.
 package main
 
 import (
@@ -30,7 +30,8 @@ import (
 )
 
 func main() {
-	// Writers stream: collecting garbage early costs them little and halves what is resident.
+	// Writers stream, so frequent garbage collection costs little and halves the
+	// resident memory.
 	debug.SetGCPercent(40)
 	command.Main(program, []command.Command{
 		{Name: "write", Run: write},
@@ -49,10 +50,10 @@ func write(args []string, report io.Writer) error {
 	cmdline := flags.String("cmdline", "", "`file` with the kernel command line; empty for none")
 	flags.StringVar(&in.Architecture, "arch", "amd64", "architecture of the machine")
 	flags.Int64Var(&in.Size, "size", 0, "size of a disk in `bytes`; 0 for the smallest")
-	flags.BoolVar(&in.Map, "map", false, "write the map of a disk beside it")
+	flags.BoolVar(&in.Map, "map", false, "also write the map of a disk")
 	flags.StringVar(&in.Loaders, "loaders", "", "`directory` with the boot loaders, for disks")
-	compression := flags.String("compression", "zstd", "of formats that compress themselves: zstd[:1-22], gzip[:1-9] or none")
-	epoch := flags.Int64("epoch", exporter.Epoch, "time for formats that store one, in `seconds` since 1970")
+	compression := flags.String("compression", "zstd", "compression of formats that compress: zstd[:1-22], gzip[:1-9] or none")
+	epoch := flags.Int64("epoch", exporter.Epoch, "time in formats that store one, in `seconds` since 1970")
 	out := flags.String("out", "", "`directory` for the output files")
 	flags.Positional = true
 	if err := flags.Parse(args, "format", "name", "out"); err != nil {
@@ -85,7 +86,7 @@ func write(args []string, report io.Writer) error {
 	return nil
 }
 
-// segments reads the arguments after the flags.
+// segments parses the arguments after the flags.
 func segments(flags *command.Flags) []segment.Dir {
 	var dirs []segment.Dir
 	for _, arg := range flags.Args() {

@@ -23,7 +23,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
-// bin has the programs of a build.
+// bin is the folder with the programs.
 var bin string
 
 func TestMain(m *testing.M) {
@@ -43,8 +43,8 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// run runs in dir the program that has the command. It returns what it prints
-// and its exit status.
+// run runs the program that has a subcommand. It returns its output and its exit
+// status.
 func run(t *testing.T, dir string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
 	program := "slipway-exporter"
@@ -62,7 +62,7 @@ func run(t *testing.T, dir string, args ...string) (stdout, stderr string, statu
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// workDir has what a build gives the command.
+// workDir returns a folder with input for the programs.
 func workDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -99,7 +99,7 @@ func workDir(t *testing.T) string {
 	return dir
 }
 
-// One machine from its images to its files, as the build runs it.
+// The programs write a machine from images to output files, as in a build.
 func TestMachine(t *testing.T) {
 	dir := workDir(t)
 	for _, args := range []string{
@@ -141,7 +141,7 @@ func TestMachine(t *testing.T) {
 	}
 }
 
-// The same as a tar, from layers, with an image as OCI layout.
+// The programs write a tar archive from layers, with an image as OCI layout.
 func TestTarOfMachine(t *testing.T) {
 	if _, err := exec.LookPath("tar"); err != nil {
 		t.Skip("tar is not installed (Debian package tar)")
@@ -210,7 +210,7 @@ drwxr-xr-x 0/0 0 DATE volumes/a/blobs/sha256/
 	}
 }
 
-// blobs lists what an OCI layout has, as tar does.
+// blobs lists an OCI layout in the form of tar.
 func blobs(contents ...string) string {
 	var lines []string
 	for _, content := range contents {
@@ -225,7 +225,7 @@ func blobs(contents ...string) string {
 	return b.String()
 }
 
-// As LinuxKit, there is no file for an empty kernel or command line.
+// As in LinuxKit, there is no file for an empty kernel or command line.
 func TestEmptyFilesAreLeftOut(t *testing.T) {
 	dir := workDir(t)
 	if _, errs, status := run(t, dir, strings.Fields("entries --out o1 --spec spec.json --source context")...); status != 0 {
@@ -240,7 +240,8 @@ func TestEmptyFilesAreLeftOut(t *testing.T) {
 	}
 }
 
-// Errors are one line after the name of the program; no file is left behind.
+// Errors are one line that starts with the name of the program. The programs leave
+// no files behind.
 func TestErrors(t *testing.T) {
 	const write = "write --name m --out out --format "
 	for args, want := range map[string]string{
@@ -255,9 +256,9 @@ func TestErrors(t *testing.T) {
 		"pack --in init --out out --prefix a/../..":                 `prefix: path "a/../.." is not clean: write ".."`,
 		"kernel --in init --out out":                                `kernel image has no file "kernel"; it contains bin/sh; set kernel.binary to the kernel's path`,
 		"kernel --in kernel --out o2":                               `kernel image has no file "kernel.tar"; it contains kernel; set kernel.tar to the path of the archive with the modules, or to none`,
-		"pack --out out":                                            "pack: give either --in or --layer",
-		"pack --out out --in init --layer spec.json":                "pack: give either --in or --layer",
-		"kernel --out out":                                          "kernel: give either --in or --layer",
+		"pack --out out":                                            "pack: requires either --in or --layer",
+		"pack --out out --in init --layer spec.json":                "pack: requires either --in or --layer",
+		"kernel --out out":                                          "kernel: requires either --in or --layer",
 		"pack --out out --layer none":                               "layer 1 of 1: open none: no such file or directory",
 		"pack --out out --layer spec.json":                          "layer 1 of 1: not an uncompressed tar archive, or damaged: unexpected EOF",
 		"pack --in init --out out --archive zip":                    "pack: --archive zip: use cpio or tar",
@@ -297,7 +298,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// A machine of 1 GiB is written in little memory, whatever the format.
+// Each format writes a machine of 1 GiB with little memory.
 func TestMemoryIsBounded(t *testing.T) {
 	kernel := filepath.Join(t.TempDir(), "kernel")
 	f, err := os.Create(kernel)
@@ -317,9 +318,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// BenchmarkWrite tells how much of a machine each format writes in a second, and
-// how much memory it takes for that; cp stands for comparison. The machine is
-// small enough not to wait for the disk.
+// BenchmarkWrite measures throughput and memory of each format, with cp(1) as the
+// baseline. The machine is small enough to stay in the page cache.
 func BenchmarkWrite(b *testing.B) {
 	const size = 512 << 20
 	kernel := filepath.Join(b.TempDir(), "kernel")
@@ -352,8 +352,8 @@ func BenchmarkWrite(b *testing.B) {
 	}
 }
 
-// writeLarge writes a format of a machine with the given kernel, and tells how
-// many bytes of memory were resident at most.
+// writeLarge writes a format of a machine with the given kernel. It returns the
+// peak of the resident memory in bytes.
 func writeLarge(t testing.TB, format, kernel string) int64 {
 	t.Helper()
 	dir := t.TempDir()

@@ -1,10 +1,10 @@
 // Command slipway-packer packs the files of one component into a segment of a
-// machine's root filesystem. It runs inside the build, from an empty root
+// machine's root filesystem. It runs inside the build, in an empty root
 // filesystem.
 //
-// Its bytes are part of every segment's key: whatever it is made of, a change of
-// that packs all components of all users anew. So it knows nothing of output
-// formats, which slipway-exporter writes.
+// Its bytes are part of every segment's cache key: each change of the program
+// repacks all components of all users. Therefore it does not contain the output
+// formats, which slipway-exporter writes, and it has few dependencies.
 //
 // Usage:
 //
@@ -13,14 +13,14 @@
 //	slipway-packer entries --spec FILE --source DIR ARCHIVE --out DIR
 //	slipway-packer layout  --index FILE --name REFERENCE --blob FILE ... --platform OS/ARCH[/VARIANT] ... --prefix PATH ARCHIVE --out DIR
 //
-// An IMAGE is a directory with a root filesystem, --in DIR, or the blobs of the
-// layers of an OCI image, the bottom one first: --layer FILE --layer FILE ...
-// They are tar archives, uncompressed or compressed by gzip or zstd.
+// An IMAGE is a directory with a root filesystem, --in DIR, or the layers of an
+// OCI image, bottom first: --layer FILE --layer FILE ... Layers are tar archives,
+// uncompressed or compressed with gzip or zstd.
 //
 // An ARCHIVE is --archive cpio --compression C, where C is zstd[:1-22],
 // gzip[:1-9] or none, or --archive tar, which is never compressed.
 //
-// The environment has no influence.
+// The program ignores the environment.
 package main
 
 import (
@@ -44,7 +44,7 @@ func main() {
 func pack(args []string, _ io.Writer) error {
 	flags := newFlags("pack")
 	image := flags.image()
-	prefix := flags.String("prefix", "", "`path` in the machine under which the files go")
+	prefix := flags.String("prefix", "", "`path` in the machine for the files")
 	rules := flags.String("rules", string(segment.RulesNone), "init, container, volume or none")
 	packer, err := flags.packer(args)
 	if err != nil {
@@ -59,7 +59,7 @@ func pack(args []string, _ io.Writer) error {
 func kernel(args []string, _ io.Writer) error {
 	flags := newFlags("kernel")
 	image := flags.image()
-	binary := flags.String("binary", "kernel", "`path` of the kernel in it")
+	binary := flags.String("binary", "kernel", "`path` of the kernel in the image")
 	tar := flags.String("tar", "kernel.tar", "`path` of the archive with the modules; empty for none")
 	ucode := flags.String("ucode", "", "`path` of the microcode archive; empty for none")
 	packer, err := flags.packer(args, "binary")
@@ -75,7 +75,7 @@ func kernel(args []string, _ io.Writer) error {
 func entries(args []string, _ io.Writer) error {
 	flags := newFlags("entries")
 	spec := flags.String("spec", "", "JSON `file` with the entries")
-	source := flags.String("source", "", "`directory` that the sources of files are in")
+	source := flags.String("source", "", "`directory` that holds the sources of files")
 	packer, err := flags.packer(args, "spec")
 	if err != nil {
 		return err
@@ -89,7 +89,7 @@ func layout(args []string, _ io.Writer) error {
 	name := flags.String("name", "", "`reference` of the image")
 	var blobs, platforms []string
 	flags.ListVar(&blobs, "blob", "`file` with a manifest, configuration or layer of the image; repeated")
-	flags.ListVar(&platforms, "platform", "`OS/ARCH[/VARIANT]` to take from the image; repeated; all if not given")
+	flags.ListVar(&platforms, "platform", "`OS/ARCH[/VARIANT]` to copy from the image; repeated; default: all")
 	prefix := flags.String("prefix", "", "`path` in the machine of the OCI image layout")
 	packer, err := flags.packer(args, "index", "name")
 	if err != nil {
@@ -98,33 +98,34 @@ func layout(args []string, _ io.Writer) error {
 	return packer.Layout(*index, *name, blobs, platforms, strings.Trim(*prefix, "/"))
 }
 
-// flagSet has the flags that several subcommands share.
+// A flagSet defines the flags that several subcommands share.
 type flagSet struct{ *command.Flags }
 
 func newFlags(name string) flagSet {
 	return flagSet{command.NewFlags(name)}
 }
 
-// image defines --in and --layer, of which there must be one.
+// image defines --in and --layer. Exactly one of them is required.
 func (f flagSet) image() *segment.Rootfs {
 	var image segment.Rootfs
 	f.StringVar(&image.Dir, "in", "", "`directory` with the root filesystem of the image")
-	f.ListVar(&image.Layers, "layer", "`file` with a layer of the image, instead of --in; repeated, the bottom one first")
+	f.ListVar(&image.Layers, "layer", "`file` with a layer of the image, instead of --in; repeated, bottom first")
 	return &image
 }
 
+// oneOf returns an error unless the image is a directory or layers.
 func (f flagSet) oneOf(image *segment.Rootfs) error {
 	if (image.Dir == "") == (len(image.Layers) == 0) {
-		return fmt.Errorf("%s: give either --in or --layer", f.Name())
+		return fmt.Errorf("%s: requires either --in or --layer", f.Name())
 	}
 	return nil
 }
 
-// packer defines the flags that say which segment is made, and parses args.
+// packer defines the flags for the output, and parses args.
 func (f flagSet) packer(args []string, required ...string) (segment.Packer, error) {
 	var p segment.Packer
 	archive := f.String("archive", string(segment.CPIO), "cpio, for an initramfs, or tar")
-	compression := f.String("compression", "", "of cpio: zstd[:1-22], gzip[:1-9] or none (default zstd)")
+	compression := f.String("compression", "", "compression of cpio: zstd[:1-22], gzip[:1-9] or none (default zstd)")
 	f.StringVar(&p.Out, "out", "", "`directory` for the segment")
 	if err := f.Parse(args, append(required, "out")...); err != nil {
 		return p, err

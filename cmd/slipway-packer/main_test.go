@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What the packer is made of is part of every segment's key. A writer of a
-// format is not to be found in it, and neither are its libraries.
+// The packer's bytes are part of every segment's cache key, so that it must not
+// contain the writers of formats or their libraries.
 func TestPackerIsSmall(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.Module.Path}}{{if .Module.Main}} {{.ImportPath}}{{end}}{{end}}", ".").Output()
 	if err != nil {
