@@ -113,13 +113,13 @@ func (r *report) sorted() Diagnostics {
 }
 
 // split returns the errors and the warnings.
-func (r *report) split() (errors, warnings Diagnostics) {
+func (r *report) split() (failed, warnings Diagnostics) {
 	for _, d := range r.sorted() {
 		if d.Rule == "" {
-			errors = append(errors, d)
+			failed = append(failed, d)
 		} else {
 			warnings = append(warnings, d)
 		}
 	}
-	return errors, warnings
+	return failed, warnings
 }

@@ -19,7 +19,8 @@ import (
 )
 
 // A Machine is what one or several machine YAMLs describe. Its fields are the
-// sections of the YAML.
+// sections of the YAML. A Machine comes from [Parse] and must not be modified,
+// because Parse records beside the fields which of them are set, and where.
 //
 // To add a key to the YAML, add a field and use it. The tags of the fields are
 // their schema (see internal/schema): decoding, checks, suggestions, merging,

@@ -83,6 +83,12 @@ func TestPlanNeedsAllImages(t *testing.T) {
 	if err == nil || err.Error() != "cannot plan the machine: image docker.io/library/alpine of services.a is not resolved" {
 		t.Error(err)
 	}
+	if _, err := new(machine.Machine).Plan(nil); err == nil || err.Error() != "cannot plan the machine: it does not come from Parse" {
+		t.Error(err)
+	}
+	if _, err := new(machine.Machine).Plan(nil); err == nil || err.Error() != "cannot plan the machine: it does not come from Parse" {
+		t.Error(err)
+	}
 }
 
 // TestDirs checks the directories that come before everything else: the system

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -105,6 +106,9 @@ type planner struct {
 // [Machine.ImageRefs]. If labels of images are invalid, the error is
 // [Diagnostics] at the places where the YAML uses these images.
 func (m *Machine) Plan(images map[string]Image) (*Plan, error) {
+	if m.node == nil {
+		return nil, errors.New("cannot plan the machine: it does not come from Parse")
+	}
 	for _, ref := range m.ImageRefs() {
 		if _, ok := images[ref.Name]; !ok {
 			return nil, fmt.Errorf("cannot plan the machine: image %s of %s is not resolved", ref.Name, ref.Section)
@@ -130,9 +134,9 @@ func (m *Machine) Plan(images map[string]Image) (*Plan, error) {
 	p.order()
 	p.plan.Files = p.entries()
 	p.plan.Dirs = p.dirs()
-	errors, warnings := p.split()
-	if len(errors) > 0 {
-		return nil, errors
+	failed, warnings := p.split()
+	if len(failed) > 0 {
+		return nil, failed
 	}
 	p.plan.Warnings = warnings
 	return &p.plan, nil

@@ -29,9 +29,9 @@ func Parse(sources ...Source) (*Machine, error) {
 	m := &all.Value
 	m.node, m.names = all.Node, r.names
 	m.check(r)
-	errors, warnings := r.split()
-	if len(errors) > 0 {
-		return m, errors
+	failed, warnings := r.split()
+	if len(failed) > 0 {
+		return m, failed
 	}
 	m.warnings = warnings
 	return m, nil
