@@ -62,7 +62,7 @@ var formatsToBoot = map[string]formatFacts{
 // formatsBootedElsewhere has the other formats that boot from an initramfs, and
 // why TestFormats does not boot them.
 var formatsBootedElsewhere = map[string]string{
-	"aws":               "TestAWS boots it; the bytes are those of raw",
+	"aws":               "TestAWS boots raw, and aws is a raw in whole GiB",
 	"tar-kernel-initrd": "TestTarKernelInitrd of exporter/format compares its files with those of kernel+initrd",
 }
 

@@ -4,11 +4,15 @@ import (
 	"os"
 
 	"github.com/slipway-build/slipway/exporter/disk"
+	"github.com/slipway-build/slipway/exporter/sparse"
 )
+
+const gibibyte = 1 << 30
 
 // diskWriter writes a disk in a container.
 type diskWriter struct {
-	uki       bool // UEFI starts a unified kernel image without a boot loader
+	uki       bool  // UEFI starts a unified kernel image without a boot loader
+	unit      int64 // the smallest disk is rounded up to a multiple of this many bytes
 	container container
 }
 
@@ -19,7 +23,7 @@ type container interface {
 }
 
 func (w diskWriter) write(j *job) error {
-	d, err := j.disk(w.uki, j.in.Size)
+	d, err := j.disk(w.uki, w.unit)
 	if err != nil {
 		return err
 	}
@@ -36,8 +40,10 @@ func (w diskWriter) write(j *job) error {
 // mapSuffix follows the name of a disk in the name of its map.
 const mapSuffix = ".map"
 
-// disk lays out a disk of size bytes, or the smallest that fits if size is 0.
-func (j *job) disk(uki bool, size int64) (disk.Disk, error) {
+// disk lays out a disk of the size that the input asks for, or otherwise the
+// smallest one that fits, rounded up to a multiple of unit bytes. A unit of 0
+// does not round.
+func (j *job) disk(uki bool, unit int64) (disk.Disk, error) {
 	contents, loaders, err := j.kernelAndInitrd()
 	if err != nil {
 		return disk.Disk{}, err
@@ -54,5 +60,9 @@ func (j *job) disk(uki bool, size int64) (disk.Disk, error) {
 			boot = disk.UKI
 		}
 	}
-	return disk.New(boot, contents, loaders, size, j.in.Time)
+	d, err := disk.New(boot, contents, loaders, j.in.Size, j.in.Time)
+	if err != nil || j.in.Size > 0 || unit == 0 || d.Size%unit == 0 {
+		return d, err
+	}
+	return disk.New(boot, contents, loaders, sparse.RoundUp(d.Size, unit), j.in.Time)
 }

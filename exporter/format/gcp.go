@@ -9,7 +9,6 @@ import (
 	"github.com/klauspost/pgzip"
 
 	"github.com/slipway-build/slipway/exporter/segment"
-	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
 func init() {
@@ -24,22 +23,16 @@ func init() {
 	})
 }
 
-const gibibyte = 1 << 30
-
 // gcpWriter writes a disk as Google Compute Engine imports it (Compute Engine
 // documentation, Manually import boot disks): the archive has the old GNU
 // format and one file, disk.raw, whose size is a multiple of 1 GiB.
 type gcpWriter struct{}
 
 func (gcpWriter) write(j *job) error {
-	size := j.in.Size
-	if size%gibibyte != 0 {
-		return fmt.Errorf("SIZE: Google Compute Engine requires a multiple of 1 GiB, not %d bytes", size)
+	if j.in.Size%gibibyte != 0 {
+		return fmt.Errorf("SIZE: Google Compute Engine requires a multiple of 1 GiB, not %d bytes", j.in.Size)
 	}
-	d, err := j.disk(false, size)
-	if err == nil && size == 0 {
-		d, err = j.disk(false, sparse.RoundUp(d.Size, gibibyte))
-	}
+	d, err := j.disk(false, gibibyte)
 	if err != nil {
 		return err
 	}

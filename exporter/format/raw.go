@@ -38,12 +38,12 @@ func init() {
 		},
 		Format{
 			Name:        "aws",
-			Description: "raw, for EC2",
+			Description: "raw in whole GiB, for EC2",
 			Suffixes:    []string{".raw"},
 			Segments:    segment.CPIO,
 			Firmware:    BIOS | UEFI,
 			Options:     Size | Map,
-			writer:      diskWriter{container: rawFile{}},
+			writer:      diskWriter{unit: gibibyte, container: rawFile{}},
 		},
 	)
 }

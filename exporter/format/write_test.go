@@ -44,3 +44,28 @@ func TestTarErrors(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
+
+// TestWholeGiB checks the sizes of disks for clouds whose volumes are whole GiB.
+func TestWholeGiB(t *testing.T) {
+	for _, test := range []struct {
+		size, want int64
+	}{
+		{0, 1 << 30},
+		{100 << 20, 100 << 20},
+		{2 << 30, 2 << 30},
+	} {
+		m := input(t, segment.CPIO)
+		m.Size = test.size
+		files, err := Write("aws", m, t.TempDir(), func(w string) { t.Error(w) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(files[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() != test.want {
+			t.Errorf("with SIZE %d, aws has %d bytes, want %d", test.size, info.Size(), test.want)
+		}
+	}
+}
