@@ -62,7 +62,10 @@
 //
 // The fake does not model:
 //
-//   - IAM policies. [Knobs.Denied] denies whole operations.
+//   - IAM, except [Knobs.Denied] and [Knobs.Policies]: identity-based policies with
+//     Action, Resource and Condition, and the condition keys aws:RequestTag,
+//     aws:ResourceTag, aws:TagKeys, aws:RequestedRegion, aws:PrincipalAccount,
+//     ec2:ResourceTag, ec2:CreateAction and iam:PassedToService.
 //   - KMS. Every well-formed key of the region exists and may be used.
 //   - Other accounts. Sharing is recorded, but no other account exists.
 //   - Volumes, networks, key pairs and instance types. Instances have the address

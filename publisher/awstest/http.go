@@ -23,11 +23,12 @@ import (
 type call struct {
 	*Server
 	Request
-	knobs Knobs
-	http  *http.Request
-	scope scope
-	body  []byte // of all services but S3, whose operations read it themselves
-	form  *form  // of query protocols
+	knobs    Knobs
+	policies []policy
+	http     *http.Request
+	scope    scope
+	body     []byte // of all services but S3, whose operations read it themselves
+	form     *form  // of query protocols
 }
 
 // An answer is the response to a request.
@@ -73,7 +74,8 @@ func init() {
 // ServeHTTP answers a request to any of the services. The signature selects the
 // service and the region.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{Server: s, Request: Request{Proto: r.Proto}, http: r, knobs: s.Knobs()}
+	conf := s.knobs.Load()
+	c := &call{Server: s, Request: Request{Proto: r.Proto}, http: r, knobs: conf.Knobs, policies: conf.policies}
 	svc, err := c.accept()
 	if svc == nil { // no service, no format for errors
 		s.finish(c, err)
@@ -276,7 +278,7 @@ func (c *call) authenticate(svc *service) error {
 		e.message = fmt.Sprintf("user %s is not authorized to perform %s:%s", userARN, c.Service, c.Operation)
 		return &e
 	}
-	return nil
+	return c.authorize(svc)
 }
 
 func (c *call) denied() bool {

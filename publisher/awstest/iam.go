@@ -26,7 +26,7 @@ func iamService() *service {
 			trust := escape(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"vmie.amazonaws.com"},`+
 				`"Action":"sts:AssumeRole","Condition":{"StringEquals":{"sts:ExternalId":"vmimport"}}}]}`, false)
 			return struct{ Role role }{role{
-				"/", name, "AROADBQP57FF2AEXAMPLE", "arn:aws:iam::" + Account + ":role/" + name, "2024-01-01T00:00:00Z", trust,
+				"/", name, "AROADBQP57FF2AEXAMPLE", roleARN(name), "2024-01-01T00:00:00Z", trust,
 			}}, nil
 		},
 	})

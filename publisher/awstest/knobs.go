@@ -40,6 +40,10 @@ type Knobs struct {
 	// Denied lists operations that the account may not call, for example
 	// "ec2:RegisterImage". "ec2:*" denies a whole service.
 	Denied []string
+	// Policies are the IAM policies of the account's user in JSON, which must allow
+	// each action on each of its resources; nil allows everything. See
+	// [Server.SetKnobs].
+	Policies []string
 	// Roles lists the IAM roles of the account; nil means vmimport alone.
 	Roles []string
 	// Console returns the console output of an instance; nil means no output.
@@ -49,4 +53,10 @@ type Knobs struct {
 	// ImportFailure is the message with which import tasks fail; "" lets them
 	// succeed.
 	ImportFailure string
+}
+
+// config is a set of knobs with its decoded policies.
+type config struct {
+	Knobs
+	policies []policy
 }

@@ -29,7 +29,7 @@ const (
 // A Server is a fake AWS account. It is an [http.Handler]: serve it on any
 // listener, or use [Start]. All methods are safe for concurrent use.
 type Server struct {
-	knobs  atomic.Pointer[Knobs]
+	knobs  atomic.Pointer[config]
 	blocks *blobs
 	done   chan struct{} // closed by Close
 	closed sync.Once
@@ -133,10 +133,21 @@ func Env(url string) []string {
 }
 
 // Knobs returns the current knobs.
-func (s *Server) Knobs() Knobs { return *s.knobs.Load() }
+func (s *Server) Knobs() Knobs { return s.knobs.Load().Knobs }
 
-// SetKnobs sets the knobs for new requests.
-func (s *Server) SetKnobs(k Knobs) { s.knobs.Store(&k) }
+// SetKnobs sets the knobs for new requests. It panics if one of the policies is
+// invalid or uses a condition operator that the fake does not implement.
+func (s *Server) SetKnobs(k Knobs) {
+	c := &config{Knobs: k}
+	for _, text := range k.Policies {
+		p, err := parsePolicy(text)
+		if err != nil {
+			panic(err)
+		}
+		c.policies = append(c.policies, p)
+	}
+	s.knobs.Store(c)
+}
 
 // Advance moves the fake's clock forward. States and timeouts follow that
 // clock; signatures are still compared with the real one.

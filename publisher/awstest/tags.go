@@ -192,7 +192,7 @@ func (r *region) taggable() map[string]tags {
 
 // resourceTypes are the types of resources by the start of their IDs.
 var resourceTypes = map[string]string{
-	"snap": "snapshot", "ami": "image", "i": "instance", "import": "import-snapshot-task", "replacevol": "replace-root-volume-task",
+	"snap": "snapshot", "ami": "image", "i": "instance", "vol": "volume", "import": "import-snapshot-task", "replacevol": "replace-root-volume-task",
 }
 
 func (c *call) describeTags() (any, error) {
