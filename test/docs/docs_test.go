@@ -219,14 +219,16 @@ func (p *pageTest) testMachine(t *testing.T, b *block, m *machine, file string) 
 	stdout, stderr, err := stack.Buildx(p.dir, append([]string{"--check"}, append(args, ".")...)...)
 	var warnings []string
 	for _, w := range regexp.MustCompile(`(?m)^WARNING: (\w+)`).FindAllStringSubmatch(stdout, -1) {
-		warnings = append(warnings, w[1])
+		if !slices.Contains(warnings, w[1]) {
+			warnings = append(warnings, w[1])
+		}
 	}
 	var want []string
 	if b.warning != "" {
 		want = []string{b.warning}
 	}
 	switch {
-	case strings.Join(warnings, " ") != strings.Join(want, " "):
+	case !slices.Equal(warnings, want):
 		t.Errorf("%s: warnings %v, want %v\n%s%s", b, warnings, want, stdout, stderr)
 	case err != nil && want == nil:
 		t.Errorf("%s: --check: %v\n%s%s", b, err, stdout, stderr)
