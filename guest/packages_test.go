@@ -1,5 +1,5 @@
-// Package guest_test checks that the package images depend on no other sources
-// than their programs need.
+// Package guest_test checks what the programs of the guest depend on, and what
+// their images do.
 package guest_test
 
 import (
@@ -77,5 +77,37 @@ func TestSources(t *testing.T) {
 	}
 	if checked < 10 {
 		t.Errorf("only %d packages have programs of guest/", checked)
+	}
+}
+
+// TestImports checks the direction of imports: the guest uses what is shared, and
+// the build side uses nothing of the guest.
+func TestImports(t *testing.T) {
+	list := exec.Command("go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "./...")
+	list.Dir = ".."
+	list.Env = append(os.Environ(), "GOOS=linux")
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared := regexp.MustCompile(`^(internal/(contract|kernel)|exporter/(gpt|mbr))(/|$)`) // formats that the guest writes
+	edges := 0
+	for edge := range strings.Lines(string(out)) {
+		from, to, _ := strings.Cut(strings.TrimSpace(edge), " ")
+		to, ours := strings.CutPrefix(to, module)
+		if !ours {
+			continue
+		}
+		edges++
+		from = strings.TrimPrefix(from, module)
+		switch inGuest, ofGuest := strings.HasPrefix(from, "guest/"), strings.HasPrefix(to, "guest/"); {
+		case ofGuest && !inGuest:
+			t.Errorf("%s imports %s of the guest", from, to)
+		case inGuest && !ofGuest && !shared.MatchString(to):
+			t.Errorf("%s of the guest imports %s", from, to)
+		}
+	}
+	if edges < 50 {
+		t.Errorf("only %d imports found", edges)
 	}
 }
