@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -20,7 +21,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 const mebibyte = 1 << 20
 
@@ -109,20 +110,7 @@ func TestFilesAreRead(t *testing.T) {
 	tool(t, "mcopy", "mtools")
 	tool(t, "fsck.fat", "dosfstools")
 	var files []File
-	contents := map[string]string{
-		"A":                                  "short name",
-		"UPPER.TXT":                          "short name",
-		"upper.TX":                           "lower case",
-		"a long name with blanks.and.dots":   "long name",
-		"ünïcode-日本語.txt":                    "not ASCII",
-		strings.Repeat("n", 13):              "a full piece of a long name",
-		strings.Repeat("m", 26) + ".x":       "more than two",
-		strings.Repeat("l", 255):             "the longest",
-		".hidden":                            "nothing before the dot",
-		"+,;=[]":                             "for long names only",
-		"deep/er/and/deeper/still/file.conf": "in directories",
-		"empty":                              "",
-	}
+	contents := maps.Clone(names)
 	for i := range 600 { // a directory of several clusters, with similar names
 		contents[fmt.Sprintf("many/longfilename-%d.conf", i)] = fmt.Sprint(i)
 	}
@@ -330,7 +318,7 @@ func TestSlots(t *testing.T) {
 				}
 				second := i.Runs[len(i.Runs)-2].Offset
 				if (second+offset*sectorSize)%SlotAlignment != 0 {
-					t.Errorf("the second part stands at %d", second)
+					t.Errorf("the second part is at byte %d", second)
 				}
 				at = append(at, second)
 				img := image(t, size, files, Options{Offset: offset})
@@ -343,11 +331,11 @@ func TestSlots(t *testing.T) {
 				}
 				want, err := io.ReadAll(sparse.Concat(files[1].Parts[0].Content, files[1].Parts[1].Content).Reader())
 				if err != nil || !bytes.Equal(got, want) {
-					t.Errorf("the file is read with %d bytes, not as its %d: %v", len(got), len(want), err)
+					t.Errorf("mcopy reads %d bytes, want these %d: %v", len(got), len(want), err)
 				}
 			}
 			if slices.Max(at) != slices.Min(at) {
-				t.Errorf("the second part stands at %d", at)
+				t.Errorf("the second part is at bytes %d", at)
 			}
 		})
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
-// volume opens what the writer makes of files.
+// volume writes files to a volume and opens it.
 func volume(t testing.TB, size int64, files []File, options Options) *FS {
 	t.Helper()
 	v, err := New(size, files, options)
@@ -57,11 +57,12 @@ func contents(t testing.TB, f *FS) map[string]string {
 	return all
 }
 
+// names are the paths and the contents of files with names of all kinds.
 var names = map[string]string{
 	"A":                                  "short name",
 	"UPPER.TXT":                          "short name",
 	"upper.TX":                           "lower case",
-	"a long name with blanks.and.dots":   "long name",
+	"a long name with spaces.and.dots":   "long name",
 	"ünïcode-日本語.txt":                    "not ASCII",
 	strings.Repeat("n", 13):              "a full piece of a long name",
 	strings.Repeat("m", 26) + ".x":       "more than two",

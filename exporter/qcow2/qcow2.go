@@ -38,6 +38,42 @@ const (
 	maxSize = 4 << 20 * l2Entries * clusterSize
 )
 
+// clusters is where the parts of a file are, in clusters.
+type clusters struct {
+	l1Entries                             int64
+	l1, table, blocks, l2, data           int64 // numbers of clusters
+	l1At, tableAt, blocksAt, l2At, dataAt int64 // first clusters
+	total                                 int64
+}
+
+func newClusters(size int64, extents []extent) clusters {
+	c := clusters{l1Entries: divide(size, l2Entries*clusterSize)}
+	lastL2 := int64(-1)
+	for _, e := range extents {
+		c.data += e.count
+		first := max(e.first/l2Entries, lastL2+1)
+		lastL2 = (e.first + e.count - 1) / l2Entries
+		c.l2 += lastL2 + 1 - first
+	}
+	c.l1 = divide(c.l1Entries, tableEntries)
+	// The refcounts include the clusters of the refcount table and blocks.
+	for {
+		c.total = 1 + c.l1 + c.table + c.blocks + c.l2 + c.data
+		blocks := divide(c.total, refcountEntries)
+		table := divide(blocks, tableEntries)
+		if blocks == c.blocks && table == c.table {
+			break
+		}
+		c.blocks, c.table = blocks, table
+	}
+	c.l1At = 1
+	c.tableAt = c.l1At + c.l1
+	c.blocksAt = c.tableAt + c.table
+	c.l2At = c.blocksAt + c.blocks
+	c.dataAt = c.l2At + c.l2
+	return c
+}
+
 // New returns a qcow2 file with a disk. It fails if the size of the disk is not a
 // multiple of 512 bytes, or exceeds 2 PiB.
 func New(disk sparse.Content) (sparse.Content, error) {
@@ -45,82 +81,73 @@ func New(disk sparse.Content) (sparse.Content, error) {
 		return sparse.Content{}, fmt.Errorf("qcow2: the size of a disk must be a multiple of 512 bytes, up to %d, not %d", int64(maxSize), disk.Size)
 	}
 	extents := dataClusters(disk)
-	var data, l2 int64
-	lastL2 := int64(-1)
-	for _, e := range extents {
-		data += e.count
-		first := max(e.first/l2Entries, lastL2+1)
-		lastL2 = (e.first + e.count - 1) / l2Entries
-		l2 += lastL2 + 1 - first
+	c := newClusters(disk.Size, extents)
+	l1, l2, runs := c.mapData(extents, disk.Runs)
+	for at, part := range map[int64][]byte{0: c.header(disk.Size), c.l1At: l1, c.tableAt: c.refcountTable(), c.blocksAt: c.refcounts(), c.l2At: l2} {
+		runs = append(runs, sparse.Bytes(part).At(at*clusterSize)...)
 	}
-	l1Entries := divide(disk.Size, l2Entries*clusterSize)
-	l1 := divide(l1Entries, tableEntries)
-	// The refcounts include the clusters of the refcount table and blocks.
-	var blocks, table, total int64
-	for {
-		total = 1 + l1 + table + blocks + l2 + data
-		b := divide(total, refcountEntries)
-		if t := divide(b, tableEntries); b == blocks && t == table {
-			break
-		} else {
-			blocks, table = b, t
-		}
-	}
-	l1At := int64(1)
-	tableAt := l1At + l1
-	blocksAt := tableAt + table
-	l2At := blocksAt + blocks
-	dataAt := l2At + l2
+	return sparse.New(c.total*clusterSize, runs, nil)
+}
 
+// header returns the header of a disk of size bytes.
+func (c clusters) header(size int64) []byte {
 	be := binary.BigEndian
-	header := make([]byte, headerLength)
-	copy(header, "QFI\xfb")
-	be.PutUint32(header[4:], 3)
-	be.PutUint32(header[20:], clusterBits)
-	be.PutUint64(header[24:], uint64(disk.Size))
-	be.PutUint32(header[36:], uint32(l1Entries))
-	be.PutUint64(header[40:], uint64(l1At*clusterSize))
-	be.PutUint64(header[48:], uint64(tableAt*clusterSize))
-	be.PutUint32(header[56:], uint32(table))
-	be.PutUint32(header[96:], refcountOrder)
-	be.PutUint32(header[100:], headerLength)
+	b := make([]byte, headerLength)
+	copy(b, "QFI\xfb")
+	be.PutUint32(b[4:], 3)
+	be.PutUint32(b[20:], clusterBits)
+	be.PutUint64(b[24:], uint64(size))
+	be.PutUint32(b[36:], uint32(c.l1Entries))
+	be.PutUint64(b[40:], uint64(c.l1At*clusterSize))
+	be.PutUint64(b[48:], uint64(c.tableAt*clusterSize))
+	be.PutUint32(b[56:], uint32(c.table))
+	be.PutUint32(b[96:], refcountOrder)
+	be.PutUint32(b[100:], headerLength)
+	return b
+}
 
-	l1Table := make([]byte, 8*l1Entries)
-	l2Tables := make([]byte, l2*clusterSize)
-	runs := sparse.Bytes(header).At(0)
-	next, nextL2 := dataAt, l2At
-	rest := disk.Runs
+// mapData returns the L1 table, the L2 tables, and the runs of the disk in the
+// places that these refer to.
+func (c clusters) mapData(extents []extent, disk []sparse.Run) (l1, l2 []byte, runs []sparse.Run) {
+	be := binary.BigEndian
+	l1, l2 = make([]byte, 8*c.l1Entries), make([]byte, c.l2*clusterSize)
+	next, nextL2 := c.dataAt, c.l2At
 	for _, e := range extents {
 		for n := range e.count {
 			cluster := e.first + n
-			entry := l1Table[8*(cluster/l2Entries):]
+			entry := l1[8*(cluster/l2Entries):]
 			if be.Uint64(entry) == 0 {
 				be.PutUint64(entry, uint64(nextL2*clusterSize)|usedOnce)
 				nextL2++
 			}
-			be.PutUint64(l2Tables[(nextL2-1-l2At)*clusterSize+8*(cluster%l2Entries):], uint64((next+n)*clusterSize)|usedOnce)
+			be.PutUint64(l2[(nextL2-1-c.l2At)*clusterSize+8*(cluster%l2Entries):], uint64((next+n)*clusterSize)|usedOnce)
 		}
 		shift := (next - e.first) * clusterSize
-		for len(rest) > 0 && rest[0].Offset < (e.first+e.count)*clusterSize {
-			run := rest[0]
+		for len(disk) > 0 && disk[0].Offset < (e.first+e.count)*clusterSize {
+			run := disk[0]
 			run.Offset += shift
 			runs = append(runs, run)
-			rest = rest[1:]
+			disk = disk[1:]
 		}
 		next += e.count
 	}
-	refcountTable := make([]byte, 8*blocks)
-	for n := range blocks {
-		be.PutUint64(refcountTable[8*n:], uint64((blocksAt+n)*clusterSize))
+	return l1, l2, runs
+}
+
+func (c clusters) refcountTable() []byte {
+	b := make([]byte, 8*c.blocks)
+	for n := range c.blocks {
+		binary.BigEndian.PutUint64(b[8*n:], uint64((c.blocksAt+n)*clusterSize))
 	}
-	refcounts := make([]byte, 2*total)
-	for n := range total {
-		be.PutUint16(refcounts[2*n:], 1)
+	return b
+}
+
+func (c clusters) refcounts() []byte {
+	b := make([]byte, 2*c.total)
+	for n := range c.total {
+		binary.BigEndian.PutUint16(b[2*n:], 1)
 	}
-	for at, part := range map[int64][]byte{l1At: l1Table, tableAt: refcountTable, blocksAt: refcounts, l2At: l2Tables} {
-		runs = append(runs, sparse.Bytes(part).At(at*clusterSize)...)
-	}
-	return sparse.New(total*clusterSize, runs, nil)
+	return b
 }
 
 // extent is a range of clusters.

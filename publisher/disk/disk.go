@@ -152,6 +152,33 @@ type extent struct{ first, end int64 }
 
 // scan reads the disk, and its map if there is one.
 func (d *Disk) scan(ctx context.Context, mapPath string) error {
+	if err := d.measure(); err != nil {
+		return err
+	}
+	extents, err := d.extents()
+	if err != nil {
+		return err
+	}
+	m := d.readMap(mapPath)
+	var mismatch atomic.Bool // between map and disk
+	check := func(at int64, block []byte) {
+		if m != nil && !fits(m, at, block) {
+			mismatch.Store(true)
+		}
+	}
+	if d.Blocks, err = d.digest(ctx, extents, check); err != nil {
+		return err
+	}
+	if mismatch.Load() {
+		d.warnings = append(d.warnings, mapPath+" is ignored: it is the map of another disk, because this one has data where the map has none")
+	} else if m != nil {
+		d.free = freeBlocks(m)
+	}
+	return nil
+}
+
+// measure sets the size of the disk. It fails if the file cannot be a disk.
+func (d *Disk) measure() error {
 	info, err := d.file.Stat()
 	if err != nil {
 		return err
@@ -168,12 +195,12 @@ func (d *Disk) scan(ctx context.Context, mapPath string) error {
 	case d.Size > MaxSize:
 		return fmt.Errorf("a disk of %d GiB is larger than the largest volume (%d GiB); build a smaller one", d.Size>>30, MaxSize>>30)
 	}
-	extents, err := d.extents()
-	if err != nil {
-		return err
-	}
-	m := d.readMap(mapPath)
+	return nil
+}
 
+// digest reads extents on all processors. It returns the blocks that are not zero,
+// and calls check from several goroutines for each of these.
+func (d *Disk) digest(ctx context.Context, extents []extent, check func(at int64, block []byte)) ([]Block, error) {
 	// A worker reads 16 blocks in a row, so that the system reads ahead.
 	const batch = 16
 	var batches []extent
@@ -183,17 +210,12 @@ func (d *Disk) scan(ctx context.Context, mapPath string) error {
 		}
 	}
 	var next atomic.Int64
-	var mismatch atomic.Bool // between map and disk
 	found := make([][]Block, runtime.GOMAXPROCS(0))
 	group, ctx := errgroup.WithContext(ctx)
 	for worker := range found {
 		group.Go(func() error {
 			block := new([BlockSize]byte)
-			for {
-				n := next.Add(1) - 1
-				if n >= int64(len(batches)) {
-					return nil
-				}
+			for n := next.Add(1) - 1; n < int64(len(batches)); n = next.Add(1) - 1 {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
@@ -203,25 +225,19 @@ func (d *Disk) scan(ctx context.Context, mapPath string) error {
 					}
 					if !isZero(block[:]) {
 						found[worker] = append(found[worker], Block{int32(i), sha256.Sum256(block[:])})
-						if m != nil && !fits(m, i*BlockSize, block[:]) {
-							mismatch.Store(true)
-						}
+						check(i*BlockSize, block[:])
 					}
 				}
 			}
+			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return err
+		return nil, err
 	}
-	d.Blocks = slices.Concat(found...)
-	slices.SortFunc(d.Blocks, func(a, b Block) int { return int(a.Index) - int(b.Index) })
-	if mismatch.Load() {
-		d.warnings = append(d.warnings, mapPath+" is ignored: it is the map of another disk, because this one has data where the map has none")
-	} else if m != nil {
-		d.free = freeBlocks(m)
-	}
-	return nil
+	blocks := slices.Concat(found...)
+	slices.SortFunc(blocks, func(a, b Block) int { return int(a.Index) - int(b.Index) })
+	return blocks, nil
 }
 
 // Free reports whether, according to the map of the disk, no program reads the block
