@@ -148,3 +148,14 @@ func (c *call) young(made time.Time) bool { return c.now().Sub(made) < c.knobs.F
 
 // isoTime formats a time as EC2 and S3 do.
 func isoTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// repeated returns what an earlier EC2 request with the same client token created,
+// and the request's parameters for region.remember. The caller holds s.mu.
+func (c *call) repeated(token string) (id, parameters string, err error) {
+	parameters = c.form.parameters("DryRun")
+	id, mismatch := c.region(c.Region).once(c.Operation, token, parameters)
+	if mismatch {
+		err = violation("IdempotentParameterMismatch", "the client token %q was used with different parameters", token)
+	}
+	return id, parameters, err
+}

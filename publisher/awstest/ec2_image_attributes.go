@@ -20,7 +20,6 @@ func (f *form) value(name, attribute string) (string, bool) {
 
 func (c *call) modifyImageAttribute() (any, error) {
 	f := c.form
-	id := f.required("ImageId")
 	switch f.oneOf("Attribute", "description", "imdsSupport", "launchPermission") {
 	case "description", "imdsSupport":
 	default:
@@ -37,106 +36,85 @@ func (c *call) modifyImageAttribute() (any, error) {
 		f.fail(violation("InvalidParameterValue", "ImdsSupport is %q, not v2.0", imds))
 	}
 	add, remove := f.permissions("LaunchPermission", "Group", "UserId", "OrganizationArn", "OrganizationalUnitArn")
-	if err := c.ready(); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	im, err := c.image(id)
-	if err != nil {
-		return nil, err
-	}
-	if slices.Contains(add, "all") {
-		if c.knobs.BlockPublicAccess {
-			return nil, newError("OperationNotPermitted", "AMIs cannot be shared publicly: block public access is enabled")
-		}
-		for _, m := range im.mappings {
-			if m.Ebs != nil && m.Ebs.Encrypted {
-				return nil, violation("InvalidParameter", "the image %s has an encrypted snapshot and cannot be shared publicly", id)
+	return c.onImage(func(im *image) (any, error) {
+		if slices.Contains(add, "all") {
+			if c.knobs.BlockPublicAccess {
+				return nil, newError("OperationNotPermitted", "AMIs cannot be shared publicly: block public access is enabled")
+			}
+			for _, m := range im.mappings {
+				if m.Ebs != nil && m.Ebs.Encrypted {
+					return nil, violation("InvalidParameter", "the image %s has an encrypted snapshot and cannot be shared publicly", im.id)
+				}
 			}
 		}
-	}
-	for _, m := range im.mappings {
-		if len(add) > 0 && m.Ebs != nil && m.Ebs.Encrypted && m.Ebs.Key == keyARN(c.Region, "") {
-			// "Share an AMI with specific AWS accounts" in the EC2 user guide
-			return nil, newError("InvalidParameter", "the image %s is encrypted with the default key and cannot be shared", id)
+		for _, m := range im.mappings {
+			if len(add) > 0 && m.Ebs != nil && m.Ebs.Encrypted && m.Ebs.Key == keyARN(c.Region, "") {
+				// "Share an AMI with specific AWS accounts" in the EC2 user guide
+				return nil, newError("InvalidParameter", "the image %s is encrypted with the default key and cannot be shared", im.id)
+			}
 		}
-	}
-	if len(add) > 0 && im.stateAt(c.now()) == "disabled" {
-		return nil, newError("OperationNotPermitted", "the image %s is disabled and cannot be shared", id)
-	}
-	share(im.shared, add, remove)
-	if describe {
-		im.description = description
-	}
-	if restrict {
-		im.imds = imds
-	}
-	return yes, nil
+		if len(add) > 0 && im.stateAt(c.now()) == "disabled" {
+			return nil, newError("OperationNotPermitted", "the image %s is disabled and cannot be shared", im.id)
+		}
+		share(im.shared, add, remove)
+		if describe {
+			im.description = description
+		}
+		if restrict {
+			im.imds = imds
+		}
+		return yes, nil
+	})
 }
 
 func (c *call) describeImageAttribute() (any, error) {
-	id := c.form.required("ImageId")
 	attribute := c.form.oneOf("Attribute", "launchPermission", "description", "bootMode", "tpmSupport", "uefiData", "imdsSupport",
 		"sriovNetSupport", "deregistrationProtection", "blockDeviceMapping")
 	if attribute == "" {
 		c.form.required("Attribute")
 	}
-	if err := c.ready(); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	im, err := c.image(id)
-	if err != nil {
-		return nil, err
-	}
-	type value struct {
-		Value string `xml:"value,omitempty"`
-	}
-	var v any
-	switch attribute {
-	case "launchPermission":
-		v = permissionsXML(im.shared)
-	case "blockDeviceMapping":
-		v = items[mapping]{im.mappings}
-	default:
-		v = value{map[string]string{
-			"description": im.description, "bootMode": im.boot, "tpmSupport": im.tpm, "uefiData": im.uefi, "imdsSupport": im.imds,
-			"sriovNetSupport": im.sriov, "deregistrationProtection": cmp.Or(im.protection, "disabled"),
-		}[attribute]}
-	}
-	return members{{"imageId", id}, {attribute, v}}, nil
+	return c.onImage(func(im *image) (any, error) {
+		type value struct {
+			Value string `xml:"value,omitempty"`
+		}
+		var v any
+		switch attribute {
+		case "launchPermission":
+			v = permissionsXML(im.shared)
+		case "blockDeviceMapping":
+			v = items[mapping]{im.mappings}
+		default:
+			v = value{map[string]string{
+				"description": im.description, "bootMode": im.boot, "tpmSupport": im.tpm, "uefiData": im.uefi, "imdsSupport": im.imds,
+				"sriovNetSupport": im.sriov, "deregistrationProtection": cmp.Or(im.protection, "disabled"),
+			}[attribute]}
+		}
+		return members{{"imageId", im.id}, {attribute, v}}, nil
+	})
 }
 
 func (c *call) enableImageDeprecation() (any, error) {
-	id, text := c.form.required("ImageId"), c.form.required("DeprecateAt")
+	text := c.form.required("DeprecateAt")
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
 		c.form.fail(violation("InvalidParameterValue", "DeprecateAt: %v", err))
 	}
-	if err := c.ready(); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	im, err := c.image(id)
-	if err != nil {
-		return nil, err
-	}
-	years := 10
-	if im.shared["all"] {
-		years = 2
-	}
-	if now := c.now(); at.Before(now) || at.After(now.AddDate(years, 0, 0)) {
-		return nil, violation("InvalidParameterValue", "DeprecateAt %s is not within %d years from now", text, years)
-	}
-	im.deprecated = at.Round(time.Minute)
-	return yes, nil
+	return c.onImage(func(im *image) (any, error) {
+		years := 10
+		if im.shared["all"] {
+			years = 2
+		}
+		if now := c.now(); at.Before(now) || at.After(now.AddDate(years, 0, 0)) {
+			return nil, violation("InvalidParameterValue", "DeprecateAt %s is not within %d years from now", text, years)
+		}
+		im.deprecated = at.Round(time.Minute)
+		return yes, nil
+	})
 }
 
-// change is an operation on an image that has no more parameters than its ID.
-func (c *call) change(apply func(*image)) (any, error) {
+// onImage ends the reading of parameters and calls operation with the request's
+// image, while it holds s.mu.
+func (c *call) onImage(operation func(*image) (any, error)) (any, error) {
 	id := c.form.required("ImageId")
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -147,8 +125,15 @@ func (c *call) change(apply func(*image)) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	apply(im)
-	return yes, nil
+	return operation(im)
+}
+
+// change is an operation on an image that always succeeds.
+func (c *call) change(apply func(*image)) (any, error) {
+	return c.onImage(func(im *image) (any, error) {
+		apply(im)
+		return yes, nil
+	})
 }
 
 func (c *call) disableImageDeprecation() (any, error) {
@@ -167,24 +152,16 @@ func (c *call) enableImage() (any, error) {
 
 // setState changes the state of an image. Nothing happens if it has that state.
 func (c *call) setState(from, to string) (any, error) {
-	id := c.form.required("ImageId")
-	if err := c.ready(); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	im, err := c.image(id)
-	if err != nil {
-		return nil, err
-	}
-	if state := im.stateAt(c.now()); state != from && state != to {
-		return nil, newError("IncorrectState", "the image %s is %s", id, state)
-	}
-	im.state = to
-	if to == "disabled" {
-		clear(im.shared)
-	}
-	return yes, nil
+	return c.onImage(func(im *image) (any, error) {
+		if state := im.stateAt(c.now()); state != from && state != to {
+			return nil, newError("IncorrectState", "the image %s is %s", im.id, state)
+		}
+		im.state = to
+		if to == "disabled" {
+			clear(im.shared)
+		}
+		return yes, nil
+	})
 }
 
 func (c *call) enableProtection() (any, error) {

@@ -101,10 +101,9 @@ func (c *call) importSnapshot() (any, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.region(c.Region)
-	parameters := f.parameters("DryRun")
-	id, mismatch := r.once(c.Operation, token, parameters)
-	if mismatch {
-		return nil, violation("IdempotentParameterMismatch", "the client token %q was used with different parameters", token)
+	id, parameters, err := c.repeated(token)
+	if err != nil {
+		return nil, err
 	}
 	if old := r.tasks[id]; old != nil {
 		return old.answer(c.now()), nil

@@ -194,10 +194,9 @@ func (c *call) runInstances() (any, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.region(c.Region)
-	parameters := f.parameters("DryRun")
-	reservation, mismatch := r.once(c.Operation, token, parameters)
-	if mismatch {
-		return nil, violation("IdempotentParameterMismatch", "the client token %q was used with different parameters", token)
+	reservation, parameters, err := c.repeated(token)
+	if err != nil {
+		return nil, err
 	}
 	if reservation == "" {
 		im, p, err := c.bootable(id)
@@ -443,10 +442,9 @@ func (c *call) createReplaceTask() (any, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.region(c.Region)
-	parameters := f.parameters("DryRun")
-	old, mismatch := r.once(c.Operation, token, parameters)
-	if mismatch {
-		return nil, violation("IdempotentParameterMismatch", "the client token %q was used with different parameters", token)
+	old, parameters, err := c.repeated(token)
+	if err != nil {
+		return nil, err
 	}
 	if old != "" {
 		return members{{"replaceRootVolumeTask", r.replaces[old].xml(c.now())}}, nil

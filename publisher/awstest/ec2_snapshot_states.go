@@ -24,21 +24,6 @@ func (p *snapshot) tier(now time.Time) string {
 	return "archive"
 }
 
-// onSnapshot calls change with the request's snapshot while it holds s.mu.
-func (c *call) onSnapshot(change func(*snapshot) (any, error)) (any, error) {
-	id := c.form.required("SnapshotId")
-	if err := c.ready(); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p, err := c.ec2Snapshot(id)
-	if err != nil {
-		return nil, err
-	}
-	return change(p)
-}
-
 // archiveSnapshot implements ModifySnapshotTier ("Archive Amazon EBS snapshots" in
 // the EBS user guide): only completed snapshots that no enabled AMI uses can be
 // archived.

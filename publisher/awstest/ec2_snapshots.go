@@ -107,26 +107,34 @@ func (c *call) describeSnapshots() (any, error) {
 	return paged(pages, c, "snapshotSet", list)
 }
 
-func (c *call) deleteSnapshot() (any, error) {
+// onSnapshot ends the reading of parameters and calls operation with the request's
+// snapshot, while it holds s.mu.
+func (c *call) onSnapshot(operation func(*snapshot) (any, error)) (any, error) {
 	id := c.form.required("SnapshotId")
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := c.region(c.Region)
 	p, err := c.ec2Snapshot(id)
 	if err != nil {
 		return nil, err
 	}
-	if users := r.users(id); len(users) > 0 {
-		return nil, newError("InvalidSnapshot.InUse", "the snapshot %s is currently in use by %s", id, strings.Join(users, ", "))
-	}
-	if p.isLocked(c.now()) {
-		return nil, newError("OperationNotPermitted", "the snapshot %s is locked", id)
-	}
-	c.removeSnapshot(r, p)
-	return yes, nil
+	return operation(p)
+}
+
+func (c *call) deleteSnapshot() (any, error) {
+	return c.onSnapshot(func(p *snapshot) (any, error) {
+		r := c.region(c.Region)
+		if users := r.users(p.id); len(users) > 0 {
+			return nil, newError("InvalidSnapshot.InUse", "the snapshot %s is currently in use by %s", p.id, strings.Join(users, ", "))
+		}
+		if p.isLocked(c.now()) {
+			return nil, newError("OperationNotPermitted", "the snapshot %s is locked", p.id)
+		}
+		c.removeSnapshot(r, p)
+		return yes, nil
+	})
 }
 
 // users returns the IDs of the images that use a snapshot. The caller holds s.mu.
@@ -188,46 +196,30 @@ func (c *call) copyOf(old *snapshot, encrypted bool, key string) *snapshot {
 
 func (c *call) modifySnapshotAttribute() (any, error) {
 	f := c.form
-	id := f.required("SnapshotId")
 	f.oneOf("Attribute", "createVolumePermission", "productCodes")
 	add, remove := f.permissions("CreateVolumePermission", "Group", "UserId")
-	if err := c.ready(); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p, err := c.ec2Snapshot(id)
-	if err != nil {
-		return nil, err
-	}
-	if slices.Contains(add, "all") {
-		if p.encrypted {
-			return nil, violation("OperationNotPermitted", "the encrypted snapshot %s cannot be shared publicly", id)
+	return c.onSnapshot(func(p *snapshot) (any, error) {
+		if slices.Contains(add, "all") {
+			if p.encrypted {
+				return nil, violation("OperationNotPermitted", "the encrypted snapshot %s cannot be shared publicly", p.id)
+			}
+			if c.knobs.BlockPublicAccess {
+				return nil, newError("OperationNotPermitted", "snapshots cannot be shared publicly: block public access is enabled")
+			}
 		}
-		if c.knobs.BlockPublicAccess {
-			return nil, newError("OperationNotPermitted", "snapshots cannot be shared publicly: block public access is enabled")
+		if p.encrypted && len(add) > 0 && strings.HasSuffix(p.kmsKey, keyARN("", "")[len("arn:aws:kms::"+Account+":"):]) {
+			return nil, violation("InvalidParameter", "the snapshot %s is encrypted with the default key and cannot be shared", p.id)
 		}
-	}
-	if p.encrypted && len(add) > 0 && strings.HasSuffix(p.kmsKey, keyARN("", "")[len("arn:aws:kms::"+Account+":"):]) {
-		return nil, violation("InvalidParameter", "the snapshot %s is encrypted with the default key and cannot be shared", id)
-	}
-	share(p.shared, add, remove)
-	return yes, nil
+		share(p.shared, add, remove)
+		return yes, nil
+	})
 }
 
 func (c *call) describeSnapshotAttribute() (any, error) {
-	id := c.form.required("SnapshotId")
 	if c.form.oneOf("Attribute", "createVolumePermission") == "" {
 		c.form.required("Attribute")
 	}
-	if err := c.ready(); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p, err := c.ec2Snapshot(id)
-	if err != nil {
-		return nil, err
-	}
-	return members{{"snapshotId", id}, {"createVolumePermission", permissionsXML(p.shared)}}, nil
+	return c.onSnapshot(func(p *snapshot) (any, error) {
+		return members{{"snapshotId", p.id}, {"createVolumePermission", permissionsXML(p.shared)}}, nil
+	})
 }
