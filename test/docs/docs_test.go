@@ -9,6 +9,7 @@
 package docs
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -88,7 +89,7 @@ func TestPages(t *testing.T) {
 type tools struct {
 	root     string
 	env      []string
-	standins []string // arguments of docker buildx build
+	standins map[string]string // OCI layouts by the name of an example image
 
 	mu     sync.Mutex
 	booted map[[sha256.Size]byte]bool
@@ -113,7 +114,7 @@ func newTools(t *testing.T, root string) *tools {
 	}
 	cache := strings.Fields(string(goEnv))
 	fake := awstest.Start(t, awstest.Knobs{})
-	tl := &tools{root: root, booted: map[[sha256.Size]byte]bool{}}
+	tl := &tools{root: root, standins: map[string]string{}, booted: map[[sha256.Size]byte]bool{}}
 	tl.env = append(os.Environ(),
 		"PATH="+bin+":"+os.Getenv("PATH"),
 		"HOME="+home, "XDG_STATE_HOME=", "DOCKER_CONFIG="+docker, "GOMODCACHE="+cache[0], "GOCACHE="+cache[1],
@@ -129,7 +130,7 @@ func newTools(t *testing.T, root string) *tools {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "Dockerfile"), "FROM scratch\nCOPY Dockerfile /run\n"+dockerfile, 0o644)
 		stack.MustBuildx(t, dir, "--provenance=false", "-o", "type=oci,tar=false,dest="+filepath.Join(dir, "image"), ".")
-		tl.standins = append(tl.standins, name, "oci-layout://"+filepath.Join(dir, "image"))
+		tl.standins[name] = "oci-layout://" + filepath.Join(dir, "image")
 	}
 	return tl
 }
@@ -204,12 +205,7 @@ func (p *pageTest) testMachine(t *testing.T, b *block, m *machine, file string) 
 	}
 	args := []string{"-f", file, "--build-arg", "BUILDKIT_SYNTAX=slipwaybuild/slipway:1"}
 	for _, image := range exampleImage.FindAllStringSubmatch(b.text, -1) {
-		standin := p.standins[1]
-		for i := 0; i < len(p.standins); i += 2 {
-			if p.standins[i] == image[1] {
-				standin = p.standins[i+1]
-			}
-		}
+		standin := cmp.Or(p.standins[image[1]], p.standins["web"])
 		name := image[0]
 		if image[2] == "" {
 			name += ":latest"
