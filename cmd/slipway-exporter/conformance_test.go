@@ -36,7 +36,7 @@ func TestConformance(t *testing.T) {
 		t.Fatalf("no conformance corpus at %s: %v", corpus, err)
 	}
 	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("python3, which compares, is not installed")
+		t.Skip("python3 is not installed")
 	}
 	images := readCorpusImages(t)
 	for _, dir := range cases {
@@ -90,10 +90,10 @@ func dumpTar(t *testing.T, name string) string {
 // lists the tree.
 func dumpInitrd(t *testing.T, name string) string {
 	if _, err := exec.LookPath("cpio"); err != nil {
-		t.Skip("cpio, which unpacks the initramfs, is not installed")
+		t.Skip("cpio is not installed (Debian package cpio)")
 	}
 	if os.Getuid() != 0 {
-		t.Skip("not root, who alone can make devices and give files away")
+		t.Skip("needs root to create devices and to change owners")
 	}
 	data, err := os.ReadFile(name)
 	if err != nil {

@@ -16,10 +16,10 @@ var update = flag.Bool("update", false, "update the golden file")
 
 const goldenFile = "testdata/formats.golden"
 
-// Each format writes the files that the table says, for each architecture, with
-// the bytes that it always had: the golden file has their digests, and those of
-// their parts, so that a difference can be found. Whoever changes bytes raises
-// Version.
+// TestFormatsAreGolden checks that each format writes the files in the table, for
+// each architecture, with the same bytes as before. The golden file has the
+// digests of the files and of their parts, so that a failure names the part that
+// changed. A change of bytes needs a new Version.
 func TestFormatsAreGolden(t *testing.T) {
 	got := map[string]string{} // description by architecture, format and file
 	var order []string

@@ -32,7 +32,7 @@ func input(t *testing.T, form segment.Archive) Input {
 	return m
 }
 
-// After an error, no file is left.
+// TestTarErrors checks that no file remains after an error.
 func TestTarErrors(t *testing.T) {
 	m := input(t, segment.Tar)
 	m.Kernel = "none"
@@ -41,7 +41,7 @@ func TestTarErrors(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	if left, err := os.ReadDir(out); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
+		t.Errorf("remaining files: %v, %v", left, err)
 	}
 }
 

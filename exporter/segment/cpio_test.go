@@ -19,7 +19,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
-// tool skips the test if the program is not there.
+// tool skips the test if a program is not installed.
 func tool(t testing.TB, name, pkg string) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -36,7 +36,7 @@ func compression(t testing.TB, s string) Compression {
 	return c
 }
 
-// packer makes cpio segments.
+// packer returns a packer of cpio segments.
 func packer(t testing.TB, c, out string) Packer {
 	t.Helper()
 	return Packer{Out: out, Archive: CPIO, Compression: compression(t, c)}
@@ -56,12 +56,12 @@ func segmentOf(t testing.TB, dir, prefix string, rules Rules, c Compression) []b
 	return data
 }
 
-// imageTree makes a root filesystem with every type of file, in an order
-// that seed decides. It needs root, for devices and owners.
+// imageTree creates a root filesystem with every type of file, in an order that
+// depends on the seed. It needs root to create devices and to change owners.
 func imageTree(t *testing.T, seed int64) string {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("not root, who alone can make devices and give files away")
+		t.Skip("needs root to create devices and to change owners")
 	}
 	dir := t.TempDir()
 	type step struct {
@@ -102,7 +102,7 @@ func imageTree(t *testing.T, seed int64) string {
 			t.Fatal(err)
 		}
 	}
-	// Three names of one file, and two of a device.
+	// Three names for one file, and two for a device.
 	for from, to := range map[string]string{"usr/bin/a": "usr/bin/sudo", "var/z": "usr/bin/sudo", "dev/zz": "dev/null"} {
 		if err := os.Link(filepath.Join(dir, to), filepath.Join(dir, from)); err != nil {
 			t.Fatal(err)
@@ -120,7 +120,8 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// cpio(1) is the judge: it unpacks a segment to the tree that was packed.
+// TestSegmentUnpacks checks that cpio(1) unpacks a segment to the tree that was
+// packed.
 func TestSegmentUnpacks(t *testing.T) {
 	tool(t, "cpio", "cpio")
 	tool(t, "zstd", "zstd")
@@ -133,7 +134,7 @@ func TestSegmentUnpacks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			data := segmentOf(t, dir, "", RulesNone, compression(t, name))
 			if len(data)%alignment != 0 {
-				t.Errorf("%d bytes are no multiple of %d", len(data), alignment)
+				t.Errorf("%d bytes are not a multiple of %d", len(data), alignment)
 			}
 			out := t.TempDir()
 			unpack(t, data, out)
@@ -146,7 +147,7 @@ func TestSegmentUnpacks(t *testing.T) {
 	}
 }
 
-// unpack has a segment decompressed and unpacked by other programs.
+// unpack decompresses and unpacks a segment with other programs.
 func unpack(t *testing.T, data []byte, dir string) {
 	t.Helper()
 	filter := "cat"
@@ -156,7 +157,7 @@ func unpack(t *testing.T, data []byte, dir string) {
 	case bytes.HasPrefix(data, []byte("\x1f\x8b")):
 		filter = "gzip -dcq"
 	}
-	// The padding is no part of the frame, which the programs tell.
+	// The programs warn of the padding, which is not part of the frame.
 	cmd := exec.Command("bash", "-c", "set -o pipefail; umask 0; ("+filter+" || [ $? = 1 -o $? = 2 ]) | cpio -i --quiet --no-absolute-filenames")
 	cmd.Dir = dir
 	cmd.Stdin = bytes.NewReader(bytes.TrimRight(data, "\x00"))
@@ -168,8 +169,8 @@ func unpack(t *testing.T, data []byte, dir string) {
 	}
 }
 
-// The same tree gives the same bytes: made again, in another order of
-// creation, and on any number of processors.
+// TestSegmentIsDeterministic checks that a segment depends neither on the order in
+// which files were created nor on the number of processors.
 func TestSegmentIsDeterministic(t *testing.T) {
 	dirs := []string{imageTree(t, 1), imageTree(t, 2)}
 	for _, name := range []string{"zstd:1", "zstd:3", "zstd:7", "zstd:19", "gzip", "none"} {
@@ -192,8 +193,8 @@ func TestSegmentIsDeterministic(t *testing.T) {
 	}
 }
 
-// Compressors cut long input into pieces: where, must not depend on the
-// number of processors.
+// TestLongSegmentIsDeterministic checks that the blocks into which compressors
+// divide long input do not depend on the number of processors.
 func TestLongSegmentIsDeterministic(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "long"), compressible(6<<20), 0o644); err != nil {
@@ -215,8 +216,8 @@ func TestLongSegmentIsDeterministic(t *testing.T) {
 	}
 }
 
-// A large segment is several archives, made side by side and the same on any
-// number of processors. Hard links are not torn apart.
+// TestLargeSegment checks that a large segment is several archives, which do not
+// depend on the number of processors. Hard links to one file are in one archive.
 func TestLargeSegment(t *testing.T) {
 	tool(t, "cpio", "cpio")
 	tool(t, "zstd", "zstd")
@@ -279,7 +280,7 @@ func TestLargeSegment(t *testing.T) {
 	treetest.Equal(t, want, got)
 }
 
-// segmentFile puts a segment that zstd unpacks into a file.
+// segmentFile writes a segment to a file that zstd accepts.
 func segmentFile(t *testing.T, data []byte) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "segment.zst")
@@ -289,7 +290,7 @@ func segmentFile(t *testing.T, data []byte) string {
 	return name
 }
 
-// compressible is text of random words.
+// compressible returns text of random words.
 func compressible(size int) []byte {
 	r := rand.New(rand.NewSource(1))
 	var b bytes.Buffer
@@ -299,7 +300,8 @@ func compressible(size int) []byte {
 	return b.Bytes()[:size]
 }
 
-// The kernel takes a segment for one frame and allocates its window.
+// TestZstdFrame checks that a segment is one frame and how much memory the kernel
+// allocates for its window.
 func TestZstdFrame(t *testing.T) {
 	tool(t, "zstd", "zstd")
 	dir := t.TempDir()
@@ -358,7 +360,7 @@ func TestAddPrefix(t *testing.T) {
 	}
 }
 
-// A file that changes while it is packed must not give a wrong archive.
+// TestFileChangesSize checks that a file that changes during packing is an error.
 func TestFileChangesSize(t *testing.T) {
 	for content, want := range map[string]string{"ab": "content is shorter", "abcd": "content is longer"} {
 		e := tree.NewFile("f", 0o644, "abc")
@@ -370,7 +372,7 @@ func TestFileChangesSize(t *testing.T) {
 	}
 }
 
-// After an error there is no segment, and nothing else is left behind.
+// TestNoPartialSegment checks that no file remains after an error.
 func TestNoPartialSegment(t *testing.T) {
 	dir, out := t.TempDir(), t.TempDir()
 	f, err := os.Create(filepath.Join(dir, "big"))
@@ -387,12 +389,12 @@ func TestNoPartialSegment(t *testing.T) {
 	}
 	names, err := os.ReadDir(out)
 	if err != nil || len(names) > 0 {
-		t.Errorf("left behind: %v, %v", names, err)
+		t.Errorf("remaining files: %v, %v", names, err)
 	}
 }
 
-// BenchmarkPack packs Go's own programs and tells what is left
-// of them.
+// BenchmarkPack packs the programs of the Go toolchain and reports the size of the
+// segment.
 func BenchmarkPack(b *testing.B) {
 	tool(b, "go", "golang-go")
 	root, err := exec.Command("go", "env", "GOTOOLDIR").Output()

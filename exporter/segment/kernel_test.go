@@ -17,7 +17,7 @@ import (
 	"github.com/slipway-build/slipway/internal/contract"
 )
 
-// files makes a directory of files from names and contents.
+// files creates a directory with files.
 func files(t testing.TB, contents map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -65,7 +65,7 @@ func TestKernel(t *testing.T) {
 	}
 }
 
-// A kernel image may be layers; links lead to its files, whose permissions are kept.
+// A kernel image can be layers, with links to its files. Permissions are kept.
 func TestKernelOfLayers(t *testing.T) {
 	modules := treetest.Tar(t, tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o700, Uid: 1000}, tar.Header{Name: "lib/modules/a.ko", Typeflag: tar.TypeReg, Mode: 0o644})
 	var layers []string
@@ -121,7 +121,7 @@ func TestKernelOfLayers(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// Without a tar there is no segment; microcode that the image lacks is left out.
+// Without an archive there is no segment. Missing microcode is skipped.
 func TestKernelAlone(t *testing.T) {
 	out := t.TempDir()
 	if err := packer(t, "zstd", out).Kernel(Rootfs{Dir: files(t, map[string]string{"kernel": "bzImage"})}, "kernel", "", "ucode.cpio"); err != nil {
@@ -174,7 +174,7 @@ func entriesOf(t *testing.T, spec, source string) (string, error) {
 func TestEntries(t *testing.T) {
 	tool(t, "cpio", "cpio")
 	if os.Getuid() != 0 {
-		t.Skip("not root, who alone can give files away")
+		t.Skip("needs root to change owners")
 	}
 	source := files(t, map[string]string{"conf/app": "from source"})
 	segment, err := entriesOf(t, `[
@@ -189,7 +189,7 @@ func TestEntries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The order of the specification is the order of the archive.
+	// The archive has the order of the spec.
 	if strings.Index(segment, "etc/app/b") > strings.Index(segment, "etc/app/a") {
 		t.Error("entries were sorted")
 	}
@@ -239,7 +239,7 @@ func TestEntriesErrors(t *testing.T) {
 	}
 }
 
-// Entries that are accepted are unique and can be written.
+// FuzzReadSpec checks that entries without an error are unique and can be written.
 func FuzzReadSpec(f *testing.F) {
 	f.Add(`[{"path":"etc","type":"dir","mode":493},{"path":"etc/a","type":"file","mode":420,"contents":"YQ=="},{"path":"l","type":"symlink","link":"etc"}]`)
 	f.Add(`[{"path":"a","type":"file","source":"b"}]`)
@@ -249,9 +249,9 @@ func FuzzReadSpec(f *testing.F) {
 			return
 		}
 		err = Write(io.Discard, entries, Compression{Algorithm: "none"})
-		// One name cannot stand in an archive.
+		// An archive cannot contain a file with the name of its trailer.
 		if err != nil && !strings.Contains(err.Error(), `the name "TRAILER!!!"`) {
-			t.Fatalf("accepted, but not written: %v", err)
+			t.Fatalf("valid, but not written: %v", err)
 		}
 		seen := map[string]bool{}
 		for _, e := range entries {
@@ -263,7 +263,7 @@ func FuzzReadSpec(f *testing.F) {
 	})
 }
 
-// segmentDir makes a segment's directory with one file in the segment.
+// segmentDir creates the directory of a segment with one file.
 func segmentDir(t *testing.T, c, path, content, database string) Dir {
 	t.Helper()
 	dir := t.TempDir()
@@ -278,7 +278,7 @@ func segmentDir(t *testing.T, c, path, content, database string) Dir {
 	return ParseDir(dir)
 }
 
-// initrd gives the bytes of an initramfs.
+// initrd returns the bytes of an initramfs.
 func initrd(t *testing.T, ucode string, dirs []Dir) []byte {
 	t.Helper()
 	parts, err := Initrd(ucode, dirs)
@@ -345,8 +345,8 @@ func TestInitrdWithoutExtras(t *testing.T) {
 	}
 }
 
-// Extended attributes come in a segment of their own: those that files have when
-// all segments lie over each other.
+// The last segment contains the extended attributes that files have after all
+// segments are unpacked.
 func TestInitrdKeepsXattrs(t *testing.T) {
 	tool(t, "cpio", "cpio")
 	with := func(path string, xattrs map[string]string) tree.Entry {
@@ -425,7 +425,7 @@ func FuzzNames(f *testing.F) {
 	})
 }
 
-// The database of an init image is kept for Initrd; that of others is not.
+// Pack extracts the database of init images, and not of others.
 func TestPackKeepsDatabase(t *testing.T) {
 	image := files(t, map[string]string{apkDatabase: "P:musl\n"})
 	for rules, want := range map[Rules]bool{RulesInit: true, RulesContainer: false, RulesVolume: false, RulesNone: false} {

@@ -26,18 +26,14 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
-// corpus has small images with everything that layers can hold. It lies beside
-// the checkout.
+// corpus has small images with everything that layers can contain.
 const corpus = "../../test/conformance/testdata/images"
 
-// corpusImages gives the layers of each image of the corpus, by name.
+// corpusImages returns the layers of each image of the corpus, by name.
 func corpusImages(t *testing.T) map[string][]string {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("not root, who alone can make devices and give files away")
-	}
-	if _, err := os.Stat(corpus); err != nil {
-		t.Skipf("no images: %v", err)
+		t.Skip("needs root to create devices and to change owners")
 	}
 	blob := func(d digest.Digest) string {
 		return filepath.Join(corpus, "blobs", d.Algorithm().String(), d.Encoded())
@@ -72,8 +68,8 @@ func corpusImages(t *testing.T) map[string][]string {
 	return images
 }
 
-// checkSegments compares the segments that layers and the directory with what
-// they hold give.
+// checkSegments compares the segment of layers with that of the directory that
+// they unpack to.
 func checkSegments(t *testing.T, layers []string, dir string) {
 	t.Helper()
 	fromDir, fromLayers := t.TempDir(), t.TempDir()
@@ -112,7 +108,7 @@ func dumpLayers(t *testing.T, layers []string) string {
 	return treetest.Dump(t, entries)
 }
 
-// GNU tar is the judge: layers read as they unpack.
+// Layers must read as the tree that GNU tar unpacks.
 func TestLayersLikeGNUTar(t *testing.T) {
 	tool(t, "tar", "tar")
 	for name, layers := range corpusImages(t) {
@@ -148,7 +144,7 @@ func TestLayersLikeGNUTar(t *testing.T) {
 	}
 }
 
-// So is containerd, which unpacks images for BuildKit.
+// Layers must read as the tree that containerd unpacks, as it does for BuildKit.
 func TestLayersLikeContainerd(t *testing.T) {
 	for name, layers := range corpusImages(t) {
 		t.Run(name, func(t *testing.T) {
@@ -176,8 +172,8 @@ func TestLayersLikeContainerd(t *testing.T) {
 	}
 }
 
-// withLinkAttributes gives the headers of hard links the attributes of their
-// targets. The corpus has others there, which containerd gives to the targets.
+// withLinkAttributes sets the attributes in the headers of hard links to those of
+// their targets. The corpus has others, which containerd applies to the targets.
 func withLinkAttributes(t *testing.T, layer string, files map[string]*tar.Header) []byte {
 	t.Helper()
 	f, err := os.Open(layer)
@@ -213,12 +209,12 @@ func withLinkAttributes(t *testing.T, layer string, files map[string]*tar.Header
 	return out.Bytes()
 }
 
-// A root filesystem changes at random; containerd makes layers of the changes.
-// They must read as what is there in the end.
+// The test changes a root filesystem at random, and containerd creates layers of
+// the changes. They must read as the final root filesystem.
 func TestLayersOfChanges(t *testing.T) {
 	tool(t, "cp", "coreutils")
 	if os.Getuid() != 0 {
-		t.Skip("not root, who alone can make devices and give files away")
+		t.Skip("needs root to create devices and to change owners")
 	}
 	for seed := range 40 {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -258,7 +254,8 @@ func TestLayersOfChanges(t *testing.T) {
 	}
 }
 
-// change makes some random changes below dir, with few names, so that they meet.
+// change makes random changes below dir. It uses few names, so that changes
+// affect each other.
 func change(t *testing.T, r *rand.Rand, dir string) {
 	t.Helper()
 	names := []string{"a", "b", "c", "d"}
@@ -308,8 +305,8 @@ func change(t *testing.T, r *rand.Rand, dir string) {
 	}
 }
 
-// The same layers give the same bytes, however they are compressed and on any
-// number of processors.
+// The segment of layers depends neither on their compression nor on the number of
+// processors.
 func TestLayersAreDeterministic(t *testing.T) {
 	layers := corpusImages(t)["example.test/os/layers:1 amd64"]
 	for _, form := range []Archive{CPIO, Tar} {
@@ -364,8 +361,8 @@ func uncompress(t *testing.T, layers []string) []string {
 	return names
 }
 
-// BenchmarkImage reads Go's own programs, unpacked and as a layer, and writes
-// them as an uncompressed segment.
+// BenchmarkImage reads the programs of the Go toolchain, unpacked and as a layer,
+// and writes an uncompressed segment.
 func BenchmarkImage(b *testing.B) {
 	for _, name := range []string{"go", "tar", "gzip", "zstd"} {
 		tool(b, name, name)

@@ -15,7 +15,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
-// registry keeps blobs as files whose names say nothing.
+// registry stores blobs as files with arbitrary names.
 type registry struct {
 	t     *testing.T
 	dir   string

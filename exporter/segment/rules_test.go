@@ -32,7 +32,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// images are trees that the rules treat differently.
+// images has trees to which the rules apply in different ways.
 var images = map[string][]tree.Entry{
 	"empty": {tree.NewDir(".")},
 	"engine-traces": {

@@ -10,7 +10,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
-// tarSegments makes a segment of each part.
+// tarSegments writes a segment for each part.
 func tarSegments(t *testing.T, parts ...tree.Part) []Dir {
 	t.Helper()
 	var dirs []Dir

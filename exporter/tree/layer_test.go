@@ -35,7 +35,7 @@ func symlink(name, target string) tar.Header {
 }
 
 func link(name, target string) tar.Header {
-	// Header attributes of links do not count.
+	// The attributes in the headers of links are ignored.
 	return tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: target, Mode: 0o600, Uid: 9}
 }
 
@@ -206,7 +206,7 @@ func TestReadLayersErrors(t *testing.T) {
 	}
 }
 
-// Layers are known by their first bytes; a spool has no name when it is open.
+// The first bytes of a layer show its compression. Open spool files have no names.
 func TestOpenLayers(t *testing.T) {
 	archive := treetest.Tar(t, file("a"), tar.Header{Typeflag: tar.TypeReg, Name: "b", Size: 1 << 20})
 	compress := func(w io.WriteCloser, data []byte) {
@@ -226,7 +226,7 @@ func TestOpenLayers(t *testing.T) {
 		t.Fatal(err)
 	}
 	compress(encoder, archive)
-	// As zstd:chunked begins and ends.
+	// zstd:chunked starts and ends with these frames.
 	frame := "\x50\x2a\x4d\x18\x04\x00\x00\x00skip"
 	skippable.WriteString(frame + zst.String() + frame)
 
@@ -297,7 +297,7 @@ func TestOpenLayersErrors(t *testing.T) {
 	}
 }
 
-// A window of 128 MiB is what zstd --ultra -22 makes.
+// zstd --ultra -22 uses a window of 128 MiB.
 func TestOpenLayersLongWindow(t *testing.T) {
 	if _, err := exec.LookPath("zstd"); err != nil {
 		t.Skip("zstd is not installed (Debian package zstd)")
@@ -315,9 +315,10 @@ func TestOpenLayersLongWindow(t *testing.T) {
 	close()
 }
 
-// Whatever the layers, a tree that is returned can be written: it has a root,
-// paths are valid and unique, directories come before what is in them, contents
-// have their size, and no whiteout is left. (FuzzReadTar has the archives.)
+// FuzzReadLayers checks that any tree that is returned can be written: it has a
+// root, paths are valid and unique, directories come before their children,
+// contents have the right size, and there are no whiteouts. FuzzReadTar has the
+// archives.
 func FuzzReadLayers(f *testing.F) {
 	for _, script := range []string{
 		"d d\nf d/a\nh b d/a\n-\nf d/.wh..wh..opq\nf d/c\nf .wh.b",

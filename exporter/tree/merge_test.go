@@ -10,7 +10,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree/treetest"
 )
 
-// linked gives entries the same file.
+// linked makes entries hard links to one file.
 func linked(inode uint64, entries ...tree.Entry) []tree.Entry {
 	for i := range entries {
 		e := entries[0]

@@ -55,12 +55,12 @@ func TestSortPutsDirectoriesFirst(t *testing.T) {
 	}
 }
 
-// makeTree makes a directory with every type of file. It needs root, for
-// devices and owners.
+// makeTree creates a directory with every type of file. It needs root to create
+// devices and to change owners.
 func makeTree(t *testing.T) string {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("not root, who alone can make devices and give files away")
+		t.Skip("needs root to create devices and to change owners")
 	}
 	dir := t.TempDir()
 	must := func(err error) {
@@ -90,7 +90,7 @@ func makeTree(t *testing.T) string {
 	return dir
 }
 
-// readAll replaces what cannot be compared by what can.
+// readAll replaces the functions of entries with values that can be compared.
 func readAll(t *testing.T, entries []Entry) map[string]plain {
 	t.Helper()
 	all := map[string]plain{}
@@ -170,8 +170,8 @@ func TestReadDirRefusesSocket(t *testing.T) {
 	}
 }
 
-// GNU tar is the judge: what it packs from a directory must read as the
-// directory does, in each of its formats.
+// An archive of a directory that GNU tar creates, in each of its formats, must
+// read as the same tree as the directory.
 func TestReadTarLikeGNU(t *testing.T) {
 	dir := makeTree(t)
 	fromDir, err := ReadDir(dir)
@@ -206,7 +206,7 @@ func TestReadTarLikeGNU(t *testing.T) {
 	}
 }
 
-// What is written to a tar archive is what was there, for us and for GNU tar.
+// ReadTar and GNU tar must read the tree that WriteTar wrote.
 func TestWriteTar(t *testing.T) {
 	entries, err := ReadDir(makeTree(t))
 	if err != nil {
@@ -250,7 +250,8 @@ func TestWriteTar(t *testing.T) {
 	}
 }
 
-// Programs show the form of the archive: pax, hard links as links, no names of users.
+// Other programs must recognize the form of the archive: pax, hard links as links,
+// no user names.
 func TestWriteTarForm(t *testing.T) {
 	xattrs := NewFile("x", 0o644, "")
 	xattrs.Xattrs = map[string]string{"user.a": "1", "user.b": "2"}
@@ -258,8 +259,8 @@ func TestWriteTarForm(t *testing.T) {
 	if err := WriteTar(&b, []Entry{NewDir("."), NewDir("d"), xattrs, NewFile("y", 0o644, "")}, time.Unix(0, 0)); err != nil {
 		t.Fatal(err)
 	}
-	// A header each, the records of x with their own header, and two blocks
-	// of zeros.
+	// One header for each entry, the records of x with their own header, and two
+	// blocks of zeros.
 	if want := 512 * (4 + 2 + 2); b.Len() != want {
 		t.Errorf("%d bytes, want %d", b.Len(), want)
 	}
@@ -283,7 +284,7 @@ func TestWriteTarErrors(t *testing.T) {
 	}
 }
 
-// archive makes a tar archive of headers; the content of a file is its name.
+// archive returns a tar archive with headers. The content of a file is its name.
 func archive(t testing.TB, headers ...tar.Header) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -370,7 +371,7 @@ func TestReadTarErrors(t *testing.T) {
 	}
 }
 
-// GNU tar makes sparse files of both kinds, whose content we would misread.
+// GNU tar writes both kinds of sparse files.
 func TestReadTarRefusesSparse(t *testing.T) {
 	dir := t.TempDir()
 	f, err := os.Create(filepath.Join(dir, "sparse"))
@@ -395,8 +396,8 @@ func TestReadTarRefusesSparse(t *testing.T) {
 	}
 }
 
-// Whatever the input, a tree that is returned can be written: paths are valid
-// and unique, parents come first, contents have their size.
+// FuzzReadTar checks that any tree that is returned can be written: paths are valid
+// and unique, parents come first, and contents have the right size.
 func FuzzReadTar(f *testing.F) {
 	f.Add(archive(f, tar.Header{Name: "./a/b", Typeflag: tar.TypeReg}, tar.Header{Name: "c", Typeflag: tar.TypeLink, Linkname: "a/b"}))
 	f.Add(archive(f, tar.Header{Name: "d/", Typeflag: tar.TypeDir}, tar.Header{Name: "s", Typeflag: tar.TypeSymlink, Linkname: "d"}))

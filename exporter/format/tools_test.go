@@ -23,7 +23,7 @@ func tool(t testing.TB, name, pkg string) {
 	}
 }
 
-// run gives the output of another's program, which must find no fault.
+// run returns the output of a program, which must succeed.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
@@ -33,7 +33,7 @@ func run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// written writes a format of the test machine and gives the name of its file.
+// written writes a format of the test machine and returns the name of its file.
 func written(t *testing.T, format string, change func(*Input)) string {
 	t.Helper()
 	m := input(t, segment.CPIO)
@@ -47,7 +47,8 @@ func written(t *testing.T, format string, change func(*Input)) string {
 	return files[0]
 }
 
-// QEMU finds every container sound, and in it the disk that the raw format has.
+// TestContainersHoldTheDisk checks with QEMU that every container is valid and
+// contains the same disk as the raw format.
 func TestContainersHoldTheDisk(t *testing.T) {
 	tool(t, "qemu-img", "qemu-utils")
 	for _, test := range []struct {
@@ -106,7 +107,8 @@ func virtualSize(t *testing.T, driver, file string) (size int64) {
 	return info.Size
 }
 
-// GNU tar's old format, a disk of whole GiB.
+// TestGCP checks that the archive has the old format of GNU tar, and a disk whose
+// size is a multiple of 1 GiB.
 func TestGCP(t *testing.T) {
 	raw := written(t, "raw", func(m *Input) { m.Size = 1 << 30 })
 	f, err := os.Open(written(t, "gcp", nil))
@@ -144,7 +146,7 @@ func TestGCP(t *testing.T) {
 		}
 	}
 	if _, err := archive.Next(); err != io.EOF {
-		t.Errorf("something follows: %v", err)
+		t.Errorf("unexpected entry after the disk: %v", err)
 	}
 }
 
