@@ -15,11 +15,6 @@ const (
 	logLimit = 1 << 20 // bytes per file
 	logKeep  = 2       // older files: NAME.log.1, NAME.log.2
 	fifoDir  = "/run/init"
-
-	// loggingSocket is where a logging daemon, if the machine has one, receives
-	// logs, as LinuxKit's memlogd does: a datagram holds the name of a log and
-	// passes the descriptor to read it from.
-	loggingSocket = "/run/linuxkit-external-logging.sock"
 )
 
 func openLogFile(path string) (*logfile.File, error) { return logfile.Open(path, logLimit, logKeep) }
@@ -94,7 +89,7 @@ func handOver(name string) (fd int, ok bool) {
 	}
 	defer unix.Close(pipe[0])
 	// A daemon that hangs must not block the machine.
-	err = unix.Sendmsg(socket, []byte(name), unix.UnixRights(pipe[0]), &unix.SockaddrUnix{Name: loggingSocket}, unix.MSG_DONTWAIT)
+	err = unix.Sendmsg(socket, []byte(name), unix.UnixRights(pipe[0]), &unix.SockaddrUnix{Name: logfile.DaemonSocket}, unix.MSG_DONTWAIT)
 	if err != nil {
 		unix.Close(pipe[1])
 		return -1, false

@@ -9,6 +9,11 @@ import (
 	"sync"
 )
 
+// DaemonSocket is where a logging daemon, if the machine has one, receives logs:
+// a datagram holds the name of a log and passes the descriptor to read it from.
+// The protocol is that of LinuxKit's memlogd.
+const DaemonSocket = "/run/linuxkit-external-logging.sock"
+
 // File is a log of bounded size. When the file is full, it becomes NAME.1,
 // NAME.1 becomes NAME.2, and so on; the oldest file is deleted.
 type File struct {

@@ -20,12 +20,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+
+	"github.com/slipway-build/slipway/guest/logfile"
 )
 
-const (
-	logSocket   = "/run/linuxkit-external-logging.sock"
-	querySocket = "/run/memlogdq.sock"
-)
+const querySocket = "/run/memlogdq.sock"
 
 func main() {
 	name := filepath.Base(os.Args[0])
@@ -69,19 +68,19 @@ func daemon(flags *flag.FlagSet, args []string) error {
 func sockets() (*net.UnixConn, *net.UnixListener, error) {
 	if os.Getenv(inherited) == "" {
 		// Sockets of a killed daemon would prevent listening.
-		for _, path := range []string{logSocket, querySocket} {
+		for _, path := range []string{logfile.DaemonSocket, querySocket} {
 			if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 				return nil, nil, err
 			}
 		}
-		logs, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: logSocket, Net: "unixgram"})
+		logs, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: logfile.DaemonSocket, Net: "unixgram"})
 		if err != nil {
 			return nil, nil, err
 		}
 		queries, err := net.ListenUnix("unix", &net.UnixAddr{Name: querySocket, Net: "unix"})
 		return logs, queries, err
 	}
-	logs, err := net.FilePacketConn(os.NewFile(3, logSocket))
+	logs, err := net.FilePacketConn(os.NewFile(3, logfile.DaemonSocket))
 	if err != nil {
 		return nil, nil, err
 	}
