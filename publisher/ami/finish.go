@@ -13,6 +13,9 @@ import (
 // parameter. All of it is idempotent.
 type finisher struct{ *target }
 
+// finish does what the options ask for once the image is available.
+func finish(ctx context.Context, t *target) error { return finisher{t}.run(ctx) }
+
 func (f finisher) run(ctx context.Context) error {
 	o, id := &f.publisher.options, f.image.Image
 	if len(o.Share) > 0 {

@@ -18,6 +18,9 @@ const importLimit = 4 * time.Hour
 // An importer uploads the disk to S3 and imports it as a snapshot.
 type importer struct{ *target }
 
+// importDisk returns a completed snapshot of the disk.
+func importDisk(ctx context.Context, t *target) (string, error) { return importer{t}.run(ctx) }
+
 // run continues the import in the journal, or starts one, and removes the
 // object afterwards.
 func (i importer) run(ctx context.Context) (string, error) {

@@ -111,7 +111,7 @@ func TestS3(t *testing.T) {
 		t.Errorf("the monitor counts %d of %d bytes", read, len(data))
 	}
 
-	// A killed run leaves parts that nobody completes.
+	// A killed run leaves parts that no one completes.
 	killed, err := r.aws.objects.s3.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &r.publisher.options.Bucket, Key: &key})
 	if err != nil {
 		t.Fatal(err)

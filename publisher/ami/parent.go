@@ -71,8 +71,10 @@ func (p *parent) difference(d *disk.Disk, random bool, written map[int32]bool) [
 // parents finds the parent of an upload.
 type parents struct{ *target }
 
-// find returns the parent in the journal or otherwise that of the options, or
-// nil for none.
+// findParent returns the parent in the journal or otherwise that of the options,
+// or nil for none.
+func findParent(ctx context.Context, t *target) (*parent, error) { return parents{t}.find(ctx) }
+
 func (p parents) find(ctx context.Context) (*parent, error) {
 	id := p.publisher.options.Parent
 	if start := p.journal.Start; start != nil {

@@ -194,7 +194,7 @@ func publish(ctx context.Context, t *target) error {
 	}
 	if found {
 		if t.image.Existing { // what a killed run left in the journal is obsolete
-			if err := (undoer{t}).run(ctx); err != nil {
+			if err := undo(ctx, t); err != nil {
 				return err
 			}
 		}
@@ -230,8 +230,6 @@ func copyFrom(ctx context.Context, t, source *target) error {
 	return r.wait(ctx)
 }
 
-func finish(ctx context.Context, t *target) error { return finisher{t}.run(ctx) }
-
 // cleanUp undoes what a failed run made. It returns the cause of the failure,
 // with what could not be undone.
 func (p *Publisher) cleanUp(ctx context.Context, direct, copies []*target, cause error) error {
@@ -247,11 +245,11 @@ func (p *Publisher) cleanUp(ctx context.Context, direct, copies []*target, cause
 	defer cancel()
 	var mu sync.Mutex
 	var left []string
-	undo := func(ctx context.Context, t *target) error {
+	undoOne := func(ctx context.Context, t *target) error {
 		if t.journal == nil {
 			return nil
 		}
-		err := undoer{t}.run(ctx)
+		err := undo(ctx, t)
 		if err == nil {
 			err = t.journal.close(true)
 			t.journal = nil
@@ -264,8 +262,8 @@ func (p *Publisher) cleanUp(ctx context.Context, direct, copies []*target, cause
 		return nil
 	}
 	// A copy whose response was lost can be found only while its source exists.
-	each(ctx, copies, undo)
-	each(ctx, direct, undo)
+	each(ctx, copies, undoOne)
+	each(ctx, direct, undoOne)
 	if left != nil {
 		slices.Sort(left)
 		return &Error{ClassOf(cause), fmt.Errorf("%w; could not undo everything (%s): run the same command again, or slipway-publish aws gc", cause, strings.Join(left, "; "))}

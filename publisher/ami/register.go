@@ -139,7 +139,7 @@ func (r registrar) resolveDuplicate(ctx context.Context) error {
 		return nil
 	}
 	r.step("using %s, which another run has registered", r.image.Image)
-	return undoer{r.target}.run(ctx)
+	return undo(ctx, r.target)
 }
 
 // wait waits until the image is available.

@@ -26,9 +26,9 @@ func (s snapshotter) run(ctx context.Context) (string, error) {
 		return *same[0].SnapshotId, nil
 	}
 	if p.options.Method == MethodImport {
-		return importer{s.target}.run(ctx)
+		return importDisk(ctx, s.target)
 	}
-	return uploader{s.target}.run(ctx)
+	return upload(ctx, s.target)
 }
 
 // resume continues the snapshot in the journal. It returns "" if there is none
@@ -36,7 +36,7 @@ func (s snapshotter) run(ctx context.Context) (string, error) {
 func (s snapshotter) resume(ctx context.Context) (string, error) {
 	switch j := s.journal; {
 	case j.Object != "":
-		return importer{s.target}.run(ctx)
+		return importDisk(ctx, s.target)
 	case j.Start == nil:
 		return "", nil
 	case j.Snapshot != "":
@@ -50,9 +50,9 @@ func (s snapshotter) resume(ctx context.Context) (string, error) {
 		}
 		if err != nil || found.State != types.SnapshotStatePending {
 			s.step("%s has expired: starting a new snapshot", j.Snapshot)
-			return "", undoer{s.target}.run(ctx)
+			return "", undo(ctx, s.target)
 		}
 		s.step("continuing %s", j.Snapshot)
 	}
-	return uploader{s.target}.run(ctx)
+	return upload(ctx, s.target)
 }

@@ -13,7 +13,10 @@ import (
 // request again to find out what the request made.
 type undoer struct{ *target }
 
-// run undoes everything, the last change first, and restarts the journal.
+// undo removes what the run made and restarts its journal.
+func undo(ctx context.Context, t *target) error { return undoer{t}.run(ctx) }
+
+// run undoes everything, the last change first.
 func (u undoer) run(ctx context.Context) error {
 	j := u.journal
 	if j.Start != nil || j.Object != "" || j.Image != "" {

@@ -16,16 +16,19 @@ import (
 )
 
 // abandonAfter is the number of minutes without a block after which AWS gives
-// up a snapshot. It bounds the life of snapshots that nobody removes.
+// up a snapshot. It bounds the life of snapshots that no one removes.
 const abandonAfter = 60
 
 // An uploader writes the disk to a snapshot with the EBS direct APIs.
 type uploader struct{ *target }
 
+// upload returns a completed snapshot of the disk.
+func upload(ctx context.Context, t *target) (string, error) { return uploader{t}.run(ctx) }
+
 // run writes blocks to the snapshot in the journal, or to a new one, and
 // completes it.
 func (u uploader) run(ctx context.Context) (string, error) {
-	parent, err := parents{u.target}.find(ctx)
+	parent, err := findParent(ctx, u.target)
 	if err != nil {
 		return "", err
 	}
