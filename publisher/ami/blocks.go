@@ -11,7 +11,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ebs"
 	ebstypes "github.com/aws/aws-sdk-go-v2/service/ebs/types"
-	"golang.org/x/time/rate"
 
 	"github.com/slipway-build/slipway/publisher/disk"
 )
@@ -22,7 +21,6 @@ type blocks struct {
 	ebs    *ebs.Client
 	caller caller
 	window *window
-	limit  *rate.Limiter
 }
 
 // start starts a snapshot. The client token makes it idempotent.
@@ -33,9 +31,6 @@ func (b blocks) start(ctx context.Context, input *ebs.StartSnapshotInput) (*ebs.
 // put writes a block.
 func (b blocks) put(ctx context.Context, snapshot string, block disk.Block, data []byte) error {
 	_, err := try(ctx, b.caller, func(ctx context.Context) (*ebs.PutSnapshotBlockOutput, error) {
-		if err := b.limit.Wait(ctx); err != nil {
-			return nil, err
-		}
 		return b.ebs.PutSnapshotBlock(ctx, &ebs.PutSnapshotBlockInput{
 			SnapshotId:        &snapshot,
 			BlockIndex:        &block.Index,
@@ -101,9 +96,6 @@ var errChecksum = errors.New("the checksum of a block does not match its data")
 // sum reads a block and returns its digest.
 func (b blocks) sum(ctx context.Context, snapshot string, index int32, token string) (disk.Sum, error) {
 	return try(ctx, b.caller, func(ctx context.Context) (disk.Sum, error) {
-		if err := b.limit.Wait(ctx); err != nil {
-			return disk.Sum{}, err
-		}
 		out, err := b.ebs.GetSnapshotBlock(ctx, &ebs.GetSnapshotBlockInput{SnapshotId: &snapshot, BlockIndex: &index, BlockToken: &token})
 		if err != nil {
 			return disk.Sum{}, err

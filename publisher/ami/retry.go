@@ -1,6 +1,7 @@
 package ami
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	ebstypes "github.com/aws/aws-sdk-go-v2/service/ebs/types"
 	"github.com/aws/smithy-go"
+	"golang.org/x/time/rate"
 )
 
 // Limits of one request to AWS. EBS has been seen to report a new snapshot as
@@ -34,7 +36,8 @@ const settled = 5 * time.Second
 type caller struct {
 	attempt time.Duration // limit of one attempt
 	retries *atomic.Int64
-	onRetry func(error) // called before each retry; may be nil
+	pace    *rate.Limiter // of the attempts; may be nil
+	onRetry func(error)   // called before each retry; may be nil
 }
 
 // try calls request until it succeeds, it fails with an error that a retry
@@ -43,6 +46,11 @@ type caller struct {
 func try[Out any](ctx context.Context, c caller, request func(context.Context) (Out, error), transient ...func(error) bool) (Out, error) {
 	start := time.Now()
 	for delay := firstDelay; ; delay = min(2*delay, longest) {
+		waited, err := c.wait(ctx)
+		if err != nil {
+			return *new(Out), err
+		}
+		start = start.Add(waited)
 		attempt, cancel := context.WithTimeout(ctx, c.attempt)
 		out, err := request(attempt)
 		cancel()
@@ -72,6 +80,20 @@ func try[Out any](ctx context.Context, c caller, request func(context.Context) (
 			return out, err
 		}
 	}
+}
+
+// wait waits until the pace permits an attempt. It returns how long that took,
+// which must count neither against the limit of the attempt nor against
+// patience.
+func (c caller) wait(ctx context.Context) (time.Duration, error) {
+	if c.pace == nil {
+		return 0, nil
+	}
+	start := time.Now()
+	if err := c.pace.Wait(ctx); err != nil {
+		return 0, cmp.Or(context.Cause(ctx), err)
+	}
+	return time.Since(start), nil
 }
 
 // call sends input by a method of an SDK client, with retries.

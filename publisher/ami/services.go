@@ -46,6 +46,7 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 
 	requests := caller{attempt: l.attempt, retries: l.retries}
 	window, writes := newWindow(l.workers), requests
+	writes.pace = rate.NewLimiter(rate.Limit(l.rate), max(1, int(l.rate/20)))
 	writes.onRetry = func(err error) {
 		if isThrottle(err) || errors.Is(err, context.DeadlineExceeded) {
 			window.shrink()
@@ -57,8 +58,7 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 		snapshots:  snapshots{compute, requests},
 		imports:    imports{compute, requests},
 		parameters: parameters{ssm.NewFromConfig(single), requests},
-		blocks: blocks{ebs.NewFromConfig(single), writes, window,
-			rate.NewLimiter(rate.Limit(l.rate), max(1, int(l.rate/20)))},
+		blocks:     blocks{ebs.NewFromConfig(single), writes, window},
 		// The transfer manager relies on its client for retries.
 		objects: objects{s3.NewFromConfig(cfg, func(o *s3.Options) {
 			o.UsePathStyle = o.BaseEndpoint != nil
