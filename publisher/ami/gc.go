@@ -2,6 +2,8 @@ package ami
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -38,8 +40,12 @@ type GCOptions struct {
 }
 
 // GC removes what interrupted publishes left behind: failed images and
-// snapshots with [TagToken] that no image uses. If it fails, it returns what it
-// removed until then with the error.
+// snapshots with [TagToken] that no image uses. Pending snapshots are kept,
+// because a run may still write to them; AWS gives up those of the EBS direct
+// APIs after an hour without a block.
+//
+// If something cannot be removed, GC continues with the rest and in the other
+// regions. It returns what it removed with the errors of all failures.
 func GC(ctx context.Context, cfg aws.Config, o GCOptions) ([]Leftover, error) {
 	regions, err := resolveRegions(cfg, o.Regions)
 	if err != nil {
@@ -49,6 +55,7 @@ func GC(ctx context.Context, cfg aws.Config, o GCOptions) ([]Leftover, error) {
 	client := newHTTPClient(cfg, 1, o.Timeout)
 	before := time.Now().Add(-o.OlderThan)
 	var all []Leftover
+	var errs []error
 	for i, region := range regions {
 		c := &collector{
 			region: region,
@@ -56,16 +63,22 @@ func GC(ctx context.Context, cfg aws.Config, o GCOptions) ([]Leftover, error) {
 			before: before,
 			dryRun: o.DryRun,
 		}
-		err := c.imagesAndSnapshots(ctx)
-		if err == nil && o.Bucket != "" && i == 0 {
-			err = c.objectsAndUploads(ctx, o.Bucket)
+		c.imagesAndSnapshots(ctx)
+		if o.Bucket != "" && i == 0 {
+			c.objectsAndUploads(ctx, o.Bucket)
 		}
 		all = append(all, c.removed...)
-		if err != nil {
-			return all, err
+		for _, err := range c.errs {
+			if len(regions) > 1 {
+				err = fmt.Errorf("%s: %w", region, err)
+			}
+			errs = append(errs, err)
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return all, nil
+	return all, errors.Join(errs...)
 }
 
 // A collector removes leftovers in one region.
@@ -75,49 +88,74 @@ type collector struct {
 	before  time.Time // newer resources are kept
 	dryRun  bool
 	removed []Leftover
+	errs    []error
 }
 
-func (c *collector) imagesAndSnapshots(ctx context.Context) error {
-	used, failed, err := c.scanImages(ctx)
-	if err != nil {
-		return err
+// errInUse means that an image has been registered since the images were listed.
+var errInUse = errors.New("in use")
+
+// remove removes a leftover if it is old enough.
+func (c *collector) remove(id, why string, created *time.Time, remove func() error) {
+	if !aws.ToTime(created).Before(c.before) {
+		return
 	}
-	for _, image := range failed {
-		if !c.dryRun {
-			if err := c.aws.images.deregister(ctx, image.ID, false); err != nil {
-				return err
-			}
+	if !c.dryRun {
+		if err := remove(); err == errInUse {
+			return
+		} else if err != nil {
+			c.fail("delete "+id, err)
+			return
 		}
-		c.removed = append(c.removed, image)
+	}
+	c.removed = append(c.removed, Leftover{c.region, id, why, aws.ToTime(created)})
+}
+
+func (c *collector) fail(action string, err error) {
+	c.errs = append(c.errs, describe(action, err))
+}
+
+func (c *collector) imagesAndSnapshots(ctx context.Context) {
+	used, err := c.images(ctx)
+	if err != nil { // without all images, no snapshot is known to be unused
+		c.fail("list images", err)
+		return
 	}
 	for page, err := range c.aws.snapshots.filter(ctx, types.Filter{Name: aws.String("tag-key"), Values: []string{TagToken}}) {
 		if err != nil {
-			return describe("list snapshots", err)
+			c.fail("list snapshots", err)
+			return
 		}
 		for _, s := range page.Snapshots {
-			if used[*s.SnapshotId] || !aws.ToTime(s.StartTime).Before(c.before) || tagValue(s.Tags, TagToken) == "" {
+			id := *s.SnapshotId
+			if used[id] || s.State == types.SnapshotStatePending || tagValue(s.Tags, TagToken) == "" {
 				continue
 			}
-			if err := c.removeSnapshot(ctx, s); err != nil {
+			c.remove(id, "snapshot is "+string(s.State)+", no image uses it", s.StartTime, func() error {
+				err := c.aws.snapshots.delete(ctx, id)
+				if isSnapshotInUse(err) {
+					return errInUse
+				}
+				if isSnapshotMissing(err) {
+					return nil
+				}
 				return err
-			}
+			})
 		}
 	}
-	return nil
 }
 
-// scanImages returns the snapshots that images use, and the images to remove.
-func (c *collector) scanImages(ctx context.Context) (used map[string]bool, failed []Leftover, err error) {
+// images removes failed images. It returns the snapshots that the others use.
+func (c *collector) images(ctx context.Context) (used map[string]bool, err error) {
 	used = map[string]bool{}
+	var failed []types.Image
 	for page, err := range c.aws.images.all(ctx) {
 		if err != nil {
-			return nil, nil, describe("list images", err)
+			return nil, err
 		}
 		for _, image := range page.Images {
-			created, err := time.Parse(time.RFC3339, aws.ToString(image.CreationDate))
 			bad := image.State == types.ImageStateFailed || image.State == types.ImageStateError || image.State == types.ImageStateInvalid
-			if bad && err == nil && created.Before(c.before) && tagValue(image.Tags, TagToken) != "" {
-				failed = append(failed, Leftover{c.region, *image.ImageId, "image is " + string(image.State), created})
+			if bad && tagValue(image.Tags, TagToken) != "" {
+				failed = append(failed, image)
 				continue
 			}
 			for _, m := range image.BlockDeviceMappings {
@@ -127,58 +165,36 @@ func (c *collector) scanImages(ctx context.Context) (used map[string]bool, faile
 			}
 		}
 	}
-	return used, failed, nil
-}
-
-func (c *collector) removeSnapshot(ctx context.Context, s types.Snapshot) error {
-	if !c.dryRun {
-		err := c.aws.snapshots.delete(ctx, *s.SnapshotId)
-		if isSnapshotInUse(err) { // an image has been registered since the scan
-			return nil
+	for _, image := range failed {
+		created, err := time.Parse(time.RFC3339, aws.ToString(image.CreationDate))
+		if err != nil {
+			continue
 		}
-		if err != nil && !isSnapshotMissing(err) {
-			return describe("delete "+*s.SnapshotId, err)
-		}
+		c.remove(*image.ImageId, "image is "+string(image.State), &created, func() error {
+			return c.aws.images.deregister(ctx, *image.ImageId, false)
+		})
 	}
-	c.removed = append(c.removed, Leftover{c.region, *s.SnapshotId, "snapshot is " + string(s.State) + ", no image uses it", aws.ToTime(s.StartTime)})
-	return nil
+	return used, nil
 }
 
-func (c *collector) objectsAndUploads(ctx context.Context, bucket string) error {
+func (c *collector) objectsAndUploads(ctx context.Context, bucket string) {
+	url := "s3://" + bucket + "/"
 	for object, err := range c.aws.objects.list(ctx, bucket, objectPrefix) {
 		if err != nil {
-			return describe("list s3://"+bucket, err)
+			c.fail("list s3://"+bucket, err)
+			break
 		}
-		err := c.removeFromBucket("s3://"+bucket+"/"+*object.Key, "object", object.LastModified, func() error {
+		c.remove(url+*object.Key, "object", object.LastModified, func() error {
 			return c.aws.objects.deleteObject(ctx, bucket, *object.Key)
 		})
-		if err != nil {
-			return err
-		}
 	}
 	for upload, err := range c.aws.objects.uploads(ctx, bucket, objectPrefix) {
 		if err != nil {
-			return describe("list the uploads to s3://"+bucket, err)
+			c.fail("list the uploads to s3://"+bucket, err)
+			break
 		}
-		err := c.removeFromBucket("s3://"+bucket+"/"+*upload.Key, "incomplete upload", upload.Initiated, func() error {
+		c.remove(url+*upload.Key, "incomplete upload", upload.Initiated, func() error {
 			return c.aws.objects.abort(ctx, bucket, upload)
 		})
-		if err != nil {
-			return err
-		}
 	}
-	return nil
-}
-
-func (c *collector) removeFromBucket(url, what string, created *time.Time, remove func() error) error {
-	if !aws.ToTime(created).Before(c.before) {
-		return nil
-	}
-	if !c.dryRun {
-		if err := remove(); err != nil {
-			return describe("delete "+url, err)
-		}
-	}
-	c.removed = append(c.removed, Leftover{c.region, url, what, aws.ToTime(created)})
-	return nil
 }

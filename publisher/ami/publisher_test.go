@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/slipway-build/slipway/exporter/diskmap"
 	"github.com/slipway-build/slipway/publisher/ami"
@@ -573,6 +574,17 @@ func TestCABundle(t *testing.T) {
 	}
 }
 
+// TestLowRate uploads at a rate at which most blocks wait for longer than the
+// limit of an attempt.
+func TestLowRate(t *testing.T) {
+	t.Parallel()
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	data := content(1, 12) // of which 8 are not zero
+	image := mustPublish(t, fake, write(t, data), ami.Options{Rate: 4, Timeout: time.Second, Workers: 16}).Images[0]
+	equal(t, fake, home, image.Snapshot, data)
+	noViolations(t, fake)
+}
+
 func TestQuota(t *testing.T) {
 	t.Parallel()
 	fake := awstest.StartTLS(t, awstest.Knobs{PendingSnapshots: 1, Images: 1})
@@ -750,6 +762,11 @@ func TestGC(t *testing.T) {
 	}
 	fake.SetKnobs(awstest.Knobs{})
 	cfg := configure(t, fake)
+	// The snapshot is pending, and the run could continue with it.
+	if found, err := ami.GC(t.Context(), cfg, ami.GCOptions{OlderThan: -time.Minute}); err != nil || len(found) != 0 {
+		t.Errorf("while the snapshot is pending: got %v, %v", found, err)
+	}
+	fake.Advance(61 * time.Minute) // AWS gives the snapshot up
 	for _, step := range []struct {
 		o    ami.GCOptions
 		want int
@@ -768,6 +785,44 @@ func TestGC(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 	noViolations(t, fake)
+}
+
+// TestGCContinues denies the deletion of snapshots. GC must go on with everything
+// else, in all regions, and report what it could not delete.
+func TestGCContinues(t *testing.T) {
+	t.Parallel()
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	fake.CreateBucket(home, "disks")
+	cfg, regions := configure(t, fake), []string{home, "eu-west-1"}
+	for i, region := range []string{home, home, "eu-west-1"} {
+		image := mustPublish(t, fake, write(t, content(uint64(i), 4)), ami.Options{Name: fmt.Sprint("machine-", i), Regions: []string{region}}).Images[0]
+		client := ec2.NewFromConfig(cfg, func(o *ec2.Options) { o.Region = region })
+		if _, err := client.DeregisterImage(t.Context(), &ec2.DeregisterImageInput{ImageId: &image.Image}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client := s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true })
+	if _, err := client.PutObject(t.Context(), &s3.PutObjectInput{
+		Bucket: aws.String("disks"), Key: aws.String("slipway-publish/x.raw"), Body: strings.NewReader("x"),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	o := ami.GCOptions{Regions: regions, Bucket: "disks", OlderThan: -time.Minute}
+
+	fake.SetKnobs(awstest.Knobs{Denied: []string{"ec2:DeleteSnapshot"}})
+	found, err := ami.GC(t.Context(), cfg, o)
+	if ami.ClassOf(err) != ami.ClassPermission || strings.Count(err.Error(), "delete snap-") != 3 || !strings.Contains(err.Error(), "eu-west-1: ") {
+		t.Errorf("got %v, want an error for each of 3 snapshots", err)
+	}
+	if len(found) != 1 || found[0].ID != "s3://disks/slipway-publish/x.raw" {
+		t.Errorf("removed %v, want the object", found)
+	}
+	fake.SetKnobs(awstest.Knobs{})
+	if found, err := ami.GC(t.Context(), cfg, o); err != nil || len(found) != 3 {
+		t.Errorf("got %v, %v, want 3 snapshots", found, err)
+	}
+	noViolations(t, fake)
+	noOrphans(t, fake)
 }
 
 func TestPreflight(t *testing.T) {
