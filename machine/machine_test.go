@@ -86,9 +86,6 @@ func TestPlanNeedsAllImages(t *testing.T) {
 	if _, err := new(machine.Machine).Plan(nil); err == nil || err.Error() != "cannot plan the machine: it does not come from Parse" {
 		t.Error(err)
 	}
-	if _, err := new(machine.Machine).Plan(nil); err == nil || err.Error() != "cannot plan the machine: it does not come from Parse" {
-		t.Error(err)
-	}
 }
 
 // TestDirs checks the directories that come before everything else: the system
