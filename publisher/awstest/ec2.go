@@ -51,6 +51,7 @@ func ec2Service() *service {
 			"GetEbsDefaultKmsKeyId":                (*call).getDefaultKey,
 			"GetEbsEncryptionByDefault":            (*call).getEncryptionByDefault,
 			"GetImageBlockPublicAccessState":       (*call).getImageBlockPublicAccess,
+			"GetInstanceUefiData":                  (*call).getInstanceUEFIData,
 			"GetSnapshotBlockPublicAccessState":    (*call).getSnapshotBlockPublicAccess,
 			"ImportSnapshot":                       (*call).importSnapshot,
 			"ModifyImageAttribute":                 (*call).modifyImageAttribute,

@@ -373,6 +373,27 @@ func (c *call) getConsoleOutput() (any, error) {
 	return members{{"instanceId", id}, {"timestamp", isoTime(time.Now())}, {"output", base64.StdEncoding.EncodeToString(output)}}, nil
 }
 
+func (c *call) getInstanceUEFIData() (any, error) {
+	id := c.form.required("InstanceId")
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(id, "ami-") { // Terraform's data source aws_ami asks for images
+		return nil, newError("InvalidInstanceID.Malformed", "invalid id: \"%s\"", id)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i, err := c.instance(id)
+	if err != nil {
+		return nil, err
+	}
+	out := members{{"instanceId", id}}
+	if im := c.region(c.Region).images[i.image]; im != nil && im.uefi != "" {
+		out = append(out, member{"uefiData", im.uefi})
+	}
+	return out, nil
+}
+
 // A replaceTask replaces the root volume of an instance.
 type replaceTask struct {
 	id, instance    string

@@ -52,6 +52,7 @@ func TestParametersOfTheModel(t *testing.T) {
 		{&ec2.GetEbsDefaultKmsKeyIdInput{}, nil},
 		{&ec2.GetEbsEncryptionByDefaultInput{}, nil},
 		{&ec2.GetImageBlockPublicAccessStateInput{}, nil},
+		{&ec2.GetInstanceUefiDataInput{InstanceId: instance}, nil},
 		{&ec2.GetSnapshotBlockPublicAccessStateInput{}, nil},
 		{&ec2.ImportSnapshotInput{DiskContainer: &ec2types.SnapshotDiskContainer{
 			Format: aws.String("RAW"), UserBucket: &ec2types.UserBucket{S3Bucket: aws.String("b"), S3Key: aws.String("k")},
