@@ -18,7 +18,8 @@ import (
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
-// rootMachine tells where its root filesystem is and that nobody can write there, while a container that may write can, and powers off.
+// rootMachine reports where its root filesystem is and that it is read-only, while
+// a container with a writable root can write. Then it powers off.
 const rootMachine = `kernel:
   image: slipwaybuild/kernel:v1
   cmdline: CONSOLE panic=-1

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/slipway-build/slipway/exporter/tree"
-	"github.com/slipway-build/slipway/exporter/tree/treetest"
+	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
 var update = flag.Bool("update", false, "write the golden file")

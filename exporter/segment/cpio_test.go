@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/exporter/tree"
-	"github.com/slipway-build/slipway/exporter/tree/treetest"
+	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
 // tool skips the test if a program is not installed.

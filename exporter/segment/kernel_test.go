@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-build/slipway/exporter/tree"
-	"github.com/slipway-build/slipway/exporter/tree/treetest"
 	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
 // files creates a directory with files.

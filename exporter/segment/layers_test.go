@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/exporter/tree"
-	"github.com/slipway-build/slipway/exporter/tree/treetest"
+	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
 // corpus has small images with everything that layers can contain.

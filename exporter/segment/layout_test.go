@@ -12,7 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-build/slipway/exporter/tree"
-	"github.com/slipway-build/slipway/exporter/tree/treetest"
+	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
 // registry stores blobs as files with arbitrary names.

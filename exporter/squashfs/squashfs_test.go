@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/slipway-build/slipway/exporter/tree"
-	"github.com/slipway-build/slipway/exporter/tree/treetest"
+	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
 var update = flag.Bool("update", false, "write the golden file")

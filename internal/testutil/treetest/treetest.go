@@ -1,4 +1,4 @@
-// Package treetest helps tests that deal with trees.
+// Package treetest creates and compares file trees in tests.
 package treetest
 
 import (
@@ -16,9 +16,8 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-// Dump lists entries, one a line: type, mode, owner, path, then what belongs to
-// the type: target, device number or content. Other names of the same file
-// follow, and extended attributes.
+// Dump returns one line per entry: type, mode, owner, path, and the target, device
+// number or content. Other names of the same file and extended attributes follow.
 func Dump(t testing.TB, entries []tree.Entry) string {
 	t.Helper()
 	names := map[uint64][]string{}
@@ -101,7 +100,7 @@ func Tar(t testing.TB, headers ...tar.Header) []byte {
 	return b.Bytes()
 }
 
-// All gives a tree with everything that a root filesystem can hold, and with
+// All returns a tree with everything that a root filesystem can contain, and with
 // what formats may find hard: names and links of any length, many files, deep
 // directories, content around the given sizes of blocks.
 func All(blockSizes ...int64) []tree.Entry {
@@ -147,7 +146,7 @@ func All(blockSizes ...int64) []tree.Entry {
 	return tree.AddParents(entries)
 }
 
-// Large gives a tree with one large file and many of 1000 bytes, for benchmarks.
+// Large returns a tree with one large file and many of 1000 bytes, for benchmarks.
 func Large(size int64, files int) []tree.Entry {
 	entries := []tree.Entry{tree.NewFile("large", 0o644, text(size))}
 	for i := range files {
@@ -156,7 +155,7 @@ func Large(size int64, files int) []tree.Entry {
 	return tree.AddParents(entries)
 }
 
-// text gives that many bytes, some of which compress well and some do not.
+// text returns bytes, some of which compress well and some of which do not.
 func text(size int64) string {
 	b := make([]byte, size)
 	state := uint32(size)
