@@ -229,7 +229,7 @@ func (p *pageTest) testMachine(t *testing.T, b *block, m *machine, file string) 
 	case err != nil && want == nil:
 		t.Errorf("%s: --check: %v\n%s%s", b, err, stdout, stderr)
 	}
-	if b.warning != "" || !m.complete() || t.Failed() || p.alreadyBooted(b.text) {
+	if b.warning != "" || b.booted != "" || !m.complete() || t.Failed() || p.alreadyBooted(b.text) {
 		return
 	}
 	out := t.TempDir()

@@ -18,6 +18,7 @@ import (
 //	<!-- not tested: REASON -->      the block needs what a test does not have
 //	<!-- file: NAME -->              the block is this file
 //	<!-- warns: RULE -->             the check of this machine gives the warning
+//	<!-- booted: HOW -->             commands of the page boot this machine
 //	<!-- fails: TEXT -->             the command fails, and prints the text
 //	<!-- background: REGEXP -->      the command runs until the end of the page,
 //	                                 and is ready when its output matches
@@ -28,14 +29,14 @@ type block struct {
 	language string
 	text     string
 
-	skip, file, warning, failure, background, retried string
+	skip, file, warning, failure, background, retried, booted string
 }
 
 func (b *block) String() string { return fmt.Sprintf("%s:%d", b.page, b.line) }
 
 var (
 	fence  = regexp.MustCompile("^( *)```(.*)$")
-	marker = regexp.MustCompile(`^ *<!-- (not tested|file|warns|fails|background|retried): (.+) -->$`)
+	marker = regexp.MustCompile(`^ *<!-- (not tested|file|warns|fails|background|retried|booted): (.+) -->$`)
 )
 
 // parse returns the blocks of a page.
@@ -58,7 +59,7 @@ func parse(page, text string) ([]*block, error) {
 		if m := marker.FindStringSubmatch(line); m != nil {
 			*map[string]*string{
 				"not tested": &next.skip, "file": &next.file, "warns": &next.warning,
-				"fails": &next.failure, "background": &next.background, "retried": &next.retried,
+				"fails": &next.failure, "background": &next.background, "retried": &next.retried, "booted": &next.booted,
 			}[m[1]] = m[2]
 			continue
 		}
