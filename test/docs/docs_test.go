@@ -71,7 +71,7 @@ func TestPages(t *testing.T) {
 	tools := newTools(t, root)
 	for _, page := range slices.Sorted(maps.Keys(all)) {
 		blocks := all[page]
-		t.Run(strings.TrimPrefix(page, "docs/"), func(t *testing.T) {
+		t.Run(page, func(t *testing.T) {
 			p := &pageTest{tools: tools, dir: filepath.Join(t.TempDir(), "slipway")}
 			defer p.close()
 			for _, b := range blocks {
