@@ -70,8 +70,11 @@ func TestPages(t *testing.T) {
 	}
 	tools := newTools(t, root)
 	for _, page := range slices.Sorted(maps.Keys(all)) {
-		blocks := all[page]
-		t.Run(page, func(t *testing.T) {
+		blocks, name := all[page], page
+		if page != "docs/README.md" {
+			name = strings.TrimPrefix(page, "docs/")
+		}
+		t.Run(name, func(t *testing.T) {
 			p := &pageTest{tools: tools, dir: filepath.Join(t.TempDir(), "slipway")}
 			defer p.close()
 			for _, b := range blocks {
