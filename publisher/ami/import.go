@@ -36,6 +36,14 @@ func (i importer) run(ctx context.Context) (string, error) {
 		if err := i.upload(ctx); err != nil {
 			return "", describe("upload to "+url, err)
 		}
+		// S3 checks what it receives, but not against the digests of the disk.
+		if changed, err := i.publisher.disk.Changed(ctx); ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		} else if err != nil {
+			return "", &Error{ClassDisk, err}
+		} else if changed {
+			return "", diskChanged(i.publisher.disk)
+		}
 		if err := j.note(record{Import: i.request()}); err != nil {
 			return "", err
 		}

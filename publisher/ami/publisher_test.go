@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -735,6 +736,44 @@ func TestImport(t *testing.T) {
 	}
 	noViolations(t, fake)
 	noOrphans(t, fake)
+}
+
+// TestDiskChanges writes to the disk while it is uploaded to S3 or EBS.
+func TestDiskChanges(t *testing.T) {
+	t.Parallel()
+	for _, method := range []ami.Method{ami.MethodImport, ami.MethodEBS} {
+		fake := awstest.StartTLS(t, awstest.Knobs{})
+		fake.CreateBucket(home, "disks")
+		path := filepath.Join(t.TempDir(), "machine.raw")
+		if err := os.WriteFile(path, content(1, 50), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d := open(t, path)
+		var change sync.Once
+		fake.SetKnobs(awstest.Knobs{Latency: 10 * time.Millisecond, Faults: func(q awstest.Request) awstest.Fault {
+			if q.Operation == "UploadPart" || q.Operation == "StartSnapshot" {
+				change.Do(func() {
+					file, err := os.OpenFile(path, os.O_WRONLY, 0)
+					if err == nil {
+						_, err = file.WriteAt([]byte("changed"), 49*disk.BlockSize)
+					}
+					if err != nil || file.Close() != nil {
+						t.Error("cannot change the disk:", err)
+					}
+				})
+			}
+			return awstest.None
+		}})
+		state := t.TempDir()
+		_, err := publish(t.Context(), t, fake, d, ami.Options{Method: method, Bucket: "disks", State: state})
+		if ami.ClassOf(err) != ami.ClassDisk || !strings.Contains(err.Error(), "changed during the upload") {
+			t.Errorf("%s: got %v, want that the disk changed", method, err)
+		}
+		if method == ami.MethodImport { // EBS detects the wrong checksum of a block
+			noViolations(t, fake)
+		}
+		empty(t, fake, state)
+	}
 }
 
 func TestImportFails(t *testing.T) {

@@ -151,6 +151,10 @@ func (u uploader) write(ctx context.Context, blocks []disk.Block, parent *parent
 	return context.Cause(outer)
 }
 
+func diskChanged(d *disk.Disk) error {
+	return fail(ClassDisk, "%s changed during the upload; publish it again when it is complete", d.Name)
+}
+
 func (u uploader) put(ctx context.Context, block disk.Block, buffer *[disk.BlockSize]byte) error {
 	d, snapshot := u.publisher.disk, u.journal.Snapshot
 	if err := d.ReadBlock(block.Index, buffer); err != nil {
@@ -158,7 +162,7 @@ func (u uploader) put(ctx context.Context, block disk.Block, buffer *[disk.Block
 	}
 	if err := u.aws.blocks.put(ctx, snapshot, block, buffer[:]); err != nil {
 		if ctx.Err() == nil && sha256.Sum256(buffer[:]) != block.Sum {
-			return fail(ClassDisk, "%s changed during the upload; publish it again when it is complete", d.Name)
+			return diskChanged(d)
 		}
 		return describe(fmt.Sprintf("write block %d of %s", block.Index, snapshot), err)
 	}

@@ -144,6 +144,19 @@ func (d *Disk) Digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// Changed reads the file again and reports whether its content differs from what
+// Open read.
+func (d *Disk) Changed(ctx context.Context) (bool, error) {
+	if d.temp { // no one else has the file
+		return false, nil
+	}
+	now := &Disk{Name: d.Name, file: d.file}
+	if err := now.scan(ctx, ""); err != nil {
+		return false, fmt.Errorf("%s: %w", d.Name, err)
+	}
+	return now.Digest() != d.Digest(), nil
+}
+
 // Count returns the number of blocks of the disk, including those of zeros.
 func (d *Disk) Count() int32 { return int32((d.Size + BlockSize - 1) / BlockSize) }
 
