@@ -89,20 +89,20 @@ func PackEntries(spec []byte, archive Archive, compression string) (map[string][
 		return nil, err
 	}
 	files := map[string][]byte{}
-	for name, write := range p.files(entries) {
+	for _, file := range p.files(entries) {
 		var b bytes.Buffer
-		if err := write(&b); err != nil {
+		if err := file.write(&b); err != nil {
 			return nil, err
 		}
-		files[name] = b.Bytes()
+		files[file.name] = b.Bytes()
 	}
 	return files, nil
 }
 
 // write writes the segment of entries.
 func (p Packer) write(entries []tree.Entry) error {
-	for name, write := range p.files(entries) {
-		err := atomicfile.Write(filepath.Join(p.Out, name), func(f *os.File) error { return write(f) })
+	for _, file := range p.files(entries) {
+		err := atomicfile.Write(filepath.Join(p.Out, file.name), func(f *os.File) error { return file.write(f) })
 		if err != nil {
 			return err
 		}
@@ -110,16 +110,21 @@ func (p Packer) write(entries []tree.Entry) error {
 	return nil
 }
 
-// files returns the functions that write the files of a segment, by file name.
-func (p Packer) files(entries []tree.Entry) map[string]func(io.Writer) error {
+// file is a file of a segment.
+type file struct {
+	name  string
+	write func(io.Writer) error
+}
+
+// files returns the files of a segment. The archive comes first: it reads the
+// contents of entries, so it can fail, and no other file must exist then.
+func (p Packer) files(entries []tree.Entry) []file {
 	if p.Archive == Tar {
-		return map[string]func(io.Writer) error{
-			FileName: func(w io.Writer) error { return tree.WriteTar(w, entries, time.Unix(0, 0)) },
-		}
+		return []file{{FileName, func(w io.Writer) error { return tree.WriteTar(w, entries, time.Unix(0, 0)) }}}
 	}
-	return map[string]func(io.Writer) error{
-		FileName:  func(w io.Writer) error { return Write(w, entries, p.Compression) },
-		NamesName: func(w io.Writer) error { return writeNames(w, entries) },
+	return []file{
+		{FileName, func(w io.Writer) error { return Write(w, entries, p.Compression) }},
+		{NamesName, func(w io.Writer) error { return writeNames(w, entries) }},
 	}
 }
 
