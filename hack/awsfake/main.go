@@ -1,5 +1,5 @@
-// Command awsfake serves package awstest on loopback: a fake AWS account for demos
-// and for tests in other languages.
+// Command awsfake serves package awstest on loopback: a fake AWS account for
+// demos and for tests in other languages.
 //
 //	go run ./hack/awsfake -listen 127.0.0.1:4580 &
 //	eval "$(curl -s http://127.0.0.1:4580/_awstest/env)"
@@ -7,7 +7,8 @@
 //	curl -s http://127.0.0.1:4580/_awstest/snapshots
 //	go run ./hack/awsfake -save snap-0123456789abcdef0 -o disk.raw -listen 127.0.0.1:4580
 //
-// In addition to the AWS services, it answers these GET requests without a signature:
+// In addition to the AWS services, it answers these GET requests without a
+// signature:
 //
 //	/_awstest/env                        shell commands that set a client's environment
 //	/_awstest/snapshots                  all snapshots, as JSON

@@ -161,8 +161,8 @@ func (b *setup) round(ctx context.Context) error {
 	return nil
 }
 
-// machine measures the builds of one client, format and compression, starting with
-// an empty cache.
+// machine measures the builds of one client, format and compression, starting
+// with an empty cache.
 func (b *setup) machine(ctx context.Context, c client, format, compression string) error {
 	name := func(what string) string { return strings.Join([]string{c.name, format, compression, what}, "/") }
 	if !b.wants(name("cold"), name("unchanged"), name("yaml"), name("service"), name("kernel"), name("export")) {
@@ -218,7 +218,8 @@ func (b *setup) machine(ctx context.Context, c client, format, compression strin
 	return change("kernel", func() error { return b.images.tag(ctx, 1, 1) })
 }
 
-// exported caches the files that the floor of exports sends: those of the machine.
+// exported caches the files that the floor of exports sends: those of the
+// machine.
 func (b *setup) exported(ctx context.Context, c client) error {
 	if err := os.RemoveAll(b.file("floor/files")); err != nil {
 		return err

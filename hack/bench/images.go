@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// images are the images of examples/aws.yml, with all kernel modules and with two
-// versions of kernel and sshd.
+// images are the images of examples/aws.yml, with all kernel modules and with
+// two versions of kernel and sshd.
 type images struct {
 	yaml         string
 	all          []v1.Image // in the first versions
@@ -95,8 +95,8 @@ func (im images) tag(ctx context.Context, sshd, kernel int) error {
 	return push(ctx, im.registry+"/slipwaybuild/bench-kernel:v1", im.kernel[kernel])
 }
 
-// version returns an image with one more file, squashed into one layer as a rebuilt
-// image would be.
+// version returns an image with one more file, squashed into one layer as a
+// rebuilt image would be.
 func version(image v1.Image, version int) (v1.Image, error) {
 	more, err := crane.Layer(map[string][]byte{"etc/version": fmt.Appendln(nil, version)})
 	if err != nil {
@@ -129,8 +129,8 @@ func version(image v1.Image, version int) (v1.Image, error) {
 	return mutate.AppendLayers(base, layer)
 }
 
-// small returns a version of a small image: a program and its configuration, about
-// 20 kB.
+// small returns a version of a small image: a program and its configuration,
+// about 20 kB.
 func small(number, version int) (v1.Image, error) {
 	var layer bytes.Buffer
 	archive := tar.NewWriter(&layer)

@@ -1,10 +1,11 @@
-// Command bench measures how long builds take with docker buildx and with slipway: a
-// machine of ten packages, compared with lower bounds ("floors"), and machines of
-// many components.
+// Command bench measures how long builds take with docker buildx and with
+// slipway: a machine of ten packages, compared with lower bounds ("floors"),
+// and machines of many components.
 //
 //	go run ./hack/bench [-run REGEXP] [-count N]
 //
-// A case is named CLIENT/FORMAT/COMPRESSION/WHAT or CLIENT/COUNT components/WHAT. WHAT is one of
+// A case is named CLIENT/FORMAT/COMPRESSION/WHAT or CLIENT/COUNT
+// components/WHAT. WHAT is one of
 //
 //	cold       buildkitd is empty; the images come from the local registry
 //	unchanged  the build is repeated
@@ -17,9 +18,9 @@
 // downloads the blobs of the images, pack recompresses their layers on all
 // processors, and service does both for one image.
 //
-// Bench prints a table of times and goals, or with JSON=1 in the environment a JSON
-// object: the median, min and max of each case in seconds. It requires the local
-// stack and the project's images: run "make bench".
+// Bench prints a table of times and goals, or with JSON=1 in the environment a
+// JSON object: the median, min and max of each case in seconds. It requires the
+// local stack and the project's images: run "make bench".
 package main
 
 import (

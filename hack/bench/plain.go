@@ -54,8 +54,8 @@ func (b *setup) plain(ctx context.Context, compression string) error {
 	})
 }
 
-// pull downloads the layers of images into files and verifies their digests, the
-// largest first. It returns the names of the files.
+// pull downloads the layers of images into files and verifies their digests,
+// the largest first. It returns the names of the files.
 func pull(ctx context.Context, images []v1.Image, dir string) ([]string, error) {
 	type blob struct {
 		name  string
@@ -109,8 +109,8 @@ func pull(ctx context.Context, images []v1.Image, dir string) ([]string, error) 
 // piece is the number of bytes that a processor compresses at a time.
 const piece = 8 << 20
 
-// pack decompresses files and compresses their contents in pieces on all processors,
-// into files next to them.
+// pack decompresses files and compresses their contents in pieces on all
+// processors, into files next to them.
 func pack(names []string, compression string) error {
 	compress, err := compressor(compression)
 	if err != nil {
@@ -167,7 +167,8 @@ func uncompress(r *bufio.Reader) (io.Reader, error) {
 	return gzip.NewReader(r)
 }
 
-// compressor returns a function that compresses with the packer's default level.
+// compressor returns a function that compresses with the packer's default
+// level.
 func compressor(compression string) (func([]byte) ([]byte, error), error) {
 	if compression == "zstd" {
 		encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(7)))

@@ -1,6 +1,7 @@
-// Command demo builds the machine in examples/aws.yml with docker buildx, publishes
-// it to a fake of AWS, boots the published snapshot in QEMU, logs in by SSH with the
-// key from the fake instance metadata service, and prints sizes and times.
+// Command demo builds the machine in examples/aws.yml with docker buildx,
+// publishes it to a fake of AWS, boots the published snapshot in QEMU, logs in
+// by SSH with the key from the fake instance metadata service, and prints sizes
+// and times.
 //
 // It requires the local stack and the project's images: run "make demo".
 package main
@@ -231,8 +232,8 @@ func start(ctx context.Context, config vm.Config) (*vm.Machine, vm.Key, error) {
 	return machine, key, err
 }
 
-// figures are times: from power-on to the kernel and to a login, and of powering
-// off.
+// figures are times: from power-on to the kernel and to a login, and of
+// powering off.
 type figures struct{ kernel, login, off time.Duration }
 
 // use waits for the machine, logs in and powers it off.
@@ -257,7 +258,8 @@ func use(ctx context.Context, machine *vm.Machine, key vm.Key) (f figures, err e
 	return f, err
 }
 
-// session prints a login session, and fails if a command has an unexpected result.
+// session prints a login session, and fails if a command has an unexpected
+// result.
 func session(ctx context.Context, machine *vm.Machine, key vm.Key) error {
 	fmt.Printf("\n$ ssh -i %s -p %d root@127.0.0.1\n", key.Path, machine.SSHPort)
 	for _, step := range []struct {
@@ -284,8 +286,8 @@ func session(ctx context.Context, machine *vm.Machine, key vm.Key) error {
 	return nil
 }
 
-// measure returns the size of a file in bytes, and the size of its blocks of 4 KiB
-// that are not zero.
+// measure returns the size of a file in bytes, and the size of its blocks of 4
+// KiB that are not zero.
 func measure(name string) (size, data int64, err error) {
 	file, err := os.Open(name)
 	if err != nil {

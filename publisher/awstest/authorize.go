@@ -80,8 +80,8 @@ func (c *call) commonKeys() map[string][]string {
 	return map[string][]string{"aws:RequestedRegion": {c.Region}, "aws:PrincipalAccount": {Account}}
 }
 
-// access returns an access to an EC2 resource, which may be new, as in "snap-*",
-// with the given tags in the request. The caller holds s.mu.
+// access returns an access to an EC2 resource, which may be new, as in
+// "snap-*", with the given tags in the request. The caller holds s.mu.
 func (c *call) access(action, id string, given tags) access {
 	return c.accessIn(c.Region, action, id, given)
 }
@@ -111,8 +111,8 @@ func (c *call) accessIn(region, action, id string, given tags) access {
 	return a
 }
 
-// ec2Creates are the types of the resources that an operation creates, by the start
-// of their IDs.
+// ec2Creates are the types of the resources that an operation creates, by the
+// start of their IDs.
 var ec2Creates = map[string][]string{
 	"CopyImage":                   {"ami"},
 	"CopySnapshot":                {"snap"},
@@ -127,7 +127,8 @@ func (c *call) ec2Accesses() []access {
 	if strings.HasPrefix(c.Operation, "Describe") || strings.HasPrefix(c.Operation, "Get") && c.Operation != "GetConsoleOutput" {
 		return []access{{action, "*", c.commonKeys()}}
 	}
-	// A copy, so that the operation still finds parameters that it does not know.
+	// A copy, so that the operation still finds parameters that it does not
+	// know.
 	f, _ := parseForm(c.body)
 	tagging := f.tagsFor("image", "snapshot", "instance", "volume", "import-snapshot-task", "replace-root-volume-task")
 	var out []access

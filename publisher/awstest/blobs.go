@@ -33,7 +33,8 @@ type blob struct {
 
 func newBlobs() *blobs { return &blobs{known: map[digest]*blob{}} }
 
-// anonymous returns a new file without a name, which disappears when it is closed.
+// anonymous returns a new file without a name, which disappears when it is
+// closed.
 func anonymous() (*os.File, error) {
 	f, err := os.CreateTemp("", "awstest-")
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// boto3, with its own models and transfer manager, publishes to the fake with both
-// methods.
+// boto3, with its own models and transfer manager, publishes to the fake with
+// both methods.
 func TestBoto3(t *testing.T) {
 	const python = "../../.stack/moto/bin/python" // boto3 comes with moto
 	if _, err := os.Stat(python); err != nil {

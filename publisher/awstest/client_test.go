@@ -95,7 +95,8 @@ func (c *client) clean() {
 	}
 }
 
-// violated fails the test unless there is exactly one violation that contains text.
+// violated fails the test unless there is exactly one violation that contains
+// text.
 func (c *client) violated(text string) {
 	c.Helper()
 	if v := c.fake.Violations(); len(v) != 1 || !strings.Contains(v[0].String(), text) {
@@ -155,8 +156,8 @@ func completeInput(id string, blocks map[int32][]byte) *ebs.CompleteSnapshotInpu
 	}
 }
 
-// snapshot creates a completed snapshot of 1 GiB. The function change may change
-// the request.
+// snapshot creates a completed snapshot of 1 GiB. The function change may
+// change the request.
 func (c *client) snapshot(blocks map[int32][]byte, change func(*ebs.StartSnapshotInput)) string {
 	c.Helper()
 	in := &ebs.StartSnapshotInput{VolumeSize: aws.Int64(1)}
@@ -201,7 +202,8 @@ func imageInput(name, snapshot string) *ec2.RegisterImageInput {
 	}
 }
 
-// send posts a body with a valid signature, for requests that the SDK cannot send.
+// send posts a body with a valid signature, for requests that the SDK cannot
+// send.
 func (c *client) send(service, body string) *http.Response {
 	c.Helper()
 	path := "/"

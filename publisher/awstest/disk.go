@@ -61,8 +61,8 @@ func (d *Disk) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// WriteTo sets the size of w and writes all blocks that hold data or noise. A file
-// stays sparse elsewhere.
+// WriteTo sets the size of w and writes all blocks that hold data or noise. A
+// file stays sparse elsewhere.
 func (d *Disk) WriteTo(w interface {
 	io.WriterAt
 	Truncate(int64) error
@@ -106,12 +106,12 @@ type SnapshotInfo struct {
 	Size      int64
 	Encrypted bool
 	Tags      map[string]string
-	// Blocks is the number of blocks that hold data. Written of them were written to
-	// this snapshot, the others are inherited.
+	// Blocks is the number of blocks that hold data. Written of them were
+	// written to this snapshot, the others are inherited.
 	Blocks, Written int
-	// Rewritten is the number of writes to a block after an acknowledged one. A write
-	// is not acknowledged if a Lost fault withheld the answer or the client had
-	// disconnected.
+	// Rewritten is the number of writes to a block after an acknowledged one. A
+	// write is not acknowledged if a Lost fault withheld the answer or the
+	// client had disconnected.
 	Rewritten int
 }
 

@@ -1,8 +1,9 @@
-// Package awstest is a strict fake of the parts of AWS that publish and deploy a
-// machine image: EBS direct APIs, the snapshots, images, import tasks and instances
-// of EC2, S3, STS, IAM and SSM parameters. It speaks the AWS protocols over HTTP, so that every
-// client works with it unchanged. [Server.Env] returns the environment variables
-// that point a client at the fake:
+// Package awstest is a strict fake of the parts of AWS that publish and deploy
+// a machine image: EBS direct APIs, the snapshots, images, import tasks and
+// instances of EC2, S3, STS, IAM and SSM parameters. It speaks the AWS
+// protocols over HTTP, so that every client works with it unchanged.
+// [Server.Env] returns the environment variables that point a client at the
+// fake:
 //
 //	fake := awstest.Start(t, awstest.Knobs{})
 //	cmd := exec.Command("publish", "disk.raw")
@@ -24,19 +25,20 @@
 //   - S3 bodies must match every digest that comes with them, and the parts of an
 //     upload must have the documented sizes and order.
 //
-// A request that no correct client sends, even after a network failure, gets the
-// error that AWS would return and is recorded as a [Violation].
+// A request that no correct client sends, even after a network failure, gets
+// the error that AWS would return and is recorded as a [Violation].
 //
 // # What it models
 //
 // Each region has its own resources. A snapshot inherits the blocks of its
-// parent. Unwritten blocks read as zeros in an unencrypted snapshot and as noise
-// in an encrypted one, as on AWS: if a client skips zeros there, the disk does
-// not boot. Images, copies, import tasks, instances and the validation of SSM
-// parameters with the data type aws:ec2:image take [Knobs.Settle] to complete;
-// [Server.Advance] skips the wait. Images can be disabled, snapshots archived and
-// locked. Instances run nothing: [Server.Instances] and [Server.Disk] return what
-// they would boot, and [Knobs.Console] returns what they would print.
+// parent. Unwritten blocks read as zeros in an unencrypted snapshot and as
+// noise in an encrypted one, as on AWS: if a client skips zeros there, the disk
+// does not boot. Images, copies, import tasks, instances and the validation of
+// SSM parameters with the data type aws:ec2:image take [Knobs.Settle] to
+// complete; [Server.Advance] skips the wait. Images can be disabled, snapshots
+// archived and locked. Instances run nothing: [Server.Instances] and
+// [Server.Disk] return what they would boot, and [Knobs.Console] returns what
+// they would print.
 //
 // Where AWS documentation is silent, the fake is as strict as a careful client
 // can bear:
@@ -55,8 +57,8 @@
 //
 // [Knobs] sets limits, latency and the state of the account. [Knobs.Faults]
 // decides for each request whether and how it fails: throttled, rejected, never
-// answered, reset, or reset after it took effect. [Random] returns a schedule of
-// faults that can be replayed.
+// answered, reset, or reset after it took effect. [Random] returns a schedule
+// of faults that can be replayed.
 //
 // # Limitations
 //
@@ -76,7 +78,7 @@
 //     in s3Routes.
 //   - Products, billing, Outposts, Local Zones and partitions other than aws.
 //
-// The rules come from the service models in github.com/aws/aws-sdk-go-v2, "Amazon
-// EBS direct APIs" in the EBS user guide, and the API references of EC2, S3, IAM,
-// STS and SSM.
+// The rules come from the service models in github.com/aws/aws-sdk-go-v2,
+// "Amazon EBS direct APIs" in the EBS user guide, and the API references of
+// EC2, S3, IAM, STS and SSM.
 package awstest

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// EBS direct APIs: the model of github.com/aws/aws-sdk-go-v2/service/ebs, version
-// 2019-11-02, protocol restJson1.
+// EBS direct APIs: the model of github.com/aws/aws-sdk-go-v2/service/ebs,
+// version 2019-11-02, protocol restJson1.
 
 func ebsService() *service {
 	return &service{
@@ -211,8 +211,8 @@ func (c *call) startSnapshot() (any, error) {
 
 func epoch(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
-// header returns a required header, which must have one of the values if there are
-// any.
+// header returns a required header, which must have one of the values if there
+// are any.
 func (c *call) header(name string, values ...string) (string, error) {
 	v := c.http.Header.Get(name)
 	if v == "" {
@@ -297,7 +297,8 @@ func (c *call) beginBlock(id string, index int32, sum digest) error {
 	return nil
 }
 
-// endBlock adds the block to its snapshot, if the snapshot still accepts blocks.
+// endBlock adds the block to its snapshot, if the snapshot still accepts
+// blocks.
 func (c *call) endBlock(id string, index int32, sum digest, stored error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -374,8 +375,8 @@ func (c *call) completeSnapshot() (any, error) {
 	if p.state(c.now()) == "error" {
 		return nil, newError("ValidationException", "the snapshot '%s' is in the state error: %s", p.id, p.failed).withReason("WRITE_REQUEST_TIMEOUT")
 	}
-	// The count and the checksum cover the blocks that were written, each once. The
-	// client may repeat the request if its answer was lost.
+	// The count and the checksum cover the blocks that were written, each once.
+	// The client may repeat the request if its answer was lost.
 	if count != len(p.written) {
 		return nil, invalid("ChangedBlocksCount is %d, but %d blocks were written", count, len(p.written))
 	}
@@ -408,8 +409,8 @@ type page struct {
 	max   int
 }
 
-// page reads the parameters of a list. The subject is part of its tokens, so that
-// tokens of other lists are rejected. The caller holds s.mu.
+// page reads the parameters of a list. The subject is part of its tokens, so
+// that tokens of other lists are rejected. The caller holds s.mu.
 func (c *call) page(subject string) (page, error) {
 	q := c.http.URL.Query()
 	pg := page{max: 10000}

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// EC2: the model of github.com/aws/aws-sdk-go-v2/service/ec2, version 2016-11-15,
-// protocol ec2Query. This file has the protocol; the ec2_ files have the
-// operations.
+// EC2: the model of github.com/aws/aws-sdk-go-v2/service/ec2, version
+// 2016-11-15, protocol ec2Query. This file has the protocol; the ec2_ files
+// have the operations.
 
 const ec2Version = "2016-11-15"
 
@@ -89,8 +89,8 @@ type response struct {
 	Inner   any
 }
 
-// MarshalXML implements [xml.Marshaler]. It puts the members of Inner next to the
-// request ID.
+// MarshalXML implements [xml.Marshaler]. It puts the members of Inner next to
+// the request ID.
 func (r response) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
 	start := xml.StartElement{Name: r.XMLName}
 	if err := e.EncodeToken(start); err != nil {
@@ -124,8 +124,8 @@ type items[T any] struct {
 
 var yes = members{{"return", true}}
 
-// ready ends a request after all parameters have been read: it returns an error if
-// one is invalid or unknown, or if the request is a dry run.
+// ready ends a request after all parameters have been read: it returns an error
+// if one is invalid or unknown, or if the request is a dry run.
 func (c *call) ready() error {
 	dry := c.form.bool("DryRun")
 	if err := c.form.done(); err != nil {
@@ -137,8 +137,8 @@ func (c *call) ready() error {
 	return nil
 }
 
-// flaps reports whether this Describe request returns an inconsistent view of new
-// objects; see [Knobs.Flap]. The caller holds s.mu.
+// flaps reports whether this Describe request returns an inconsistent view of
+// new objects; see [Knobs.Flap]. The caller holds s.mu.
 func (c *call) flaps() bool {
 	r := c.region(c.Region)
 	r.describes++
@@ -150,8 +150,9 @@ func (c *call) young(made time.Time) bool { return c.now().Sub(made) < c.knobs.F
 // isoTime formats a time as EC2 and S3 do.
 func isoTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// repeated returns what an earlier EC2 request with the same client token created,
-// and the request's parameters for region.remember. The caller holds s.mu.
+// repeated returns what an earlier EC2 request with the same client token
+// created, and the request's parameters for region.remember. The caller holds
+// s.mu.
 func (c *call) repeated(token string) (id, parameters string, err error) {
 	parameters = c.form.parameters("DryRun")
 	id, mismatch := c.region(c.Region).once(c.Operation, token, parameters)

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// filters are the conditions of a Describe request. An object passes if it matches
-// one value of each.
+// filters are the conditions of a Describe request. An object passes if it
+// matches one value of each.
 type filters []filter
 
 type filter struct {
@@ -18,8 +18,8 @@ type filter struct {
 	values []string
 }
 
-// filters reads the filters NAME.N. Only the known names are valid; "tag:" means
-// all names with that prefix.
+// filters reads the filters NAME.N. Only the known names are valid; "tag:"
+// means all names with that prefix.
 func (f *form) filters(name string, known ...string) filters {
 	var out filters
 	for _, one := range f.each(name) {
@@ -59,8 +59,8 @@ func (fs filters) match(attributes map[string]string, t tags) bool {
 	return true
 }
 
-// wildcard reports whether text matches the pattern. Unlike with [path.Match], [
-// has no special meaning and * matches slashes.
+// wildcard reports whether text matches the pattern. Unlike with [path.Match],
+// [ has no special meaning and * matches slashes.
 func wildcard(pattern, text string) bool {
 	clean := strings.NewReplacer("[", `\[`, "/", "\x00")
 	ok, err := path.Match(clean.Replace(pattern), strings.ReplaceAll(text, "/", "\x00"))
@@ -78,8 +78,8 @@ func (f *form) page(low int64) pageRequest {
 	return pageRequest{f.int("MaxResults", low, 1000), f.string("NextToken")}
 }
 
-// paged returns a page of a list, in the element of that name, and the token of the
-// next page.
+// paged returns a page of a list, in the element of that name, and the token of
+// the next page.
 func paged[T any](s pageRequest, c *call, element string, list []T) (any, error) {
 	from := 0
 	if s.token != "" {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// value reads an attribute from NAME.Value, or from Value if Attribute names it, and
-// reports whether it is there.
+// value reads an attribute from NAME.Value, or from Value if Attribute names
+// it, and reports whether it is there.
 func (f *form) value(name, attribute string) (string, bool) {
 	if f.has(name + ".Value") {
 		return f.string(name + ".Value"), true
@@ -49,7 +49,8 @@ func (c *call) modifyImageAttribute() (any, error) {
 		}
 		for _, m := range im.mappings {
 			if len(add) > 0 && m.Ebs != nil && m.Ebs.Encrypted && m.Ebs.Key == keyARN(c.Region, "") {
-				// "Share an AMI with specific AWS accounts" in the EC2 user guide
+				// "Share an AMI with specific AWS accounts" in the EC2 user
+				// guide
 				return nil, newError("InvalidParameter", "the image %s is encrypted with the default key and cannot be shared", im.id)
 			}
 		}
@@ -140,8 +141,8 @@ func (c *call) disableImageDeprecation() (any, error) {
 	return c.change(func(im *image) { im.deprecated = time.Time{} })
 }
 
-// disableImage implements "Disable an Amazon EC2 AMI" in the EC2 user guide: the
-// image is hidden, loses its launch permissions and keeps its name.
+// disableImage implements "Disable an Amazon EC2 AMI" in the EC2 user guide:
+// the image is hidden, loses its launch permissions and keeps its name.
 func (c *call) disableImage() (any, error) {
 	return c.setState("available", "disabled")
 }

@@ -66,8 +66,8 @@ func (c *call) image(id string) (*image, error) {
 	return im, nil
 }
 
-// addImage adds an image to the request's region, if its name is unused. The caller
-// holds s.mu.
+// addImage adds an image to the request's region, if its name is unused. The
+// caller holds s.mu.
 func (c *call) addImage(im *image) error {
 	r := c.region(c.Region)
 	for _, other := range r.images {

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// An instance is an instance with one EBS volume. Instances do not run anything:
-// [Knobs.Console] and [Knobs.InstanceAddress] say what clients see of them, and
-// [Server.Instances] and [Server.Disk] what they would boot.
+// An instance is an instance with one EBS volume. Instances do not run
+// anything: [Knobs.Console] and [Knobs.InstanceAddress] say what clients see of
+// them, and [Server.Instances] and [Server.Disk] what they would boot.
 type instance struct {
 	id, reservation     string
 	image, snapshot     string // of the current root volume
@@ -52,8 +52,8 @@ type InstanceInfo struct {
 	ID, Region, State, Type string
 	// Image and Snapshot are the sources of the current root volume.
 	Image, Snapshot string
-	// Volume is the ID of the current root volume, and KeptVolumes are the IDs of the
-	// ones that it replaced, unless they were deleted.
+	// Volume is the ID of the current root volume, and KeptVolumes are the IDs
+	// of the ones that it replaced, unless they were deleted.
 	Volume      string
 	KeptVolumes []string
 	Tags        map[string]string
@@ -124,7 +124,8 @@ type reservationXML struct {
 	Instances items[instanceXML] `xml:"instancesSet"`
 }
 
-// instance returns an instance that exists for the client. The caller holds s.mu.
+// instance returns an instance that exists for the client. The caller holds
+// s.mu.
 func (c *call) instance(id string) (*instance, error) {
 	if !strings.HasPrefix(id, "i-") {
 		return nil, violation("InvalidInstanceID.Malformed", "invalid id: \"%s\"", id)
@@ -139,11 +140,12 @@ func (c *call) instance(id string) (*instance, error) {
 }
 
 // armType matches the instance types with Graviton processors: the letter g is
-// among those after the generation ("Amazon EC2 instance type naming conventions").
+// among those after the generation ("Amazon EC2 instance type naming
+// conventions").
 var armType = regexp.MustCompile(`^(a1|[a-z]+[0-9]+[a-z]*g[a-z]*)\.`)
 
-// bootable returns an image and its root snapshot, if instances can boot it. The
-// caller holds s.mu.
+// bootable returns an image and its root snapshot, if instances can boot it.
+// The caller holds s.mu.
 func (c *call) bootable(id string) (*image, *snapshot, error) {
 	im, err := c.image(id)
 	if err != nil {
@@ -279,8 +281,9 @@ func (c *call) describeInstances() (any, error) {
 	return paged(pages, c, "reservationSet", list)
 }
 
-// describeInstanceStatus returns the status checks, which pass when an instance has
-// been running for Knobs.Settle. By default, only running instances are included.
+// describeInstanceStatus returns the status checks, which pass when an instance
+// has been running for Knobs.Settle. By default, only running instances are
+// included.
 func (c *call) describeInstanceStatus() (any, error) {
 	ids, all := c.form.list("InstanceId"), c.form.bool("IncludeAllInstances")
 	fs := c.form.filters("Filter", "instance-state-name")
@@ -445,10 +448,10 @@ func (t *replaceTask) xml(now time.Time) replaceXML {
 	return x
 }
 
-// createReplaceTask implements CreateReplaceRootVolumeTask ("Replace the root volume
-// for an Amazon EC2 instance" in the EC2 user guide). An image must match the
-// instance, a snapshot must be related to the root volume, and by default the task
-// restores the launch state.
+// createReplaceTask implements CreateReplaceRootVolumeTask ("Replace the root
+// volume for an Amazon EC2 instance" in the EC2 user guide). An image must
+// match the instance, a snapshot must be related to the root volume, and by
+// default the task restores the launch state.
 func (c *call) createReplaceTask() (any, error) {
 	f := c.form
 	id, token := f.required("InstanceId"), f.string("ClientToken")
@@ -484,8 +487,8 @@ func (c *call) createReplaceTask() (any, error) {
 	return members{{"replaceRootVolumeTask", t.xml(c.now())}}, nil
 }
 
-// replaceable checks whether the task can replace the instance's root volume, and
-// sets the task's snapshot. The caller holds s.mu.
+// replaceable checks whether the task can replace the instance's root volume,
+// and sets the task's snapshot. The caller holds s.mu.
 func (c *call) replaceable(i *instance, t *replaceTask) error {
 	if state := i.state(c.now()).Name; state != "running" {
 		return newError("IncorrectInstanceState", "the instance %s is %s, not running", i.id, state)

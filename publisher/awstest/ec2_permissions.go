@@ -16,9 +16,9 @@ func share(shared map[string]bool, add, remove []string) {
 	}
 }
 
-// permissions reads a change of permissions in its two forms: a structure with Add
-// and Remove, or OperationType with lists of users and groups. The kinds are the
-// valid members of a permission.
+// permissions reads a change of permissions in its two forms: a structure with
+// Add and Remove, or OperationType with lists of users and groups. The kinds
+// are the valid members of a permission.
 func (f *form) permissions(name string, kinds ...string) (add, remove []string) {
 	read := func(lists []*form) (out []string) {
 		for _, one := range lists {

@@ -35,8 +35,8 @@ func (f *form) mapping() mapping {
 	return m
 }
 
-// description returns a parameter of at most 255 ASCII characters, which is what EC2
-// accepts in descriptions.
+// description returns a parameter of at most 255 ASCII characters, which is
+// what EC2 accepts in descriptions.
 func (f *form) description(name string) string {
 	v := f.string(name)
 	f.checkDescription(name, v)
@@ -104,8 +104,8 @@ func (c *call) registerImage() (any, error) {
 	return members{{"imageId", im.id}}, nil
 }
 
-// check rejects images that EC2 rejects, and those that current instance types do
-// not boot.
+// check rejects images that EC2 rejects, and those that current instance types
+// do not boot.
 func (im *image) check() error {
 	invalid := func(format string, args ...any) error {
 		return violation("InvalidParameterCombination", format, args...)

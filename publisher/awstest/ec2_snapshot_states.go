@@ -24,9 +24,9 @@ func (p *snapshot) tier(now time.Time) string {
 	return "archive"
 }
 
-// archiveSnapshot implements ModifySnapshotTier ("Archive Amazon EBS snapshots" in
-// the EBS user guide): only completed snapshots that no enabled AMI uses can be
-// archived.
+// archiveSnapshot implements ModifySnapshotTier ("Archive Amazon EBS snapshots"
+// in the EBS user guide): only completed snapshots that no enabled AMI uses can
+// be archived.
 func (c *call) archiveSnapshot() (any, error) {
 	c.form.oneOf("StorageTier", "archive")
 	return c.onSnapshot(func(p *snapshot) (any, error) {
@@ -44,8 +44,8 @@ func (c *call) archiveSnapshot() (any, error) {
 	})
 }
 
-// restoreSnapshot implements RestoreSnapshotTier. After a temporary restore, the
-// snapshot is archived again.
+// restoreSnapshot implements RestoreSnapshotTier. After a temporary restore,
+// the snapshot is archived again.
 func (c *call) restoreSnapshot() (any, error) {
 	permanent, days := c.form.bool("PermanentRestore"), c.form.int("TemporaryRestoreDays", 1, 180)
 	if permanent == (days > 0) {
@@ -119,7 +119,7 @@ func (c *call) unlockSnapshot() (any, error) {
 	})
 }
 
-// isFixed reports whether nobody can remove the lock before it expires.
+// isFixed reports whether the lock cannot be removed before it expires.
 func (p *snapshot) isFixed(now time.Time) bool {
 	return p.isLocked(now) && p.lock.mode == "compliance" && !now.Before(p.lock.coolOff)
 }

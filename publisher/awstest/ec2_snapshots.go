@@ -40,7 +40,8 @@ func (p *snapshot) xml(now time.Time) snapshotXML {
 	return x
 }
 
-// ec2Snapshot returns a snapshot that exists for the client. The caller holds s.mu.
+// ec2Snapshot returns a snapshot that exists for the client. The caller holds
+// s.mu.
 func (c *call) ec2Snapshot(id string) (*snapshot, error) {
 	if !strings.HasPrefix(id, "snap-") {
 		return nil, violation("InvalidSnapshotID.Malformed", "invalid id: \"%s\" (expecting \"snap-...\")", id)
@@ -52,7 +53,8 @@ func (c *call) ec2Snapshot(id string) (*snapshot, error) {
 	return p, nil
 }
 
-// ownedBySelf reports whether the owners of a Describe request include the account.
+// ownedBySelf reports whether the owners of a Describe request include the
+// account.
 func ownedBySelf(owners []string) bool {
 	return len(owners) == 0 || slices.Contains(owners, "self") || slices.Contains(owners, Account)
 }
@@ -107,8 +109,8 @@ func (c *call) describeSnapshots() (any, error) {
 	return paged(pages, c, "snapshotSet", list)
 }
 
-// onSnapshot ends the reading of parameters and calls operation with the request's
-// snapshot, while it holds s.mu.
+// onSnapshot ends the reading of parameters and calls operation with the
+// request's snapshot, while it holds s.mu.
 func (c *call) onSnapshot(operation func(*snapshot) (any, error)) (any, error) {
 	id := c.form.required("SnapshotId")
 	if err := c.ready(); err != nil {
@@ -137,7 +139,8 @@ func (c *call) deleteSnapshot() (any, error) {
 	})
 }
 
-// users returns the IDs of the images that use a snapshot. The caller holds s.mu.
+// users returns the IDs of the images that use a snapshot. The caller holds
+// s.mu.
 func (r *region) users(id string) []string {
 	var users []string
 	for _, name := range slices.Sorted(maps.Keys(r.images)) {

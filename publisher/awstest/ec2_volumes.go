@@ -1,7 +1,7 @@
 package awstest
 
-// A volumeType has the limits of a volume type ("Amazon EBS volume types" in the
-// EBS user guide).
+// A volumeType has the limits of a volume type ("Amazon EBS volume types" in
+// the EBS user guide).
 type volumeType struct {
 	minSize, maxSize             int64 // in GiB
 	minIOPS, maxIOPS, iopsPerGiB int64 // 0 if IOPS cannot be set

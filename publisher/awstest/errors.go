@@ -22,8 +22,8 @@ func newError(code, format string, args ...any) *apiError {
 	return &apiError{status: http.StatusBadRequest, code: code, message: fmt.Sprintf(format, args...)}
 }
 
-// violation returns an error with status 400 that no correct client causes. It is
-// recorded as a [Violation].
+// violation returns an error with status 400 that no correct client causes. It
+// is recorded as a [Violation].
 func violation(code, format string, args ...any) *apiError {
 	e := newError(code, format, args...)
 	e.violation = true

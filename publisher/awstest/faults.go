@@ -32,10 +32,11 @@ func (f Fault) String() string {
 // lost reports whether the request takes effect although its answer is lost.
 func (f Fault) lost() bool { return f == LostReset || f == LostStall || f == LostError }
 
-// Random returns a schedule for [Knobs.Faults]. Each request fails with the given
-// probability, with one of the faults chosen uniformly, and at most limit times;
-// a limit of 0 means no limit. The choice depends on the seed, the request and its
-// attempt, not on the order of requests, so that concurrent runs can be replayed.
+// Random returns a schedule for [Knobs.Faults]. Each request fails with the
+// given probability, with one of the faults chosen uniformly, and at most limit
+// times; a limit of 0 means no limit. The choice depends on the seed, the
+// request and its attempt, not on the order of requests, so that concurrent
+// runs can be replayed.
 func Random(seed uint64, probability float64, limit int, faults ...Fault) func(Request) Fault {
 	return func(r Request) Fault {
 		if len(faults) == 0 || limit > 0 && r.Attempt > limit {

@@ -60,7 +60,8 @@ func (f *form) required(name string) string {
 	return v
 }
 
-// oneOf returns a parameter that must have one of the values, "" if it is missing.
+// oneOf returns a parameter that must have one of the values, "" if it is
+// missing.
 func (f *form) oneOf(name string, values ...string) string {
 	v := f.string(name)
 	if v != "" && !slices.Contains(values, v) {

@@ -46,8 +46,8 @@ type service struct {
 	bodyFirst bool
 	// route sets the call's operation and resource.
 	route func(*call) error
-	// limit is the maximum length of a body in bytes. With 0, operations read the
-	// body themselves.
+	// limit is the maximum length of a body in bytes. With 0, operations read
+	// the body themselves.
 	limit int
 	// operations by name. Each returns an *answer, or a value for encode.
 	operations map[string]func(*call) (any, error)
@@ -220,8 +220,8 @@ func (s *Server) finish(c *call, err error) {
 	}
 }
 
-// violate records a violation that AWS does not answer with an error. The caller
-// holds s.mu.
+// violate records a violation that AWS does not answer with an error. The
+// caller holds s.mu.
 func (c *call) violate(format string, args ...any) {
 	c.violations = append(c.violations, Violation{c.Request, fmt.Sprintf(format, args...)})
 }

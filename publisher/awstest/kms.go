@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// encryption returns whether a new snapshot is encrypted and the ARN of its key.
+// encryption returns whether a new snapshot is encrypted and the ARN of its
+// key.
 func (c *call) encryption(asked bool, key string) (bool, string, error) {
 	if key != "" && !asked {
 		return false, "", violation("ValidationException", "a KMS key requires Encrypted").withReason("INVALID_PARAMETER_VALUE")

@@ -14,8 +14,8 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// The fake knows every parameter in the SDK's models, except those that are named
-// here, which it rejects. It ignores none.
+// The fake knows every parameter in the SDK's models, except those that are
+// named here, which it rejects. It ignores none.
 func TestParametersOfTheModel(t *testing.T) {
 	c := start(t, awstest.Knobs{})
 	id, image, instance, region := aws.String("snap-0"), aws.String("ami-0"), aws.String("i-0"), aws.String("us-east-1")

@@ -25,8 +25,8 @@ import (
 
 const motoURL = "http://127.0.0.1:4590" // as in hack/moto
 
-// The same calls to the fake and to moto, as far as moto implements them, return the
-// same answers and errors.
+// The same calls to the fake and to moto, as far as moto implements them,
+// return the same answers and errors.
 func TestAgainstMoto(t *testing.T) {
 	response, err := http.Post(motoURL+"/moto-api/reset", "", nil)
 	if err != nil {

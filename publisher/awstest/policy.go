@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A policy is an identity-based IAM policy, as far as the fake evaluates it: the
-// elements Effect, Action, Resource and Condition ("IAM JSON policy element
+// A policy is an identity-based IAM policy, as far as the fake evaluates it:
+// the elements Effect, Action, Resource and Condition ("IAM JSON policy element
 // reference" in the IAM user guide).
 type policy struct {
 	Version   string
@@ -61,8 +61,8 @@ type access struct {
 	keys             map[string][]string
 }
 
-// allowed reports whether the policies allow an access: a statement must allow it
-// and none deny it ("Policy evaluation logic" in the IAM user guide).
+// allowed reports whether the policies allow an access: a statement must allow
+// it and none deny it ("Policy evaluation logic" in the IAM user guide).
 func allowed(policies []policy, a access) bool {
 	var allow bool
 	for _, p := range policies {
@@ -98,8 +98,8 @@ func (s statement) applies(a access) bool {
 	return true
 }
 
-// like matches a pattern with the wildcards * and ?. Unlike in [wildcard], other
-// characters are literal.
+// like matches a pattern with the wildcards * and ?. Unlike in [wildcard],
+// other characters are literal.
 func like(pattern, text string) bool {
 	for {
 		switch {

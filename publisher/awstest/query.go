@@ -10,8 +10,8 @@ const (
 	iamVersion = "2010-05-08"
 )
 
-// routeQuery returns a function that finds the operation by the parameter Action.
-// The resource is the first ID or name among the parameters.
+// routeQuery returns a function that finds the operation by the parameter
+// Action. The resource is the first ID or name among the parameters.
 func routeQuery(version string) func(*call) error {
 	return func(c *call) error {
 		var err error

@@ -73,8 +73,8 @@ type token struct {
 	id         string // of the created resource
 }
 
-// once returns the ID that an earlier request with the same client token created,
-// and reports whether that request had different parameters.
+// once returns the ID that an earlier request with the same client token
+// created, and reports whether that request had different parameters.
 func (r *region) once(operation, name, parameters string) (id string, mismatch bool) {
 	if t := r.tokens[operation+" "+name]; name != "" && t != nil {
 		return t.id, t.parameters != parameters

@@ -188,7 +188,8 @@ func TestMultipart(t *testing.T) {
 	}
 }
 
-// The SDK cannot send an incorrect digest; therefore the body changes in transit.
+// The SDK cannot send an incorrect digest; therefore the body changes in
+// transit.
 func TestDigests(t *testing.T) {
 	c := start(t, awstest.Knobs{})
 	c.fake.CreateBucket(awstest.Region, "disks")

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Signature Version 4, according to "AWS Signature Version 4 for API requests" in
-// the IAM user guide.
+// Signature Version 4, according to "AWS Signature Version 4 for API requests"
+// in the IAM user guide.
 const (
 	algorithm       = "AWS4-HMAC-SHA256"
 	timeFormat      = "20060102T150405Z"
@@ -66,8 +66,8 @@ func parseAuthorization(header string) (scope, error) {
 	return sc, nil
 }
 
-// verify checks the date of a request, that all x-amz- headers are signed, and that
-// the signature matches for one of the payload hashes.
+// verify checks the date of a request, that all x-amz- headers are signed, and
+// that the signature matches for one of the payload hashes.
 func (sc scope) verify(r *http.Request, payloads ...string) error {
 	stamp := r.Header.Get("X-Amz-Date")
 	date, err := time.Parse(timeFormat, stamp)
@@ -150,8 +150,8 @@ func canonicalQuery(raw string) string {
 	return strings.Join(pairs, "&")
 }
 
-// escape percent-encodes all characters but those that RFC 3986 calls unreserved,
-// and slashes if they are excluded.
+// escape percent-encodes all characters but those that RFC 3986 calls
+// unreserved, and slashes if they are excluded.
 func escape(text string, keepSlashes bool) string {
 	var out strings.Builder
 	for i := range len(text) {

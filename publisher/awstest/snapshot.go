@@ -77,8 +77,8 @@ func (p *snapshot) inside(index int64) bool {
 // indexes returns the sorted indexes of the blocks that hold data.
 func (p *snapshot) indexes() []int32 { return slices.Sorted(maps.Keys(p.blocks)) }
 
-// newSnapshot adds a snapshot to a region, with the size, encryption and blocks of
-// from, which may be nil. The caller holds s.mu.
+// newSnapshot adds a snapshot to a region, with the size, encryption and blocks
+// of from, which may be nil. The caller holds s.mu.
 func (s *Server) newSnapshot(r *region, from *snapshot) *snapshot {
 	p := &snapshot{
 		id: r.id("snap"), started: s.now(),
@@ -97,7 +97,8 @@ func (s *Server) newSnapshot(r *region, from *snapshot) *snapshot {
 	return p
 }
 
-// removeSnapshot deletes a snapshot and releases its blocks. The caller holds s.mu.
+// removeSnapshot deletes a snapshot and releases its blocks. The caller holds
+// s.mu.
 func (s *Server) removeSnapshot(r *region, p *snapshot) {
 	for _, sum := range p.blocks {
 		s.blocks.release(sum)

@@ -19,9 +19,9 @@ type parameter struct {
 
 // parameters returns the parameters of the request's region. The value of a
 // parameter of the data type aws:ec2:image is validated after the answer of
-// PutParameter: if the image is not available then, the parameter keeps its value
-// ("Using native parameter support in Parameter Store for Amazon Machine Image
-// IDs" in the Systems Manager user guide). The caller holds s.mu.
+// PutParameter: if the image is not available then, the parameter keeps its
+// value ("Using native parameter support in Parameter Store for Amazon Machine
+// Image IDs" in the Systems Manager user guide). The caller holds s.mu.
 func (c *call) parameters() map[string]*parameter {
 	r := c.region(c.Region)
 	r.unchecked = slices.DeleteFunc(r.unchecked, func(p *parameter) bool {

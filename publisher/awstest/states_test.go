@@ -15,7 +15,8 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// A disabled image is hidden and private, and still holds its name and snapshot.
+// A disabled image is hidden and private, and still holds its name and
+// snapshot.
 func TestDisabledImage(t *testing.T) {
 	c := start(t, awstest.Knobs{})
 	snapshot := c.snapshot(nil, nil)
@@ -204,8 +205,8 @@ func TestNotOptedIn(t *testing.T) {
 	c.clean()
 }
 
-// An image under the account's default key cannot be shared; one under a customer
-// managed key can.
+// An image under the account's default key cannot be shared; one under a
+// customer managed key can.
 func TestShareEncryptedImage(t *testing.T) {
 	c := start(t, awstest.Knobs{})
 	for key, want := range map[string]string{"": "InvalidParameter", "arn:aws:kms:us-east-1:" + awstest.Account + ":key/mine": ""} {

@@ -15,8 +15,8 @@ type tag struct {
 	Value string `xml:"value"`
 }
 
-// newTags checks tags as EC2 does: at most 50, with keys of at most 128 and values of
-// at most 256 characters.
+// newTags checks tags as EC2 does: at most 50, with keys of at most 128 and
+// values of at most 256 characters.
 func newTags(list []tag) (tags, error) {
 	t := slices.Clone(list)
 	slices.SortFunc(t, func(a, b tag) int { return cmp.Compare(a.Key, b.Key) })
@@ -168,8 +168,8 @@ func (c *call) deleteTags() (any, error) {
 	return yes, nil
 }
 
-// taggable returns the tags of all resources of the region, by ID. The caller holds
-// s.mu.
+// taggable returns the tags of all resources of the region, by ID. The caller
+// holds s.mu.
 func (r *region) taggable() map[string]tags {
 	all := map[string]tags{}
 	for id, p := range r.snapshots {

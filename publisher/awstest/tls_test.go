@@ -53,7 +53,8 @@ func TestTLS(t *testing.T) {
 	c.clean()
 }
 
-// Faults work over HTTP/2, where a reset ends the stream and not the connection.
+// Faults work over HTTP/2, where a reset ends the stream and not the
+// connection.
 func TestFaultsOverHTTP2(t *testing.T) {
 	block := noise(1, awstest.BlockSize)
 	for fault, written := range map[awstest.Fault]int{
