@@ -18,12 +18,17 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
+	"github.com/slipway-build/slipway/internal/testutil/clock"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
 var repro = flag.Bool("repro", false, "all formats and all images in TestReproducible…, on a BuildKit of another year as well: takes many minutes")
+
+// anotherYear is how far the clock of the strange world is ahead.
+const anotherYear = 400*24*time.Hour + 12345*time.Second
 
 // A world is a builder and a user of it. Two worlds differ in all that must not
 // matter for what is built.
@@ -54,13 +59,13 @@ func strange(t *testing.T) *world {
 	}
 	bin := filepath.Join(root, ".stack", "bin")
 	programs := t.TempDir()
-	anotherYear(t, programs, ".", "./cmd/slipway-packer", "./cmd/slipway-exporter")
+	clock.Build(t, programs, "..", anotherYear, "./cmd/slipway-packer", "./cmd/slipway-exporter")
 	config := buildkitd.Config{
 		Env:     []string{"TZ=Pacific/Chatham", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=1"},
 		Command: []string{"unshare", "--uts", "taskset", "--cpu-list", "0", "sh", "-c", `hostname strange && umask 077 && exec "$@"`, "sh"},
 	}
 	if *repro {
-		anotherYear(t, programs, "hack/tools", "github.com/moby/buildkit/cmd/buildkitd")
+		clock.Build(t, programs, "../hack/tools", anotherYear, "github.com/moby/buildkit/cmd/buildkitd")
 		config.Binary = filepath.Join(programs, "buildkitd")
 	}
 	w := &world{
@@ -92,40 +97,6 @@ func strange(t *testing.T) *world {
 		}
 	}
 	return w
-}
-
-// anotherYear compiles programs of a module for which it is 400 days later.
-func anotherYear(t *testing.T, out, module string, packages ...string) {
-	t.Helper()
-	goroot, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	source := filepath.Join(strings.TrimSpace(string(goroot)), "src", "time", "time.go")
-	data, err := os.ReadFile(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const now = "sec, nsec, mono := runtimeNow()\n"
-	if bytes.Count(data, []byte(now)) != 1 {
-		t.Fatalf("%s has not one %q: time.Now changed, change this test", source, now)
-	}
-	dir := t.TempDir()
-	shifted, overlay := filepath.Join(dir, "time.go"), filepath.Join(dir, "overlay.json")
-	text, err := json.Marshal(map[string]any{"Replace": map[string]string{source: shifted}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, dir, map[string]string{
-		"time.go":      strings.Replace(string(data), now, now+"\tsec += 400*24*60*60 + 12345\n", 1),
-		"overlay.json": string(text),
-	})
-	cmd := exec.Command("go", append([]string{"build", "-overlay", overlay, "-trimpath", "-buildvcs=false", "-o", out + "/"}, packages...)...)
-	cmd.Dir = filepath.Join("..", module)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 }
 
 // as makes a command the user's.

@@ -21,6 +21,7 @@ import (
 // Config is what is particular to a daemon; the zero value is like the stack's.
 type Config struct {
 	Binary      string              // default: the stack's, .stack/bin/buildkitd
+	Root        string              // directory of the state; default: one below Daemon.Dir
 	Command     []string            // words before the binary, such as those of rootlesskit
 	Snapshotter string              // default: overlayfs
 	Settings    string              // appended to buildkitd.toml
@@ -36,6 +37,7 @@ type Daemon struct {
 	Root    string // its state
 	Address string // unix://…
 
+	command *exec.Cmd // a template: a Cmd starts only once
 	process *process.Process
 }
 
@@ -57,7 +59,7 @@ func Start(ctx context.Context, c Config) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{Dir: dir, Root: filepath.Join(dir, "root"), Address: "unix://" + filepath.Join(dir, "sock")}
+	d := &Daemon{Dir: dir, Root: cmp.Or(c.Root, filepath.Join(dir, "root")), Address: "unix://" + filepath.Join(dir, "sock")}
 	if err := d.start(ctx, c); err != nil {
 		return nil, errors.Join(err, d.Stop())
 	}
@@ -69,7 +71,7 @@ func (d *Daemon) start(ctx context.Context, c Config) error {
 	if err := os.WriteFile(config, []byte(d.config(c)), 0o644); err != nil {
 		return err
 	}
-	if err := os.Mkdir(d.Root, 0o711); err != nil {
+	if err := os.MkdirAll(d.Root, 0o711); err != nil {
 		return err
 	}
 	if c.User != nil {
@@ -93,6 +95,17 @@ func (d *Daemon) start(ctx context.Context, c Config) error {
 	}
 	cmd.Dir = d.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.User}
+	d.command = cmd
+	if err := d.Restart(ctx); err != nil {
+		return err
+	}
+	return d.register(ctx)
+}
+
+// Restart starts the daemon after Kill, with the state that it left.
+func (d *Daemon) Restart(ctx context.Context) error {
+	attributes := *d.command.SysProcAttr
+	cmd := &exec.Cmd{Path: d.command.Path, Args: d.command.Args, Env: d.command.Env, Dir: d.command.Dir, Err: d.command.Err, SysProcAttr: &attributes}
 	p, err := process.Start(cmd, filepath.Join(d.Dir, "log"))
 	if err != nil {
 		return fmt.Errorf("start buildkitd: %w", err)
@@ -101,8 +114,12 @@ func (d *Daemon) start(ctx context.Context, c Config) error {
 	if err := p.Answers(ctx, "unix", filepath.Join(d.Dir, "sock")); err != nil {
 		return fmt.Errorf("start buildkitd: %w", err)
 	}
-	return d.register(ctx)
+	return nil
 }
+
+// Kill ends the daemon with SIGKILL, as a crash or the kernel's OOM killer
+// would. Its state stays.
+func (d *Daemon) Kill() { d.process.Kill() }
 
 func (d *Daemon) config(c Config) string {
 	port := cmp.Or(os.Getenv("STACK_PORT"), "5000")
