@@ -81,11 +81,25 @@ func (c Compression) newWriter(w io.Writer) (io.WriteCloser, error) {
 			zstd.WithWindowSize(zstdWindow),
 			zstd.WithEncoderConcurrency(1)) // Write compresses archives in parallel
 	case "gzip":
-		return pgzip.NewWriterLevel(w, c.Level)
+		compressor, err := pgzip.NewWriterLevel(w, c.Level)
+		if err != nil {
+			return nil, err
+		}
+		// The bytes depend on the block size alone.
+		return compressor, compressor.SetConcurrency(1<<20, 4)
 	case "none":
 		return nopCloser{w}, nil
 	}
 	return nil, fmt.Errorf("unknown compression %q", c.Algorithm)
+}
+
+// maxParallel returns how many archives may be compressed at once. It bounds the
+// memory of the encoders, which at high levels of zstd have 66 MB each.
+func (c Compression) maxParallel() int {
+	if c.Algorithm == "zstd" && c.Level >= 10 {
+		return 2
+	}
+	return 4
 }
 
 type nopCloser struct{ io.Writer }

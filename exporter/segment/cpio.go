@@ -26,7 +26,7 @@ const archiveSize = 32 << 20
 func Write(w io.Writer, entries []tree.Entry, c Compression) error {
 	counter := &countingWriter{w: w}
 	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
+	group.SetLimit(min(runtime.GOMAXPROCS(0), c.maxParallel()))
 	turn := make(chan struct{})
 	close(turn)
 	for _, archive := range split(entries) {
@@ -77,7 +77,13 @@ func split(entries []tree.Entry) [][]tree.Entry {
 	return append(archives, entries[begin:])
 }
 
-// turnWriter buffers writes until its turn comes, when the channel is closed.
+// maxEarly is how many bytes an archive buffers before its turn comes.
+// Compressed archives are usually smaller. A file that is larger than
+// archiveSize has a larger archive and waits.
+const maxEarly = 16 << 20
+
+// turnWriter writes when its turn comes, when the channel is closed. Before, it
+// buffers up to maxEarly bytes, then waits.
 type turnWriter struct {
 	w     io.Writer
 	turn  <-chan struct{}
@@ -88,7 +94,9 @@ func (t *turnWriter) Write(p []byte) (int, error) {
 	select {
 	case <-t.turn:
 	default:
-		return t.early.Write(p)
+		if t.early.Len()+len(p) <= maxEarly {
+			return t.early.Write(p)
+		}
 	}
 	if err := t.finish(); err != nil {
 		return 0, err

@@ -88,6 +88,9 @@ func PackEntries(spec []byte, archive Archive, compression string) (map[string][
 	if err != nil {
 		return nil, err
 	}
+	if err := tree.Check(entries); err != nil {
+		return nil, err
+	}
 	files := map[string][]byte{}
 	for _, file := range p.files(entries) {
 		var b bytes.Buffer
@@ -101,6 +104,9 @@ func PackEntries(spec []byte, archive Archive, compression string) (map[string][
 
 // write writes the segment of entries.
 func (p Packer) write(entries []tree.Entry) error {
+	if err := tree.Check(entries); err != nil {
+		return err
+	}
 	for _, file := range p.files(entries) {
 		err := atomicfile.Write(filepath.Join(p.Out, file.name), func(f *os.File) error { return file.write(f) })
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 func ReadDir(root string) ([]Entry, error) {
 	var entries []Entry
 	inodes := inodeTable{}
+	var spent budget
 	err := filepath.WalkDir(root, func(name string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -31,7 +32,7 @@ func ReadDir(root string) ([]Entry, error) {
 			return err
 		}
 		entries = append(entries, e)
-		return nil
+		return spent.spend(e.metadata())
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read tree: %w", err)

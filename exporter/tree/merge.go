@@ -23,12 +23,16 @@ type Part struct {
 func Merge(parts []Part) ([]Entry, error) {
 	m := merger{}
 	var inodes uint64
+	var spent budget
 	for _, part := range parts {
 		var highest uint64
 		for _, e := range part.Entries {
 			highest = max(highest, e.Inode)
 			if e.Inode != 0 {
 				e.Inode += inodes
+			}
+			if err := spent.spend(e.metadata()); err != nil {
+				return nil, fmt.Errorf("the root filesystem has %w", err)
 			}
 			if err := m.add(e, part.Name); err != nil {
 				return nil, err

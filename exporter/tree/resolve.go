@@ -11,14 +11,24 @@ import (
 // (path_resolution(7)).
 const maxLinks = 40
 
-// directory returns the directory that name resolves to. If create is true, it
-// creates missing directories.
-func (u *unpacker) directory(name string, create bool) (*node, error) {
+// directory returns the directory that name resolves to, and its path. If create
+// is true, it creates missing directories.
+func (u *unpacker) directory(name string, create bool) (*node, string, error) {
 	n, at, err := u.resolve(name, create)
 	if err == nil && n.children == nil {
 		err = errBelow(at, n)
 	}
-	return n, err
+	return n, at, err
+}
+
+// checkResolved returns an error if Linux cannot have a file with the given
+// name and length of its path in bytes. The path in the archive can be short
+// and lead here through symbolic links.
+func checkResolved(length int, name string) error {
+	if length >= pathMax {
+		return fmt.Errorf("symbolic links lead to a path of %d bytes: Linux allows %d", length, pathMax-1)
+	}
+	return checkName(name)
 }
 
 // errBelow is the error for a path below a file that is not a directory.
@@ -32,6 +42,7 @@ func errBelow(at string, n *node) error {
 func (u *unpacker) resolve(name string, create bool) (n *node, at string, err error) {
 	way := []*node{u.root}
 	var names []string
+	length := 0 // of names joined by slashes, with a final one
 	rest := strings.Split(name, "/")
 	for links := 0; len(rest) > 0; {
 		part := rest[0]
@@ -45,6 +56,7 @@ func (u *unpacker) resolve(name string, create bool) (n *node, at string, err er
 		}
 		if part == ".." {
 			if len(names) > 0 {
+				length -= len(names[len(names)-1]) + 1
 				way, names = way[:len(way)-1], names[:len(names)-1]
 			}
 			continue
@@ -54,18 +66,25 @@ func (u *unpacker) resolve(name string, create bool) (n *node, at string, err er
 			if !create {
 				return nil, "", fmt.Errorf("%s: %w", path.Join(append(names, part)...), fs.ErrNotExist)
 			}
+			if err := checkResolved(length+len(part), part); err != nil {
+				return nil, "", err
+			}
+			if err := u.spent.spend(length + len(part)); err != nil {
+				return nil, "", err
+			}
 			child = &node{layer: u.layer, children: map[string]*node{}}
 			dir.children[part] = child
 		}
 		if child.children != nil || child.file.Type != Symlink {
 			way, names = append(way, child), append(names, part)
+			length += len(part) + 1
 			continue
 		}
 		if links++; links > maxLinks {
 			return nil, "", fmt.Errorf("%s: too many symbolic links", name)
 		}
 		if strings.HasPrefix(child.file.Link, "/") {
-			way, names = way[:1], names[:0]
+			way, names, length = way[:1], names[:0], 0
 		}
 		rest = append(strings.Split(child.file.Link, "/"), rest...)
 	}

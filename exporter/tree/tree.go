@@ -148,27 +148,3 @@ func AddParents(entries []Entry) []Entry {
 	Sort(entries)
 	return entries
 }
-
-// pathMax is PATH_MAX of Linux: the maximum length of a path in bytes, including
-// the final NUL.
-const pathMax = 4096
-
-// CheckPath returns an error unless p is a valid Entry.Path of a file below the
-// root.
-func CheckPath(p string) error {
-	switch {
-	case p == "" || p == ".":
-		return fmt.Errorf("path %q names the root, not a file in it", p)
-	case strings.HasPrefix(p, "/"):
-		return fmt.Errorf("path %q must be relative to the root: remove the leading slash", p)
-	case len(p) >= pathMax:
-		return fmt.Errorf("path %q… has %d bytes; the maximum is %d", p[:64], len(p), pathMax-1)
-	case strings.ContainsRune(p, 0):
-		return fmt.Errorf("path %q contains a NUL byte", p)
-	case p == ".." || strings.HasPrefix(p, "../"):
-		return fmt.Errorf("path %q leads out of the root", p)
-	case path.Clean(p) != p:
-		return fmt.Errorf("path %q is not clean: write %q", p, path.Clean(p))
-	}
-	return nil
-}

@@ -15,6 +15,7 @@ import (
 type unpacker struct {
 	root  *node
 	layer int // number of the current archive
+	spent budget
 }
 
 // node is a name in the tree.
@@ -100,8 +101,15 @@ func (u *unpacker) put(name string, file *Entry) error {
 		u.root.file = file
 		return nil
 	}
-	dir, err := u.directory(path.Dir(name), true)
+	dir, at, err := u.directory(path.Dir(name), true)
 	if err != nil {
+		return err
+	}
+	full := len(at) + len("/") + len(path.Base(name))
+	if err := checkResolved(full, path.Base(name)); err != nil {
+		return err
+	}
+	if err := u.spent.spend(full + file.metadata()); err != nil {
 		return err
 	}
 	if old := dir.children[path.Base(name)]; old != nil && old.children != nil && file.Type == Dir {
@@ -123,7 +131,7 @@ func (u *unpacker) link(name, target string) error {
 	if err != nil {
 		return fmt.Errorf("target of hard link: %w", err)
 	}
-	dir, err := u.directory(path.Dir(clean), false)
+	dir, _, err := u.directory(path.Dir(clean), false)
 	if err != nil {
 		return fmt.Errorf("target of hard link: %w", err)
 	}

@@ -20,7 +20,7 @@ func (u *unpacker) whiteout(dir, base string) error {
 	if base != whiteoutOpaque && (name == "" || name == "." || name == "..") {
 		return errors.New("a whiteout must name a file")
 	}
-	parent, err := u.directory(dir, false)
+	parent, _, err := u.directory(dir, false)
 	if err != nil {
 		return nil // the directory does not exist, so there is nothing to remove
 	}

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 )
 
@@ -22,9 +23,14 @@ type Command struct {
 	Run  func(args []string, report io.Writer) error
 }
 
+// memoryLimit is the size in bytes from which the garbage collector works harder,
+// instead of letting the heap grow to twice what is in use.
+const memoryLimit = 208 << 20
+
 // Main runs the subcommand that the first argument names. If it fails, Main
 // exits with status 1.
 func Main(program string, commands []Command) {
+	debug.SetMemoryLimit(memoryLimit)
 	err := run(commands, os.Args[1:])
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", program, err)
