@@ -135,7 +135,7 @@ func TestLayoutErrors(t *testing.T) {
 		"is too large for an index, manifest or configuration: the maximum is 4194304 bytes":            {index: r.files[7]},
 		"none: no such file": {index: "none"},
 		`image a:1: "a b" is an invalid component of "linux/a b"`: {index: index, blobs: r.files, platforms: []string{"linux/a b"}},
-		`prefix: path "a/../.." leads out of the root`:                     {index: index, prefix: "a/../.."},
+		`prefix: path "a/../.." leads out of the root`:            {index: index, prefix: "a/../.."},
 	} {
 		out := t.TempDir()
 		err := packer(t, "none", out).Layout(test.index, "a:1", test.blobs, test.platforms, test.prefix)
