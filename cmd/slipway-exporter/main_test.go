@@ -253,7 +253,7 @@ func TestErrors(t *testing.T) {
 		"pack --in init --out out --compression xz":                 `pack: compression "xz": use zstd, gzip or none`,
 		"pack --in init --out out --rules x":                        `unknown rules "x": use init, container, volume or none`,
 		"pack --in none --out out":                                  "read tree: lstat none: no such file or directory",
-		"pack --in init --out out --prefix a/../..":                 `prefix: path "a/../.." is not clean: write ".."`,
+		"pack --in init --out out --prefix a/../..":                 `prefix: path "a/../.." leads out of the root`,
 		"kernel --in init --out out":                                `kernel image has no file "kernel"; it contains bin/sh; set kernel.binary to the kernel's path`,
 		"kernel --in kernel --out o2":                               `kernel image has no file "kernel.tar"; it contains kernel; set kernel.tar to the path of the archive with the modules, or to none`,
 		"pack --out out":                                            "pack: requires either --in or --layer",
