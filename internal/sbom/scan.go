@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/textproto"
 	"os"
 	"path"
 	"slices"
@@ -74,10 +73,19 @@ type scanner struct {
 	found      []Package
 }
 
+// Limits for images of strangers. Those of real images are far below them.
+const (
+	maxRelease  = 64 << 10 // bytes of os-release
+	maxDatabase = 64 << 20 // bytes of a database
+	maxLine     = 1 << 20  // bytes of a line in a database
+	maxProgram  = 64 << 20 // bytes that the search in one program reads
+	maxPackages = 200_000  // in an image
+)
+
 // A database is a file of paragraphs, one per package.
 type database struct {
 	path string
-	add  func(path string, paragraph textproto.MIMEHeader)
+	add  func(path string, paragraph map[string]string)
 }
 
 // databases returns the databases that the image can have.
@@ -115,12 +123,17 @@ func (s *scanner) add(kind, namespace, name, version, source string, qualifiers 
 // readRelease reads the name of the distribution from os-release(5).
 func (s *scanner) readRelease() error {
 	for _, name := range []string{"etc/os-release", "usr/lib/os-release"} {
-		data, err := s.root.ReadFile(name)
+		f, err := s.open(name)
 		if err != nil {
 			if isMissing(err) {
 				continue
 			}
 			return err
+		}
+		data, err := io.ReadAll(limitReader(f, maxRelease))
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("read /%s: %w", name, err)
 		}
 		values := map[string]string{}
 		for line := range strings.Lines(string(data)) {
@@ -136,10 +149,41 @@ func (s *scanner) readRelease() error {
 	return nil
 }
 
+// open opens a regular file. Opening a FIFO would wait forever.
+func (s *scanner) open(name string) (*os.File, error) {
+	info, err := s.root.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("/%s is not a regular file", name)
+	}
+	return s.root.Open(name)
+}
+
+// limitReader returns a reader that fails after the given number of bytes.
+func limitReader(r io.Reader, limit int64) io.Reader {
+	return io.MultiReader(io.LimitReader(r, limit), endReader{r, limit})
+}
+
+// An endReader fails unless r has ended.
+type endReader struct {
+	r     io.Reader
+	limit int64
+}
+
+func (e endReader) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if n > 0 {
+		return 0, fmt.Errorf("more than %d bytes", e.limit)
+	}
+	return 0, err
+}
+
 // readParagraphs reads paragraphs of "Key: value" lines, which empty lines
-// separate.
-func (s *scanner) readParagraphs(name string, add func(string, textproto.MIMEHeader)) error {
-	f, err := s.root.Open(name)
+// separate. Lines that start with a blank continue a value; they are ignored.
+func (s *scanner) readParagraphs(name string, add func(string, map[string]string)) error {
+	f, err := s.open(name)
 	if err != nil {
 		if isMissing(err) {
 			return nil
@@ -147,40 +191,57 @@ func (s *scanner) readParagraphs(name string, add func(string, textproto.MIMEHea
 		return err
 	}
 	defer f.Close()
-	r := textproto.NewReader(bufio.NewReader(f))
-	for {
-		fields, err := r.ReadMIMEHeader()
-		if len(fields) > 0 {
+	lines := bufio.NewScanner(limitReader(f, maxDatabase))
+	lines.Buffer(nil, maxLine)
+	fields := map[string]string{}
+	for lines.Scan() {
+		line := lines.Text()
+		key, value, ok := strings.Cut(line, ":")
+		switch {
+		case line == "":
 			add(name, fields)
+			clear(fields)
+		case line[0] == ' ' || line[0] == '\t':
+		case !ok:
+			return fmt.Errorf("invalid line %q", line[:min(len(line), 64)])
+		case wanted[key] && fields[key] == "":
+			fields[key] = strings.TrimSpace(value)
 		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
+		if len(s.found) > maxPackages {
+			return errTooMany
 		}
 	}
+	add(name, fields)
+	return lines.Err()
+}
+
+var errTooMany = fmt.Errorf("more than %d packages", maxPackages)
+
+// wanted are the keys of paragraphs that addDeb and addAPK read.
+var wanted = map[string]bool{
+	"Package": true, "Status": true, "Version": true, "Architecture": true,
+	"P": true, "V": true, "A": true,
 }
 
 // addDeb adds a package from dpkg's database (deb-control(5)).
-func (s *scanner) addDeb(file string, p textproto.MIMEHeader) {
-	if status := p.Get("Status"); status != "" && !strings.HasSuffix(status, " installed") {
+func (s *scanner) addDeb(file string, p map[string]string) {
+	if status := p["Status"]; status != "" && !strings.HasSuffix(status, " installed") {
 		return
 	}
-	if p.Get("Package") == "" {
+	if p["Package"] == "" {
 		return
 	}
-	s.add(packageurl.TypeDebian, s.namespace("debian"), p.Get("Package"), p.Get("Version"), file,
-		map[string]string{"arch": p.Get("Architecture"), "distro": s.distro})
+	s.add(packageurl.TypeDebian, s.namespace("debian"), p["Package"], p["Version"], file,
+		map[string]string{"arch": p["Architecture"], "distro": s.distro})
 }
 
 // addAPK adds a package from apk's database (apk-v2(5)).
-func (s *scanner) addAPK(file string, p textproto.MIMEHeader) {
-	if p.Get("P") == "" {
+func (s *scanner) addAPK(file string, p map[string]string) {
+	if p["P"] == "" {
 		return
 	}
-	s.add(packageurl.TypeApk, s.namespace("alpine"), p.Get("P"), p.Get("V"), file,
-		map[string]string{"arch": p.Get("A"), "distro": s.distro})
+	s.add(packageurl.TypeApk, s.namespace("alpine"), p["P"], p["V"], file,
+		map[string]string{"arch": p["A"], "distro": s.distro})
 }
 
 // namespace returns the name of the distribution in package URLs.
@@ -203,7 +264,7 @@ func (s *scanner) readPrograms() error {
 			return err
 		}
 		defer f.Close()
-		build, err := buildinfo.Read(f)
+		build, err := buildinfo.Read(&limitedReaderAt{f, maxProgram})
 		if err != nil {
 			return nil // not a Go program
 		}
@@ -217,8 +278,24 @@ func (s *scanner) readPrograms() error {
 			}
 			s.addModule(m.Path, m.Version, name)
 		}
+		if len(s.found) > maxPackages {
+			return errTooMany
+		}
 		return nil
 	})
+}
+
+// A limitedReaderAt fails when left bytes have been read.
+type limitedReaderAt struct {
+	io.ReaderAt
+	left int64
+}
+
+func (r *limitedReaderAt) ReadAt(p []byte, at int64) (int, error) {
+	if r.left -= int64(len(p)); r.left < 0 {
+		return 0, fmt.Errorf("more than %d bytes", maxProgram)
+	}
+	return r.ReaderAt.ReadAt(p, at)
 }
 
 func (s *scanner) addModule(name, version, file string) {
