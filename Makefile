@@ -14,7 +14,7 @@ export BUILDX_BUILDER ?= slipway
 bake = docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${PROGRESS:-auto}" \
 	--set '*.output=type=registry,rewrite-timestamp=true,compression=zstd,force-compression=true'
 
-.PHONY: demo test test-boot lint bench repro stack images
+.PHONY: demo test test-boot lint vuln bench repro stack images
 
 ## demo: build examples/aws.yml, publish it to a fake of AWS, boot the published disk and log in by ssh
 demo: stack
@@ -46,6 +46,10 @@ test-boot: images
 ## lint: gofmt, go vet, staticcheck, shellcheck
 lint:
 	hack/lint
+
+## vuln: known vulnerabilities in what the programs link; needs access to vuln.go.dev
+vuln:
+	go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./cmd/... ./guest/...
 
 ## bench: measure builds and their lower bounds; BENCH='-run REGEXP -count N' selects cases, JSON=1 prints JSON
 bench: stack
