@@ -33,7 +33,7 @@ func Build(ctx context.Context, c *client.Client, opt Options, display progressu
 	}
 	reuse := reuse{folder: opt.reusableFolder(outputs)}
 	if err := solve(ctx, c, so, display, reuse.build); err != nil {
-		return nil, err
+		return nil, outputs.explain(err)
 	}
 	if reuse.files != nil {
 		return reuse.files, nil

@@ -7,8 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/containerd/console"
 	"github.com/moby/buildkit/client"
@@ -80,6 +83,10 @@ func (o *output) check() error {
 		if _, err := console.ConsoleFromFile(os.Stdout); err == nil {
 			return errors.New("standard output is a terminal: redirect it, or use dest=FILE")
 		}
+	case o.isFile():
+		if info, err := os.Stat(o.dest); err == nil && info.IsDir() {
+			return fmt.Errorf("%s is a folder: requires dest=FILE", o.dest)
+		}
 	}
 	return nil
 }
@@ -100,6 +107,13 @@ func (o *output) isFile() bool {
 	return false
 }
 
+// isDevice reports whether the output goes to a device or a pipe, for example
+// /dev/null, which a file must not replace.
+func (o *output) isDevice() bool {
+	info, err := os.Stat(o.dest)
+	return o.isFile() && err == nil && !info.Mode().IsRegular()
+}
+
 // exports prepares the destinations and describes them to BuildKit.
 func (all outputs) exports() ([]client.ExportEntry, error) {
 	var entries []client.ExportEntry
@@ -114,6 +128,8 @@ func (all outputs) exports() ([]client.ExportEntry, error) {
 			e.OutputDir = o.dest
 		case o.dest == "-":
 			e.Output = func(map[string]string) (io.WriteCloser, error) { return os.Stdout, nil }
+		case o.isDevice():
+			e.Output = func(map[string]string) (io.WriteCloser, error) { return os.OpenFile(o.dest, os.O_WRONLY, 0) }
 		case o.isFile():
 			err = o.stage(filepath.Dir(o.dest))
 			e.Output = func(map[string]string) (io.WriteCloser, error) {
@@ -141,38 +157,127 @@ func (o *output) stage(dir string) (err error) {
 	return err
 }
 
-// keep moves the files from the staging folders to their final names.
+// keep moves the files from the staging folders to their final names. Files that
+// a build left in the folder before are as little trusted as those of this build:
+// a symbolic link is replaced, never followed.
 func (all outputs) keep() ([]File, error) {
 	var files []File
 	for _, o := range all {
 		if o.staging == "" {
 			continue
 		}
-		err := filepath.WalkDir(o.staging, func(path string, d fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			name, err := filepath.Rel(o.staging, path)
-			if err != nil {
-				return err
-			}
-			target := filepath.Join(filepath.Dir(o.staging), name)
-			if d.IsDir() {
-				return os.MkdirAll(target, 0o755)
-			}
-			info, err := d.Info()
-			if err != nil {
-				return err
-			}
-			files = append(files, File{target, info.Size()})
-			return os.Rename(path, target)
-		})
+		kept, err := o.keep()
 		if err != nil {
 			return nil, err
 		}
+		files = append(files, kept...)
 		o.created = ""
 	}
 	return files, nil
+}
+
+// keep moves the files of one output.
+func (o *output) keep() ([]File, error) {
+	root, err := os.OpenRoot(filepath.Dir(o.staging))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return move(root, filepath.Base(o.staging), ".")
+}
+
+// move moves what the directory from contains into the directory to. It returns
+// the files with their new paths.
+func move(root *os.Root, from, to string) ([]File, error) {
+	entries, err := readDir(root, from)
+	if err != nil {
+		return nil, err
+	}
+	var files []File
+	for _, e := range entries {
+		source, target := filepath.Join(from, e.Name()), filepath.Join(to, e.Name())
+		info, err := e.Info()
+		if err != nil {
+			return nil, err
+		}
+		if err := makeRoom(root, target, info); err != nil {
+			return nil, err
+		}
+		if !e.IsDir() {
+			files = append(files, File{filepath.Join(root.Name(), target), info.Size()})
+			if err := root.Rename(source, target); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		moved, err := move(root, source, target)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, moved...)
+		if err := root.Chmod(target, info.Mode()); err != nil {
+			return nil, err
+		}
+		if err := root.Chtimes(target, time.Time{}, info.ModTime()); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
+// makeRoom creates the directory that info describes, or removes what is in the
+// way of it or of another file.
+func makeRoom(root *os.Root, name string, info fs.FileInfo) error {
+	old, err := root.Lstat(name)
+	switch {
+	case err == nil && old.IsDir() && info.IsDir():
+		return root.Chmod(name, old.Mode()|0o700)
+	case err == nil && (old.IsDir() || info.IsDir()):
+		err = root.RemoveAll(name)
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	}
+	if err == nil && info.IsDir() {
+		err = root.Mkdir(name, 0o700)
+	}
+	return err
+}
+
+// readDir returns the entries of a directory in the order of their names.
+func readDir(root *os.Root, name string) ([]fs.DirEntry, error) {
+	dir, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries, err
+}
+
+// explain adds to the error of a build that the disk of an output is full.
+// BuildKit reports only that the transfer ended.
+func (all outputs) explain(err error) error {
+	for _, o := range all {
+		if o.staging == "" {
+			continue
+		}
+		if full := probe(o.staging); errors.Is(full, syscall.ENOSPC) || errors.Is(full, syscall.EDQUOT) {
+			return fmt.Errorf("%w; %w: free space, or choose another folder with --output", err, full)
+		}
+	}
+	return err
+}
+
+// probe reports why nothing can be written into a directory.
+func probe(dir string) error {
+	f, err := os.CreateTemp(dir, "")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(make([]byte, 64<<10))
+	return errors.Join(err, f.Close())
 }
 
 // discard removes what was not kept.

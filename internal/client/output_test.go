@@ -1,12 +1,15 @@
 package client
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/moby/buildkit/client"
 )
@@ -40,6 +43,8 @@ func TestParseOutputs(t *testing.T) {
 		"type=local":    "requires dest=DIR",
 		"type=tar":      "requires dest=FILE",
 		"type=oci,dest": `"dest" is not KEY=VALUE`,
+
+		"type=tar,dest=../client": "../client is a folder: requires dest=FILE",
 	} {
 		if _, err := parseOutputs([]string{value}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", value, err, want)
@@ -132,5 +137,152 @@ func TestOutputsAreAtomic(t *testing.T) {
 	}
 	if got := names(t, dir); !slices.Equal(got, []string{"m.tar", "new/out/linux_amd64/m.raw"}) {
 		t.Errorf("the folders hold %q", got)
+	}
+}
+
+// export stages the tree that write makes and moves it into folder.
+func export(t *testing.T, folder string, write func(staging string) error) ([]File, error) {
+	t.Helper()
+	all, err := parseOutputs([]string{folder})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := all.exports()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.discard()
+	if err := write(entries[0].OutputDir); err != nil {
+		t.Fatal(err)
+	}
+	return all.keep()
+}
+
+// Two builds into one folder: what the first leaves there must not lead the
+// second out of it.
+func TestOutputStaysInFolder(t *testing.T) {
+	dir := t.TempDir()
+	folder, outside := filepath.Join(dir, "out"), filepath.Join(dir, "outside")
+	if err := os.Mkdir(outside, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := export(t, folder, func(staging string) error {
+		return errors.Join(
+			os.Symlink(outside, filepath.Join(staging, "x")),
+			os.Symlink(filepath.Join(outside, "file"), filepath.Join(staging, "y")),
+			os.Symlink(outside, filepath.Join(staging, "z")))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := export(t, folder, func(staging string) error {
+		return errors.Join(
+			os.Mkdir(filepath.Join(staging, "x"), 0o755),
+			os.WriteFile(filepath.Join(staging, "x", "authorized_keys"), []byte("key"), 0o644),
+			os.WriteFile(filepath.Join(staging, "y"), []byte("y"), 0o644),
+			os.Symlink("elsewhere", filepath.Join(staging, "z")))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, outside); len(got) > 0 {
+		t.Errorf("the build wrote %q outside of its folder", got)
+	}
+	want := []File{{filepath.Join(folder, "x/authorized_keys"), 3}, {filepath.Join(folder, "y"), 1}, {filepath.Join(folder, "z"), 9}}
+	if !slices.Equal(files, want) {
+		t.Errorf("got %v, want %v", files, want)
+	}
+	if got := names(t, folder); !slices.Equal(got, []string{"x/authorized_keys", "y", "z"}) {
+		t.Errorf("the folder holds %q", got)
+	}
+}
+
+// A build merges its tree into the folder, with the modes of directories.
+func TestOutputMerges(t *testing.T) {
+	folder := t.TempDir()
+	old := time.Unix(1_000_000_000, 0)
+	tree := func(staging string) error {
+		sub := filepath.Join(staging, "etc", "sub")
+		return errors.Join(
+			os.MkdirAll(sub, 0o755),
+			os.WriteFile(filepath.Join(sub, "file"), nil, 0o640),
+			os.Mkdir(filepath.Join(staging, "was-file"), 0o755),
+			os.WriteFile(filepath.Join(staging, "was-dir"), nil, 0o644),
+			os.Chmod(sub, 0o700|os.ModeSticky),
+			os.Chtimes(sub, time.Time{}, old))
+	}
+	if err := errors.Join(
+		os.MkdirAll(filepath.Join(folder, "etc"), 0o755),
+		os.WriteFile(filepath.Join(folder, "etc", "kept"), nil, 0o644),
+		os.WriteFile(filepath.Join(folder, "was-file"), nil, 0o644),
+		os.MkdirAll(filepath.Join(folder, "was-dir", "a"), 0o755),
+	); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := export(t, folder, tree); err != nil {
+			t.Fatal(err)
+		}
+		if got := names(t, folder); !slices.Equal(got, []string{"etc/kept", "etc/sub/file", "was-dir"}) {
+			t.Errorf("the folder holds %q", got)
+		}
+		info, err := os.Stat(filepath.Join(folder, "etc", "sub"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode() != os.ModeDir|os.ModeSticky|0o700 || !info.ModTime().Equal(old) {
+			t.Errorf("etc/sub has mode %v and time %v", info.Mode(), info.ModTime())
+		}
+	}
+}
+
+// A file must not take the place of a device.
+func TestOutputToDevice(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	all, err := parseOutputs([]string{"type=tar,dest=" + pipe})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := all.exports()
+	if err != nil {
+		t.Fatal(err)
+	}
+	receive(t, entries[0], "")
+	if _, err := all.keep(); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 16)
+	if n, err := reader.Read(buf); err != nil || string(buf[:n]) != "archive" {
+		t.Errorf("the pipe holds %q, %v", buf[:n], err)
+	}
+}
+
+// BuildKit does not say that the disk of the client is full.
+func TestExplainFullDisk(t *testing.T) {
+	failed := errors.New("EOF")
+	dir := t.TempDir()
+	if err := (outputs{{staging: dir}}).explain(failed); err != failed {
+		t.Errorf("got %v, want %v", err, failed)
+	}
+	if os.Getuid() != 0 {
+		t.Skip("requires root to mount a small filesystem")
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16k"); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Unmount(dir, 0)
+	err := outputs{{staging: dir}}.explain(failed)
+	if !errors.Is(err, failed) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v", err)
+	}
+	if got := names(t, dir); len(got) > 0 {
+		t.Errorf("the probe left %q", got)
 	}
 }
