@@ -25,7 +25,7 @@ type image struct {
 	pinned bool          // state is named by the digest of its manifest
 	layers []graph.Blob  // the same as layers, bottom first; nil if they are not available
 	blobs  *blobStore    // nil if the image has no accessible blobs
-	digest digest.Digest // of the manifest or index that the reference names
+	digest digest.Digest // of the manifest or index that the reference names; empty if unknown
 	config dockerspec.DockerOCIImage
 	named  reference.Named // its name in the registry; nil if it is in none
 }
@@ -149,7 +149,7 @@ func (r *resolver) resolveOne(ctx context.Context, ref machine.ImageRef, p ocisp
 	if strings.HasPrefix(ref.Name, packageScheme) {
 		return r.buildPackage(ctx, ref, p)
 	}
-	out, err := r.locate(ctx, ref, p)
+	out, err := r.find(ctx, ref, p)
 	if err != nil || out.blobs == nil {
 		return out, err
 	}
@@ -166,6 +166,16 @@ func (r *resolver) resolveOne(ctx context.Context, ref machine.ImageRef, p ocisp
 		r.req.builder.addMissing(capDevices)
 	}
 	return out, err
+}
+
+// find finds an image for a platform. If there is none, the error lists the
+// platforms for which the image exists.
+func (r *resolver) find(ctx context.Context, ref machine.ImageRef, p ocispecs.Platform) (image, error) {
+	out, err := r.locate(ctx, ref, p)
+	return out, r.req.checkPlatform(ctx, p, out.config.Platform, err, func(ctx context.Context, p ocispecs.Platform) (ocispecs.Platform, error) {
+		out, err := r.locate(ctx, ref, p)
+		return out.config.Platform, err
+	})
 }
 
 // locate finds an image: in the named context that replaces it, or else in its

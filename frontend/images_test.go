@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -53,12 +54,127 @@ func TestImageErrorInOverlay(t *testing.T) {
 	wantError(t, err, "--build-arg OVERLAYS: read none.yml")
 }
 
+// An image for other platforms is an error, which lists them. BuildKit notices it
+// only for images with an index.
 func TestImageForOtherPlatform(t *testing.T) {
+	config := ocispecs.ImageConfig{Cmd: []string{"sshd"}}
+	const name = "docker.io/slipwaybuild/sshd:v1"
+	for _, c := range []struct {
+		name, platform string // platform of the machine; empty: of the builder
+		add            func(*gatewaytest.Gateway)
+		want           string // empty: it is the right one
+	}{
+		{"an index", "linux/arm64", func(g *gatewaytest.Gateway) {
+			g.Images[name] = gatewaytest.NewImage("sshd", config, "linux/amd64", "linux/s390x")
+		}, "linux/arm64, but for linux/amd64, linux/s390x"},
+		{"an index for 32 bits", "linux/arm64", func(g *gatewaytest.Gateway) {
+			g.Images[name] = gatewaytest.NewImage("sshd", config, "linux/arm/v7")
+		}, "linux/arm64, but for linux/arm/v7"},
+		{"a manifest", "linux/arm64", func(g *gatewaytest.Gateway) {
+			g.Images[name] = gatewaytest.NewManifest("sshd", config, "linux/amd64")
+		}, "linux/arm64, but for linux/amd64"},
+		{"Windows", "", func(g *gatewaytest.Gateway) {
+			g.Images[name] = gatewaytest.NewManifest("sshd", config, "windows/amd64")
+		}, "linux/amd64, but for windows/amd64"},
+		{"a newer variant", "", func(g *gatewaytest.Gateway) {
+			g.Images[name] = gatewaytest.NewManifest("sshd", config, "linux/amd64/v3")
+		}, "linux/amd64, but for linux/amd64/v3"},
+		{"an older variant", "linux/amd64/v3", func(g *gatewaytest.Gateway) {
+			g.Images[name] = gatewaytest.NewManifest("sshd", config, "linux/amd64")
+		}, ""},
+		{"a context with an image", "linux/arm64", func(g *gatewaytest.Gateway) {
+			g.Images["docker.io/test/own:v1"] = gatewaytest.NewManifest("own", config, "linux/amd64")
+			g.Opts["context:slipwaybuild/sshd:v1"] = "docker-image://test/own:v1"
+		}, "linux/arm64, but for linux/amd64"},
+		{"an OCI layout", "linux/arm64", func(g *gatewaytest.Gateway) {
+			g.Layouts["store"] = gatewaytest.NewManifest("own", config, "linux/amd64")
+			g.Opts["context:slipwaybuild/sshd:v1"] = "oci-layout://store@" + g.Layouts["store"].Digest.String()
+		}, "linux/arm64, but for linux/amd64"},
+		{"an OCI layout with an index", "linux/arm64", func(g *gatewaytest.Gateway) {
+			g.Layouts["store"] = gatewaytest.NewImage("own", config, "linux/amd64", "linux/riscv64")
+			g.Opts["context:slipwaybuild/sshd:v1"] = "oci-layout://store@" + g.Layouts["store"].Digest.String()
+		}, "linux/arm64, but for linux/amd64, linux/riscv64"},
+		{"the image store of an engine", "linux/arm64", func(g *gatewaytest.Gateway) {
+			delete(g.Images, name)
+			g.Classic[name] = gatewaytest.NewManifest("sshd", config, "linux/amd64")
+		}, "linux/arm64, but for linux/amd64"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, request := range []string{"", "frontend.lint", "frontend.machine.plan", LockRequest} {
+				g := newGateway(t, twoImages)
+				c.add(g)
+				if c.platform != "" {
+					g.Opts["platform"] = c.platform
+				}
+				want := "image slipwaybuild/sshd:v1: does not exist for " + c.want
+				if request != "" {
+					g.Opts["requestid"] = request
+				}
+				res, err := Build(t.Context(), g)
+				replaced := slices.ContainsFunc(slices.Collect(maps.Keys(g.Opts)), func(o string) bool { return strings.HasPrefix(o, "context:") })
+				switch {
+				case c.want == "" || request == LockRequest && replaced: // which is not in a lock
+					if err != nil {
+						t.Errorf("%s: %v", request, err)
+					}
+				case request == "frontend.lint":
+					if err != nil {
+						t.Fatal(err)
+					}
+					if text := string(res.Metadata["result.json"]); !strings.Contains(text, want) || !strings.Contains(text, `"line": 5`) {
+						t.Errorf("%s: %s lacks %q", request, text, want)
+					}
+				default:
+					wantError(t, err, want, "aws.yml:5:image: slipwaybuild/sshd:v1")
+				}
+			}
+		})
+	}
+}
+
+// All platforms of a request are checked.
+func TestCheckOfAllPlatforms(t *testing.T) {
 	g := newGateway(t, twoImages)
 	g.Images["docker.io/slipwaybuild/sshd:v1"] = gatewaytest.NewImage("sshd", ocispecs.ImageConfig{Cmd: []string{"sshd"}}, "linux/amd64")
-	g.Opts["platform"] = "linux/arm64"
+	g.Opts["platform"] = "linux/amd64,linux/arm64"
+	g.Opts["requestid"] = "frontend.lint"
+	if text := string(mustBuild(t, g).Metadata["result.json"]); !strings.Contains(text, "does not exist for linux/arm64, but for linux/amd64") {
+		t.Errorf("no error in %s", text)
+	}
+}
+
+func TestMachineIsLinux(t *testing.T) {
+	g := newGateway(t, twoImages)
+	g.Opts["platform"] = "windows/amd64"
 	_, err := Build(t.Context(), g)
-	wantError(t, err, "no match for platform linux/arm64", "aws.yml:5:image: slipwaybuild/sshd:v1")
+	wantError(t, err, "--platform windows/amd64: a machine runs Linux, for example linux/amd64")
+}
+
+// A Docker Engine with the classic image store knows no digest of the images that
+// it has. Its image is used, as by FROM in a Dockerfile.
+func TestClassicStore(t *testing.T) {
+	g := newGateway(t, twoImages)
+	const name = "docker.io/slipwaybuild/sshd:v1"
+	delete(g.Images, name)
+	g.Classic[name] = gatewaytest.NewManifest("sshd", ocispecs.ImageConfig{Cmd: []string{"sshd"}}, "linux/amd64")
+	g.Opts["attest:sbom"] = ""
+	mustBuild(t, g)
+	for _, graph := range graphs(t, g) {
+		for _, op := range graph.ops {
+			if src := op.GetSource(); src != nil && strings.Contains(src.Identifier, "sshd") && src.Identifier != "docker-image://"+name {
+				t.Errorf("source %q", src.Identifier)
+			}
+		}
+		if spec := graph.mkfiles()["machine.json"]; strings.Contains(spec, `sshd:v1"`) &&
+			!strings.Contains(spec, `"url":"pkg:oci/sshd?repository_url=docker.io%2Fslipwaybuild%2Fsshd\u0026tag=v1","scan"`) {
+			t.Errorf("SBOM %s", spec)
+		}
+	}
+
+	g.Opts["requestid"] = "frontend.machine.plan"
+	if plan := string(mustBuild(t, g).Metadata["result.txt"]); strings.Contains(plan, "sshd:v1@") {
+		t.Errorf("the plan has a digest:\n%s", plan)
+	}
 }
 
 // With --pull, BuildKit asks the registry for every image, the frontend's too.

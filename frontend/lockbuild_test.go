@@ -184,7 +184,7 @@ func TestLockRequestErrors(t *testing.T) {
 	g.Opts["requestid"] = LockRequest
 	g.Opts["platform"] = "linux/amd64,linux/s390x"
 	_, err = Build(t.Context(), g)
-	wantError(t, err, "no match for platform linux/s390x", "aws.yml:2:- slipwaybuild/init:v1", "aws.yml:5:image: slipwaybuild/sshd:v1")
+	wantError(t, err, "does not exist for linux/s390x, but for linux/amd64, linux/arm64", "aws.yml:2:- slipwaybuild/init:v1", "aws.yml:5:image: slipwaybuild/sshd:v1")
 }
 
 // An image that the user replaces is not in the lock.
@@ -194,4 +194,42 @@ func TestLockRequestWithNamedContext(t *testing.T) {
 	if got, want := imagesOf(lockOf(t, g)), addLock(newGateway(t, ""), lockedImages[:2]...); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
+}
+
+// A lock holds the digest that the registry has for an image of the classic store,
+// which has none itself.
+func TestLockAndClassicStore(t *testing.T) {
+	const name = "docker.io/slipwaybuild/sshd:v1"
+	g := newGateway(t, twoImages)
+	g.Classic[name] = gatewaytest.NewManifest("sshd", ocispecs.ImageConfig{Cmd: []string{"own"}}, "linux/amd64")
+	want := addLock(newGateway(t, ""), lockedImages...)
+	got := lockOf(t, g)
+	if imagesOf(got) != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+
+	g.Locals["dockerfile"]["aws.lock.yml"] = got
+	delete(g.Opts, "requestid")
+	mustBuild(t, g)
+	if sources := onlyGraph(t, g).sources(); !slices.Contains(sources, pinned(g, "slipwaybuild/sshd:v1")) {
+		t.Errorf("sources %q", sources)
+	}
+
+	delete(g.Images, name)
+	g.Opts["requestid"] = LockRequest
+	_, err := Build(t.Context(), g)
+	wantError(t, err, "image slipwaybuild/sshd:v1: the Docker Engine has it in an image store without digests, and no registry has it: ",
+		"aws.yml:5:image: slipwaybuild/sshd:v1")
+}
+
+// A frontend without a digest cannot be compared with the lock.
+func TestLockedFrontendInClassicStore(t *testing.T) {
+	g := newGateway(t, "# syntax=slipwaybuild/slipway:1\ninit:\n  - slipwaybuild/init:v1\n")
+	running := llb.Image("docker.io/slipwaybuild/slipway:1")
+	g.Frontend = &running
+	mustBuild(t, g)
+	addLock(g, "slipwaybuild/slipway:1", "slipwaybuild/init:v1")
+	_, err := Build(t.Context(), g)
+	wantError(t, err, "cannot be compared with aws.lock.yml: remove it with docker image rm slipwaybuild/slipway:1",
+		"aws.yml:1:# syntax=slipwaybuild/slipway:1")
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -129,14 +130,39 @@ func (r *request) indexDigest(ctx context.Context, ref machine.ImageRef) (digest
 	}
 	var found digest.Digest
 	for _, p := range targets {
-		res, _, err := r.metadata(ctx, ref, named, platforms.Normalize(p))
+		d, err := r.platformDigest(ctx, ref, named, platforms.Normalize(p))
 		if err != nil {
 			return "", err
 		}
-		if found != "" && found != res.Digest {
+		if found != "" && found != d {
 			return "", errors.New("changed while it was resolved: try again")
 		}
-		found = res.Digest
+		found = d
 	}
 	return found, nil
+}
+
+// platformDigest asks the registry for the digest of an image that must exist for
+// a platform.
+func (r *request) platformDigest(ctx context.Context, ref machine.ImageRef, named reference.Named, p ocispecs.Platform) (digest.Digest, error) {
+	resolve := func(ctx context.Context, p ocispecs.Platform) (found digest.Digest, actual ocispecs.Platform, err error) {
+		res, _, err := r.metadata(ctx, ref, named, p, r.resolveMode())
+		if err != nil {
+			return "", actual, err
+		}
+		return res.Digest, actual, json.Unmarshal(res.Config, &actual)
+	}
+	found, actual, err := resolve(ctx, p)
+	err = r.checkPlatform(ctx, p, actual, err, func(ctx context.Context, p ocispecs.Platform) (ocispecs.Platform, error) {
+		_, actual, err := resolve(ctx, p)
+		return actual, err
+	})
+	if err != nil || found != "" {
+		return found, err
+	}
+	res, _, err := r.metadata(ctx, ref, named, p, pb.AttrImageResolveModeForcePull)
+	if err != nil {
+		return "", fmt.Errorf("the Docker Engine has it in an image store without digests, and no registry has it: %w; push it, or replace it with --build-context", err)
+	}
+	return res.Digest, nil
 }

@@ -73,7 +73,12 @@ func (r *resolver) buildPackage(ctx context.Context, ref machine.ImageRef, p oci
 	if err != nil {
 		return image{}, err
 	}
-	return builtImage(res, &spec.Config)
+	out, err := builtImage(res, &spec.Config)
+	if err == nil && !runsOn(out.config.Platform, p) {
+		err = fmt.Errorf("%s is built for %s instead of %s: remove --platform from the last FROM of its Dockerfile",
+			folder, platforms.FormatAll(out.config.Platform), platforms.FormatAll(p))
+	}
+	return out, err
 }
 
 // builtImage returns the image that the Dockerfile frontend built, with the

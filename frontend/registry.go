@@ -21,34 +21,42 @@ const registryScheme = "docker-image://"
 // YAML, named the one to look up.
 func (r *resolver) registryImage(ctx context.Context, ref machine.ImageRef, named reference.Named, p ocispecs.Platform) (image, error) {
 	var out image
-	res, named, err := r.req.metadata(ctx, ref, named, p)
+	res, named, err := r.req.metadata(ctx, ref, named, p, r.req.resolveMode())
 	if err != nil {
 		return out, err
 	}
 	if err := json.Unmarshal(res.Config, &out.config); err != nil {
 		return out, fmt.Errorf("read its configuration: %w", err)
 	}
-	out.digest = res.Digest
-	title, err := reference.WithDigest(reference.TagNameOnly(named), out.digest)
-	if err != nil {
-		return out, err
+	out.named, out.digest = named, res.Digest
+	title := reference.TagNameOnly(named)
+	source := title
+	if out.digest != "" {
+		repository := reference.TrimNamed(named)
+		if source, err = reference.WithDigest(repository, out.digest); err != nil {
+			return out, err
+		}
+		if title, err = reference.WithDigest(title, out.digest); err != nil {
+			return out, err
+		}
+		out.blobs = registryBlobs(repository)
 	}
-	repository := reference.TrimNamed(named)
-	pinned := repository.String() + "@" + out.digest.String()
-	out.state = llb.Image(pinned, llb.Platform(p), llb.WithCustomName("["+ref.Section+"] "+title.String()))
-	out.blobs = registryBlobs(repository)
-	out.named = named
+	out.state = llb.Image(source.String(), llb.Platform(p), llb.WithCustomName("["+ref.Section+"] "+title.String()))
 	return out, nil
 }
 
 // metadata asks a registry for digest and configuration of an image. It returns
 // the name of the image, which a source policy may have replaced.
-func (r *request) metadata(ctx context.Context, ref machine.ImageRef, named reference.Named, p ocispecs.Platform) (*sourceresolver.ResolveImageResponse, reference.Named, error) {
+//
+// The digest is empty for an image that a Docker Engine already has in its
+// classic image store, which knows the digest of the configuration alone, unless
+// the name has one.
+func (r *request) metadata(ctx context.Context, ref machine.ImageRef, named reference.Named, p ocispecs.Platform, mode string) (*sourceresolver.ResolveImageResponse, reference.Named, error) {
 	name := reference.TagNameOnly(named).String()
 	// ResolveImageConfig of the gateway ignores the resolve mode of --pull.
 	res, err := r.gateway.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: registryScheme + name}, sourceresolver.Opt{
 		LogName:  "[" + ref.Section + "] load metadata for " + name,
-		ImageOpt: &sourceresolver.ResolveImageOpt{ResolveMode: r.resolveMode(), Platform: &p},
+		ImageOpt: &sourceresolver.ResolveImageOpt{ResolveMode: mode, Platform: &p},
 	})
 	if err != nil {
 		return nil, nil, err
@@ -58,6 +66,9 @@ func (r *request) metadata(ctx context.Context, ref machine.ImageRef, named refe
 		return nil, nil, fmt.Errorf("a source policy replaces it with %s, which is not an image", res.Op.GetIdentifier())
 	}
 	named, err = reference.ParseNormalizedNamed(id)
+	if digested, ok := named.(reference.Digested); ok && res.Image.Digest == "" {
+		res.Image.Digest = digested.Digest()
+	}
 	return res.Image, named, err
 }
 

@@ -34,6 +34,9 @@ func newRequest(ctx context.Context, c client.Client) (*request, error) {
 	if len(ui.TargetPlatforms) == 0 {
 		ui.TargetPlatforms = ui.BuildPlatforms[:1] // by default, dockerui takes the platform of this process
 	}
+	if err := checkPlatforms(ui.TargetPlatforms); err != nil {
+		return nil, err
+	}
 	r := &request{gateway: c, ui: ui, builder: newCapabilities(ui.BuildOpts().LLBCaps)}
 	if r.sources, err = readSources(ctx, c, ui); err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
@@ -171,9 +172,15 @@ func (r *request) findings(ctx context.Context) (machine.Diagnostics, error) {
 	if err != nil {
 		return m.Warnings(), err
 	}
-	resolved, err := images.resolveMachine(ctx, m, r.platform())
-	if err != nil {
-		return m.Warnings(), err
+	var warnings machine.Diagnostics
+	for i, p := range r.ui.TargetPlatforms {
+		resolved, err := images.resolveMachine(ctx, m, platforms.Normalize(p))
+		if err != nil {
+			return m.Warnings(), err
+		}
+		if i == 0 { // the same for all
+			warnings = resolved.warnings
+		}
 	}
-	return resolved.warnings, nil
+	return warnings, nil
 }

@@ -86,8 +86,17 @@ func (r *resolver) checkFrontend(ctx context.Context, running *llb.State) error 
 		if err := op.UnmarshalVT(data); err != nil {
 			return err
 		}
-		_, actual, ok := strings.Cut(op.GetSource().GetIdentifier(), "@")
-		if ok && actual != locked.String() {
+		image, ok := strings.CutPrefix(op.GetSource().GetIdentifier(), registryScheme)
+		if !ok {
+			continue
+		}
+		_, actual, ok := strings.Cut(image, "@")
+		if !ok {
+			return machine.Diagnostics{r.req.sources.imageError(ref, fmt.Errorf(
+				"the Docker Engine has it in an image store without digests, so it cannot be compared with %s: remove it with docker image rm %s",
+				r.lock.name, ref.Text))}
+		}
+		if actual != locked.String() {
 			return machine.Diagnostics{r.req.sources.imageError(ref, fmt.Errorf(
 				"is now %s, but %s has %s: slipway lock --update %s %s updates it; to keep the locked one, write %s@%s there and in the YAML",
 				actual, r.lock.name, locked, familiar(ref.Name), r.lock.yml, ref.Text, locked))}

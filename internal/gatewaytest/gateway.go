@@ -44,6 +44,7 @@ type Gateway struct {
 	Missing  []apicaps.CapID   // capabilities that the builder lacks
 	Locals   map[string]Files  // folders of the client
 	Images   map[string]*Image // in registries, by canonical reference
+	Classic  map[string]*Image // in the classic store of a Docker Engine, by canonical reference
 	Layouts  map[string]*Image // OCI layouts of the client, by store
 	Policy   map[string]string // source policy: identifier to identifier
 	Frontend *llb.State        // image that the frontend runs in; nil for the client's process
@@ -71,6 +72,7 @@ func New(t testing.TB, filename, yaml string) *Gateway {
 		Platform: "linux/amd64",
 		Locals:   map[string]Files{"dockerfile": files, "context": files},
 		Images:   map[string]*Image{},
+		Classic:  map[string]*Image{},
 		Layouts:  map[string]*Image{},
 		t:        t,
 		vertices: map[digest.Digest]bool{},
@@ -166,6 +168,13 @@ func (g *Gateway) ResolveSourceMetadata(_ context.Context, op *pb.SourceOp, opt 
 	}
 	if mode := opt.ImageOpt.ResolveMode; !slices.Contains([]string{"", pb.AttrImageResolveModeDefault, pb.AttrImageResolveModePreferLocal, pb.AttrImageResolveModeForcePull}, mode) {
 		return nil, g.violation("metadata of %s: resolve mode %q", name, mode)
+	}
+	if i := g.Classic[name]; i != nil && i.isFor(*opt.ImageOpt.Platform) && opt.ImageOpt.ResolveMode != pb.AttrImageResolveModeForcePull {
+		config, err := i.config(*opt.ImageOpt.Platform)
+		return &sourceresolver.MetaResponse{
+			Op:    &pb.SourceOp{Identifier: id},
+			Image: &sourceresolver.ResolveImageResponse{Config: config}, // this store has no digests
+		}, err
 	}
 	image, err := g.image(name)
 	if err != nil {

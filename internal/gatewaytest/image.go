@@ -12,9 +12,9 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// An Image is an index with one manifest per platform.
+// An Image is an index with one manifest per platform, or a manifest.
 type Image struct {
-	Digest digest.Digest            // of the index
+	Digest digest.Digest            // of the index or manifest
 	Blobs  map[digest.Digest][]byte // all blobs, the index included
 }
 
@@ -28,17 +28,29 @@ func NewImage(seed string, config ocispecs.ImageConfig, names ...string) *Image 
 	index := ocispecs.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageIndex}
 	for _, name := range names {
 		p := platforms.MustParse(name)
-		layer := i.add(ocispecs.MediaTypeImageLayer, []byte("layer of "+seed+" for "+name))
-		c := i.addJSON(ocispecs.MediaTypeImageConfig, ocispecs.Image{Platform: p, Config: config})
-		m := i.addJSON(ocispecs.MediaTypeImageManifest, ocispecs.Manifest{
-			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest,
-			Config: c, Layers: []ocispecs.Descriptor{layer},
-		})
+		m := i.addManifest(seed, config, p)
 		m.Platform = &p
 		index.Manifests = append(index.Manifests, m)
 	}
 	i.Digest = i.addJSON(ocispecs.MediaTypeImageIndex, index).Digest
 	return i
+}
+
+// NewManifest returns an image without an index. BuildKit uses it for all
+// platforms.
+func NewManifest(seed string, config ocispecs.ImageConfig, platform string) *Image {
+	i := &Image{Blobs: map[digest.Digest][]byte{}}
+	i.Digest = i.addManifest(seed, config, platforms.MustParse(platform)).Digest
+	return i
+}
+
+func (i *Image) addManifest(seed string, config ocispecs.ImageConfig, p ocispecs.Platform) ocispecs.Descriptor {
+	layer := i.add(ocispecs.MediaTypeImageLayer, []byte("layer of "+seed+" for "+platforms.FormatAll(p)))
+	return i.addJSON(ocispecs.MediaTypeImageManifest, ocispecs.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest,
+		Config: i.addJSON(ocispecs.MediaTypeImageConfig, ocispecs.Image{Platform: p, Config: config}),
+		Layers: []ocispecs.Descriptor{layer},
+	})
 }
 
 func (i *Image) add(mediaType string, data []byte) ocispecs.Descriptor {
@@ -69,6 +81,10 @@ func (i *Image) manifest(p ocispecs.Platform) (*ocispecs.Manifest, error) {
 	if err := json.Unmarshal(i.Blobs[i.Digest], &index); err != nil {
 		return nil, err
 	}
+	if len(index.Manifests) == 0 {
+		var m ocispecs.Manifest
+		return &m, json.Unmarshal(i.Blobs[i.Digest], &m)
+	}
 	matcher := platforms.Only(p)
 	for _, d := range index.Manifests {
 		if matcher.Match(*d.Platform) {
@@ -85,6 +101,13 @@ func (i *Image) config(p ocispecs.Platform) ([]byte, error) {
 		return nil, err
 	}
 	return i.Blobs[m.Config.Digest], nil
+}
+
+// isFor reports whether the configuration of the image for a platform names it.
+func (i *Image) isFor(p ocispecs.Platform) bool {
+	data, err := i.config(p)
+	var actual ocispecs.Platform
+	return err == nil && json.Unmarshal(data, &actual) == nil && platforms.Only(p).Match(actual)
 }
 
 // image finds an image of a registry by tag or digest.

@@ -87,6 +87,9 @@ func (g *Gateway) checkSource(src *pb.SourceOp) error {
 			return fmt.Errorf("local source %q is of session %q", name, src.Attrs[pb.AttrLocalSessionID])
 		}
 	case "docker-image":
+		if g.Classic[name] != nil {
+			return nil
+		}
 		_, err := g.image(name)
 		return err
 	case "docker-image+blob", "oci-layout+blob":
