@@ -116,7 +116,7 @@ func (d *Disk) bootMBR(record mbr.Table, code bool) (Boot, error) {
 			})
 		}
 	}
-	return d.boot(partitions, code), nil
+	return d.boot(partitions, code)
 }
 
 func (d *Disk) bootGPT(table gpt.Table, code bool) (Boot, error) {
@@ -132,7 +132,10 @@ func (d *Disk) bootGPT(table gpt.Table, code bool) (Boot, error) {
 			esp: p.Type == gpt.TypeESP, legacy: bios || p.Attributes&gpt.LegacyBoot != 0, other: p.Type != gpt.TypeESP && !bios,
 		})
 	}
-	boot := d.boot(partitions, code)
+	boot, err := d.boot(partitions, code)
+	if err != nil {
+		return Boot{}, err
+	}
 	gibibytes := func(bytes int64) int64 { return (bytes + 1<<30 - 1) >> 30 }
 	if gibibytes(used) < gibibytes(d.Size) {
 		boot.Warnings = append(boot.Warnings, fmt.Sprintf("it has %d bytes, but its partition table ends at %d: a volume of %d GiB would be enough instead of %d; cut it there with truncate",
@@ -143,10 +146,11 @@ func (d *Disk) bootGPT(table gpt.Table, code bool) (Boot, error) {
 	return boot, nil
 }
 
-func (d *Disk) boot(partitions []partition, code bool) Boot {
+func (d *Disk) boot(partitions []partition, code bool) (Boot, error) {
 	boot := Boot{Warnings: slices.Clone(d.warnings)}
+	boot.BIOS = code && slices.ContainsFunc(partitions, func(p partition) bool { return p.legacy })
+	mismatch := ""
 	for _, p := range partitions {
-		boot.BIOS = boot.BIOS || code && p.legacy
 		if !p.esp {
 			continue
 		}
@@ -162,12 +166,24 @@ func (d *Disk) boot(partitions []partition, code bool) Boot {
 		if err != nil {
 			unreadable(err)
 		}
+		for _, m := range mismatches(esp, found, boot.BIOS) {
+			mismatch = m.String()
+			boot.Warnings = append(boot.Warnings, mismatch)
+			if m.loader == grub {
+				boot.BIOS = false
+			} else {
+				found = slices.DeleteFunc(found, func(a Architecture) bool { return a == m.architecture })
+			}
+		}
 		boot.UEFI = append(boot.UEFI, found...)
 		if !slices.ContainsFunc(partitions, func(p partition) bool { return p.other }) {
 			boot.Warnings = append(boot.Warnings, missingDrivers(esp)...)
 		}
 	}
-	return boot
+	if mismatch != "" && !boot.BIOS && len(boot.UEFI) == 0 {
+		return Boot{}, fmt.Errorf("%s cannot boot: %s; build it again, with all images for one platform", d.Name, mismatch)
+	}
+	return boot, nil
 }
 
 // loaderPaths are the programs that UEFI firmware starts from a disk (UEFI 2.10,

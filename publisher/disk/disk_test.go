@@ -163,6 +163,62 @@ func TestBoot(t *testing.T) {
 	}
 }
 
+// armImage returns the start of a kernel for arm64.
+func armImage() []byte {
+	kernel := make([]byte, 64)
+	copy(kernel[56:], "ARM\x64")
+	return kernel
+}
+
+// A boot loader cannot start a kernel for another architecture.
+func TestKernelForOtherArchitecture(t *testing.T) {
+	code := []byte{0xeb, 0x63, 0x90}
+	entry := []byte("linux /kernel\ninitrd /initrd.img\n")
+	grubCfg := []byte("set timeout=0\nlinux /kernel console=ttyS0\ninitrd /initrd.img\nboot\n")
+	const aa64, x64 = "EFI/BOOT/BOOTAA64.EFI", "EFI/BOOT/BOOTX64.EFI"
+	for what, test := range map[string]struct {
+		code     []byte
+		files    map[string][]byte
+		x86, arm string // boot modes
+		want     string // error, or a warning if there is a boot mode
+	}{
+		"x86 kernel": {nil, map[string][]byte{aa64: disktest.Program(0xaa64, 0x400), "kernel": bzImage(release), "initrd.img": nil, "loader/entries/a.conf": entry},
+			"", "", "cannot boot: EFI/BOOT/BOOTAA64.EFI is for arm64, but its kernel for x86_64; build it again"},
+		"arm64 kernel": {nil, map[string][]byte{x64: disktest.Program(0x8664, 0x400), "kernel": armImage(), "initrd.img": nil, "loader/entries/a.conf": entry},
+			"", "", "cannot boot: EFI/BOOT/BOOTX64.EFI is for x86_64, but its kernel for arm64; build it again"},
+		"unified": {nil, map[string][]byte{x64: unifiedKernel(t, armImage(), nil)},
+			"", "", "cannot boot: EFI/BOOT/BOOTX64.EFI is for x86_64, but its kernel for arm64; build it again"},
+		"BIOS": {code, map[string][]byte{"kernel": armImage(), "grub/grub.cfg": grubCfg},
+			"", "", "cannot boot: GRUB is for x86_64, but its kernel for arm64; build it again"},
+		"one of two": {code, map[string][]byte{aa64: disktest.Program(0xaa64, 0x400), "kernel": bzImage(release), "initrd.img": nil, "loader/entries/a.conf": entry, "grub/grub.cfg": grubCfg},
+			"legacy-bios", "", "EFI/BOOT/BOOTAA64.EFI is for arm64, but its kernel for x86_64"},
+		"right": {code, map[string][]byte{x64: disktest.Program(0x8664, 0x400), "kernel": bzImage(release), "initrd.img": nil, "loader/entries/a.conf": entry, "grub/grub.cfg": grubCfg},
+			"uefi-preferred", "", ""},
+		"right for arm64": {nil, map[string][]byte{aa64: disktest.Program(0xaa64, 0x400), "kernel": armImage(), "initrd.img": nil, "loader/entries/a.conf": entry},
+			"", "uefi", ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			boot, err := open(t, save(t, gptDisk(t, test.code, test.files))).Boot()
+			if test.x86 == "" && test.arm == "" {
+				if err == nil || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("got %v, want %q", err, test.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if x86, arm := boot.Mode(AMD64), boot.Mode(ARM64); x86 != test.x86 || arm != test.arm {
+				t.Errorf("got %q and %q, want %q and %q", x86, arm, test.x86, test.arm)
+			}
+			warnings := slices.DeleteFunc(boot.Warnings, func(w string) bool { return !strings.Contains(w, "kernel") })
+			if got := strings.Join(warnings, "\n"); got != test.want {
+				t.Errorf("warnings %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
 func TestNoDisk(t *testing.T) {
 	good := gptDisk(t, nil, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": disktest.Program(0x8664, 0x400)})
 	change := func(at int, to string) []byte {
