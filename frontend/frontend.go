@@ -35,7 +35,7 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 	if !answered && err == nil {
 		res, err = req.build(ctx)
 	}
-	return res, req.sources.locate(err)
+	return res, req.sources.locate(req.explain(ctx, err))
 }
 
 // build makes the machine for all platforms of the request.
@@ -113,13 +113,13 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 	if err != nil {
 		return nil, nil, err
 	}
-	ref, err := b.req.solve(ctx, state, b.req.ui.CacheImports...)
+	ref, err := b.req.evaluate(ctx, state, b.req.ui.CacheImports...)
 	if err != nil {
 		return nil, nil, err
 	}
 	var sbom client.Reference
 	if b.req.ui.SBOM != nil {
-		if sbom, err = b.req.solve(ctx, *parts.sbom, b.req.ui.CacheImports...); err != nil {
+		if sbom, err = b.req.evaluate(ctx, *parts.sbom, b.req.ui.CacheImports...); err != nil {
 			return nil, nil, err
 		}
 	}

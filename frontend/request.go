@@ -79,11 +79,22 @@ func (r *request) buildPlatform() ocispecs.Platform {
 
 // solve submits a state. BuildKit executes it when something needs the result.
 func (r *request) solve(ctx context.Context, st llb.State, imports ...client.CacheOptionsEntry) (client.Reference, error) {
+	return r.submit(ctx, st, client.SolveRequest{CacheImports: imports})
+}
+
+// evaluate executes a state. If a step fails, [request.explain] knows why, which
+// it does not if BuildKit executes the state after the frontend has ended.
+func (r *request) evaluate(ctx context.Context, st llb.State, imports ...client.CacheOptionsEntry) (client.Reference, error) {
+	return r.submit(ctx, st, client.SolveRequest{CacheImports: imports, Evaluate: true})
+}
+
+func (r *request) submit(ctx context.Context, st llb.State, req client.SolveRequest) (client.Reference, error) {
 	def, err := st.Marshal(ctx, llb.WithCaps(r.ui.BuildOpts().LLBCaps))
 	if err != nil {
 		return nil, fmt.Errorf("marshal the graph: %w", err)
 	}
-	res, err := r.gateway.Solve(ctx, client.SolveRequest{Definition: def.ToPB(), CacheImports: imports})
+	req.Definition = def.ToPB()
+	res, err := r.gateway.Solve(ctx, req)
 	if err != nil {
 		return nil, err
 	}

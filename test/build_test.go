@@ -19,7 +19,7 @@ func TestBadInput(t *testing.T) {
 	for _, c := range []struct {
 		name, yaml string
 		args       []string
-		want       []string // in the output of docker buildx build
+		want       []string // in the output
 	}{
 		{
 			name: "unknown key",
@@ -77,21 +77,33 @@ func TestBadInput(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := machineYAML(t, c.yaml)
-			out := filepath.Join(dir, "out")
-			_, stderr, err := stack.Buildx(dir, append(c.args, "--progress=plain", "-f", "machine.yml", "-o", out, ".")...)
-			if err == nil {
-				t.Error("the build succeeded")
-			}
-			for _, w := range c.want {
-				if !strings.Contains(stderr, w) {
-					t.Errorf("output lacks %q", w)
+			for command, build := range map[string]func(out string) (stderr string, failed bool){
+				"docker buildx build": func(out string) (string, bool) {
+					_, stderr, err := stack.Buildx(dir, append(c.args, "--progress=quiet", "-f", "machine.yml", "-o", out, ".")...)
+					return stderr, err != nil
+				},
+				"slipway build": func(out string) (string, bool) {
+					args := append([]string{"build", "--progress=quiet", "-o", out, "machine.yml"}, c.args...)
+					if i := slices.Index(args, "--target"); i > 0 {
+						args[i] = "--format"
+					}
+					_, stderr, status := slipway(t, dir, args...)
+					return stderr, status == 1
+				},
+			} {
+				out := filepath.Join(t.TempDir(), "out")
+				stderr, failed := build(out)
+				if !failed {
+					t.Errorf("%s: the build succeeded", command)
 				}
-			}
-			if files, _ := os.ReadDir(out); len(files) > 0 {
-				t.Errorf("output folder holds %v", files)
-			}
-			if t.Failed() {
-				t.Log(stderr)
+				for _, w := range c.want {
+					if !strings.Contains(stderr, w) {
+						t.Errorf("%s: output lacks %q\n%s", command, w, stderr)
+					}
+				}
+				if files, _ := os.ReadDir(out); len(files) > 0 {
+					t.Errorf("%s: output folder holds %v", command, files)
+				}
 			}
 		})
 	}

@@ -46,7 +46,7 @@ func (r *reuse) build(ctx context.Context, c gateway.Client) (*gateway.Result, e
 	if r.folder == "" {
 		return frontend.Build(ctx, c)
 	}
-	recorder := &graphRecorder{Client: c, graphs: map[gateway.Reference]string{}}
+	recorder := &graphRecorder{Client: c, folder: r.folder, graphs: map[gateway.Reference]string{}}
 	res, err := frontend.Build(ctx, recorder)
 	if err != nil {
 		return nil, err
@@ -145,24 +145,31 @@ func readOrigin(path string) (o origin, ok bool) {
 }
 
 // A graphRecorder is a client that records the digests of the graphs that
-// determine their results.
+// determine their results. It does not execute a graph whose files are in the
+// folder.
 type graphRecorder struct {
 	gateway.Client
+	folder string
 	mu     sync.Mutex
 	graphs map[gateway.Reference]string
 }
 
 func (g *graphRecorder) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+	if req.Definition == nil || !isDeterministic(req.Definition) {
+		return g.Client.Solve(ctx, req)
+	}
+	// The last operation contains the digests of all others.
+	ops := req.Definition.Def
+	graph := fmt.Sprintf("sha256:%x", sha256.Sum256(ops[len(ops)-1]))
+	req.Evaluate = req.Evaluate && findFiles(g.folder, graph) == nil
 	res, err := g.Client.Solve(ctx, req)
-	if err != nil || req.Definition == nil || !isDeterministic(req.Definition) {
-		return res, err
+	if err != nil {
+		return nil, err
 	}
 	if ref, err := res.SingleRef(); err == nil && ref != nil {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		// The last operation contains the digests of all others.
-		ops := req.Definition.Def
-		g.graphs[ref] = fmt.Sprintf("sha256:%x", sha256.Sum256(ops[len(ops)-1]))
+		g.graphs[ref] = graph
 	}
 	return res, nil
 }

@@ -59,6 +59,15 @@ func TestReuse(t *testing.T) {
 	if got := run(t, g, dir); !slices.Equal(got, want) {
 		t.Errorf("the second build reuses %v", got)
 	}
+	executed := 0
+	for _, req := range g.Solved() {
+		if req.Evaluate {
+			executed++
+		}
+	}
+	if executed != 1 {
+		t.Errorf("two builds execute their graph %d times, want once", executed)
+	}
 	for name, change := range map[string]func(*gatewaytest.Gateway) error{
 		"size": func(*gatewaytest.Gateway) error {
 			info, err := os.Stat(path)

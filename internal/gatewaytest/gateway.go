@@ -51,6 +51,9 @@ type Gateway struct {
 
 	// Run returns the files that a container writes to its output.
 	Run func(*pb.ExecOp) (Files, error)
+	// Fail returns the message of a program that fails, or "". Only requests that
+	// evaluate their graph notice.
+	Fail func(*pb.ExecOp) string
 	// Dockerfile returns the image that the Dockerfile frontend builds.
 	Dockerfile func(opts map[string]string, context Files) (*ocispecs.Image, error)
 
@@ -131,11 +134,6 @@ func (g *Gateway) CurrentFrontend() (*llb.State, error) { return g.Frontend, nil
 // Inputs implements [client.Client].
 func (g *Gateway) Inputs(context.Context) (map[string]llb.State, error) { return nil, nil }
 
-// NewContainer implements [client.Client]. It always fails.
-func (g *Gateway) NewContainer(context.Context, client.NewContainerRequest) (client.Container, error) {
-	return nil, g.violation("no container expected")
-}
-
 // Warn implements [client.Client].
 func (g *Gateway) Warn(_ context.Context, d digest.Digest, text string, opts client.WarnOpts) error {
 	g.mu.Lock()
@@ -205,7 +203,7 @@ func (g *Gateway) ResolveImageConfig(_ context.Context, ref string, opt sourcere
 }
 
 // Solve implements [client.Client].
-func (g *Gateway) Solve(_ context.Context, req client.SolveRequest) (*client.Result, error) {
+func (g *Gateway) Solve(ctx context.Context, req client.SolveRequest) (*client.Result, error) {
 	g.mu.Lock()
 	g.solved = append(g.solved, req.Clone())
 	g.mu.Unlock()
@@ -221,6 +219,13 @@ func (g *Gateway) Solve(_ context.Context, req client.SolveRequest) (*client.Res
 		g.vertices[d] = true
 	}
 	g.mu.Unlock()
+	if req.Evaluate && g.Fail != nil {
+		for d, op := range graph.ops {
+			if exec := op.GetExec(); exec != nil && g.Fail(exec) != "" {
+				return nil, failed(ctx, d, op, req.Definition)
+			}
+		}
+	}
 	res := client.NewResult()
 	res.SetRef(&reference{g, req.Definition, graph})
 	return res, nil

@@ -15,6 +15,8 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+
+	"github.com/slipway-build/slipway/internal/failure"
 )
 
 // A Command is a subcommand. It reports about its work on report.
@@ -28,14 +30,25 @@ type Command struct {
 const memoryLimit = 208 << 20
 
 // Main runs the subcommand that the first argument names. If it fails, Main
-// exits with status 1.
+// exits with status 1 and leaves the message for the frontend.
 func Main(program string, commands []Command) {
 	debug.SetMemoryLimit(memoryLimit)
+	commands = append(commands, Command{failure.Command, printFailure})
 	err := run(commands, os.Args[1:])
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", program, err)
+		err = fmt.Errorf("%s: %w", program, err)
+		fmt.Fprintln(os.Stderr, err)
+		failure.Write(os.Args, err)
 		os.Exit(1)
 	}
+}
+
+// printFailure prints the message of an earlier run.
+func printFailure(args []string, report io.Writer) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s: requires the output directory of a failed run", failure.Command)
+	}
+	return failure.Print(args[0], report)
 }
 
 func run(commands []Command, args []string) error {
