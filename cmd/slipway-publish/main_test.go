@@ -125,6 +125,7 @@ func TestHelpAndVersion(t *testing.T) {
 		want string
 	}{
 		{[]string{"--version"}, "slipway-publish version "},
+		{[]string{"aws", "--version"}, "slipway-publish version "},
 		{[]string{"--help"}, "Usage: slipway-publish COMMAND"},
 		{[]string{"help", "aws"}, "Usage: slipway-publish aws [flags] FILE|-"},
 		{[]string{"aws", "--help"}, "--deprecate-after age"},

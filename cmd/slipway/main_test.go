@@ -90,7 +90,7 @@ func TestOptions(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, args := range []string{"--help", "build -h", "lock --help", "--version", "help build"} {
+	for _, args := range []string{"--help", "build -h", "lock --help", "--version", "build --version", "help build"} {
 		status, stdout, stderr := run(t, strings.Fields(args)...)
 		if status != 0 || stdout == "" || stderr != "" {
 			t.Errorf("%s: status %d, %q, %q", args, status, stdout, stderr)

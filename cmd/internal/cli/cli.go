@@ -55,10 +55,9 @@ func (p Program) Run(ctx context.Context, args []string, stdout, stderr io.Write
 	root.SetErr(stderr)
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.DisableFlagsInUseLine = true
-	root.Version = Version()
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(explainFlag)
-	markErrors(root)
+	prepare(root)
 
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
@@ -117,7 +116,11 @@ type commandError struct{ error }
 
 func (e *commandError) Unwrap() error { return e.error }
 
-func markErrors(c *cobra.Command) {
+// prepare gives c and its subcommands the flag --version, and marks the errors
+// that they return.
+func prepare(c *cobra.Command) {
+	c.Version = Version()
+	c.SetVersionTemplate(c.Root().Name() + " version {{.Version}}\n")
 	if run := c.RunE; run != nil {
 		c.RunE = func(cmd *cobra.Command, args []string) error {
 			if err := run(cmd, args); err != nil {
@@ -127,7 +130,7 @@ func markErrors(c *cobra.Command) {
 		}
 	}
 	for _, sub := range c.Commands() {
-		markErrors(sub)
+		prepare(sub)
 	}
 }
 
