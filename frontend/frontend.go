@@ -18,6 +18,7 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/slipway-build/slipway/exporter/format"
 	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/machine"
 )
@@ -124,7 +125,7 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 		}
 	}
 	created := time.Unix(b.options.time(), 0).UTC()
-	config := imageConfig(p, created)
+	config := imageConfig(p, created, b.options.formats)
 	if b.options.formats[0].Container {
 		if err := setEntrypoint(ctx, config, ref); err != nil {
 			return nil, nil, err
@@ -133,12 +134,17 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 	return &dockerui.BuildResult{Reference: ref, Image: config, Epoch: &created}, sbom, nil
 }
 
-// imageConfig returns the configuration that image exporters write.
-func imageConfig(p ocispecs.Platform, created time.Time) *dockerspec.DockerOCIImage {
+// imageConfig returns the configuration that image exporters write. Its history
+// accounts for the layers, one per format. Without it, Docker Engine's classic
+// image store would write the time of the build.
+func imageConfig(p ocispecs.Platform, created time.Time, formats []format.Format) *dockerspec.DockerOCIImage {
 	img := &dockerspec.DockerOCIImage{}
 	img.Platform = p
 	img.Created = &created
 	img.RootFS.Type = "layers"
+	for _, f := range formats {
+		img.History = append(img.History, ocispecs.History{Created: &created, CreatedBy: "slipway --target " + f.Name})
+	}
 	return img
 }
 

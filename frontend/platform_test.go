@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/solver/pb"
@@ -46,6 +47,25 @@ func TestPlatformOfBuilder(t *testing.T) {
 	}
 	if got := flag(onlyGraph(t, g).exec("/slipway-exporter write"), "--arch"); !slices.Equal(got, []string{"arm64"}) {
 		t.Errorf("architecture %q", got)
+	}
+}
+
+// The configuration has a history for each layer, with the epoch. A Docker Engine
+// with the classic image store would add the time of the build otherwise.
+func TestHistory(t *testing.T) {
+	g := newGateway(t, twoImages)
+	g.Opts["target"] = "tar,kernel+initrd"
+	g.Opts["build-arg:SOURCE_DATE_EPOCH"] = "1000000000"
+	var config ocispecs.Image
+	if err := json.Unmarshal(mustBuild(t, g).Metadata[exptypes.ExporterImageConfigKey], &config); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, h := range config.History {
+		got = append(got, h.Created.Format(time.RFC3339)+" "+h.CreatedBy)
+	}
+	if want := []string{"2001-09-09T01:46:40Z slipway --target tar", "2001-09-09T01:46:40Z slipway --target kernel+initrd"}; !slices.Equal(got, want) {
+		t.Errorf("history %q, want %q", got, want)
 	}
 }
 
