@@ -1,9 +1,7 @@
 package frontend
 
 import (
-	"bytes"
 	"maps"
-	"os"
 	"slices"
 	"sync"
 
@@ -67,11 +65,4 @@ func (c *capabilities) warnings() []string {
 		out = append(out, "the builder lacks "+string(id)+": "+fallbacks[id])
 	}
 	return out
-}
-
-// rootless reports whether the builder runs in a user namespace. The frontend's
-// container is in the same one. Only the initial namespace maps all 2³²-1 users.
-func rootless() bool {
-	users, err := os.ReadFile("/proc/self/uid_map")
-	return err == nil && !bytes.Equal(bytes.Join(bytes.Fields(users), []byte(" ")), []byte("0 0 4294967295"))
 }

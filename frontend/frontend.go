@@ -106,6 +106,9 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 		return nil, nil, err
 	}
 	if first {
+		if resolved.images.unpacked() && !b.req.keepsDevices(ctx) {
+			b.req.builder.addMissing(capDevices)
+		}
 		for _, w := range b.req.builder.warnings() {
 			b.req.warn(ctx, w)
 		}

@@ -49,6 +49,16 @@ func (im images) configs() map[string]machine.Image {
 	return out
 }
 
+// unpacked reports whether the builder unpacks an image of a registry.
+func (im images) unpacked() bool {
+	for _, i := range im {
+		if i.named != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // decompressorsLabel is a label of a kernel image. It lists the compression
 // algorithms that the kernel accepts for an initramfs.
 const decompressorsLabel = "build.slipway.kernel.initramfs"
@@ -150,20 +160,15 @@ func (r *resolver) resolveOne(ctx context.Context, ref machine.ImageRef, p ocisp
 		return r.buildPackage(ctx, ref, p)
 	}
 	out, err := r.find(ctx, ref, p)
-	if err != nil || out.blobs == nil {
+	if err != nil || out.blobs == nil || !out.blobs.layout {
 		return out, err
 	}
 	// Layers are better than the unpacked image: they keep device nodes that the
 	// snapshots of a rootless builder cannot hold, and BuildKit writes nothing
 	// twice. Only OCI layouts serve them, because some registries refuse to serve
 	// manifests as blobs.
-	switch {
-	case out.blobs.layout:
-		if r.req.builder.use(pb.CapSourceImageBlob) {
-			out.layers, err = r.layers(ctx, out, p)
-		}
-	case rootless():
-		r.req.builder.addMissing(capDevices)
+	if r.req.builder.use(pb.CapSourceImageBlob) {
+		out.layers, err = r.layers(ctx, out, p)
 	}
 	return out, err
 }

@@ -293,6 +293,35 @@ func TestOCILayoutOnOldBuilder(t *testing.T) {
 	}
 }
 
+// The builder says whether it keeps the devices of images that it unpacks, and not
+// the process of the frontend.
+func TestDevices(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		rootless bool
+		set      func(*gatewaytest.Gateway)
+		warns    bool
+	}{
+		{"root", false, nil, false},
+		{"rootless", true, nil, true},
+		{"only layers", true, func(g *gatewaytest.Gateway) {
+			image := addLayout(g, "slipwaybuild/init:v1")
+			g.Opts["context:slipwaybuild/sshd:v1"] = "oci-layout://store@" + image.Digest.String()
+		}, false},
+	} {
+		g := newGateway(t, twoImages)
+		g.Rootless = c.rootless
+		if c.set != nil {
+			c.set(g)
+		}
+		mustBuild(t, g)
+		got := warnings(g)
+		if warns := len(got) == 1 && strings.HasPrefix(got[0], "the builder lacks devices in images: it runs without root"); warns != c.warns || len(got) > 1 {
+			t.Errorf("%s: warnings %q", c.name, got)
+		}
+	}
+}
+
 func TestImageAsLayout(t *testing.T) {
 	yaml := func(platform string) string {
 		return "volumes:\n  - name: images\n    image: slipwaybuild/sshd:v1\n    format: oci\n    platforms: [" + platform + "]\n"

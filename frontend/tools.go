@@ -37,18 +37,26 @@ func (r *resolver) tools(ctx context.Context) (llb.State, error) {
 		}
 		return *st, nil
 	}
-	if c, ok := r.req.gateway.(interface{ CurrentFrontend() (*llb.State, error) }); ok {
-		st, err := c.CurrentFrontend()
-		if err != nil {
-			return llb.State{}, fmt.Errorf("read the frontend's own image: %w", err)
-		}
-		if st != nil {
-			return *st, r.checkFrontend(ctx, st)
-		}
+	running, err := r.req.runningFrontend()
+	if err != nil {
+		return llb.State{}, fmt.Errorf("read the frontend's own image: %w", err)
+	}
+	if running != nil {
+		return *running, r.checkFrontend(ctx, running)
 	}
 	ref := r.req.sources.frontendRef()
 	found, err := r.resolve(ctx, []machine.ImageRef{ref}, p)
 	return found[ref.Name].state, err
+}
+
+// runningFrontend returns the image that the builder started this process from,
+// or nil if the process is a client.
+func (r *request) runningFrontend() (*llb.State, error) {
+	c, ok := r.gateway.(interface{ CurrentFrontend() (*llb.State, error) })
+	if !ok {
+		return nil, nil
+	}
+	return c.CurrentFrontend()
 }
 
 // frontendRef returns the frontend image that docker buildx uses for the machine

@@ -48,6 +48,7 @@ type Gateway struct {
 	Layouts  map[string]*Image // OCI layouts of the client, by store
 	Policy   map[string]string // source policy: identifier to identifier
 	Frontend *llb.State        // image that the frontend runs in; nil for the client's process
+	Rootless bool              // the builder creates no device nodes
 
 	// Run returns the files that a container writes to its output.
 	Run func(*pb.ExecOp) (Files, error)

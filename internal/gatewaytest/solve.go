@@ -1,6 +1,7 @@
 package gatewaytest
 
 import (
+	"archive/tar"
 	"context"
 	"encoding/json"
 	"errors"
@@ -195,7 +196,7 @@ func (g *Gateway) files(graph *graph, in *pb.Input) (Files, error) {
 		}
 		return out, nil
 	case *pb.Op_File:
-		return fileOp(o.File, inputs, in.Index)
+		return g.fileOp(o.File, inputs, in.Index)
 	case *pb.Op_Exec:
 		if g.Run == nil {
 			return nil, g.violation("nothing should run, but did: %q", o.Exec.Meta.Args)
@@ -249,7 +250,7 @@ func selectFiles(all Files, attrs map[string]string) (Files, error) {
 }
 
 // fileOp executes the actions that frontends use: mkfile and copy.
-func fileOp(op *pb.FileOp, inputs []Files, output int64) (Files, error) {
+func (g *Gateway) fileOp(op *pb.FileOp, inputs []Files, output int64) (Files, error) {
 	results := map[int64]Files{}
 	get := func(i int64) Files {
 		switch {
@@ -267,6 +268,10 @@ func fileOp(op *pb.FileOp, inputs []Files, output int64) (Files, error) {
 			out[strings.TrimPrefix(a.Mkfile.Path, "/")] = string(a.Mkfile.Data)
 		case *pb.FileAction_Copy:
 			src := strings.Trim(a.Copy.Src, "/")
+			if text, ok := get(action.SecondaryInput)[src]; ok && a.Copy.AttemptUnpackDockerCompatibility {
+				g.unpack(text, out)
+				break
+			}
 			for name, text := range get(action.SecondaryInput) {
 				rest, ok := strings.CutPrefix("/"+name, path.Join("/", src)+"/")
 				if src == "" {
@@ -285,6 +290,20 @@ func fileOp(op *pb.FileOp, inputs []Files, output int64) (Files, error) {
 		}
 	}
 	return nil, fmt.Errorf("no output %d", output)
+}
+
+// unpack adds the files of a tar archive, as far as it is one.
+func (g *Gateway) unpack(archive string, out Files) {
+	for r := tar.NewReader(strings.NewReader(archive)); ; {
+		h, err := r.Next()
+		if err != nil {
+			return
+		}
+		device := h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock
+		if !device || !g.Rootless {
+			out[h.Name] = ""
+		}
+	}
 }
 
 // reference is the result of a solved definition.
