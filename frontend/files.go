@@ -115,7 +115,7 @@ func (r *request) loadContext(ctx context.Context, name string, paths []string) 
 	if err != nil {
 		return nil, err
 	}
-	st, _, err := nc.Load(ctx)
+	st, _, err := loadNamed(ctx, nc)
 	return st, err
 }
 

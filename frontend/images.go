@@ -226,7 +226,7 @@ func (r *resolver) contextImage(ctx context.Context, ref machine.ImageRef, p oci
 	if err != nil {
 		return out, err
 	}
-	st, config, err := nc.Load(ctx)
+	st, config, err := loadNamed(ctx, nc)
 	if err != nil {
 		return out, err
 	}

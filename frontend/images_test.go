@@ -322,6 +322,16 @@ func TestDevices(t *testing.T) {
 	}
 }
 
+// A Docker Engine with the classic image store has no source for OCI layouts.
+func TestOCILayoutOnClassicStore(t *testing.T) {
+	g := newGateway(t, twoImages)
+	addLayout(g, "slipwaybuild/sshd:v1")
+	g.Missing = []apicaps.CapID{pb.CapSourceOCILayout}
+	_, err := Build(t.Context(), g)
+	wantError(t, err, "image slipwaybuild/sshd:v1: this builder cannot read OCI layouts, for example a Docker Engine with the classic image store: enable the containerd image store",
+		"aws.yml:5:image: slipwaybuild/sshd:v1")
+}
+
 func TestImageAsLayout(t *testing.T) {
 	yaml := func(platform string) string {
 		return "volumes:\n  - name: images\n    image: slipwaybuild/sshd:v1\n    format: oci\n    platforms: [" + platform + "]\n"

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-build/slipway/machine"
@@ -116,6 +117,16 @@ func (r *request) namedContext(name string, p ocispecs.Platform) (scheme, value 
 	}
 	scheme, value, _ = strings.Cut(text, ":")
 	return scheme, strings.TrimPrefix(value, "//")
+}
+
+// loadNamed loads a named context.
+func loadNamed(ctx context.Context, nc *dockerui.NamedContext) (*llb.State, *dockerspec.DockerOCIImage, error) {
+	st, config, err := nc.Load(ctx)
+	if err != nil && strings.Contains(err.Error(), "unknown scheme oci-layout") {
+		err = errors.New("this builder cannot read OCI layouts, for example a Docker Engine with the classic image store: " +
+			"enable the containerd image store of the engine, use a builder of docker buildx create, or push the image to a registry and use docker-image://")
+	}
+	return st, config, err
 }
 
 // warn shows a warning that is not about a line of the YAML.

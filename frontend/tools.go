@@ -31,7 +31,7 @@ func (r *resolver) tools(ctx context.Context) (llb.State, error) {
 		return llb.State{}, err
 	}
 	if nc != nil {
-		st, _, err := nc.Load(ctx)
+		st, _, err := loadNamed(ctx, nc)
 		if err != nil {
 			return llb.State{}, fmt.Errorf("load build context %s: %w", toolsContext, err)
 		}

@@ -195,6 +195,9 @@ func (g *Gateway) ResolveImageConfig(_ context.Context, ref string, opt sourcere
 	if o == nil || o.Platform == nil || o.Store.SessionID != Session {
 		return "", "", nil, g.violation("configuration of %s: not an OCI layout of this session for a platform", ref)
 	}
+	if slices.Contains(g.Missing, pb.CapSourceOCILayout) {
+		return "", "", nil, errors.New("unknown scheme oci-layout: not found")
+	}
 	image := g.Layouts[o.Store.StoreID]
 	if image == nil {
 		return "", "", nil, fmt.Errorf("OCI layout %s: not found", o.Store.StoreID)
