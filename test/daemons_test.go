@@ -1,30 +1,24 @@
 package test
 
 import (
-	"os"
-	"os/exec"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
+
+	"github.com/slipway-build/slipway/internal/testutil/need"
 
 	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// rootless gives the settings of a daemon that runs without root.
+// rootless returns the configuration of a daemon that runs without root.
 func rootless(t *testing.T) buildkitd.Config {
 	t.Helper()
+	need.Program(t, "rootlesskit", "rootlesskit")
 	u, err := user.Lookup("slipway-rootless")
-	if err == nil {
-		_, err = exec.LookPath("rootlesskit")
-	}
 	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("no daemon without root, make test prepares it: %v", err)
+		need.Missing(t, "%v: run make test, which adds the user", err)
 	}
 	id := func(s string) uint32 {
 		n, err := strconv.ParseUint(s, 10, 32)
@@ -39,21 +33,11 @@ func rootless(t *testing.T) buildkitd.Config {
 	}
 }
 
-// oldest gives the settings of a daemon of the oldest BuildKit that we promise to work with: hack/oldest has its version.
+// oldest returns the configuration of a daemon of the oldest supported BuildKit,
+// whose version is in hack/oldest/go.mod.
 func oldest(t *testing.T) buildkitd.Config {
 	t.Helper()
-	root, err := stack.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary := filepath.Join(root, ".stack", "oldest", "buildkitd")
-	if _, err := os.Stat(binary); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("no old daemon, make test compiles it: %v", err)
-	}
-	return buildkitd.Config{Binary: binary}
+	return buildkitd.Config{Binary: stack.File(t, "oldest", "buildkitd")}
 }
 
 // fresh starts an empty daemon.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -35,9 +37,7 @@ func TestConformance(t *testing.T) {
 	if err != nil || len(cases) == 0 {
 		t.Fatalf("no conformance corpus at %s: %v", corpus, err)
 	}
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("python3 is not installed")
-	}
+	need.Program(t, "python3", "python3")
 	images := readCorpusImages(t)
 	for _, dir := range cases {
 		var expected struct {
@@ -89,12 +89,8 @@ func dumpTar(t *testing.T, name string) string {
 // order, as the kernel does, sets extended attributes, as Slipway's init does, and
 // lists the tree.
 func dumpInitrd(t *testing.T, name string) string {
-	if _, err := exec.LookPath("cpio"); err != nil {
-		t.Skip("cpio is not installed (Debian package cpio)")
-	}
-	if os.Getuid() != 0 {
-		t.Skip("needs root to create devices and to change owners")
-	}
+	need.Program(t, "cpio", "cpio")
+	need.Root(t)
 	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)

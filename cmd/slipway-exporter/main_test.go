@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/opencontainers/go-digest"
 
 	"github.com/slipway-build/slipway/exporter/disk/disktest"
@@ -143,9 +145,7 @@ func TestMachine(t *testing.T) {
 
 // The programs write a tar archive from layers, with an image as OCI layout.
 func TestTarOfMachine(t *testing.T) {
-	if _, err := exec.LookPath("tar"); err != nil {
-		t.Skip("tar is not installed (Debian package tar)")
-	}
+	need.Program(t, "tar", "tar")
 	dir := workDir(t)
 	config, layer := `{"os":"linux","architecture":"amd64"}`, treetest.Tar(t, tar.Header{Name: "bin/sh", Typeflag: tar.TypeReg, Mode: 0o4755, Uid: 7})
 	manifest := fmt.Sprintf(`{"config":{"digest":"%s"},"layers":[{"digest":"%s"}]}`, digest.FromString(config), digest.FromBytes(layer))

@@ -7,12 +7,12 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/slipway-build/slipway/internal/testutil/need"
 )
 
 func TestArchiveIsReadByCpio(t *testing.T) {
-	if _, err := exec.LookPath("cpio"); err != nil {
-		t.Skip("cpio is not installed (Debian package cpio)")
-	}
+	need.Program(t, "cpio", "cpio")
 	var b bytes.Buffer
 	w := NewWriter(&b)
 	for _, h := range []Header{

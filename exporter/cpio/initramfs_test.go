@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -109,14 +111,9 @@ func TestInitramfs(t *testing.T) {
 
 // The reader understands what cpio, gzip and zstd write.
 func TestInitramfsOfOthers(t *testing.T) {
-	for _, tool := range []string{"cpio", "gzip", "zstd"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("CI") != "" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
+	need.Program(t, "cpio", "cpio")
+	need.Program(t, "gzip", "gzip")
+	need.Program(t, "zstd", "zstd")
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("content"), 0o644); err != nil {
 		t.Fatal(err)

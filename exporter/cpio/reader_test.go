@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -128,9 +130,7 @@ func (failing) Read([]byte) (int, error) { return 0, os.ErrPermission }
 
 // The Reader reads what cpio(1) writes in both variants of the format.
 func TestReaderReadsCpio(t *testing.T) {
-	if _, err := exec.LookPath("cpio"); err != nil {
-		t.Skip("cpio is not installed (Debian package cpio)")
-	}
+	need.Program(t, "cpio", "cpio")
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("content"), 0o640); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
+
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
@@ -89,32 +92,19 @@ const (
 	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 )
 
-// needBoot skips the test if it cannot boot virtual machines.
+// needBoot requires what the test needs to boot virtual machines.
 func needBoot(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("boots virtual machines")
 	}
-	if os.Getuid() != 0 {
-		t.Skip("only root can create devices")
-	}
-	need := map[string]string{"qemu-system-x86_64": "qemu-system-x86", "grub-mkimage": "grub-common", "go": "golang-go"}
-	for name, pkg := range need {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("%s is not installed (Debian package %s)", name, pkg)
-		}
-	}
-	for name, pkg := range map[string]string{
-		ovmfCode: "ovmf", "/usr/lib/grub/i386-pc/boot.img": "grub-pc-bin",
-		"/usr/lib/systemd/boot/efi/systemd-bootx64.efi": "systemd-boot-efi",
-	} {
-		if _, err := os.Stat(name); err != nil {
-			t.Skipf("%s is missing (Debian package %s)", name, pkg)
-		}
-	}
-	if _, err := os.Stat(testKernel); err != nil {
-		t.Skipf("no kernel to boot; make test builds one: %v", err)
-	}
+	need.Root(t)
+	need.Program(t, "qemu-system-x86_64", "qemu-system-x86")
+	need.Program(t, "grub-mkimage", "grub-common")
+	need.File(t, "/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin")
+	need.File(t, "/usr/lib/systemd/boot/efi/systemd-bootx64.efi", "systemd-boot-efi")
+	need.File(t, ovmfCode, "ovmf")
+	stack.File(t, "kernel", "kernel")
 }
 
 // realLoaders collects the boot loaders.

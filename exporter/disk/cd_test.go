@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
@@ -28,9 +30,9 @@ var cds = map[string]CD{
 
 // xorriso, sgdisk and fsck.fat accept the CD and find what boots it.
 func TestCDIsSound(t *testing.T) {
-	tool(t, "xorriso", "xorriso")
-	tool(t, "sgdisk", "gdisk")
-	tool(t, "fsck.fat", "dosfstools")
+	need.Program(t, "xorriso", "xorriso")
+	need.Program(t, "sgdisk", "gdisk")
+	need.Program(t, "fsck.fat", "dosfstools")
 	for name, cd := range cds {
 		t.Run(name, func(t *testing.T) {
 			d, err := NewCD(cd, contents(), machineRoot(), testLoaders(), time.Unix(0, 0))

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/exporter/disk/disktest"
@@ -22,13 +24,6 @@ import (
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
-
-func tool(t testing.TB, name, pkg string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("%s is not installed (Debian package %s)", name, pkg)
-	}
-}
 
 func text(content string) sparse.Content { return sparse.Bytes([]byte(content)) }
 
@@ -81,9 +76,9 @@ func TestDiskIsSound(t *testing.T) {
 // checkDisk runs other programs on a disk of contents().
 func checkDisk(t *testing.T, boot BootMethod, raw string) {
 	t.Helper()
-	tool(t, "sgdisk", "gdisk")
-	tool(t, "fsck.fat", "dosfstools")
-	tool(t, "mtype", "mtools")
+	need.Program(t, "sgdisk", "gdisk")
+	need.Program(t, "fsck.fat", "dosfstools")
+	need.Program(t, "mtype", "mtools")
 	out, err := exec.Command("sgdisk", "-v", raw).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "No problems found") || strings.Contains(string(out), "Caution") {
 		t.Errorf("sgdisk -v: %v\n%s", err, out)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
@@ -36,12 +38,8 @@ func writeImage(t testing.TB, entries []tree.Entry) string {
 
 // fsck.erofs accepts the file system and extracts what was written.
 func TestFsckExtracts(t *testing.T) {
-	if _, err := exec.LookPath("fsck.erofs"); err != nil {
-		t.Skip("fsck.erofs is not installed (Debian package erofs-utils)")
-	}
-	if os.Getuid() != 0 {
-		t.Skip("only root can create devices and change owners")
-	}
+	need.Program(t, "fsck.erofs", "erofs-utils")
+	need.Root(t)
 	want := treetest.All(blockSize-compactSize, blockSize, 1<<20)
 	image := writeImage(t, want)
 	dir := filepath.Join(t.TempDir(), "root")

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-build/slipway/exporter/sparse"
@@ -24,14 +26,6 @@ import (
 var update = flag.Bool("update", false, "write the golden files")
 
 const mebibyte = 1 << 20
-
-// tool skips the test if a program is not installed.
-func tool(t testing.TB, name, pkg string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("%s is not installed (Debian package %s)", name, pkg)
-	}
-}
 
 func text(path, content string) File {
 	return File{Path: path, Parts: []Part{{Content: sparse.Bytes([]byte(content))}}}
@@ -77,7 +71,7 @@ func run(t testing.TB, name string, args ...string) string {
 
 // fsck.fat accepts volumes with clusters of all sizes.
 func TestVolumesAreClean(t *testing.T) {
-	tool(t, "fsck.fat", "dosfstools")
+	need.Program(t, "fsck.fat", "dosfstools")
 	files := []File{
 		text("EFI/BOOT/BOOTX64.EFI", strings.Repeat("x", 100_000)),
 		text("loader/entries/slipway.conf", "title Slipway\n"),
@@ -107,8 +101,8 @@ func TestVolumesAreClean(t *testing.T) {
 
 // mtools reads what was written.
 func TestFilesAreRead(t *testing.T) {
-	tool(t, "mcopy", "mtools")
-	tool(t, "fsck.fat", "dosfstools")
+	need.Program(t, "mcopy", "mtools")
+	need.Program(t, "fsck.fat", "dosfstools")
 	var files []File
 	contents := maps.Clone(names)
 	for i := range 600 { // a directory of several clusters, with similar names
@@ -286,8 +280,8 @@ func fits(t *testing.T, size, file int64) bool {
 // A part that grows within its slot does not move the next one, and the clusters
 // between them are free.
 func TestSlots(t *testing.T) {
-	tool(t, "fsck.fat", "dosfstools")
-	tool(t, "mcopy", "mtools")
+	need.Program(t, "fsck.fat", "dosfstools")
+	need.Program(t, "mcopy", "mtools")
 	const offset = 4096
 	file := func(first int) File {
 		part := sparse.Bytes(bytes.Repeat([]byte("a"), first)).Pad(PartAlignment)

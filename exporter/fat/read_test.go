@@ -16,6 +16,8 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-build/slipway/exporter/sparse"
@@ -146,8 +148,8 @@ func TestReadMissing(t *testing.T) {
 
 // The reader understands what mkfs.vfat and mtools write, in all variants.
 func TestReadOthers(t *testing.T) {
-	tool(t, "mkfs.vfat", "dosfstools")
-	tool(t, "mcopy", "mtools")
+	need.Program(t, "mkfs.vfat", "dosfstools")
+	need.Program(t, "mcopy", "mtools")
 	for bits, size := range map[string]int64{"12": 2 * mebibyte, "16": 32 * mebibyte, "32": 128 * mebibyte} {
 		t.Run(bits, func(t *testing.T) {
 			dir := t.TempDir()

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
@@ -36,9 +38,7 @@ func modular(change func(map[string]string)) []tree.Entry {
 // TestStartup checks that the small initramfs has the modules for the root
 // filesystem with their dependencies, and the machine's init.
 func TestStartup(t *testing.T) {
-	if _, err := exec.LookPath("cpio"); err != nil {
-		t.Skip("cpio is not installed (Debian package cpio)")
-	}
+	need.Program(t, "cpio", "cpio")
 	for name, test := range map[string]struct {
 		change func(map[string]string)
 		files  string // "" for no initramfs

@@ -12,16 +12,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/exporter/segment"
 )
-
-func tool(t testing.TB, name, pkg string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("%s is not installed (Debian package %s)", name, pkg)
-	}
-}
 
 // run returns the output of a program, which must succeed.
 func run(t *testing.T, name string, args ...string) string {
@@ -50,7 +45,7 @@ func written(t *testing.T, format string, change func(*Input)) string {
 // TestContainersHoldTheDisk checks with QEMU that every container is valid and
 // contains the same disk as the raw format.
 func TestContainersHoldTheDisk(t *testing.T) {
-	tool(t, "qemu-img", "qemu-utils")
+	need.Program(t, "qemu-img", "qemu-utils")
 	for _, test := range []struct {
 		format, driver, raw string
 		check               bool // qemu-img can check it

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -47,11 +49,8 @@ func write(t *testing.T, table Table) string {
 // sgdisk and sfdisk accept the table and read the same partitions, even on a disk
 // that is larger than the protective MBR can describe.
 func TestSgdiskAndSfdisk(t *testing.T) {
-	for name, pkg := range map[string]string{"sgdisk": "gdisk", "sfdisk": "fdisk"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("%s is not installed (Debian package %s)", name, pkg)
-		}
-	}
+	need.Program(t, "sgdisk", "gdisk")
+	need.Program(t, "sfdisk", "fdisk")
 	for name, sectors := range map[string]uint64{"64M": 64 << 11, "odd": 64<<11 + 1, "3T": 3 << 31} {
 		t.Run(name, func(t *testing.T) {
 			table := table(sectors)
@@ -196,9 +195,7 @@ func TestReadElsewhere(t *testing.T) {
 // Read understands sgdisk's tables, with gaps in the numbers and other sizes of
 // the array, and Encode keeps the numbers.
 func TestReadSgdisk(t *testing.T) {
-	if _, err := exec.LookPath("sgdisk"); err != nil {
-		t.Skip("sgdisk is not installed (Debian package gdisk)")
-	}
+	need.Program(t, "sgdisk", "gdisk")
 	img := filepath.Join(t.TempDir(), "disk.img")
 	if err := os.WriteFile(img, nil, 0o644); err != nil {
 		t.Fatal(err)

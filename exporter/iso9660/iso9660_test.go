@@ -12,18 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
 var update = flag.Bool("update", false, "write the golden file")
-
-func tool(t testing.TB, name, pkg string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("%s is not installed (Debian package %s)", name, pkg)
-	}
-}
 
 func writeImage(t testing.TB, entries []tree.Entry, options Options) string {
 	t.Helper()
@@ -50,10 +45,8 @@ var options = Options{Label: "TEST_1", Time: time.Unix(315532800, 0)}
 
 // xorriso extracts what was written.
 func TestXorrisoExtracts(t *testing.T) {
-	tool(t, "xorriso", "xorriso")
-	if os.Getuid() != 0 {
-		t.Skip("only root can create devices and change owners")
-	}
+	need.Program(t, "xorriso", "xorriso")
+	need.Root(t)
 	want := treetest.All(SectorSize)
 	for i, e := range want {
 		if e.Type == tree.Block {
@@ -80,7 +73,7 @@ func TestXorrisoExtracts(t *testing.T) {
 
 // xorriso joins the sections of a file of more than 4 GiB.
 func TestLargeFile(t *testing.T) {
-	tool(t, "xorriso", "xorriso")
+	need.Program(t, "xorriso", "xorriso")
 	const size = 5<<30 + 3
 	v, err := New([]tree.Entry{{Path: "large", Type: tree.File, Size: size}}, options)
 	if err != nil {

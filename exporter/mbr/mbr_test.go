@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -46,9 +48,7 @@ func TestRead(t *testing.T) {
 
 // sfdisk and Read agree about each other's tables.
 func TestSfdisk(t *testing.T) {
-	if _, err := exec.LookPath("sfdisk"); err != nil {
-		t.Skip("sfdisk is not installed (Debian package fdisk)")
-	}
+	need.Program(t, "sfdisk", "fdisk")
 	disk := filepath.Join(t.TempDir(), "disk.img")
 	b, err := table().Encode()
 	if err != nil {

@@ -12,20 +12,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
-
-// tool skips the test if a program is not installed.
-func tool(t testing.TB, name, pkg string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("%s is not installed (Debian package %s)", name, pkg)
-	}
-}
 
 func compression(t testing.TB, s string) Compression {
 	t.Helper()
@@ -60,9 +54,7 @@ func segmentOf(t testing.TB, dir, prefix string, rules Rules, c Compression) []b
 // depends on the seed. It needs root to create devices and to change owners.
 func imageTree(t *testing.T, seed int64) string {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to create devices and to change owners")
-	}
+	need.Root(t)
 	dir := t.TempDir()
 	type step struct {
 		name string
@@ -123,8 +115,8 @@ func firstError(errs ...error) error {
 // TestSegmentUnpacks checks that cpio(1) unpacks a segment to the tree that was
 // packed.
 func TestSegmentUnpacks(t *testing.T) {
-	tool(t, "cpio", "cpio")
-	tool(t, "zstd", "zstd")
+	need.Program(t, "cpio", "cpio")
+	need.Program(t, "zstd", "zstd")
 	dir := imageTree(t, 1)
 	want, err := tree.ReadDir(dir)
 	if err != nil {
@@ -219,8 +211,8 @@ func TestLongSegmentIsDeterministic(t *testing.T) {
 // TestLargeSegment checks that a large segment is several archives, which do not
 // depend on the number of processors. Hard links to one file are in one archive.
 func TestLargeSegment(t *testing.T) {
-	tool(t, "cpio", "cpio")
-	tool(t, "zstd", "zstd")
+	need.Program(t, "cpio", "cpio")
+	need.Program(t, "zstd", "zstd")
 	dir := t.TempDir()
 	text := compressible(archiveSize)
 	for name, size := range map[string]int{"a": 100, "b": len(text) / 2, "c": len(text), "d": len(text) / 3, "e/f": len(text) / 2, "g": 0} {
@@ -303,7 +295,7 @@ func compressible(size int) []byte {
 // TestZstdFrame checks that a segment is one frame and how much memory the kernel
 // allocates for its window.
 func TestZstdFrame(t *testing.T) {
-	tool(t, "zstd", "zstd")
+	need.Program(t, "zstd", "zstd")
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "long"), compressible(1<<20), 0o644); err != nil {
 		t.Fatal(err)
@@ -381,7 +373,7 @@ func TestNoPartialSegment(t *testing.T) {
 	}
 	defer f.Close()
 	if err := f.Truncate(1 << 32); err != nil {
-		t.Skipf("no sparse files here: %v", err)
+		t.Fatal(err)
 	}
 	err = packer(t, "none", out).Pack(Rootfs{Dir: dir}, "", RulesNone)
 	if err == nil || !strings.Contains(err.Error(), "big has 4294967296 bytes") {
@@ -396,7 +388,6 @@ func TestNoPartialSegment(t *testing.T) {
 // BenchmarkPack packs the programs of the Go toolchain and reports the size of the
 // segment.
 func BenchmarkPack(b *testing.B) {
-	tool(b, "go", "golang-go")
 	root, err := exec.Command("go", "env", "GOTOOLDIR").Output()
 	if err != nil {
 		b.Fatal(err)

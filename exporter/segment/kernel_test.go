@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-build/slipway/exporter/tree"
@@ -43,7 +45,7 @@ func read(t *testing.T, parts ...string) string {
 }
 
 func TestKernel(t *testing.T) {
-	tool(t, "cpio", "cpio")
+	need.Program(t, "cpio", "cpio")
 	image := files(t, map[string]string{
 		"boot/vmlinuz": "bzImage",
 		"ucode.cpio":   "ucode",
@@ -172,10 +174,8 @@ func entriesOf(t *testing.T, spec, source string) (string, error) {
 }
 
 func TestEntries(t *testing.T) {
-	tool(t, "cpio", "cpio")
-	if os.Getuid() != 0 {
-		t.Skip("needs root to change owners")
-	}
+	need.Program(t, "cpio", "cpio")
+	need.Root(t)
 	source := files(t, map[string]string{"conf/app": "from source"})
 	segment, err := entriesOf(t, `[
 		{"path": "etc", "type": "dir", "mode": 493, "uid": 0, "gid": 0},
@@ -296,8 +296,8 @@ func initrd(t *testing.T, ucode string, dirs []Dir) []byte {
 }
 
 func TestInitrd(t *testing.T) {
-	tool(t, "cpio", "cpio")
-	tool(t, "zstd", "zstd")
+	need.Program(t, "cpio", "cpio")
+	need.Program(t, "zstd", "zstd")
 	for _, c := range []string{"zstd", "gzip", "none"} {
 		t.Run(c, func(t *testing.T) {
 			ucode := filepath.Join(files(t, map[string]string{"u": "07070"}), "u")
@@ -348,7 +348,7 @@ func TestInitrdWithoutExtras(t *testing.T) {
 // The last segment contains the extended attributes that files have after all
 // segments are unpacked.
 func TestInitrdKeepsXattrs(t *testing.T) {
-	tool(t, "cpio", "cpio")
+	need.Program(t, "cpio", "cpio")
 	with := func(path string, xattrs map[string]string) tree.Entry {
 		e := tree.NewFile(path, 0o755, path)
 		e.Xattrs = xattrs

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/gzip"
@@ -32,9 +34,7 @@ const corpus = "../../test/conformance/testdata/images"
 // corpusImages returns the layers of each image of the corpus, by name.
 func corpusImages(t *testing.T) map[string][]string {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to create devices and to change owners")
-	}
+	need.Root(t)
 	blob := func(d digest.Digest) string {
 		return filepath.Join(corpus, "blobs", d.Algorithm().String(), d.Encoded())
 	}
@@ -110,7 +110,7 @@ func dumpLayers(t *testing.T, layers []string) string {
 
 // Layers must read as the tree that GNU tar unpacks.
 func TestLayersLikeGNUTar(t *testing.T) {
-	tool(t, "tar", "tar")
+	need.Program(t, "tar", "tar")
 	for name, layers := range corpusImages(t) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -212,10 +212,8 @@ func withLinkAttributes(t *testing.T, layer string, files map[string]*tar.Header
 // The test changes a root filesystem at random, and containerd creates layers of
 // the changes. They must read as the final root filesystem.
 func TestLayersOfChanges(t *testing.T) {
-	tool(t, "cp", "coreutils")
-	if os.Getuid() != 0 {
-		t.Skip("needs root to create devices and to change owners")
-	}
+	need.Program(t, "cp", "coreutils")
+	need.Root(t)
 	for seed := range 40 {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewSource(int64(seed)))
@@ -364,9 +362,9 @@ func uncompress(t *testing.T, layers []string) []string {
 // BenchmarkImage reads the programs of the Go toolchain, unpacked and as a layer,
 // and writes an uncompressed segment.
 func BenchmarkImage(b *testing.B) {
-	for _, name := range []string{"go", "tar", "gzip", "zstd"} {
-		tool(b, name, name)
-	}
+	need.Program(b, "tar", "tar")
+	need.Program(b, "gzip", "gzip")
+	need.Program(b, "zstd", "zstd")
 	root, err := exec.Command("go", "env", "GOTOOLDIR").Output()
 	if err != nil {
 		b.Fatal(err)

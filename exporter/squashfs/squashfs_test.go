@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
@@ -43,12 +45,8 @@ var compressions = map[string]Options{
 
 // unsquashfs extracts what was written.
 func TestUnsquashfsExtracts(t *testing.T) {
-	if _, err := exec.LookPath("unsquashfs"); err != nil {
-		t.Skip("unsquashfs is not installed (Debian package squashfs-tools)")
-	}
-	if os.Getuid() != 0 {
-		t.Skip("only root can create devices and change owners")
-	}
+	need.Program(t, "unsquashfs", "squashfs-tools")
+	need.Root(t)
 	want := treetest.All(8<<10, blockSize)
 	holes := tree.NewFile("holes", 0o644, strings.Repeat("\x00", 3*blockSize)+"x"+strings.Repeat("\x00", blockSize))
 	want = tree.AddParents(append(want, holes))

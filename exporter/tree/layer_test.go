@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -299,9 +301,7 @@ func TestOpenLayersErrors(t *testing.T) {
 
 // zstd --ultra -22 uses a window of 128 MiB.
 func TestOpenLayersLongWindow(t *testing.T) {
-	if _, err := exec.LookPath("zstd"); err != nil {
-		t.Skip("zstd is not installed (Debian package zstd)")
-	}
+	need.Program(t, "zstd", "zstd")
 	name := filepath.Join(t.TempDir(), "layer")
 	cmd := exec.Command("zstd", "-q", "-1", "--long=27", "-o", name)
 	cmd.Stdin = bytes.NewReader(treetest.Tar(t, tar.Header{Typeflag: tar.TypeReg, Name: "a", Size: 1 << 20}))

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
@@ -59,9 +61,7 @@ func TestSortPutsDirectoriesFirst(t *testing.T) {
 // devices and to change owners.
 func makeTree(t *testing.T) string {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to create devices and to change owners")
-	}
+	need.Root(t)
 	dir := t.TempDir()
 	must := func(err error) {
 		t.Helper()

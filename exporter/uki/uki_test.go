@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/slipway-build/slipway/exporter/disk/disktest"
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
@@ -32,17 +34,15 @@ func sections() []Section {
 // objdump and Go's debug/pe find the sections and their contents, with a stub made
 // for the test and with systemd's.
 func TestSections(t *testing.T) {
-	if _, err := exec.LookPath("objdump"); err != nil {
-		t.Skip("objdump is not installed (Debian package binutils)")
+	need.Program(t, "objdump", "binutils")
+	const systemd = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+	need.File(t, systemd, "systemd-boot-efi")
+	stub, err := os.ReadFile(systemd)
+	if err != nil {
+		t.Fatal(err)
 	}
 	stubs := map[string][]byte{
-		"small": disktest.Program(0x8664, 0x400), "large": disktest.Program(0x8664, 0x1000),
-	}
-	const systemd = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
-	if stub, err := os.ReadFile(systemd); err == nil {
-		stubs["systemd"] = stub
-	} else if os.Getenv("CI") != "" {
-		t.Error(err)
+		"small": disktest.Program(0x8664, 0x400), "large": disktest.Program(0x8664, 0x1000), "systemd": stub,
 	}
 	for name, stub := range stubs {
 		t.Run(name, func(t *testing.T) {
@@ -199,9 +199,11 @@ func TestRead(t *testing.T) {
 
 // Read and Go's debug/pe agree about systemd's programs.
 func TestReadSystemd(t *testing.T) {
-	files, err := filepath.Glob("/usr/lib/systemd/boot/efi/*.efi*")
+	const dir = "/usr/lib/systemd/boot/efi"
+	need.File(t, dir, "systemd-boot-efi")
+	files, err := filepath.Glob(dir + "/*.efi*")
 	if err != nil || len(files) == 0 {
-		t.Skip("systemd's programs for UEFI are not installed (Debian package systemd-boot-efi)")
+		t.Fatalf("no programs in %s: %v", dir, err)
 	}
 	for _, name := range files {
 		data, err := os.ReadFile(name)

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -16,15 +18,13 @@ import (
 // test.
 func ownMounts(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can mount")
-	}
+	need.Root(t)
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
-		t.Skipf("no mount namespace: %v", err)
+		need.Missing(t, "no mount namespace: %v", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		t.Skipf("mount namespace cannot be made private: %v", err)
+		need.Missing(t, "cannot make the mount namespace private: %v", err)
 	}
 }
 

@@ -5,15 +5,15 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/internal/contract"
 )
 
 func TestRestoreXattrs(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root may set file capabilities")
-	}
+	need.Root(t)
 	root := t.TempDir()
 	program := filepath.Join(root, "bin", "ping")
 	for _, dir := range []string{"bin", contract.XattrsDir} {

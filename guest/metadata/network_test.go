@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -110,7 +112,7 @@ func ownNetwork(t *testing.T, name, mac string) {
 	t.Helper()
 	runtime.LockOSThread() // for good: the thread ends with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skipf("no network namespace: %v", err)
+		need.Missing(t, "no network namespace: %v", err)
 	}
 	address, err := net.ParseMAC(mac)
 	if err != nil {
@@ -118,7 +120,7 @@ func ownNetwork(t *testing.T, name, mac string) {
 	}
 	card := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: address}, Mode: netlink.TUNTAP_MODE_TAP}
 	if err := netlink.LinkAdd(card); err != nil {
-		t.Skipf("no tap: %v", err)
+		need.Missing(t, "no TAP interface: %v", err)
 	}
 	if err := netlink.LinkSetHardwareAddr(card, address); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/slipway-build/slipway/guest/blkid"
 )
 
@@ -105,9 +107,7 @@ func TestIsEmpty(t *testing.T) {
 
 // sfdisk reads new and extended tables.
 func TestTable(t *testing.T) {
-	if _, err := exec.LookPath("sfdisk"); err != nil {
-		t.Skip("sfdisk is not installed (Debian package fdisk)")
-	}
+	need.Program(t, "sfdisk", "fdisk")
 	type table struct {
 		PartitionTable struct {
 			Label, ID  string
@@ -187,9 +187,7 @@ func TestTable(t *testing.T) {
 }
 
 func TestNeverMounted(t *testing.T) {
-	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
-		t.Skip(err)
-	}
+	need.Program(t, "mkfs.ext4", "e2fsprogs")
 	path := filepath.Join(t.TempDir(), "disk")
 	if out, err := exec.Command("mkfs.ext4", "-q", path, "8M").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/moby/buildkit/client"
 )
 
@@ -271,9 +273,7 @@ func TestExplainFullDisk(t *testing.T) {
 	if err := (outputs{{staging: dir}}).explain(failed); err != failed {
 		t.Errorf("got %v, want %v", err, failed)
 	}
-	if os.Getuid() != 0 {
-		t.Skip("requires root to mount a small filesystem")
-	}
+	need.Root(t)
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16k"); err != nil {
 		t.Fatal(err)
 	}

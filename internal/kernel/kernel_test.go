@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/klauspost/compress/zstd"
@@ -168,13 +171,11 @@ func TestReleaseAtEveryOffset(t *testing.T) {
 
 // file(1) reads the same release from the kernel package of the stack.
 func TestRealKernel(t *testing.T) {
-	const name = "../../.stack/kernel/kernel"
+	name := stack.File(t, "kernel", "kernel")
+	need.Program(t, "file", "file")
 	f, err := os.Open(name)
 	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("no kernel: make test gets it: %v", err)
+		t.Fatal(err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -191,7 +192,7 @@ func TestRealKernel(t *testing.T) {
 	}
 	out, err := exec.Command("file", "-b", name).Output()
 	if err != nil {
-		t.Skipf("file(1): %v (Debian package file)", err)
+		t.Fatal(err)
 	}
 	if !strings.Contains(string(out), "version "+got+" ") {
 		t.Errorf("release %q; file says %s", got, out)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/stack"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -187,16 +189,7 @@ func namespace(t *testing.T, document []byte) string {
 
 // SPDX's own validator accepts the document.
 func TestValid(t *testing.T) {
-	validator, err := filepath.Abs("../../.stack/spdx/bin/pyspdxtools")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(validator); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("SPDX's validator is not installed: run hack/spdx")
-	}
+	validator := stack.File(t, "spdx", "bin", "pyspdxtools")
 	out, err := exec.Command(validator, "--infile", "testdata/machine.spdx.json").CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
@@ -58,9 +60,7 @@ func bootSector(t *testing.T, text string, stay bool) string {
 // start boots with a limit that suits these tiny machines.
 func start(t *testing.T, config Config) (*Machine, context.Context) {
 	t.Helper()
-	if err := installed("qemu-system-x86_64", "qemu-system-x86"); err != nil && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
+	need.Program(t, "qemu-system-x86_64", "qemu-system-x86")
 	if config.LogDir == "" {
 		config.LogDir = t.TempDir()
 	}
@@ -147,9 +147,7 @@ func TestDeath(t *testing.T) {
 		}
 		select {}
 	}
-	if err := installed("qemu-system-x86_64", "qemu-system-x86"); err != nil && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
+	need.Program(t, "qemu-system-x86_64", "qemu-system-x86")
 	child := exec.Command(os.Args[0], "-test.run=^TestDeath$")
 	child.Env = append(os.Environ(), "VM_TEST_DEATH="+bootSector(t, "here\r\n", true))
 	out, err := child.Output()
@@ -202,9 +200,7 @@ func TestPanic(t *testing.T) {
 
 // TestUEFI shows by the firmware's own words that OVMF runs and tries the NVMe disk.
 func TestUEFI(t *testing.T) {
-	if _, err := os.Stat(platforms["amd64"].code); err != nil && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
+	need.File(t, platforms["amd64"].code, "ovmf")
 	m, ctx := start(t, Config{Firmware: UEFI, Disk: bootSector(t, "BIOS only", true)})
 	if _, err := m.WaitConsole(ctx, regexp.MustCompile(`BdsDxe: failed to load Boot\d+ "UEFI QEMU NVMe Ctrl slipway`)); err != nil {
 		t.Error(err)
@@ -227,13 +223,7 @@ func TestNothingToBoot(t *testing.T) {
 
 // TestMetadata reads the service as a guest does, but from here.
 func TestMetadata(t *testing.T) {
-	root, err := stack.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(root, ".stack", "bin", "ec2-metadata-mock")); err != nil && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
+	stack.File(t, "bin", "ec2-metadata-mock")
 	ctx, cancel := context.WithCancel(t.Context())
 	metadata := Metadata{InstanceID: "i-0abc", Hostname: "host.internal", PublicKey: "ssh-ed25519 AAAA me", UserData: "a: b\n"}
 	service, err := metadata.serve(ctx, t.TempDir())
@@ -277,9 +267,7 @@ func TestMetadata(t *testing.T) {
 }
 
 func TestNewKey(t *testing.T) {
-	if err := installed("ssh-keygen", "openssh-client"); err != nil && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
+	need.Program(t, "ssh-keygen", "openssh-client")
 	dir := t.TempDir()
 	key, err := NewKey(dir)
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/stack"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -21,17 +23,11 @@ import (
 	"github.com/slipway-build/slipway/publisher/disk"
 )
 
-// gateway starts a real S3 server, which "make test" builds. It returns a
-// target with an object to write to a bucket there.
+// gateway starts a real S3 server. It returns a target with an object to write
+// to a bucket there.
 func gateway(t *testing.T) *target {
 	t.Helper()
-	program, err := filepath.Abs("../../.stack/versitygw")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(program); err != nil && os.Getenv("CI") == "" {
-		t.Skipf("no S3 server: make test builds it: %v", err)
-	}
+	program := stack.File(t, "versitygw")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

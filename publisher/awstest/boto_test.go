@@ -7,16 +7,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/stack"
+
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
 // boto3, with its own models and transfer manager, publishes to the fake with
 // both methods.
 func TestBoto3(t *testing.T) {
-	const python = "../../.stack/moto/bin/python" // boto3 comes with moto
-	if _, err := os.Stat(python); err != nil {
-		t.Skipf("boto3 is not installed; hack/moto up installs it: %v", err)
-	}
+	python := stack.File(t, "moto", "bin", "python") // boto3 comes with moto
 	fake := awstest.Start(t, awstest.Knobs{})
 	cmd := exec.CommandContext(t.Context(), python, "testdata/publish.py")
 	cmd.Env = append(append(os.Environ(), fake.Env()...), "AWS_DEFAULT_REGION="+awstest.Region)

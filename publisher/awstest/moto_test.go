@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ebs"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -30,7 +32,7 @@ const motoURL = "http://127.0.0.1:4590" // as in hack/moto
 func TestAgainstMoto(t *testing.T) {
 	response, err := http.Post(motoURL+"/moto-api/reset", "", nil)
 	if err != nil {
-		t.Skipf("moto's server does not answer; start it with hack/moto up: %v", err)
+		need.Missing(t, "moto's server does not answer; start it with hack/moto up: %v", err)
 	}
 	response.Body.Close()
 

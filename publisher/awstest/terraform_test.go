@@ -14,17 +14,18 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// Terraform's data sources find what was published to the fake.
+// Terraform's data sources find what was published to the fake. The test is
+// skipped without Terraform, which neither Debian nor make test installs.
 func TestTerraform(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts Terraform's AWS provider, which takes 15 seconds")
 	}
 	const plugins = "/opt/tf-plugins"
 	if _, err := exec.LookPath("terraform"); err != nil {
-		t.Skip("terraform is not installed: ", err)
+		t.Skipf("terraform is not installed: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(plugins, "registry.terraform.io/hashicorp/aws")); err != nil {
-		t.Skip("the AWS provider of Terraform is not installed: ", err)
+		t.Skipf("Terraform's AWS provider is not installed: %v", err)
 	}
 	c := start(t, awstest.Knobs{})
 	snapshot := c.snapshot(nil, nil)

@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/slipway-build/slipway/internal/testutil/need"
 )
 
 // Builder is the name of the docker buildx builder: the stack's, or the one
@@ -40,7 +42,7 @@ func Root() (string, error) {
 }
 
 // File returns the path of a file that the stack or `make test` made, for
-// example File(t, "kernel", "kernel"). The test fails if it does not exist.
+// example File(t, "kernel", "kernel"). The test requires the file, see [need].
 func File(t testing.TB, elem ...string) string {
 	t.Helper()
 	root, err := Root()
@@ -49,7 +51,7 @@ func File(t testing.TB, elem ...string) string {
 	}
 	path := filepath.Join(append([]string{root, ".stack"}, elem...)...)
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run make test, which makes it", err)
+		need.Missing(t, "%v: run make test, which creates it", err)
 	}
 	return path
 }
@@ -58,9 +60,13 @@ func File(t testing.TB, elem ...string) string {
 func Require(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("needs the local stack")
+		t.Skip("requires the local stack")
 	}
-	conn, err := net.Dial("unix", File(t, "buildkitd.sock"))
+	root, err := Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("unix", filepath.Join(root, ".stack", "buildkitd.sock"))
 	if err != nil {
 		t.Fatalf("the local stack does not run, start it with make images: %v", err)
 	}
