@@ -23,58 +23,61 @@ const (
 	hostContext  = "host"    // the named context for absolute paths
 )
 
-// findFiles finds the sources of files before anything is built. It returns the
-// entries without the optional files that do not exist, each source as
-// CONTEXT/PATH, and the states of the contexts.
-func (r *request) findFiles(ctx context.Context, entries []machine.Entry) ([]machine.Entry, map[string]llb.State, error) {
-	entries = slices.Clone(entries)
-	origin := make([]string, len(entries)) // context of each source
-	paths := map[string][]string{}         // by context
-	for i, e := range entries {
-		if e.Source == "" {
-			continue
-		}
-		name, file, err := r.splitSource(e.Source)
-		if err != nil {
-			return nil, nil, err
-		}
-		origin[i], entries[i].Source = name, file
-		paths[name] = append(paths[name], file)
-	}
+// sourceFiles are the files that a machine takes from build contexts.
+type sourceFiles struct {
+	contexts map[string]llb.State
+	paths    map[string]string // by source, as the YAML names it: CONTEXT/PATH
+}
 
-	contexts := map[string]llb.State{}
+// findSources finds the sources of files before anything is built. It returns
+// the machine without the optional files that do not exist.
+func (r *request) findSources(ctx context.Context, m *machine.Machine) (*machine.Machine, *sourceFiles, error) {
+	found := &sourceFiles{contexts: map[string]llb.State{}, paths: map[string]string{}}
+	missing := map[string]bool{}
+	follow := map[string][]string{} // by context
+	for _, s := range m.Sources() {
+		name, file, err := r.splitSource(s.Source)
+		switch _, known := found.paths[s.Source]; {
+		case err != nil && s.Optional:
+			missing[s.Source] = true
+		case err != nil:
+			return nil, nil, err
+		case !known:
+			found.paths[s.Source] = path.Join(name, file)
+			follow[name] = append(follow[name], file)
+		}
+	}
 	refs := map[string]client.Reference{}
-	for name, follow := range paths {
-		st, err := r.loadContext(ctx, name, follow)
+	for name, paths := range follow {
+		st, err := r.loadContext(ctx, name, paths)
 		if err != nil {
 			return nil, nil, err
 		}
-		contexts[name] = *st
+		found.contexts[name] = *st
 		if refs[name], err = r.solve(ctx, *st); err != nil {
 			return nil, nil, err
 		}
 	}
 
-	var found []machine.Entry
 	var diags machine.Diagnostics
-	for i, e := range entries {
-		if ref := refs[origin[i]]; ref != nil {
-			stat, err := ref.StatFile(ctx, client.StatRequest{Path: e.Source})
-			switch {
-			case err != nil && !isNotFound(err):
-				return nil, nil, fmt.Errorf("look for %s: %w", e.Source, err)
-			case err != nil && e.Optional:
-				continue
-			case err != nil:
-				diags = append(diags, r.sources.errorAt(e.Range, "source %q of file %q is not in %s", e.Source, e.Path, contextHint(origin[i])))
-			case stat.IsDir():
-				diags = append(diags, r.sources.errorAt(e.Range, "source %q of file %q is a directory; name a file", e.Source, e.Path))
-			}
-			e.Source = path.Join(origin[i], e.Source)
+	for _, s := range m.Sources() {
+		if missing[s.Source] {
+			continue
 		}
-		found = append(found, e)
+		name, file, _ := strings.Cut(found.paths[s.Source], "/")
+		stat, err := refs[name].StatFile(ctx, client.StatRequest{Path: file})
+		switch {
+		case err != nil && !isNotFound(err):
+			return nil, nil, fmt.Errorf("look for %s: %w", file, err)
+		case err != nil && s.Optional:
+			missing[s.Source] = true
+		case err != nil:
+			diags = append(diags, r.sources.errorAt(s.Range, "source %q of file %q is not in %s", file, s.Path, contextHint(name)))
+		case stat.IsDir():
+			diags = append(diags, r.sources.errorAt(s.Range, "source %q of file %q is a directory; name a file", file, s.Path))
+		}
 	}
-	return found, contexts, sorted(diags)
+	return m.WithoutSources(missing), found, sorted(diags)
 }
 
 // contextHint describes a context to a user whose file is not in it.
@@ -85,6 +88,20 @@ func contextHint(name string) string {
 	return "the build context; paths are relative to it, and .dockerignore may exclude files"
 }
 
+// outsideSources returns a warning for each optional file whose source is in no
+// build context.
+func (r *request) outsideSources(m *machine.Machine) machine.Diagnostics {
+	var diags machine.Diagnostics
+	for _, s := range m.Sources() {
+		if _, _, err := r.splitSource(s.Source); err != nil && s.Optional {
+			d := r.sources.errorAt(s.Range, "file %q is left out: %v", s.Path, err)
+			d.Rule = machine.SourceOutside
+			diags = append(diags, d)
+		}
+	}
+	return diags
+}
+
 // splitSource returns the context of a source and the path in it.
 func (r *request) splitSource(source string) (name, file string, err error) {
 	absolute, arguments := source, "--build-context host=/"
@@ -93,7 +110,11 @@ func (r *request) splitSource(source string) (name, file string, err error) {
 		arguments += " --build-arg HOME"
 	}
 	if !path.IsAbs(absolute) {
-		return buildContext, path.Clean(source), nil
+		file = path.Clean(source)
+		if file == ".." || strings.HasPrefix(file, "../") {
+			return "", "", fmt.Errorf("source %q is outside of the build context: copy it into the context, or use a context that contains it", source)
+		}
+		return buildContext, file, nil
 	}
 	_, host := r.ui.BuildOpts().Opts["context:"+hostContext]
 	if !host || absolute != source && r.ui.BuildArgs["HOME"] == "" {

@@ -1,11 +1,16 @@
 package frontend
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	lintreq "github.com/moby/buildkit/frontend/subrequests/lint"
+
 	"github.com/slipway-build/slipway/internal/gatewaytest"
+	"github.com/slipway-build/slipway/machine"
 )
 
 func TestFiles(t *testing.T) {
@@ -41,6 +46,7 @@ func TestFileErrors(t *testing.T) {
 		{"secret", nil, `source "secret" of file "etc/f" is not in the build context`}, // .dockerignore excludes it
 		{"dir", nil, `source "dir" of file "etc/f" is a directory; name a file`},
 		{"/etc/motd", nil, `source "/etc/motd" is outside of the build context: copy it into the context and use a relative path, or pass --build-context host=/`},
+		{"../motd", nil, `source "../motd" is outside of the build context: copy it into the context, or use a context that contains it`},
 		{"~/.profile", map[string]string{"context:host": "local:host"}, "or pass --build-context host=/ --build-arg HOME"},
 		{"/none", map[string]string{"context:host": "local:host"}, "is not in the build context host"},
 	} {
@@ -54,6 +60,44 @@ func TestFileErrors(t *testing.T) {
 			_, err := Build(t.Context(), g)
 			wantError(t, err, c.want, "aws.yml:5:source: "+c.source)
 		})
+	}
+}
+
+// An optional file whose source is missing or in no build context has no effect,
+// except a warning if another command would find it.
+func TestOptionalFiles(t *testing.T) {
+	const yaml = "init:\n  - slipwaybuild/init:v1\nfiles:\n  - path: srv/a\n    source: none\n    optional: true\n  - path: root/.ssh/authorized_keys\n    source: ~/.ssh/id_ed25519.pub\n    optional: true\n"
+	const warning = `SourceOutside: file "root/.ssh/authorized_keys" is left out: source "~/.ssh/id_ed25519.pub" is outside of the build context: ` +
+		`copy it into the context and use a relative path, or pass --build-context host=/ --build-arg HOME (line 8)`
+	build := func(opts map[string]string) (*gatewaytest.Gateway, map[string]string) {
+		g := newGateway(t, yaml)
+		g.Locals["host"] = gatewaytest.Files{"home/me/.ssh/id_ed25519.pub": "key"}
+		maps.Copy(g.Opts, opts)
+		mustBuild(t, g)
+		return g, onlyGraph(t, g).mkfiles()
+	}
+	left, without := build(nil)
+	if got := warnings(left); !slices.Equal(got, []string{warning}) {
+		t.Errorf("warnings %q, want %q", got, warning)
+	}
+	if skipped, _ := build(map[string]string{"build-arg:BUILDKIT_DOCKERFILE_CHECK": "skip=SourceOutside"}); len(warnings(skipped)) > 0 {
+		t.Errorf("skipped warnings %q", warnings(skipped))
+	}
+	none := newGateway(t, "init:\n  - slipwaybuild/init:v1\n")
+	mustBuild(t, none)
+	if diff := cmp.Diff(onlyGraph(t, none).mkfiles(), without); diff != "" {
+		t.Errorf("generated files (-without entries +with missing ones):\n%s", diff)
+	}
+	passed, with := build(map[string]string{"context:host": "local:host", "build-arg:HOME": "/home/me"})
+	if want := `"source":"host/home/me/.ssh/id_ed25519.pub"`; len(warnings(passed)) > 0 || !strings.Contains(with["entries.json"], want) {
+		t.Errorf("warnings %q, entries %s, want %s", warnings(passed), with["entries.json"], want)
+	}
+
+	g := newGateway(t, yaml)
+	var results lintreq.LintResults
+	call(t, g, "frontend.lint", &results)
+	if results.Error != nil || len(results.Warnings) != 1 || results.Warnings[0].RuleName != machine.SourceOutside {
+		t.Errorf("check %+v", results)
 	}
 }
 

@@ -52,6 +52,10 @@ func (r *request) build(ctx context.Context) (*client.Result, error) {
 	for _, w := range opt.warnings {
 		r.warn(ctx, w)
 	}
+	m, files, err := r.findSources(ctx, m)
+	if err != nil {
+		return nil, err
+	}
 	images, err := r.newResolver(ctx)
 	if err != nil {
 		return nil, err
@@ -60,7 +64,7 @@ func (r *request) build(ctx context.Context) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := build{req: r, machine: m, options: opt, images: images, tools: tools}
+	b := build{req: r, machine: m, files: files, options: opt, images: images, tools: tools}
 
 	sboms := make([]client.Reference, len(r.ui.TargetPlatforms))
 	rb, err := r.ui.Build(ctx, func(ctx context.Context, p *ocispecs.Platform, i int) (*dockerui.BuildResult, error) {
@@ -83,6 +87,7 @@ func (r *request) build(ctx context.Context) (*client.Result, error) {
 type build struct {
 	req     *request
 	machine *machine.Machine
+	files   *sourceFiles
 	options options
 	images  *resolver
 	tools   llb.State // the programs and boot loaders of the frontend image

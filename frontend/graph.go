@@ -3,6 +3,7 @@ package frontend
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 
@@ -63,12 +64,11 @@ func (b *build) graphInput(ctx context.Context, m *resolvedMachine) (in graph.In
 	if err != nil {
 		return in, err
 	}
-	files, contexts, err := b.req.findFiles(ctx, m.plan.Files)
-	if err != nil {
-		return in, err
-	}
 	plan := *m.plan // which keeps the sources as the YAML names them
-	plan.Files = files
+	plan.Files = slices.Clone(plan.Files)
+	for i, f := range plan.Files {
+		plan.Files[i].Source = b.files.paths[f.Source]
+	}
 	label := ""
 	if b.req.ui.MultiPlatformRequested {
 		label = platforms.FormatAll(m.platform) + " "
@@ -77,7 +77,7 @@ func (b *build) graphInput(ctx context.Context, m *resolvedMachine) (in graph.In
 		Plan:        &plan,
 		Images:      m.images.sources(),
 		Layouts:     layouts,
-		Contexts:    contexts,
+		Contexts:    maps.Clone(b.files.contexts),
 		Session:     session,
 		Tools:       b.tools,
 		Builder:     b.req.buildPlatform(),

@@ -118,7 +118,7 @@ func (r *resolver) resolveMachine(ctx context.Context, m *machine.Machine, p oci
 	if err != nil {
 		return nil, err
 	}
-	return &resolvedMachine{platform: p, plan: plan, images: images, warnings: slices.Concat(m.Warnings(), plan.Warnings)}, nil
+	return &resolvedMachine{platform: p, plan: plan, images: images, warnings: slices.Concat(r.req.warnings(m), plan.Warnings)}, nil
 }
 
 // resolve resolves all references concurrently. The error lists every reference

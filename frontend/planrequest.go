@@ -61,6 +61,10 @@ func (r *request) answerPlan(ctx context.Context) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	m, files, err := r.findSources(ctx, m)
+	if err != nil {
+		return nil, err
+	}
 	images, err := r.newResolver(ctx)
 	if err != nil {
 		return nil, err
@@ -70,7 +74,7 @@ func (r *request) answerPlan(ctx context.Context) (*client.Result, error) {
 		return nil, err
 	}
 	report := newPlanReport(resolved, r.lint.filter(resolved.warnings))
-	if err := r.measure(ctx, report.Components, m, resolved, images); err != nil {
+	if err := r.measure(ctx, report.Components, build{req: r, machine: m, files: files, images: images}, resolved); err != nil {
 		return nil, err
 	}
 	data, err := json.MarshalIndent(report, "", "  ")
@@ -111,16 +115,14 @@ func newPlanReport(m *resolvedMachine, warnings machine.Diagnostics) planReport 
 
 // measure sets the sizes of the components' segments. It packs them in the same
 // way as a build, which then takes them from the cache.
-func (r *request) measure(ctx context.Context, components []planComponent, m *machine.Machine, resolved *resolvedMachine, images *resolver) error {
-	opt, err := parseOptions("", r.ui.BuildArgs, r.sources.main().Filename)
-	if err != nil {
+func (r *request) measure(ctx context.Context, components []planComponent, b build, resolved *resolvedMachine) error {
+	var err error
+	if b.options, err = parseOptions("", r.ui.BuildArgs, r.sources.main().Filename); err != nil {
 		return err
 	}
-	tools, err := images.tools(ctx)
-	if err != nil {
+	if b.tools, err = b.images.tools(ctx); err != nil {
 		return err
 	}
-	b := build{req: r, machine: m, options: opt, images: images, tools: tools}
 	parts, err := b.prepareGraph(ctx, resolved)
 	if err != nil {
 		return err

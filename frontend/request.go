@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -49,7 +50,7 @@ func newRequest(ctx context.Context, c client.Client) (*request, error) {
 }
 
 // parse parses the machine YAML. It reports all errors of the text at once,
-// including sources of files that are in no build context.
+// including required sources of files that are in no build context.
 func (r *request) parse() (*machine.Machine, error) {
 	texts := make([]machine.Source, len(r.sources))
 	for i, src := range r.sources {
@@ -61,11 +62,17 @@ func (r *request) parse() (*machine.Machine, error) {
 		return nil, err
 	}
 	for _, s := range m.Sources() {
-		if _, _, err := r.splitSource(s.Source); err != nil {
+		if _, _, err := r.splitSource(s.Source); err != nil && !s.Optional {
 			diags = append(diags, r.sources.errorAt(s.Range, "file %q: %v", s.Path, err))
 		}
 	}
 	return m, sorted(diags)
+}
+
+// warnings returns the warnings about a machine that do not depend on its
+// images.
+func (r *request) warnings(m *machine.Machine) machine.Diagnostics {
+	return slices.Concat(m.Warnings(), r.outsideSources(m))
 }
 
 // platform returns the first platform of the request.

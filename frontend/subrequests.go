@@ -168,15 +168,22 @@ func (r *request) findings(ctx context.Context) (machine.Diagnostics, error) {
 	if err != nil {
 		return nil, err
 	}
+	optional := map[string]bool{}
+	for _, s := range m.Sources() {
+		if s.Optional {
+			optional[s.Source] = true
+		}
+	}
+	m = m.WithoutSources(optional) // a check reads no build context
 	images, err := r.newResolver(ctx)
 	if err != nil {
-		return m.Warnings(), err
+		return r.warnings(m), err
 	}
 	var warnings machine.Diagnostics
 	for i, p := range r.ui.TargetPlatforms {
 		resolved, err := images.resolveMachine(ctx, m, platforms.Normalize(p))
 		if err != nil {
-			return m.Warnings(), err
+			return r.warnings(m), err
 		}
 		if i == 0 { // the same for all
 			warnings = resolved.warnings

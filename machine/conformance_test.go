@@ -93,6 +93,12 @@ func (c *conformanceCase) plan(t *testing.T) (*machine.Machine, *machine.Plan, e
 	if err != nil {
 		return nil, nil, err
 	}
+	missing := map[string]bool{}
+	for _, s := range m.Sources() {
+		_, err := os.Stat(filepath.Join(c.dir, s.Source))
+		missing[s.Source] = errors.Is(err, os.ErrNotExist)
+	}
+	m = m.WithoutSources(missing)
 	images := map[string]machine.Image{}
 	for _, ref := range m.ImageRefs() {
 		image, ok := c.images.image(t, ref.Name, c.Arch)
@@ -137,9 +143,7 @@ func (c *conformanceCase) checkEntries(t *testing.T, plan *machine.Plan) {
 	}
 	got := map[string]machine.Entry{} // the last entry of a path wins
 	for _, e := range slices.Concat(plan.Dirs, plan.Configs, plan.Files) {
-		if !c.fill(t, &e) {
-			continue
-		}
+		c.fill(t, &e)
 		if up := filepath.Dir(e.Path); up != "." && got[up].Type != machine.TypeDirectory {
 			t.Errorf("%s comes before its parent", e.Path)
 		}
@@ -175,21 +179,16 @@ func (c *conformanceCase) checkEntries(t *testing.T, plan *machine.Plan) {
 	}
 }
 
-// fill sets the contents of an entry from its source, and reports whether the
-// entry exists.
-func (c *conformanceCase) fill(t *testing.T, e *machine.Entry) bool {
+// fill sets the contents of an entry from its source.
+func (c *conformanceCase) fill(t *testing.T, e *machine.Entry) {
 	if e.Source == "" {
-		return true
+		return
 	}
 	data, err := os.ReadFile(filepath.Join(c.dir, e.Source))
-	if errors.Is(err, os.ErrNotExist) && e.Optional {
-		return false
-	}
 	if err != nil {
 		t.Error(err)
 	}
 	e.Contents = data
-	return true
 }
 
 // imagesDecide reports whether the content of a path, or at least its attributes,

@@ -14,7 +14,7 @@ import (
 
 // A File is an entry of the files section.
 type File struct {
-	Path      Path   `yaml:"path" required:"true" id:"true" doc:"Path in the machine, with or without a leading slash. Missing parent directories are created with mode 0755 and the owner of the entry." example:"etc/hostname"`
+	Path      Path   `yaml:"path" required:"true" id:"true" doc:"Path in the machine, with or without a leading slash. Missing parent directories are created with mode 0755 and the owner of the first entry in them." example:"etc/hostname"`
 	Directory bool   `yaml:"directory" default:"false" doc:"Whether the entry is a directory."`
 	Symlink   string `yaml:"symlink" also:"link target" doc:"Target of a symbolic link, used as written." example:"/run/config/hostname"`
 	Contents  string `yaml:"contents" also:"content" doc:"Contents of the file. May be empty." example:"box"`
@@ -29,9 +29,16 @@ type File struct {
 
 // A FileSource is an entry of files whose contents are in the build context.
 type FileSource struct {
-	Path   string // in the machine, as written
-	Source string // as written
-	Range  Range  // of the source
+	Path     string // in the machine, as written
+	Source   string // as written
+	Optional bool   // whether the entry is skipped if the source does not exist
+	Range    Range  // of the source
+}
+
+// Outside reports whether the source is an absolute path or below the home
+// directory, and so outside of the build context.
+func (s FileSource) Outside() bool {
+	return strings.HasPrefix(s.Source, "/") || strings.HasPrefix(s.Source, "~/")
 }
 
 // Sources returns the files that have a source.
@@ -39,11 +46,23 @@ func (m *Machine) Sources() []FileSource {
 	var sources []FileSource
 	for i, f := range m.Files {
 		if f.Source != "" {
-			sources = append(sources, FileSource{f.Path.Text, f.Source, at(m.node.Key("files").Index(i).Key("source"))})
+			sources = append(sources, FileSource{f.Path.Text, f.Source, f.Optional, at(m.node.Key("files").Index(i).Key("source"))})
 		}
 	}
 	return sources
 }
+
+// WithoutSources returns the machine for a build in which the given sources, as
+// written, do not exist. Its plan skips optional files with these sources, as
+// if they were not in the YAML.
+func (m *Machine) WithoutSources(missing map[string]bool) *Machine {
+	without := *m
+	without.missing = missing
+	return &without
+}
+
+// optional reports whether it depends on the build context if the entry exists.
+func (f *File) optional() bool { return f.Optional && f.Source != "" }
 
 // kind says what the entry creates.
 func (f *File) kind() string {
@@ -137,7 +156,6 @@ func (m *Mode) or(other Mode) uint32 {
 
 // checkFiles finds errors in the files section.
 func (m *Machine) checkFiles(r *report) {
-	kinds := map[string]string{}
 	for i := range m.Files {
 		f, node := &m.Files[i], m.node.Key("files").Index(i)
 		k := checker{Machine: m, report: r, where: "file " + schema.Quote(f.Path.Text)}
@@ -146,12 +164,33 @@ func (m *Machine) checkFiles(r *report) {
 		if !node.Invalid() {
 			k.sources(f, node)
 		}
-		kinds[f.Path.Clean] = f.kind()
 	}
-	for i, f := range m.Files {
+	m.compareFiles(r, func(f *File) bool { return !f.optional() }, func(...*File) bool { return true })
+}
+
+// compareFiles finds existing entries of files that contradict each other, as
+// far as they are relevant.
+func (m *Machine) compareFiles(r *report, exists func(*File) bool, relevant func(...*File) bool) {
+	last := map[string]*File{}
+	for i := range m.Files {
+		f := &m.Files[i]
+		if !exists(f) {
+			continue
+		}
+		path := f.Path.Clean
+		if before, ok := last[path]; ok && before.kind() != f.kind() && relevant(f, before) {
+			r.warn(FileConflict, at(m.node.Key("files").Index(i)), "%s is written as a %s here and as a %s before", path, f.kind(), before.kind())
+		}
+		last[path] = f
+	}
+	for i := range m.Files {
+		f := &m.Files[i]
+		if !exists(f) {
+			continue
+		}
 		for _, dir := range parents(f.Path.Clean) {
-			if kind, ok := kinds[dir]; ok && kind != "directory" {
-				r.errorAt(at(m.node.Key("files").Index(i).Key("path")), "file %s is below %s, which is a %s", schema.Quote(f.Path.Text), dir, kind)
+			if up, ok := last[dir]; ok && up.kind() != "directory" && relevant(f, up) {
+				r.errorAt(at(m.node.Key("files").Index(i).Key("path")), "file %s is below %s, which is a %s", schema.Quote(f.Path.Text), dir, up.kind())
 			}
 		}
 	}
@@ -195,21 +234,28 @@ func parents(path string) []string {
 	return dirs
 }
 
-// entries returns the files section with each path once: later entries replace
-// earlier ones.
-func (m *Machine) entries() []Entry {
-	var out []Entry
+// files plans the files section: each path once, because later entries replace
+// earlier ones, and the parent directories. A new directory belongs to the owner
+// of the first entry in it, as in LinuxKit.
+func (p *planner) files() {
+	exists := func(f *File) bool { return !f.optional() || !p.missing[f.Source] }
+	p.compareFiles(p.report, exists, func(files ...*File) bool {
+		return slices.ContainsFunc(files, (*File).optional) // others are checked by Parse
+	})
 	place := map[string]int{}
-	for i := range m.Files {
-		e := m.entry(&m.Files[i], m.node.Key("files").Index(i))
-		if i, ok := place[e.Path]; ok {
-			out[i] = e
+	for i := range p.Files {
+		if !exists(&p.Files[i]) {
 			continue
 		}
-		place[e.Path] = len(out)
-		out = append(out, e)
+		e := p.entry(&p.Files[i], p.node.Key("files").Index(i))
+		p.written = append(p.written, e)
+		if i, ok := place[e.Path]; ok {
+			p.plan.Files[i] = e
+			continue
+		}
+		place[e.Path] = len(p.plan.Files)
+		p.plan.Files = append(p.plan.Files, e)
 	}
-	return out
 }
 
 func (m *Machine) entry(f *File, node *schema.Node) Entry {
@@ -225,7 +271,7 @@ func (m *Machine) entry(f *File, node *schema.Node) Entry {
 		e.Type, e.Mode = TypeFile, f.Mode.or(defaultFileMode)
 		switch {
 		case f.Source != "":
-			e.Source, e.Optional, e.Range = f.Source, f.Optional, at(node.Key("source"))
+			e.Source, e.Range = f.Source, at(node.Key("source"))
 		case f.Secret != "":
 			e.Secret, e.Range = f.Secret, at(node.Key("secret"))
 		case f.Metadata == "sbom":

@@ -100,11 +100,21 @@ func wellPlanned(t *testing.T, m *Machine) {
 	for _, ref := range m.ImageRefs() {
 		images[ref.Name] = Image{}
 	}
-	plan, err := m.Plan(images)
+	missing := map[string]bool{}
+	for _, s := range m.Sources() {
+		missing[s.Source] = true
+	}
+	plan, err := m.WithoutSources(missing).Plan(images)
 	if err != nil {
 		t.Fatal(err)
 	}
 	wellFormedPlan(t, plan)
+	plan, err = m.Plan(images)
+	if err == nil {
+		wellFormedPlan(t, plan)
+	} else if len(missing) == 0 { // else optional files may contradict others
+		t.Fatal(err)
+	}
 }
 
 // wellFormedPlan checks that generated entries can be unpacked.

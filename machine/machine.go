@@ -38,6 +38,7 @@ type Machine struct {
 	node     *schema.Node // where everything stands
 	names    []string     // of the sources
 	index    *index
+	missing  map[string]bool // sources of files that do not exist
 	warnings Diagnostics
 }
 

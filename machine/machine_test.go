@@ -144,8 +144,63 @@ services: [{name: web, image: alpine}]
 	check(t, "files", []machine.Entry{
 		{Entry: contract.Entry{Path: "etc/key", Type: "file", Mode: 0o400}, Secret: "ssh_key", Range: machine.Range{Start: 3, End: 3}},
 		{Entry: contract.Entry{Path: "etc/twice", Type: "dir", Mode: 0o700, GID: 100}, Range: machine.Range{Start: 8, End: 8}},
-		{Entry: contract.Entry{Path: "etc/conf", Type: "file", Mode: 0o600, Source: "../conf/a"}, Optional: true, Range: machine.Range{Start: 6, End: 6}},
+		{Entry: contract.Entry{Path: "etc/conf", Type: "file", Mode: 0o600, Source: "../conf/a"}, Range: machine.Range{Start: 6, End: 6}},
 	}, plan(t, m).Files)
+}
+
+// Optional files whose sources do not exist have no effect: they create no
+// parents, replace no other entries and contradict none.
+func TestWithoutSources(t *testing.T) {
+	m := parse(t, `
+files:
+  - {path: a/b/c, source: none, optional: true, uid: 1}
+  - {path: a/x, contents: x, uid: 2}
+  - {path: d, contents: kept}
+  - {path: d, source: none, optional: true}
+  - {path: e, source: none, optional: true}
+  - {path: e/f, contents: f}
+  - {path: g, directory: true}
+  - {path: g, source: none, optional: true}
+  - {path: h/i, source: there, optional: true, gid: 3}
+`)
+	if len(m.Warnings()) > 0 {
+		t.Errorf("warnings without knowledge of the sources: %v", m.Warnings())
+	}
+	p := plan(t, m.WithoutSources(map[string]bool{"none": true}))
+	var got []string
+	for _, e := range slices.Concat(p.Dirs, p.Files) {
+		got = append(got, fmt.Sprintf("%s %s %d:%d %s%s", e.Type, e.Path, e.UID, e.GID, e.Source, e.Contents))
+	}
+	check(t, "entries", []string{
+		"dir a 2:0 ", "dir e 0:0 ", "dir h 0:3 ",
+		"file a/x 2:0 x", "file d 0:0 kept", "file e/f 0:0 f", "dir g 0:0 ", "file h/i 0:3 there",
+	}, got)
+	if len(p.Warnings) > 0 {
+		t.Errorf("warnings: %v", p.Warnings)
+	}
+
+	_, err := m.Plan(nil)
+	if want := `file "e/f" is below e, which is a file`; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("with all sources: %v, want %q", err, want)
+	}
+}
+
+// Of two entries for one path, the first decides about new parents, and the
+// last about the file, as in LinuxKit.
+func TestDoubledPath(t *testing.T) {
+	p := plan(t, parse(t, `
+files:
+  - {path: srv/a/x, contents: one, uid: 5, gid: 6}
+  - {path: srv/a/x, contents: two}
+`))
+	for _, e := range p.Dirs {
+		if e.UID != 5 || e.GID != 6 {
+			t.Errorf("%s belongs to %d:%d, want 5:6", e.Path, e.UID, e.GID)
+		}
+	}
+	if f := p.Files[0]; len(p.Dirs) != 2 || len(p.Files) != 1 || string(f.Contents) != "two" || f.UID != 0 || f.GID != 0 {
+		t.Errorf("directories %v, files %v", p.Dirs, p.Files)
+	}
 }
 
 // TestEntryJSON checks the form that slipway-packer reads.
@@ -153,7 +208,7 @@ func TestEntryJSON(t *testing.T) {
 	got, err := json.Marshal([]machine.Entry{
 		{Entry: contract.Entry{Path: "a", Type: machine.TypeFile, Mode: 0o644, UID: 1, GID: 2, Contents: []byte("x")}, Range: machine.Range{Start: 3, End: 3}},
 		{Entry: contract.Entry{Path: "b", Type: machine.TypeSymlink, Mode: 0o777, Link: "a"}},
-		{Entry: contract.Entry{Path: "c", Type: machine.TypeFile, Source: "dir/c"}, Optional: true},
+		{Entry: contract.Entry{Path: "c", Type: machine.TypeFile, Source: "dir/c"}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -363,7 +418,7 @@ func TestRules(t *testing.T) {
 	}
 	rules := machine.Rules()
 	for i, r := range rules {
-		if !strings.Contains(string(golden), "("+r.Name+")\n") {
+		if r.Name != machine.SourceOutside && !strings.Contains(string(golden), "("+r.Name+")\n") { // the frontend tests that one
 			t.Errorf("no test shows %s", r.Name)
 		}
 		if i > 0 && r.Name <= rules[i-1].Name {

@@ -30,7 +30,7 @@ type Plan struct {
 	Trees    []Tree       // files of images: init, volumes, onboot, onshutdown, services
 	Layouts  []Layout     // volumes with format oci
 	Configs  []Entry      // config.json, runtime.json and the empty directories of containers
-	Files    []Entry      // the section files, each path once
+	Files    []Entry      // the section files, each path once; see also [Machine.WithoutSources]
 	Warnings Diagnostics  // those that depend on the images; see also [Machine.Warnings]
 }
 
@@ -77,10 +77,9 @@ type Layout struct {
 type Entry struct {
 	contract.Entry
 
-	Secret   string `json:"-"` // id of a build secret with the contents
-	SBOM     bool   `json:"-"` // the contents are the SBOM of the machine
-	Optional bool   `json:"-"` // skipped if the source does not exist
-	Range    Range  `json:"-"` // of the source or secret, else of the entry; zero if the entry does not come from the section files
+	Secret string `json:"-"` // id of a build secret with the contents
+	SBOM   bool   `json:"-"` // the contents are the SBOM of the machine
+	Range  Range  `json:"-"` // of the source or secret, else of the entry; zero if the entry does not come from the section files
 }
 
 // The types of entries.
@@ -99,6 +98,7 @@ type planner struct {
 	trees   map[string]string                     // by image: the directory that holds its tree for containers
 	after   map[string][]string                   // by service: those that it waits for
 	waiting map[string]waiting
+	written []Entry // the section files in order, also paths that occur again
 	plan    Plan
 }
 
@@ -132,7 +132,7 @@ func (m *Machine) Plan(images map[string]Image) (*Plan, error) {
 		}
 	}
 	p.order()
-	p.plan.Files = p.entries()
+	p.files()
 	p.plan.Dirs = p.dirs()
 	failed, warnings := p.split()
 	if len(failed) > 0 {
@@ -298,7 +298,7 @@ func (p *planner) dirs() []Entry {
 			add(parent, 0, 0)
 		}
 	}
-	for _, e := range p.plan.Files {
+	for _, e := range p.written {
 		for _, parent := range parents(e.Path) {
 			add(parent, e.UID, e.GID)
 		}

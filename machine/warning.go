@@ -25,6 +25,7 @@ const (
 	NoCommand       = "NoCommand"
 	NotPortable     = "NotPortable"
 	PathLost        = "PathLost"
+	SourceOutside   = "SourceOutside"
 	TrustIgnored    = "TrustIgnored"
 	UserIgnored     = "UserIgnored"
 )
@@ -45,6 +46,7 @@ func Rules() []Rule {
 		{NoCommand, "neither the machine YAML nor the image sets the command of the container"},
 		{NotPortable, "Slipway accepts this form, LinuxKit rejects it"},
 		{PathLost, "env replaces the whole environment of the image, including PATH"},
+		{SourceOutside, "the source of an optional file is outside of the build context, so the file is left out"},
 		{TrustIgnored, "the section trust is ignored"},
 		{UserIgnored, "the USER of an image is ignored; uid and gid set the user and group of the process"},
 	}
@@ -111,14 +113,8 @@ func (m *Machine) warnImages(r *report) {
 }
 
 func (m *Machine) warnFiles(r *report) {
-	kinds := map[string]string{}
 	for i := range m.Files {
-		f, place := &m.Files[i], at(m.node.Key("files").Index(i))
-		path, kind := f.Path.Clean, f.kind()
-		if before, ok := kinds[path]; ok && before != kind {
-			r.warn(FileConflict, place, "%s is written as a %s here and as a %s before", path, kind, before)
-		}
-		kinds[path] = kind
+		path, place := m.Files[i].Path.Clean, at(m.node.Key("files").Index(i))
 		for _, dir := range contract.TemporaryDirectories() {
 			if strings.HasPrefix(path, dir+"/") {
 				r.warn(FileHidden, place, "%s is hidden by the temporary filesystem that the machine mounts on /%s", path, dir)

@@ -89,6 +89,33 @@ func TestHostFiles(t *testing.T) {
 	}
 }
 
+// docker buildx leaves out an optional file that is outside of the build
+// context, and says how to pass it. The program passes it itself, and no other
+// file.
+func TestOptionalHostFile(t *testing.T) {
+	stack.Require(t)
+	host := t.TempDir()
+	write(t, host, map[string]string{"motd": "hello", "other": "private"})
+	source := filepath.Join(host, "motd")
+	dir := machineYAML(t, "files:\n  - path: etc/app/motd\n    source: "+source+"\n    optional: true\n"+
+		"  - path: srv/a\n    source: "+host+"/none\n    optional: true\n  - path: srv/a/b\n    contents: b\n")
+	_, stderr, err := stack.Buildx(dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "-o", "out", ".")
+	if err != nil || !strings.Contains(stderr, `file "etc/app/motd" is left out`) || !strings.Contains(stderr, "--build-context host=/") {
+		t.Errorf("docker buildx: %v\n%s", err, stderr)
+	}
+	files := tree(t, filepath.Join(dir, "out", "machine.tar"))
+	if _, ok := files["etc"]; ok || files["srv/a/b"] != "b" {
+		t.Errorf("docker buildx: files %q", files)
+	}
+	stdout, stderr, exit := slipway(t, dir, "build", "--format=tar", "-o", "out2", "machine.yml")
+	if exit != 0 || strings.Contains(stderr, "left out") {
+		t.Fatalf("slipway: exit status %d\n%s%s", exit, stdout, stderr)
+	}
+	if got := tree(t, filepath.Join(dir, "out2", "machine.tar")); got["etc/app/motd"] != "hello" || got["srv/a/b"] != "b" {
+		t.Errorf("slipway: files %q", got)
+	}
+}
+
 // A package folder is built in the same build as the machine.
 func TestPackageFolder(t *testing.T) {
 	stack.Require(t)

@@ -150,6 +150,9 @@ func warnings(t *testing.T, file, text string) []string {
 		return nil
 	}
 	var rules []string
+	if slices.ContainsFunc(m.Sources(), func(s machine.FileSource) bool { return s.Optional && s.Outside() }) {
+		rules = append(rules, machine.SourceOutside) // as from the frontend
+	}
 	for _, w := range slices.Concat(m.Warnings(), plan.Warnings) {
 		if !slices.Contains(rules, w.Rule) {
 			rules = append(rules, w.Rule)

@@ -57,6 +57,9 @@ func (o Options) solveOpt() (client.SolveOpt, error) {
 			return so, fmt.Errorf("--build-context %s: %w", name, err)
 		}
 	}
+	if err := o.addHost(&so); err != nil {
+		return so, err
+	}
 	if so.CacheImports, err = build.ParseImportCache(expandCaches(o.CacheFrom)); err != nil {
 		return so, fmt.Errorf("--cache-from: %w", err)
 	}
