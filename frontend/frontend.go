@@ -49,7 +49,7 @@ func (r *request) build(ctx context.Context) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range opt.warnings {
+	for _, w := range append(opt.warnings, r.unusedContexts(m)...) {
 		r.warn(ctx, w)
 	}
 	m, files, err := r.findSources(ctx, m)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/slipway-build/slipway/internal/suggest"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -109,14 +111,53 @@ func (r *request) submit(ctx context.Context, st llb.State, req client.SolveRequ
 	return res.SingleRef()
 }
 
+// contextOption starts the option of a named context.
+const contextOption = "context:"
+
+// contextName returns the name of the named context that replaces an image, or
+// "" if the reference is invalid.
+func contextName(ref string) string {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(reference.FamiliarString(named), ":latest")
+}
+
+// unusedContexts returns a warning for each named context that the machine does
+// not use: most likely its name is misspelled.
+func (r *request) unusedContexts(m *machine.Machine) []string {
+	used := []string{toolsContext, contextName(r.sources.frontendRef().Name)}
+	for _, ref := range m.ImageRefs() {
+		if strings.HasPrefix(ref.Name, packageScheme) {
+			return nil // its Dockerfile can use any context
+		}
+		used = append(used, contextName(ref.Name))
+	}
+	for _, s := range m.Sources() {
+		if name, _, err := r.splitSource(s.Source); err == nil {
+			used = append(used, name)
+		}
+	}
+	var warnings []string
+	for _, option := range slices.Sorted(maps.Keys(r.ui.BuildOpts().Opts)) {
+		name, ok := strings.CutPrefix(option, contextOption)
+		name, _, _ = strings.Cut(name, "::") // without the platform
+		if ok && !slices.Contains(used, name) {
+			warnings = append(warnings, fmt.Sprintf("build context %q has no effect: the machine has no image of this name%s",
+				name, suggest.Among(name, used)))
+		}
+	}
+	return slices.Compact(warnings)
+}
+
 // namedContext returns scheme and value of the named context that replaces an
 // image, or empty strings if none does.
 func (r *request) namedContext(name string, p ocispecs.Platform) (scheme, value string) {
-	named, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
+	key := contextOption + contextName(name)
+	if key == contextOption {
 		return "", ""
 	}
-	key := "context:" + strings.TrimSuffix(reference.FamiliarString(named), ":latest")
 	opts := r.ui.BuildOpts().Opts
 	text, ok := opts[key+"::"+platforms.FormatAll(p)]
 	if !ok {

@@ -83,27 +83,42 @@ func (s sources) errorAt(at machine.Range, format string, args ...any) machine.D
 	return machine.Diagnostic{Range: at, File: s[at.Source].Filename, Message: fmt.Sprintf(format, args...)}
 }
 
-// locate adds the lines of the YAML to an error that holds diagnostics.
+// excerptContext is the number of lines that BuildKit shows before and after
+// those of an error.
+const excerptContext = 4
+
+// locate adds the lines of the YAML to an error that holds diagnostics. Lines
+// that are close to each other are in one excerpt.
 func (s sources) locate(err error) error {
 	var diags machine.Diagnostics
 	if !errors.As(err, &diags) {
 		return err
 	}
 	out := errors.New(diags.Error())
+	var last *errdefs.Source
+	var end machine.Range // of the last excerpt
 	for _, d := range diags {
 		if d.Range.Start == 0 {
 			continue // no line is responsible
 		}
+		at := pbRange(d.Range)
+		if last != nil && d.Range.Source == end.Source && d.Range.Start >= end.Start && d.Range.Start <= end.End+excerptContext {
+			last.Ranges = append(last.Ranges, at)
+			end.End = max(end.End, d.Range.End)
+			continue
+		}
 		src := s[d.Range.Source]
-		out = errdefs.WithSource(out, &errdefs.Source{
+		last = &errdefs.Source{
 			Info: &pb.SourceInfo{
 				Data:       src.Data,
 				Filename:   src.Filename,
 				Language:   src.Language,
 				Definition: src.Definition.ToPB(),
 			},
-			Ranges: []*pb.Range{pbRange(d.Range)},
-		})
+			Ranges: []*pb.Range{at},
+		}
+		end = d.Range
+		out = errdefs.WithSource(out, last)
 	}
 	return out
 }

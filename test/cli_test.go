@@ -3,7 +3,9 @@ package test
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -174,5 +176,77 @@ func TestCommandErrors(t *testing.T) {
 				t.Log(stderr)
 			}
 		})
+	}
+}
+
+// slipway build says what docker buildx build says: warnings, but nothing of the
+// libraries that both use.
+func TestCommandWarnings(t *testing.T) {
+	stack.Require(t)
+	dir := machineYAML(t, `onboot:
+  - name: a
+    image: slipwaybuild/sysctl:v1
+    capabilities: [all]
+    env: [A=b]
+services:
+  - name: b
+    image: slipwaybuild/sysctl:v1
+    env: [A=b]
+trust:
+  org: [acme]
+`)
+	args := []string{"--progress=plain", "-o", "out", "--build-context", "busybox:latest=docker-image://slipwaybuild/sysctl:v1"}
+	_, want, err := stack.Buildx(dir, append(args, "-f", "machine.yml", ".")...)
+	if err != nil {
+		t.Fatal(want)
+	}
+	for _, command := range [][]string{append([]string{"build", "machine.yml"}, args...), {"lock", "--progress=plain", "machine.yml"}} {
+		_, got, exit := slipway(t, dir, command...)
+		if exit != 0 {
+			t.Fatal(got)
+		}
+		warnings := warningLines(got)
+		if command[0] == "build" {
+			if all := warningLines(want); len(all) < 4 || !slices.Equal(warnings, all) {
+				t.Errorf("warnings\n%q, docker buildx has\n%q", warnings, all)
+			}
+		} else if len(warnings) == 0 {
+			t.Errorf("slipway lock shows no warnings:\n%s", got)
+		}
+		for line := range strings.Lines(got) {
+			if strings.HasPrefix(line, "time=") || strings.Contains(line, "http2:") {
+				t.Errorf("a library says %q", line)
+			}
+		}
+	}
+}
+
+// warningLines returns the sorted lines of the list of warnings.
+func warningLines(stderr string) []string {
+	_, list, _ := strings.Cut(stderr, "found")
+	var lines []string
+	for line := range strings.Lines(list) {
+		if strings.HasPrefix(line, " - ") {
+			lines = append(lines, line)
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// The machine can come from standard input.
+func TestCommandStdin(t *testing.T) {
+	stack.Require(t)
+	program, err := command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "build", "--progress=quiet", "-")
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), "BUILDX_BUILDER="+stack.Builder)
+	cmd.Stdin = strings.NewReader("init:\n  - slipwaybuild/ca-certificates:v1\n")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "machine-initrd.img\t") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -18,6 +18,7 @@ func newBuildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build [flags] YAML [CONTEXT]",
 		Short: "Build a machine",
+		Long:  "Build a machine. If YAML is -, it comes from standard input and the files are called machine.",
 		Example: `  slipway build aws.yml
   slipway build --format raw --size 100M -o out aws.yml`,
 	}
@@ -48,14 +49,19 @@ func newBuildFlags(cmd *cobra.Command) *builderFlags {
 }
 
 func build(cmd *cobra.Command, f *builderFlags, args []string) error {
-	c, display, err := f.connect(cmd, args)
+	remove, err := readStdin(cmd, args)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	files, err := client.Build(cmd.Context(), c, f.Options, display)
+	defer remove()
+	b, progress, err := f.connect(cmd, args)
 	if err != nil {
-		return printSources(cmd, err)
+		return err
+	}
+	defer b.Close()
+	files, err := client.Build(cmd.Context(), b, f.Options, progress)
+	if err := f.explain(cmd, progress, err); err != nil {
+		return err
 	}
 	for _, file := range files {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s\t%s\n", file.Path, units.HumanSize(float64(file.Size)))

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 
-	buildkit "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/spf13/cobra"
@@ -35,7 +38,7 @@ func newBuilderFlags(cmd *cobra.Command) *builderFlags {
 	flags.BoolVar(&f.Pull, "pull", false, "ask the registries for images again")
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 || len(args) > 2 {
-			return cli.Usagef("requires one machine YAML and, unless it is the current folder, the folder of the build context")
+			return cli.Usagef("requires one machine YAML, or - for standard input, and, unless it is the current folder, the folder of the build context")
 		}
 		return nil
 	}
@@ -53,23 +56,69 @@ func (f *builderFlags) complete(args []string) {
 	}
 }
 
+// readStdin copies the machine YAML to a file if the argument - names standard
+// input. The returned function removes the file.
+func readStdin(cmd *cobra.Command, args []string) (remove func(), err error) {
+	if args[0] != "-" {
+		return func() {}, nil
+	}
+	dir, err := os.MkdirTemp("", "slipway-")
+	if err != nil {
+		return nil, err
+	}
+	remove = func() { os.RemoveAll(dir) }
+	args[0] = filepath.Join(dir, "machine.yml")
+	f, err := os.Create(args[0])
+	if err == nil {
+		_, err = io.Copy(f, cmd.InOrStdin())
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		remove()
+		return nil, fmt.Errorf("read the machine YAML from standard input: %w", err)
+	}
+	return remove, nil
+}
+
 // connect completes the options, connects to the builder and chooses the display.
-func (f *builderFlags) connect(cmd *cobra.Command, args []string) (*buildkit.Client, progressui.Display, error) {
+func (f *builderFlags) connect(cmd *cobra.Command, args []string) (*client.Builder, *client.Progress, error) {
 	f.complete(args)
 	display, err := progressui.NewDisplay(os.Stderr, progressui.DisplayMode(f.progress))
 	if err != nil {
-		return nil, display, cli.Usagef("--progress: %w", err)
+		return nil, nil, cli.Usagef("--progress: %w", err)
 	}
-	c, err := client.Dial(cmd.Context(), f.builder)
-	return c, display, err
+	b, err := client.Dial(cmd.Context(), f.builder)
+	return b, &client.Progress{Display: display}, err
 }
 
-// printSources prints the lines of the YAML that an error is about.
-func printSources(cmd *cobra.Command, err error) error {
+// explain prints the warnings of a build and, if it failed, the lines of the YAML
+// that its error is about. It returns the error.
+func (f *builderFlags) explain(cmd *cobra.Command, progress *client.Progress, err error) error {
+	w := cmd.ErrOrStderr()
+	switch progressui.DisplayMode(f.progress) {
+	case progressui.QuietMode, progressui.RawJSONMode:
+	default:
+		printWarnings(w, progress)
+	}
 	if cmd.Context().Err() == nil {
 		for _, s := range errdefs.Sources(err) {
-			s.Print(cmd.ErrOrStderr())
+			s.Print(w)
 		}
 	}
 	return err
+}
+
+// printWarnings prints warnings as docker buildx does.
+func printWarnings(w io.Writer, progress *client.Progress) {
+	switch n := len(progress.Warnings); n {
+	case 0:
+		return
+	case 1:
+		fmt.Fprint(w, "\n 1 warning found:\n")
+	default:
+		fmt.Fprintf(w, "\n %d warnings found:\n", n)
+	}
+	for _, warning := range progress.Warnings {
+		fmt.Fprintf(w, " - %s\n", warning.Short)
+	}
 }

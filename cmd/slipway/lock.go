@@ -6,6 +6,7 @@ import (
 	"github.com/containerd/continuity"
 	"github.com/spf13/cobra"
 
+	"github.com/slipway-build/slipway/cmd/internal/cli"
 	"github.com/slipway-build/slipway/frontend"
 	"github.com/slipway-build/slipway/internal/client"
 )
@@ -27,14 +28,17 @@ func newLockCommand() *cobra.Command {
 }
 
 func lock(cmd *cobra.Command, f *builderFlags, args []string) error {
-	c, display, err := f.connect(cmd, args)
+	if args[0] == "-" {
+		return cli.Usagef("requires a file, beside which it writes the lock")
+	}
+	b, progress, err := f.connect(cmd, args)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	data, err := client.Lock(cmd.Context(), c, f.Options, display)
-	if err != nil {
-		return printSources(cmd, err)
+	defer b.Close()
+	data, err := client.Lock(cmd.Context(), b, f.Options, progress)
+	if err := f.explain(cmd, progress, err); err != nil {
+		return err
 	}
 	path := frontend.LockName(f.File)
 	if err := continuity.AtomicWriteFile(path, data, 0o644); err != nil {

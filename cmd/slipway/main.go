@@ -12,12 +12,20 @@
 package main
 
 import (
+	"io"
+	"log"
+
+	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-build/slipway/cmd/internal/cli"
 )
 
 func main() {
+	// Libraries log what a user cannot act on, for example that a folder has no
+	// fs-verity. What matters is in the errors that they return.
+	log.SetOutput(io.Discard)
+	logrus.SetOutput(io.Discard)
 	cli.Program{Root: newCommand()}.Main()
 }
 

@@ -38,6 +38,7 @@ func TestErrors(t *testing.T) {
 		{"build --sbom=x a.yml", 2, `"--sbom" flag: write it as true, false or KEY=VALUE`},
 		{"build --progress x a.yml", 2, "--progress: invalid progress mode x; see slipway build --help"},
 		{"build --builder unix:///nonsuch/socket a.yml", 1, "unix:///nonsuch/socket does not answer"},
+		{"lock -", 2, "requires a file, beside which it writes the lock"},
 		{"lock --format raw a.yml", 2, "unknown flag: --format"},
 	} {
 		status, stdout, stderr := run(t, strings.Fields(c.args)...)

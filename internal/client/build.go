@@ -7,18 +7,25 @@ import (
 
 	"github.com/moby/buildkit/client"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-build/slipway/frontend"
 )
 
+// Progress displays the progress of a build and keeps its warnings.
+type Progress struct {
+	progressui.Display
+	Warnings []client.VertexWarning
+}
+
 // Build builds a machine and returns the files that it wrote. A build that fails
 // leaves no files behind.
 //
 // Errors in the machine YAML and in BuildKit's steps carry the affected lines
 // (solver/errdefs.Sources of BuildKit).
-func Build(ctx context.Context, c *client.Client, opt Options, display progressui.Display) ([]File, error) {
+func Build(ctx context.Context, b *Builder, opt Options, progress *Progress) ([]File, error) {
 	outputs, err := parseOutputs(opt.Outputs)
 	if err != nil {
 		return nil, err
@@ -28,11 +35,11 @@ func Build(ctx context.Context, c *client.Client, opt Options, display progressu
 		return nil, err
 	}
 	defer outputs.discard()
-	if so.Exports, err = outputs.exports(); err != nil {
+	if so.Exports, err = outputs.exports(ctx, b.isEngine); err != nil {
 		return nil, err
 	}
 	reuse := reuse{folder: opt.reusableFolder(outputs)}
-	if err := solve(ctx, c, so, display, reuse.build); err != nil {
+	if err := solve(ctx, b, so, progress, reuse.build); err != nil {
 		return nil, outputs.explain(err)
 	}
 	if reuse.files != nil {
@@ -47,7 +54,7 @@ func Build(ctx context.Context, c *client.Client, opt Options, display progressu
 
 // Lock resolves the images of a machine YAML and returns its lock, which belongs
 // in the file that [frontend.LockName] names.
-func Lock(ctx context.Context, c *client.Client, opt Options, display progressui.Display) ([]byte, error) {
+func Lock(ctx context.Context, b *Builder, opt Options, progress *Progress) ([]byte, error) {
 	so, err := opt.solveOpt()
 	if err != nil {
 		return nil, err
@@ -55,7 +62,7 @@ func Lock(ctx context.Context, c *client.Client, opt Options, display progressui
 	so.FrontendAttrs["requestid"] = frontend.LockRequest
 	so.Internal = true
 	var lock []byte
-	err = solve(ctx, c, so, display, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+	err = solve(ctx, b, so, progress, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		res, err := frontend.Build(ctx, c)
 		if err == nil {
 			lock = res.Metadata["result.txt"]
@@ -66,17 +73,20 @@ func Lock(ctx context.Context, c *client.Client, opt Options, display progressui
 }
 
 // solve lets BuildKit work for a frontend and displays the progress.
-func solve(ctx context.Context, c *client.Client, so client.SolveOpt, display progressui.Display, build gateway.BuildFunc) error {
+func solve(ctx context.Context, b *Builder, so client.SolveOpt, progress *Progress, build gateway.BuildFunc) error {
+	if _, ok := so.FrontendAttrs[imageResolveMode]; !ok && b.isEngine() {
+		so.FrontendAttrs[imageResolveMode] = pb.AttrImageResolveModePreferLocal
+	}
 	status := make(chan *client.SolveStatus)
 	var eg errgroup.Group
 	eg.Go(func() error {
-		_, err := c.Build(ctx, so, "", build, status)
+		_, err := b.Build(ctx, so, "", build, status)
 		return err
 	})
-	eg.Go(func() error {
+	eg.Go(func() (err error) {
 		// Not canceled: the last messages, before the channel is closed, are about
 		// what failed.
-		_, err := display.UpdateFrom(context.WithoutCancel(ctx), status)
+		progress.Warnings, err = progress.UpdateFrom(context.WithoutCancel(ctx), status)
 		return err
 	})
 	return eg.Wait()

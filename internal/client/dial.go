@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/connhelper/commandconn"
@@ -20,38 +22,74 @@ import (
 	_ "github.com/moby/buildkit/client/connhelper/ssh"
 )
 
+// A Builder is a connection to a BuildKit daemon.
+type Builder struct {
+	*client.Client
+	driver func() string // of the docker buildx builder; "" if the daemon has an address
+}
+
 // Dial connects to a BuildKit daemon. The builder is an address, for example
 // unix:///run/buildkit/buildkitd.sock or tcp://HOST:PORT, or the name of a
 // docker buildx builder. If it is empty, Dial uses the address in BUILDKIT_HOST,
 // or else the current builder of docker buildx.
-func Dial(ctx context.Context, builder string) (*client.Client, error) {
+func Dial(ctx context.Context, builder string) (*Builder, error) {
 	builder = cmp.Or(builder, os.Getenv("BUILDKIT_HOST"), os.Getenv("BUILDX_BUILDER"))
 	var options []client.ClientOpt
 	address := builder
 	if !strings.Contains(builder, "://") {
 		address = remoteAddress(builder)
 	}
+	b := &Builder{driver: func() string { return "" }}
 	if address == "" {
 		// Only docker buildx can reach a builder of any driver. It also starts one
 		// that does not run.
 		options = append(options, client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			args := []string{"buildx", "dial-stdio"}
-			if builder != "" {
-				args = append(args, "--builder", builder)
-			}
-			return commandconn.New(ctx, "docker", args...)
+			return commandconn.New(ctx, "docker", buildxArgs(builder, "dial-stdio")...)
 		}))
+		b.driver = sync.OnceValue(func() string { return buildxDriver(ctx, builder) })
+		go b.driver()
 	}
-	c, err := client.New(ctx, address, options...)
-	if err != nil {
+	var err error
+	if b.Client, err = client.New(ctx, address, options...); err != nil {
 		return nil, err
 	}
-	if _, err := c.Info(ctx); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("%s does not answer: %w; pass --builder with the name of a docker buildx builder, or set BUILDKIT_HOST to the address of buildkitd, for example unix:///run/buildkit/buildkitd.sock",
-			cmp.Or(builder, "the current builder of docker buildx"), err)
+	if _, err := b.Info(ctx); err != nil {
+		b.Close()
+		text := err.Error()
+		if _, said, ok := strings.Cut(text, "stderr="); ok { // of docker buildx, after words about SSH
+			text = strings.TrimSuffix(strings.TrimSpace(said), `"`)
+		}
+		return nil, fmt.Errorf("%s does not answer: %s; pass --builder with the name of a docker buildx builder, or set BUILDKIT_HOST to the address of buildkitd, for example unix:///run/buildkit/buildkitd.sock",
+			cmp.Or(builder, "the current builder of docker buildx"), text)
 	}
-	return c, nil
+	return b, nil
+}
+
+// isEngine reports whether the daemon is part of a Docker Engine, whose images
+// it builds from and exports to.
+func (b *Builder) isEngine() bool { return b.driver() == "docker" }
+
+func buildxArgs(builder, command string) []string {
+	args := []string{"buildx", command}
+	if builder != "" {
+		args = append(args, "--builder", builder)
+	}
+	return args
+}
+
+// buildxDriver returns the driver of a docker buildx builder, or "" if docker
+// buildx does not know it.
+func buildxDriver(ctx context.Context, builder string) string {
+	out, err := exec.CommandContext(ctx, "docker", buildxArgs(builder, "inspect")...).Output()
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(out)) {
+		if driver, ok := strings.CutPrefix(line, "Driver:"); ok {
+			return strings.TrimSpace(driver)
+		}
+	}
+	return ""
 }
 
 // remoteAddress returns the address of a docker buildx builder with the remote

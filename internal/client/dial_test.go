@@ -3,6 +3,7 @@ package client
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -26,5 +27,24 @@ func TestRemoteAddress(t *testing.T) {
 		if got := remoteAddress(name); got != want {
 			t.Errorf("%q: got %q, want %q", name, got, want)
 		}
+	}
+}
+
+func TestBuildxDriver(t *testing.T) {
+	fakeDocker(t, `[ "$*" = "buildx inspect --builder mine" ] && printf 'Name:   mine\nDriver: docker\n\nNodes:\n'`)
+	for name, want := range map[string]string{"mine": "docker", "": ""} {
+		if got := buildxDriver(t.Context(), name); got != want {
+			t.Errorf("%q: got %q, want %q", name, got, want)
+		}
+	}
+}
+
+// What docker buildx says is the reason, without the words about SSH around it.
+func TestDialError(t *testing.T) {
+	fakeDocker(t, `echo "ERROR: no builder \"mine\" found" >&2; exit 1`)
+	t.Setenv("BUILDX_CONFIG", t.TempDir())
+	_, err := Dial(t.Context(), "mine")
+	if err == nil || !strings.Contains(err.Error(), "mine does not answer: ERROR: no builder") || strings.Contains(err.Error(), "18.09") {
+		t.Error(err)
 	}
 }

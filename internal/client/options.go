@@ -2,11 +2,14 @@ package client
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/cmd/buildctl/build"
 	"github.com/moby/buildkit/solver/pb"
@@ -52,9 +55,17 @@ func (o Options) solveOpt() (client.SolveOpt, error) {
 	if so.FrontendAttrs, err = o.attrs(); err != nil {
 		return so, err
 	}
-	for name, value := range o.BuildContexts {
-		if so.FrontendAttrs["context:"+name], err = addContext(&so, name, value); err != nil {
-			return so, fmt.Errorf("--build-context %s: %w", name, err)
+	for _, typed := range slices.Sorted(maps.Keys(o.BuildContexts)) {
+		name, err := contextName(typed)
+		if err != nil {
+			return so, fmt.Errorf("--build-context %s: %w", typed, err)
+		}
+		attr := "context:" + name
+		if _, ok := so.FrontendAttrs[attr]; ok {
+			return so, fmt.Errorf("--build-context %s: another spelling of the name has a value too", typed)
+		}
+		if so.FrontendAttrs[attr], err = addContext(&so, name, o.BuildContexts[typed]); err != nil {
+			return so, fmt.Errorf("--build-context %s: %w", typed, err)
 		}
 	}
 	if err := o.addHost(&so); err != nil {
@@ -72,6 +83,20 @@ func (o Options) solveOpt() (client.SolveOpt, error) {
 	so.Session, err = o.session()
 	return so, err
 }
+
+// contextName returns the one spelling of a context's name that frontends look
+// for: busybox for busybox:latest and docker.io/library/busybox.
+func contextName(name string) (string, error) {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(reference.FamiliarString(named), ":latest"), nil
+}
+
+// imageResolveMode is the option of frontends that says where images come from:
+// from a registry, or from the builder's own store if they are there.
+const imageResolveMode = "image-resolve-mode"
 
 // attrs returns the options that the frontend reads, except named contexts.
 func (o Options) attrs() (map[string]string, error) {
@@ -92,7 +117,7 @@ func (o Options) attrs() (map[string]string, error) {
 		attrs["no-cache"] = "" // all components
 	}
 	if o.Pull {
-		attrs["image-resolve-mode"] = pb.AttrImageResolveModeForcePull
+		attrs[imageResolveMode] = pb.AttrImageResolveModeForcePull
 	}
 	if len(o.Platforms) > 0 {
 		parsed, err := platforms.ParseAll(o.Platforms)

@@ -60,6 +60,11 @@ func TestOptionErrors(t *testing.T) {
 		{opt: Options{Platforms: []string{"a/b/c/d"}}, want: "--platform: "},
 		{opt: Options{BuildContexts: map[string]string{"a": policy}}, want: "--build-context a: " + policy + " is not a folder"},
 		{opt: Options{BuildContexts: map[string]string{"a": "oci-layout://" + dir}}, want: "--build-context a: "},
+		{opt: Options{BuildContexts: map[string]string{"A": "x"}}, want: "--build-context A: invalid reference format"},
+		{
+			opt:  Options{BuildContexts: map[string]string{"busybox": "docker-image://a", "docker.io/library/busybox": "docker-image://b"}},
+			want: "--build-context docker.io/library/busybox: another spelling of the name has a value too",
+		},
 		{opt: Options{CacheFrom: []string{"type=,x"}}, want: "--cache-from: "},
 		{opt: Options{CacheTo: []string{"type=,x"}}, want: "--cache-to: "},
 		{opt: Options{Secrets: []string{"src"}}, want: "--secret: "},
@@ -151,5 +156,15 @@ func TestLocalMounts(t *testing.T) {
 	so, err := Options{File: "aws.yml", Context: "."}.solveOpt()
 	if err != nil || len(so.LocalMounts) != 2 || so.LocalMounts["context"] == nil || so.LocalMounts["dockerfile"] == nil {
 		t.Errorf("mounts %v, %v", so.LocalMounts, err)
+	}
+}
+
+// Frontends look for one spelling of a name.
+func TestContextNames(t *testing.T) {
+	for _, name := range []string{"busybox", "busybox:latest", "library/busybox", "docker.io/library/busybox", "index.docker.io/library/busybox:latest"} {
+		so, err := Options{File: "aws.yml", BuildContexts: map[string]string{name: "docker-image://test/a"}}.solveOpt()
+		if err != nil || so.FrontendAttrs["context:busybox"] != "docker-image://test/a" {
+			t.Errorf("%s: %v, %v", name, so.FrontendAttrs, err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/containerd/console"
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client"
 	"github.com/tonistiigi/go-csvvalue"
 )
@@ -62,6 +64,12 @@ func parseOutputs(values []string) (outputs, error) {
 			o.kind, o.dest = o.attrs["type"], o.attrs["dest"]
 			delete(o.attrs, "type")
 			delete(o.attrs, "dest")
+			if o.kind == "registry" {
+				o.kind, o.attrs["push"] = client.ExporterImage, "true"
+			}
+			if err := o.normalizeNames(); err != nil {
+				return nil, fmt.Errorf("--output %s: %w", value, err)
+			}
 		}
 		if err := o.check(); err != nil {
 			return nil, fmt.Errorf("--output %s: %w", value, err)
@@ -69,6 +77,24 @@ func parseOutputs(values []string) (outputs, error) {
 		all = append(all, o)
 	}
 	return all, nil
+}
+
+// normalizeNames completes the names of an image, because BuildKit takes them as
+// they are.
+func (o *output) normalizeNames() error {
+	if o.attrs["name"] == "" || o.kind != client.ExporterImage && o.kind != client.ExporterDocker {
+		return nil
+	}
+	names := strings.Split(o.attrs["name"], ",")
+	for i, name := range names {
+		named, err := reference.ParseNormalizedNamed(name)
+		if err != nil {
+			return fmt.Errorf("name %q: %w", name, err)
+		}
+		names[i] = reference.TagNameOnly(named).String()
+	}
+	o.attrs["name"] = strings.Join(names, ",")
+	return nil
 }
 
 func (o *output) check() error {
@@ -102,9 +128,15 @@ func (o *output) isStore() bool {
 func (o *output) isFile() bool {
 	switch o.kind {
 	case client.ExporterTar, client.ExporterOCI, client.ExporterDocker:
-		return !o.isStore()
+		return !o.isStore() && !o.isLoaded()
 	}
 	return false
+}
+
+// isLoaded reports whether the output is an image that is loaded into a Docker
+// Engine.
+func (o *output) isLoaded() bool {
+	return o.kind == client.ExporterDocker && o.dest == "" && o.attrs["tar"] == ""
 }
 
 // isDevice reports whether the output goes to a device or a pipe, for example
@@ -114,8 +146,12 @@ func (o *output) isDevice() bool {
 	return o.isFile() && err == nil && !info.Mode().IsRegular()
 }
 
+// mobyExporter writes images to the store of the Docker Engine that BuildKit is
+// part of.
+const mobyExporter = "moby"
+
 // exports prepares the destinations and describes them to BuildKit.
-func (all outputs) exports() ([]client.ExportEntry, error) {
+func (all outputs) exports(ctx context.Context, isEngine func() bool) ([]client.ExportEntry, error) {
 	var entries []client.ExportEntry
 	for _, o := range all {
 		e := client.ExportEntry{Type: o.kind, Attrs: o.attrs}
@@ -126,6 +162,12 @@ func (all outputs) exports() ([]client.ExportEntry, error) {
 			e.OutputDir = o.staging
 		case o.isStore():
 			e.OutputDir = o.dest
+		case (o.isLoaded() || o.kind == client.ExporterImage) && isEngine():
+			e.Type = mobyExporter
+		case o.isLoaded():
+			engine := o.attrs["context"]
+			delete(o.attrs, "context")
+			e.Output = func(map[string]string) (io.WriteCloser, error) { return loadImage(ctx, engine) }
 		case o.dest == "-":
 			e.Output = func(map[string]string) (io.WriteCloser, error) { return os.Stdout, nil }
 		case o.isDevice():

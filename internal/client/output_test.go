@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,12 +19,15 @@ import (
 
 func TestParseOutputs(t *testing.T) {
 	for value, want := range map[string]output{
-		"out":                             {kind: "local", dest: "out"},
-		"-":                               {kind: "tar", dest: "-"},
-		"type=local,dest=out":             {kind: "local", dest: "out"},
-		"type=oci,dest=a.tar,force=1":     {kind: "oci", dest: "a.tar", attrs: map[string]string{"force": "1"}},
-		"type=oci,dest=dir,tar=false":     {kind: "oci", dest: "dir", attrs: map[string]string{"tar": "false"}},
-		`type=image,"name=a,b",push=true`: {kind: "image", attrs: map[string]string{"name": "a,b", "push": "true"}},
+		"out":                         {kind: "local", dest: "out"},
+		"-":                           {kind: "tar", dest: "-"},
+		"type=local,dest=out":         {kind: "local", dest: "out"},
+		"type=oci,dest=a.tar,force=1": {kind: "oci", dest: "a.tar", attrs: map[string]string{"force": "1"}},
+		"type=oci,dest=dir,tar=false": {kind: "oci", dest: "dir", attrs: map[string]string{"tar": "false"}},
+		`type=image,"name=a,b:v1",push=true`: {kind: "image", attrs: map[string]string{
+			"name": "docker.io/library/a:latest,docker.io/library/b:v1", "push": "true"}},
+		"type=registry,name=localhost:5000/a": {kind: "image", attrs: map[string]string{"name": "localhost:5000/a:latest", "push": "true"}},
+		"type=docker,name=a":                  {kind: "docker", attrs: map[string]string{"name": "docker.io/library/a:latest"}},
 	} {
 		all, err := parseOutputs([]string{value})
 		if err != nil {
@@ -41,10 +45,11 @@ func TestParseOutputs(t *testing.T) {
 		}
 	}
 	for value, want := range map[string]string{
-		"dest=out":      "requires type=TYPE",
-		"type=local":    "requires dest=DIR",
-		"type=tar":      "requires dest=FILE",
-		"type=oci,dest": `"dest" is not KEY=VALUE`,
+		"dest=out":          "requires type=TYPE",
+		"type=local":        "requires dest=DIR",
+		"type=tar":          "requires dest=FILE",
+		"type=image,name=A": `name "A": invalid reference format`,
+		"type=oci,dest":     `"dest" is not KEY=VALUE`,
 
 		"type=tar,dest=../client": "../client is a folder: requires dest=FILE",
 	} {
@@ -107,7 +112,7 @@ func TestOutputsAreAtomic(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		entries, err := all.exports()
+		entries, err := all.exports(t.Context(), func() bool { return false })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +154,7 @@ func export(t *testing.T, folder string, write func(staging string) error) ([]Fi
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries, err := all.exports()
+	entries, err := all.exports(t.Context(), func() bool { return false })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +257,7 @@ func TestOutputToDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries, err := all.exports()
+	entries, err := all.exports(t.Context(), func() bool { return false })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,5 +289,63 @@ func TestExplainFullDisk(t *testing.T) {
 	}
 	if got := names(t, dir); len(got) > 0 {
 		t.Errorf("the probe left %q", got)
+	}
+}
+
+// fakeDocker makes script the docker command of the test.
+func fakeDocker(t *testing.T, script string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "docker"), []byte("#!/bin/sh\ncd "+dir+"\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// Images go to the store of the Docker Engine that builds, or through
+// docker load.
+func TestImageOutputs(t *testing.T) {
+	fakeDocker(t, `cat > image && echo "$@" >> args && [ "$(cat image)" = archive ] || { echo "invalid tar header" >&2; exit 1; }`)
+	for _, c := range []struct {
+		output  string
+		engine  bool
+		kind    string
+		written bool
+	}{
+		{"type=image,name=a", false, "image", false},
+		{"type=image,name=a", true, "moby", false},
+		{"type=docker,name=a", false, "docker", true},
+		{"type=docker,name=a", true, "moby", false},
+		{"type=docker,dest=" + filepath.Join(t.TempDir(), "a.tar"), true, "docker", true},
+	} {
+		all, err := parseOutputs([]string{c.output})
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, err := all.exports(t.Context(), func() bool { return c.engine })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := entries[0]; e.Type != c.kind || (e.Output != nil) != c.written {
+			t.Errorf("%s, engine %v: exporter %s with output %v", c.output, c.engine, e.Type, e.Output != nil)
+		}
+		if c.written {
+			receive(t, entries[0], "")
+		}
+		all.discard()
+	}
+	w, err := loadImage(t.Context(), "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err == nil || !strings.Contains(err.Error(), "docker load: exit status 1: invalid tar header") {
+		t.Errorf("a truncated image: %v", err)
+	}
+	docker, err := exec.LookPath("docker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if args, err := os.ReadFile(filepath.Join(filepath.Dir(docker), "args")); err != nil || string(args) != "load --quiet\n--context other load --quiet\n" {
+		t.Errorf("docker ran with %q, %v", args, err)
 	}
 }
