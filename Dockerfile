@@ -14,6 +14,7 @@ COPY cmd cmd
 COPY exporter exporter
 COPY frontend frontend
 COPY internal/contract internal/contract
+COPY internal/failure internal/failure
 COPY internal/kernel internal/kernel
 COPY internal/sbom internal/sbom
 COPY internal/schema internal/schema
