@@ -162,9 +162,6 @@ const (
 	btrfsResize = 0x50009403 // BTRFS_IOC_RESIZE
 )
 
-// superblockSize is how much of a superblock growFilesystem reads, in bytes.
-const superblockSize = 512
-
 // growFilesystem extends a filesystem to the size of its device and returns its
 // size before and after, in bytes.
 func growFilesystem(path, kind string) (before, after int64, err error) {
