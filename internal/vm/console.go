@@ -12,10 +12,11 @@ import (
 	"time"
 )
 
-// panicMark is what Linux prints when it gives up; with no panic= on the command line it then halts for ever.
+// panicMark is the message of a kernel panic. Without panic= on its command
+// line, Linux then hangs.
 var panicMark = []byte("Kernel panic - not syncing")
 
-// console collects the serial console and knows when each piece of it came.
+// A console collects the output of the serial console with its times.
 type console struct {
 	start time.Time
 	outs  []io.Writer
@@ -24,12 +25,12 @@ type console struct {
 	text     []byte
 	pieces   []piece
 	changed  chan struct{} // closed and replaced at each piece
-	panicked chan struct{} // closed when the kernel has panicked
+	panicked chan struct{} // closed when the kernel panics
 }
 
-// piece is one write of QEMU's.
+// A piece is one write by QEMU.
 type piece struct {
-	end int // offset in text of the byte behind it
+	end int // offset in text of the byte after it
 	at  time.Duration
 }
 
@@ -64,7 +65,8 @@ func (c *console) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-// find gives the time when the first match was complete. If there is none, the channel is closed at the next change.
+// find returns the time at which the first match was complete. If nothing
+// matches, it returns a channel that is closed at the next output.
 func (c *console) find(pattern *regexp.Regexp) (at time.Duration, found bool, changed <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,12 +78,13 @@ func (c *console) find(pattern *regexp.Regexp) (at time.Duration, found bool, ch
 	return c.pieces[i].at, true, nil
 }
 
-// WaitConsole waits until the serial console shows a match and gives the time from power-on to it. It fails when the
-// machine ends or its kernel panics before, and at the end of ctx.
+// WaitConsole waits until the output of the serial console matches a pattern
+// and returns the time from power-on to the match. It returns an error if the
+// machine powers off, its kernel panics, or ctx is done before.
 func (m *Machine) WaitConsole(ctx context.Context, pattern *regexp.Regexp) (time.Duration, error) {
 	what := fmt.Sprintf("no %q on the console", pattern)
 	for {
-		over := m.over() // before the search: what came until then is found
+		over := m.over() // before the search, which then sees all output
 		at, found, changed := m.console.find(pattern)
 		if found {
 			return at, nil
@@ -98,14 +101,16 @@ func (m *Machine) WaitConsole(ctx context.Context, pattern *regexp.Regexp) (time
 	}
 }
 
-// ConsoleTail gives the last lines of the serial console, without the control sequences that firmware likes.
+// ConsoleTail returns the last lines of the serial console without control
+// sequences, which firmware prints.
 func (m *Machine) ConsoleTail(lines int) string {
 	m.console.mu.Lock()
 	defer m.console.mu.Unlock()
 	return lastLines(string(m.console.text), lines)
 }
 
-// control matches ANSI control sequences (ECMA-48, CSI) and all control characters but the newline.
+// control matches ANSI control sequences (ECMA-48, CSI) and all control
+// characters except the newline.
 var control = regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x09\x0b-\x1f\x7f]`)
 
 func lastLines(text string, n int) string {

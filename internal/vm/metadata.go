@@ -16,16 +16,17 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// Metadata is what EC2's metadata service tells the machine about itself. Only IMDSv2 is served: every read needs a
-// session token.
+// Metadata is what EC2's metadata service tells the machine. The service is
+// IMDSv2 only: each read requires a session token.
 type Metadata struct {
 	InstanceID string
 	Hostname   string
-	PublicKey  string // one line, public-keys/0/openssh-key
+	PublicKey  string // public-keys/0/openssh-key, a line
 	UserData   string
 }
 
-// service is the running mock of the metadata service; the zero value is none.
+// A service is a running mock of the metadata service. The zero value stands
+// for none.
 type service struct {
 	port  int
 	ended <-chan error
@@ -39,7 +40,8 @@ func (s *service) wait() {
 	}
 }
 
-// serve runs aws/amazon-ec2-metadata-mock on a free port of 127.0.0.1 until the end of ctx.
+// serve runs aws/amazon-ec2-metadata-mock on a free port of 127.0.0.1 until ctx
+// is done.
 func (d *Metadata) serve(ctx context.Context, logDir string) (*service, error) {
 	root, err := stack.Root()
 	if err != nil {
@@ -57,7 +59,7 @@ func (d *Metadata) serve(ctx context.Context, logDir string) (*service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure the metadata service: %w", err)
 	}
-	defer os.Remove(file) // read once it listens
+	defer os.Remove(file) // the mock reads it before it listens
 	log, err := os.Create(filepath.Join(logDir, "metadata.log"))
 	if err != nil {
 		return nil, fmt.Errorf("create the metadata service's log: %w", err)
@@ -65,7 +67,7 @@ func (d *Metadata) serve(ctx context.Context, logDir string) (*service, error) {
 	defer log.Close()
 
 	cmd := exec.CommandContext(ctx, mock, "--config-file", file)
-	cmd.Env = []string{"HOME=" + logDir} // neither the user's configuration nor AEMM_ variables
+	cmd.Env = []string{"HOME=" + logDir} // without the user's configuration and AEMM_ variables
 	cmd.Stdout, cmd.Stderr = log, log
 	ended, err := spawn(cmd)
 	if err != nil {
@@ -79,7 +81,7 @@ func (d *Metadata) serve(ctx context.Context, logDir string) (*service, error) {
 		}
 		select {
 		case err := <-ended:
-			return nil, fmt.Errorf("the metadata service ended: %v: %s", err, tailOf(log.Name(), 5))
+			return nil, fmt.Errorf("the metadata service exited: %v: %s", err, tailOf(log.Name(), 5))
 		default:
 		}
 		if time.Now().After(deadline) {
@@ -90,8 +92,8 @@ func (d *Metadata) serve(ctx context.Context, logDir string) (*service, error) {
 	}
 }
 
-// configure writes the mock's configuration to a temporary file. Keys are as in the mock's docs/configuration.md; what
-// is not here has its default value.
+// configure writes the mock's configuration to a temporary file. The mock's
+// docs/configuration.md describes the keys and their defaults.
 func (d *Metadata) configure(port int) (string, error) {
 	config, err := json.Marshal(map[string]any{
 		"imdsv2": true,

@@ -15,13 +15,14 @@ import (
 	"time"
 )
 
-// Key is an ssh key pair.
+// A Key is an SSH key pair.
 type Key struct {
-	Path   string // file of the private key
-	Public string // one line of an authorized_keys file
+	Path   string // path of the private key
+	Public string // line of an authorized_keys file
 }
 
-// NewKey makes an Ed25519 key pair named id_ed25519 in a directory, or reads the one that is there.
+// NewKey creates an Ed25519 key pair named id_ed25519 in a directory, or reads
+// the existing one.
 func NewKey(dir string) (Key, error) {
 	if err := installed("ssh-keygen", "openssh-client"); err != nil {
 		return Key{}, err
@@ -40,35 +41,39 @@ func NewKey(dir string) (Key, error) {
 	return Key{Path: path, Public: strings.TrimSpace(string(public))}, nil
 }
 
-// Result is what a command on the machine gave.
+// A Result is the result of a command on the machine.
 type Result struct {
 	Stdout, Stderr string
-	Exit           int // the command's exit status; 255 also when ssh itself failed, which Stderr tells
+
+	// Exit is the command's exit status, or 255 if ssh failed. Stderr then has
+	// ssh's error message.
+	Exit int
 }
 
-// sshOptions log in with this key and nothing else. The machine's host key is new at each boot, so none is checked or
-// remembered.
+// sshOptions returns the options of a login with this key only. The machine's
+// host key is new at each boot, so ssh neither checks nor stores it.
 func (m *Machine) sshOptions(key Key) []string {
 	return []string{"-F", "none", "-i", key.Path, "-p", strconv.Itoa(m.SSHPort), "-o", "IdentitiesOnly=yes",
 		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"}
 }
 
-// SSHCommand is the command line with which a person logs in as root.
+// SSHCommand returns the command line for a login as root.
 func (m *Machine) SSHCommand(key Key) string {
 	return "ssh " + strings.Join(m.sshOptions(key), " ") + " root@127.0.0.1"
 }
 
-// SSH runs a shell command on the machine as root. A refused login is a Result with Exit 255; the error is for an
-// ssh that could not be run, or that ctx ended.
+// SSH runs a shell command on the machine as root. If the login is rejected,
+// the Result has Exit 255. SSH returns an error if ssh cannot run or ctx is
+// done.
 func (m *Machine) SSH(ctx context.Context, key Key, command string) (Result, error) {
 	if err := installed("ssh", "openssh-client"); err != nil {
 		return Result{}, err
 	}
 	args := append(m.sshOptions(key), "-o", "BatchMode=yes", "-o", "ConnectTimeout=30",
-		"-o", "ServerAliveInterval=10", // a machine that vanishes in the middle says no goodbye
+		"-o", "ServerAliveInterval=10", // a killed machine does not close the connection
 		"root@127.0.0.1", command)
 	cmd := exec.CommandContext(ctx, "ssh", args...)
-	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK=") // no agent's keys
+	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK=") // no keys of an agent
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -81,8 +86,9 @@ func (m *Machine) SSH(ctx context.Context, key Key, command string) (Result, err
 	return Result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}, nil
 }
 
-// WaitSSH waits until the machine lets this key in and gives the time from power-on to the end of that login. It fails
-// when the machine ends, its kernel panics or it refuses the login, and at the end of ctx.
+// WaitSSH waits until a login with this key succeeds and returns the time from
+// power-on to the end of that login. It returns an error if the machine powers
+// off, its kernel panics, it rejects the login, or ctx is done.
 func (m *Machine) WaitSSH(ctx context.Context, key Key) (time.Duration, error) {
 	for {
 		if over := m.over(); over != nil {
@@ -108,8 +114,9 @@ func (m *Machine) WaitSSH(ctx context.Context, key Key) (time.Duration, error) {
 	}
 }
 
-// greeted tells whether an ssh server answers (RFC 4253, section 4.2). QEMU accepts connections long before, and keeps
-// trying to hand on an early one at ever longer intervals, so each try is short.
+// greeted reports whether an SSH server answers (RFC 4253, section 4.2). QEMU
+// accepts connections before the guest does, and retries to forward an early
+// one at increasing intervals. So each attempt is short.
 func (m *Machine) greeted(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

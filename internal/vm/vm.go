@@ -1,7 +1,9 @@
-// Package vm boots a machine in QEMU the way EC2 boots it, for tests and the demo: a disk on NVMe under SeaBIOS or
-// OVMF, a virtio network with EC2's metadata service at 169.254.169.254, a serial console, and ssh to get in.
+// Package vm boots machines in QEMU as EC2 boots them, for tests and the demo:
+// with a disk on NVMe under SeaBIOS or OVMF, a virtio network with EC2's
+// metadata service at 169.254.169.254, a serial console, and access by SSH.
 //
-// QEMU emulates the processor (TCG), so that it runs wherever the tests run; no root is needed.
+// QEMU emulates the processor (TCG), so that it runs wherever the tests run. It
+// does not require root.
 package vm
 
 import (
@@ -24,27 +26,28 @@ import (
 	"time"
 )
 
-// Firmware is what starts the disk.
+// A Firmware loads the boot loader from the disk.
 type Firmware string
 
-// The firmwares of EC2's boot modes.
+// Firmware of EC2's boot modes.
 const (
 	BIOS Firmware = "bios" // SeaBIOS, which comes with QEMU
 	UEFI Firmware = "uefi" // OVMF, of the Debian package ovmf
 )
 
-// platform is what emulates a machine of an architecture.
+// A platform is how QEMU emulates a machine of an architecture.
 type platform struct {
 	qemu, qemuPackage string
-	machine           []string // arguments
-	code, vars        string   // of UEFI
+	machine           []string // QEMU's arguments
+	code, vars        string   // paths of the UEFI firmware and its variables
 	firmwarePackage   string
 }
 
 var platforms = map[string]platform{
 	"amd64": {
 		qemu: "qemu-system-x86_64", qemuPackage: "qemu-system-x86",
-		// Without a display SeaBIOS and GRUB talk on the serial port, and land in the log.
+		// Without a display, SeaBIOS and GRUB print on the serial port, which
+		// is logged.
 		machine: []string{"-machine", "q35,graphics=off"},
 		code:    "/usr/share/OVMF/OVMF_CODE_4M.fd", vars: "/usr/share/OVMF/OVMF_VARS_4M.fd", firmwarePackage: "ovmf",
 	},
@@ -55,64 +58,70 @@ var platforms = map[string]platform{
 	},
 }
 
-// Consoles are the kernel arguments that name the first serial port, which Config.Console and the log get, by architecture.
+// Consoles maps an architecture to the kernel argument that selects the first
+// serial port as the console.
 var Consoles = map[string]string{"amd64": "console=ttyS0", "arm64": "console=ttyAMA0"}
 
-const (
-	// grace is how long QEMU has to end by itself when the machine is killed.
-	grace = 5 * time.Second
-)
+// grace is how long QEMU may take to exit after SIGTERM and to answer a monitor
+// command.
+const grace = 5 * time.Second
 
-// Config is the hardware, and what boots on it: Disk, or Kernel with Initrd and Cmdline, or both, when the kernel
-// boots and the disk is only there.
+// A Config describes the hardware and what boots on it. If Kernel is set, QEMU
+// loads it with Initrd and Cmdline. Otherwise the machine boots from Disk or
+// CD.
 type Config struct {
-	Architecture string   // as GOARCH, default amd64
-	Firmware     Firmware // default BIOS
-	Disk         string   // disk image; the guest's writes are thrown away, the file never changes
-	DiskFormat   string   // as QEMU calls it, default raw
-	Data         []string // more disks, on virtio: raw images, which keep what the guest writes
+	Architecture string   // as in GOARCH; default: amd64
+	Firmware     Firmware // default: BIOS
+	Disk         string   // disk image, which never changes: QEMU discards the guest's writes
+	DiskFormat   string   // QEMU's name of the image format; default: raw
+	Data         []string // raw images of more disks, on virtio; the guest's writes change them
 	Kernel       string
 	Initrd       string
 	Cmdline      string
 
-	CPUs   int // default 1: with more, QEMU 7.2 can hang where the kernel patches code that another CPU runs
-	Memory int // MiB, default 1024
+	// CPUs is the number of processors; default: 1. With more, QEMU 7.2 can
+	// hang where the kernel patches code that another CPU runs.
+	CPUs   int
+	Memory int // in MiB; default: 1024
 
-	// MemoryFile, if given, is made and holds the memory of the machine. Its blocks on disk are what the machine has ever used of it.
+	// MemoryFile is an optional file to create, which holds the machine's
+	// memory. Its blocks on disk are the memory that the machine ever used.
 	MemoryFile string
 
-	Metadata  *Metadata // nil: nothing answers at 169.254.169.254
-	NoNetwork bool      // no network card at all
+	Metadata  *Metadata // nil for a machine without metadata service
+	NoNetwork bool      // no network interface
 
-	CD string // ISO image in a CD drive on virtio; it boots if there is nothing else
+	CD string // ISO image in a CD drive on virtio, which boots if nothing else does
 
-	LogDir      string    // gets console.log, qemu.log, metadata.log; made if it is missing
-	Console     io.Writer // gets the serial console as well, as it comes; may be nil
-	Interactive bool      // the serial console reads this process's terminal; ctrl-a x ends QEMU
+	LogDir      string    // directory of console.log, qemu.log and metadata.log; created if missing
+	Console     io.Writer // optional copy of the serial console's output
+	Interactive bool      // the serial console reads from this process's terminal; ctrl-a x stops QEMU
 }
 
-// Machine is a running machine. Its times count from power-on.
+// A Machine is a running machine. Times are since power-on.
 type Machine struct {
-	SSHPort int // on 127.0.0.1, leads to the guest's port 22
+	SSHPort int // port of 127.0.0.1 that QEMU forwards to the guest's port 22
 
 	logDir  string
-	control string // folder of the monitor's socket
+	control string // directory of the monitor's socket
 	console *console
 	serial  io.Writer // input of the serial console; nil if that is the terminal
 	cancel  context.CancelFunc
 	qemu    *os.Process
-	done    chan struct{} // closed when QEMU and the metadata service have ended
-	err     error         // how QEMU ended; valid after done
+	done    chan struct{} // closed when QEMU and the metadata service have exited
+	err     error         // how QEMU exited; valid only after done is closed
 }
 
-// Start powers a machine on. It runs until its guest powers off, Kill, the end of ctx or of this process, however that
-// ends. Whoever starts a machine calls Kill in the end: that also waits until nothing of it is left.
+// Start powers a machine on. The machine runs until its guest powers off, the
+// caller calls Kill, ctx is done, or this process exits for any reason. The
+// caller must call Kill, which also waits until all processes of the machine
+// have exited.
 func Start(ctx context.Context, config Config) (*Machine, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(config.LogDir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the log directory: %w", err)
+		return nil, fmt.Errorf("create the log directory: %w", err)
 	}
 	port, err := freePort()
 	if err != nil {
@@ -132,7 +141,8 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 	if err != nil {
 		return fmt.Errorf("create the console log: %w", err)
 	}
-	// A file, not a pipe: the helpers that QEMU starts for guestfwd share its stderr and may outlive it by a moment.
+	// A file, not a pipe: the helpers that QEMU starts for guestfwd share its
+	// stderr and can exit shortly after it.
 	stderr, err := os.Create(filepath.Join(m.logDir, "qemu.log"))
 	if err != nil {
 		log.Close()
@@ -148,10 +158,10 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 		}
 	}
 
-	// Not in logDir: the path of a socket has at most 107 bytes.
+	// Not in logDir, because the path of a socket has at most 107 bytes.
 	if m.control, err = os.MkdirTemp("", "vm"); err != nil {
 		log.Close()
-		return fmt.Errorf("make a folder for the monitor: %w", err)
+		return fmt.Errorf("create a directory for the monitor: %w", err)
 	}
 	args := append(config.args(m.SSHPort, metadata.port), "-monitor", "unix:"+m.monitor()+",server=on,wait=off")
 	qemu := exec.CommandContext(ctx, config.platform().qemu, args...)
@@ -194,8 +204,9 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 	return nil
 }
 
-// Wait waits until the machine has powered itself off. Any other end is an error, and so is ctx ending first. A machine
-// that reboots goes on running.
+// Wait waits until the guest has powered the machine off. It returns an error
+// if the kernel panics, the machine is killed, QEMU fails or ctx is done. A
+// reboot does not end the wait.
 func (m *Machine) Wait(ctx context.Context) error {
 	select {
 	case <-m.done:
@@ -207,7 +218,7 @@ func (m *Machine) Wait(ctx context.Context) error {
 	}
 }
 
-// Type types text on the serial console of a machine that is not Interactive.
+// Type types text on the serial console. The machine must not be Interactive.
 func (m *Machine) Type(text string) error {
 	if _, err := io.WriteString(m.serial, text); err != nil {
 		return fmt.Errorf("serial console: %w", err)
@@ -215,7 +226,8 @@ func (m *Machine) Type(text string) error {
 	return nil
 }
 
-// Monitor gives QEMU's monitor a command: "system_powerdown" presses the power button, "sendkey ctrl-alt-delete" these keys.
+// Monitor sends a command to QEMU's monitor, for example "system_powerdown" for
+// the power button or "sendkey ctrl-alt-delete". It waits at most 5 seconds.
 func (m *Machine) Monitor(ctx context.Context, command string) error {
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
@@ -247,13 +259,16 @@ func (m *Machine) Monitor(ctx context.Context, command string) error {
 	return err
 }
 
-// CPUTime is the processor time that QEMU has used for the running machine. Other than time, it hardly depends on what else this computer does.
+// CPUTime returns the processor time that QEMU has used for the running
+// machine, in steps of 10 ms. In contrast to elapsed time, it hardly depends on
+// the load of the host.
 func (m *Machine) CPUTime() (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.qemu.Pid))
 	if err != nil {
 		return 0, fmt.Errorf("QEMU's processor time: %w", err)
 	}
-	// proc_pid_stat(5): utime and stime are fields 14 and 15, in ticks of 10 ms; the name in field 2 may have blanks.
+	// proc_pid_stat(5): utime and stime are fields 14 and 15, in ticks of 10
+	// ms. The name in field 2 can contain spaces.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	var ticks time.Duration
 	for _, field := range fields[11:13] {
@@ -268,19 +283,20 @@ func (m *Machine) CPUTime() (time.Duration, error) {
 
 func (m *Machine) monitor() string { return filepath.Join(m.control, "monitor") }
 
-// Kill cuts the power and waits until QEMU is gone. After the machine's end it does nothing.
+// Kill cuts the power and waits until QEMU and the metadata service have
+// exited. It does nothing if they already have.
 func (m *Machine) Kill() {
 	m.cancel()
 	<-m.done
 }
 
 var (
-	errOff    = errors.New("the machine has powered itself off")
+	errOff    = errors.New("the machine powered itself off")
 	errKilled = errors.New("the machine was killed")
 	errPanic  = errors.New("its kernel panicked")
 )
 
-// over tells why nothing more can be expected of the machine; nil while it runs.
+// over returns why the machine does not run anymore, or nil while it runs.
 func (m *Machine) over() error {
 	select {
 	case <-m.done:
@@ -295,9 +311,10 @@ func (m *Machine) over() error {
 	}
 }
 
-// failure is an error about the machine that says where to look.
+// failure returns an error with the time since power-on and the path of the
+// console log.
 func (m *Machine) failure(what string, why error) error {
-	return fmt.Errorf("%s, %.0f s after power-on: %w; its console is in %s", what,
+	return fmt.Errorf("%s, %.0f s after power-on: %w; see %s", what,
 		m.console.now().Seconds(), why, filepath.Join(m.logDir, "console.log"))
 }
 
@@ -309,7 +326,7 @@ func (c *Config) check() error {
 		return fmt.Errorf("unknown architecture %q", c.Architecture)
 	}
 	if c.Disk == "" && c.Kernel == "" && c.CD == "" && len(c.Data) == 0 {
-		return errors.New("a machine needs a disk, a CD or a kernel to boot")
+		return errors.New("a machine requires a disk, a CD or a kernel to boot")
 	}
 	for _, file := range append([]string{c.Disk, c.Kernel, c.Initrd, c.CD}, c.Data...) {
 		if file == "" {
@@ -320,7 +337,7 @@ func (c *Config) check() error {
 		}
 	}
 	if c.LogDir == "" {
-		return errors.New("a machine needs a log directory")
+		return errors.New("a machine requires a log directory")
 	}
 	switch c.Firmware {
 	case "", BIOS:
@@ -329,7 +346,7 @@ func (c *Config) check() error {
 			return fmt.Errorf("UEFI firmware: %w: apt-get install %s", err, p.firmwarePackage)
 		}
 	default:
-		return fmt.Errorf("unknown firmware %q: known are %s and %s", c.Firmware, BIOS, UEFI)
+		return fmt.Errorf("unknown firmware %q: must be %s or %s", c.Firmware, BIOS, UEFI)
 	}
 	if err := installed(p.qemu, p.qemuPackage); err != nil {
 		return err
@@ -340,7 +357,8 @@ func (c *Config) check() error {
 	return nil
 }
 
-// installed is an error that names the Debian package when there is no such program.
+// installed returns an error with the Debian package to install if a program is
+// not in PATH.
 func installed(program, pkg string) error {
 	if _, err := exec.LookPath(program); err != nil {
 		return fmt.Errorf("%s is not installed: apt-get install %s", program, pkg)
@@ -348,7 +366,8 @@ func installed(program, pkg string) error {
 	return nil
 }
 
-// args are QEMU's. https://www.qemu.org/docs/master/system/invocation.html
+// args returns QEMU's arguments, see
+// https://www.qemu.org/docs/master/system/invocation.html.
 func (c *Config) args(sshPort, metadataPort int) []string {
 	cpus, memory := c.CPUs, c.Memory
 	if cpus == 0 {
@@ -357,8 +376,8 @@ func (c *Config) args(sshPort, metadataPort int) []string {
 	if memory == 0 {
 		memory = 1024
 	}
-	// EC2's addresses: the guest is on the metadata service's own network, QEMU answers there and hands the
-	// connection to a program.
+	// The guest has an address in the metadata service's network. QEMU accepts
+	// connections to the service and starts nc for each, which forwards it.
 	netdev := "user,id=net,net=169.254.0.0/16,host=169.254.0.2,dhcpstart=169.254.0.15" +
 		",hostfwd=tcp:127.0.0.1:" + strconv.Itoa(sshPort) + "-:22"
 	if c.Metadata != nil {
@@ -381,7 +400,7 @@ func (c *Config) args(sshPort, metadataPort int) []string {
 	}
 	if !c.NoNetwork {
 		args = append(args, "-netdev", netdev,
-			"-device", "virtio-net-pci,netdev=net,romfile=") // no ROM: never boots from the network
+			"-device", "virtio-net-pci,netdev=net,romfile=") // no ROM, so that it never boots from the network
 	}
 	if c.Firmware == UEFI {
 		args = append(args,
@@ -390,7 +409,7 @@ func (c *Config) args(sshPort, metadataPort int) []string {
 	}
 	order := ",bootindex=0"
 	if c.Kernel != "" {
-		order = "" // is that of the kernel
+		order = "" // the kernel boots first
 	}
 	if c.Disk != "" {
 		args = append(args,
@@ -401,7 +420,8 @@ func (c *Config) args(sshPort, metadataPort int) []string {
 		id := "data" + strconv.Itoa(i)
 		args = append(args,
 			"-drive", "if=none,id="+id+",format=raw,discard=unmap,file="+quote(file),
-			"-device", "virtio-blk-pci,drive="+id) // under load, requests to the NVMe of QEMU 7.2 were seen to wait for ever
+			// Not NVMe: under load, requests to that of QEMU 7.2 can hang.
+			"-device", "virtio-blk-pci,drive="+id)
 	}
 	if c.Kernel != "" {
 		args = append(args, "-kernel", c.Kernel, "-append", c.Cmdline)
@@ -417,16 +437,17 @@ func (c *Config) args(sshPort, metadataPort int) []string {
 	return args
 }
 
-// quote is text inside one of QEMU's comma-separated options.
+// quote returns text for one of QEMU's comma-separated options.
 func quote(text string) string { return strings.ReplaceAll(text, ",", ",,") }
 
-// spawn starts a command that the kernel kills when this process dies, whatever it dies of. The command's end comes on
-// the channel.
+// spawn starts a command that the kernel kills when this process exits for any
+// reason. The channel receives the result of cmd.Wait.
 func spawn(cmd *exec.Cmd) (<-chan error, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started, ended := make(chan error), make(chan error, 1)
 	go func() {
-		// The signal comes at the death of the thread that forked, so this goroutine keeps its thread.
+		// The kernel sends the signal when the thread that forked exits, so
+		// this goroutine keeps its thread.
 		runtime.LockOSThread()
 		err := cmd.Start()
 		started <- err
@@ -437,7 +458,7 @@ func spawn(cmd *exec.Cmd) (<-chan error, error) {
 	return ended, <-started
 }
 
-// freePort is a TCP port of 127.0.0.1 that nobody listens on at this moment.
+// freePort returns a TCP port of 127.0.0.1 that is free at the moment.
 func freePort() (int, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -447,7 +468,7 @@ func freePort() (int, error) {
 	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 
-// tailOf is the last lines of a log, for an error message.
+// tailOf returns the last lines of a log, for an error message.
 func tailOf(file string, lines int) string {
 	data, err := os.ReadFile(file)
 	if err != nil {

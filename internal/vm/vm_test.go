@@ -18,12 +18,11 @@ import (
 	"time"
 
 	"github.com/slipway-build/slipway/internal/testutil/need"
-
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// bootSector is a disk whose first sector prints a text on the first serial port and then powers off or, if it stays,
-// halts.
+// bootSector creates a disk whose first sector prints text on the first serial
+// port. It then halts if stay is set, and powers off otherwise.
 func bootSector(t *testing.T, text string, stay bool) string {
 	t.Helper()
 	code := []byte{
@@ -50,14 +49,14 @@ func bootSector(t *testing.T, text string, stay bool) string {
 	copy(disk, code)
 	copy(disk[len(code):], text+"\x00")
 	disk[510], disk[511] = 0x55, 0xaa
-	file := filepath.Join(t.TempDir(), "disk,1.raw") // the comma must survive QEMU's options
+	file := filepath.Join(t.TempDir(), "disk,1.raw") // QEMU's options require quotes for the comma
 	if err := os.WriteFile(file, disk, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return file
 }
 
-// start boots with a limit that suits these tiny machines.
+// start boots a machine for at most a minute.
 func start(t *testing.T, config Config) (*Machine, context.Context) {
 	t.Helper()
 	need.Program(t, "qemu-system-x86_64", "qemu-system-x86")
@@ -89,7 +88,7 @@ func TestPowerOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	if at <= 0 || at > m.console.now() {
-		t.Errorf("the text came at %v", at)
+		t.Errorf("the text appeared at %v", at)
 	}
 	if err := m.Wait(ctx); err != nil {
 		t.Errorf("powered off: %v", err)
@@ -107,7 +106,7 @@ func TestPowerOff(t *testing.T) {
 
 	_, err = m.WaitConsole(ctx, regexp.MustCompile("never printed"))
 	if !errors.Is(err, errOff) || !strings.Contains(err.Error(), filepath.Join(logs, "console.log")) {
-		t.Errorf("waiting for more: %v", err)
+		t.Errorf("wait for more: %v", err)
 	}
 	if _, err := m.WaitSSH(ctx, Key{}); !errors.Is(err, errOff) {
 		t.Errorf("ssh to it: %v", err)
@@ -134,7 +133,7 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// TestDeath kills a process that runs a machine: nothing of the machine may stay.
+// TestDeath kills a process that runs a machine. QEMU must exit.
 func TestDeath(t *testing.T) {
 	if disk := os.Getenv("VM_TEST_DEATH"); disk != "" {
 		m, ctx := start(t, Config{Disk: disk})
@@ -181,7 +180,7 @@ func TestContextEnds(t *testing.T) {
 		t.Errorf("ssh: %v", err)
 	}
 	if m.over() != nil {
-		t.Errorf("the end of a wait ended the machine: %v", m.over())
+		t.Errorf("the machine ended with the wait: %v", m.over())
 	}
 }
 
@@ -198,7 +197,7 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// TestUEFI shows by the firmware's own words that OVMF runs and tries the NVMe disk.
+// TestUEFI checks by OVMF's output that it runs and tries the NVMe disk.
 func TestUEFI(t *testing.T) {
 	need.File(t, platforms["amd64"].code, "ovmf")
 	m, ctx := start(t, Config{Firmware: UEFI, Disk: bootSector(t, "BIOS only", true)})
@@ -210,10 +209,10 @@ func TestUEFI(t *testing.T) {
 func TestNothingToBoot(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing.raw")
 	for want, config := range map[string]Config{
-		"needs a disk, a CD or a kernel": {LogDir: t.TempDir()},
-		"missing.raw":                    {Disk: missing, LogDir: t.TempDir()},
-		"log directory":                  {Disk: "vm_test.go"},
-		`unknown firmware "u-boot"`:      {Disk: "vm_test.go", LogDir: t.TempDir(), Firmware: "u-boot"},
+		"requires a disk, a CD or a kernel": {LogDir: t.TempDir()},
+		"missing.raw":                       {Disk: missing, LogDir: t.TempDir()},
+		"log directory":                     {Disk: "vm_test.go"},
+		`unknown firmware "u-boot"`:         {Disk: "vm_test.go", LogDir: t.TempDir(), Firmware: "u-boot"},
 	} {
 		if _, err := Start(t.Context(), config); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
@@ -221,7 +220,7 @@ func TestNothingToBoot(t *testing.T) {
 	}
 }
 
-// TestMetadata reads the service as a guest does, but from here.
+// TestMetadata reads from the service as a guest does, but on the host.
 func TestMetadata(t *testing.T) {
 	stack.File(t, "bin", "ec2-metadata-mock")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -277,7 +276,7 @@ func TestNewKey(t *testing.T) {
 		t.Errorf("ssh-keygen reads %q from the private key, the public one is %q: %v", out, key.Public, err)
 	}
 	if again, err := NewKey(dir); err != nil || again != key {
-		t.Errorf("the second time: %v, %v", again, err)
+		t.Errorf("the second call: %v, %v", again, err)
 	}
 }
 
