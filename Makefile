@@ -45,7 +45,7 @@ test-boot: images
 	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 netcat-openbsd openssh-client dosfstools mtools
 	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems|TestAWSArm64' -boot
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage' -arch arm64
-	go test -timeout 25m ./test/worlds -run TestKilledBuilder -kills 50
+	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50
 
 ## lint: gofmt, go vet, staticcheck, shellcheck
 lint:

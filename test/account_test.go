@@ -13,7 +13,7 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// account is one of a fake AWS, and the program that publishes to it.
+// An account is an account of a fake AWS with the program that publishes to it.
 type account struct {
 	*awstest.Server
 	program, dir string
@@ -34,7 +34,7 @@ func newAccount(t *testing.T) account {
 	return a
 }
 
-// publish makes an AMI of a disk with slipway-publish.
+// publish creates an AMI of a disk with slipway-publish.
 func (a account) publish(t *testing.T, disk string, args ...string) *ami.Image {
 	t.Helper()
 	cmd := exec.Command(a.program, append([]string{"aws", "--json", disk}, args...)...)
@@ -55,7 +55,7 @@ func (a account) publish(t *testing.T, disk string, args ...string) *ami.Image {
 	return result.Images[0]
 }
 
-// save writes to a file what the snapshot of an image holds.
+// save writes the content of an image's snapshot to a file.
 func (a account) save(t *testing.T, image *ami.Image) string {
 	t.Helper()
 	volume, err := a.Disk(image.Region, image.Snapshot)

@@ -18,18 +18,18 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
 )
 
-// actionsCache is the cache service of GitHub Actions, version 2, as far as
-// BuildKit speaks with it: JSON calls of Twirp's for the entries
-// (github.actions.results.api.v1.CacheService) and Azure's Put Blob, Put Block,
-// Put Block List and Get Blob for their contents. Entries never change.
+// actionsCache is a fake of the part of GitHub Actions' cache service, version
+// 2, that BuildKit calls: JSON calls of Twirp for the entries
+// (github.actions.results.api.v1.CacheService), and Azure's Put Blob, Put
+// Block, Put Block List and Get Blob for their contents. Entries never change.
 type actionsCache struct {
 	*httptest.Server
 
 	mu      sync.Mutex
-	keys    []string          // of the finished entries, oldest first
+	keys    []string          // keys of the finished entries, oldest first
 	blobs   map[string][]byte // by key
 	blocks  map[string][]byte // by key and block id
-	reading map[string]int    // bytes given out, by key
+	reading map[string]int    // bytes read, by key
 }
 
 func newActionsCache(t *testing.T) *actionsCache {
@@ -43,7 +43,8 @@ func newActionsCache(t *testing.T) *actionsCache {
 	return c
 }
 
-// environment is what a workflow has of it, after docker/bake-action exposed it.
+// environment returns the environment variables of a workflow that
+// docker/bake-action sets for the cache.
 func (c *actionsCache) environment() []string {
 	part := func(v any) string {
 		data, err := json.Marshal(v)
@@ -59,7 +60,8 @@ func (c *actionsCache) environment() []string {
 	return []string{"ACTIONS_CACHE_SERVICE_V2=true", "ACTIONS_RESULTS_URL=" + c.URL + "/", "ACTIONS_RUNTIME_TOKEN=" + token}
 }
 
-// find gives the entry with this very key, or else the newest with one of the prefixes.
+// find returns the entry with exactly this key, or the newest with one of the
+// prefixes.
 func (c *actionsCache) find(key string, prefixes []string) string {
 	if _, ok := c.blobs[key]; ok {
 		return key
@@ -169,7 +171,7 @@ func (c *actionsCache) get(w http.ResponseWriter, r *http.Request) {
 	c.mu.Unlock()
 }
 
-// reset counts the large blobs that were read since the last time.
+// reset returns the number of large blobs that were read since the last reset.
 func (c *actionsCache) reset() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -183,10 +185,10 @@ func (c *actionsCache) reset() int {
 	return n
 }
 
-// The bake file that the example workflows call builds on a new runner each
-// time, out of GitHub's cache.
+// The bake file of the example workflows builds on a new runner from GitHub's
+// cache.
 func TestExampleWorkflow(t *testing.T) {
-	f := newFleet(t)
+	r := startRegistries(t)
 	actions := newActionsCache(t)
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"aws.yml": "# syntax=slipwaybuild/slipway:1\n" + cachedMachine})
@@ -202,24 +204,24 @@ func TestExampleWorkflow(t *testing.T) {
 	}
 	disk := filepath.Join(dir, "out", "aws.raw")
 
-	a := fresh(t, f.config)
+	a := fresh(t, r.config)
 	sameVertices(t, "the first workflow", workflow(a), packed)
-	changed := f.push(t, a, "changed/rngd", "FROM slipwaybuild/rngd:v1\nCOPY <<EOF /version\n2\nEOF\n")
+	changed := r.push(t, a, "changed/rngd", "FROM slipwaybuild/rngd:v1\nCOPY <<EOF /version\n2\nEOF\n")
 	first := filepath.Join(dir, "first.raw")
 	if err := os.Rename(disk, first); err != nil {
 		t.Fatal(err)
 	}
 	actions.reset()
 
-	sameVertices(t, "an unchanged machine", workflow(fresh(t, f.config)), nil)
+	sameVertices(t, "an unchanged machine", workflow(fresh(t, r.config)), nil)
 	sameFile(t, first, disk)
 	if got := actions.reset(); got != 1 {
-		t.Errorf("an unchanged machine pulled %d large blobs out of GitHub's cache, want the disk alone", got)
+		t.Errorf("an unchanged machine pulled %d large blobs from GitHub's cache, want only the disk", got)
 	}
 
-	ran := workflow(fresh(t, f.config), "--set=default.contexts.slipwaybuild/rngd:v1=docker-image://"+changed)
+	ran := workflow(fresh(t, r.config), "--set=default.contexts.slipwaybuild/rngd:v1=docker-image://"+changed)
 	sameVertices(t, "one changed service", ran, repacked)
 	if got := actions.reset(); got != segmentBlobs {
-		t.Errorf("one changed service pulled %d large blobs out of GitHub's cache, want %d", got, segmentBlobs)
+		t.Errorf("one changed service pulled %d large blobs from GitHub's cache, want %d", got, segmentBlobs)
 	}
 }

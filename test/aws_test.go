@@ -17,7 +17,8 @@ import (
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
-// awsDisk builds the machine of examples/aws.yml as its first lines say.
+// awsDisk builds the machine of examples/aws.yml with the command in its
+// comments.
 func awsDisk(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -28,8 +29,8 @@ func awsDisk(t *testing.T) string {
 	return filepath.Join(dir, "aws.raw")
 }
 
-// TestAWS publishes the machine of examples/aws.yml, boots what the snapshot holds as EC2 does in both of its boot modes,
-// and goes through what it promises.
+// TestAWS publishes the machine of examples/aws.yml, boots its snapshot in both
+// boot modes of EC2, and checks what the machine promises.
 func TestAWS(t *testing.T) {
 	stack.Require(t)
 	a := newAccount(t)
@@ -46,10 +47,10 @@ func TestAWS(t *testing.T) {
 	}
 }
 
-// TestAWSArm64 does the same with that machine for arm64, on a console that QEMU has.
+// TestAWSArm64 is like TestAWS for arm64, with the console of QEMU's machine.
 func TestAWSArm64(t *testing.T) {
 	if !*bootAll {
-		t.Skip("make test-boot builds the packages for arm64 and boots it")
+		t.Skip("requires the packages for arm64: run make test-boot")
 	}
 	stack.Require(t)
 	example, err := os.ReadFile("../examples/aws.yml")
@@ -69,7 +70,7 @@ func TestAWSArm64(t *testing.T) {
 	testAWS(t, vm.Config{Architecture: "arm64", Firmware: vm.UEFI, Disk: a.save(t, image)})
 }
 
-// testAWS boots a machine that has examples/aws.yml on its disk.
+// testAWS boots the machine of examples/aws.yml from its disk and checks it.
 func testAWS(t *testing.T, config vm.Config) {
 	key, err := vm.NewKey(t.TempDir())
 	if err != nil {
@@ -89,7 +90,7 @@ func testAWS(t *testing.T, config vm.Config) {
 	t.Cleanup(func() {
 		machine.Kill()
 		if t.Failed() {
-			t.Logf("the end of %s/console.log:\n%s", stack.Artifacts(t), machine.ConsoleTail(60))
+			t.Logf("end of %s/console.log:\n%s", stack.Artifacts(t), machine.ConsoleTail(60))
 		}
 	})
 	g := &guest{machine, key}
@@ -121,12 +122,12 @@ func testAWS(t *testing.T, config vm.Config) {
 	t.Run("poweroff", func(t *testing.T) { testPowerOff(t, g, config.Architecture == "arm64") })
 }
 
-// testSSHD looks at what a login gets without capabilities that nobody has asked for.
+// testSSHD checks the capabilities of a login, its terminal, and sftp.
 func testSSHD(t *testing.T, g *guest) {
 	status := g.output(t, "cat /proc/self/status")
 	for _, line := range []string{"CapEff:\t00000000002c04e1\n", "CapBnd:\t00000000002c04e1\n", "NoNewPrivs:\t1\n", "Seccomp:\t2\n"} {
 		if !strings.Contains(status, line) {
-			t.Errorf("a login has no %q:\n%s", line, status)
+			t.Errorf("the status of a login lacks %q:\n%s", line, status)
 		}
 	}
 	ssh := g.SSHCommand(g.key)
@@ -135,7 +136,7 @@ func testSSHD(t *testing.T, g *guest) {
 		t.Errorf("ssh with a terminal: %v, %q", err, out)
 	}
 	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, []byte("kept"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	sftp := exec.CommandContext(t.Context(), "sftp", "-q", "-b", "-", "-D", ssh+" -s sftp")
@@ -143,8 +144,8 @@ func testSSHD(t *testing.T, g *guest) {
 	if out, err := sftp.CombinedOutput(); err != nil {
 		t.Errorf("sftp: %v, %s", err, out)
 	}
-	if back, err := os.ReadFile(file + ".back"); string(back) != "kept" {
-		t.Errorf("sftp brought back %q, %v", back, err)
+	if back, err := os.ReadFile(file + ".back"); string(back) != "content" {
+		t.Errorf("sftp returned %q, %v", back, err)
 	}
 	if entered := g.output(t, inMachine("sh -c 'service list | grep -c ^sshd; ls -d /var/config'")); entered != "1\n/var/config" {
 		t.Errorf("in the machine: %q", entered)
@@ -158,7 +159,7 @@ func testWrongKey(t *testing.T, g *guest) {
 	}
 	stranger := &guest{g.Machine, wrong}
 	result := stranger.run(t, "true")
-	// In brackets are the methods that could be tried: a password is none of them.
+	// The brackets contain the allowed methods. Passwords are not allowed.
 	if result.Exit != 255 || !strings.Contains(result.Stderr, "Permission denied (publickey).") {
 		t.Errorf("ssh with another key: exit %d, %s", result.Exit, result.Stderr)
 	}
@@ -186,7 +187,8 @@ func testRootFilesystem(t *testing.T, g *guest) {
 	if found := g.output(t, inMachine("find / -xdev -type f -perm /6000")); found != "" {
 		t.Errorf("files with setuid or setgid:\n%s", found)
 	}
-	// A filesystem without a device has major number 0, proc_pid_mountinfo(5).
+	// A filesystem without a device has the major number 0, see
+	// proc_pid_mountinfo(5).
 	info := g.output(t, "cat /proc/1/mountinfo")
 	if !strings.Contains(info, " / / ") {
 		t.Errorf("process 1 has no root in its mounts:\n%s", info)
@@ -225,10 +227,11 @@ func testMetadata(t *testing.T, g *guest, metadata vm.Metadata) {
 	}
 }
 
-// testSysctl compares the kernel's parameters with the configuration that the sysctl package brings, sysctl.d(5).
+// testSysctl compares the kernel's parameters with the configuration in the
+// sysctl package, see sysctl.d(5).
 func testSysctl(t *testing.T, g *guest) {
 	conf := g.output(t, inMachine("sh -c 'cat /containers/onboot/*-sysctl/*/etc/sysctl.d/*.conf'"))
-	want := map[string]string{} // by pattern of files
+	want := map[string]string{} // values by pattern of files
 	optional := map[string]bool{}
 	for line := range strings.Lines(conf) {
 		key, value, ok := strings.Cut(line, "=")
@@ -257,7 +260,7 @@ func testSysctl(t *testing.T, g *guest) {
 			}
 		}
 		if !found && !optional[pattern] {
-			t.Errorf("the kernel has no %s", pattern)
+			t.Errorf("the kernel has no parameter %s", pattern)
 		}
 	}
 }
@@ -272,7 +275,7 @@ func testServices(t *testing.T, g *guest) {
 }
 
 func testReboot(t *testing.T, g *guest) {
-	g.run(t, inMachine("reboot")) // sshd may be gone before it can tell the exit status
+	g.run(t, inMachine("reboot")) // sshd can exit before it sends the exit status
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if _, err := g.WaitConsole(ctx, regexp.MustCompile(`(?s)Linux version.*Linux version`)); err != nil {
@@ -283,7 +286,8 @@ func testReboot(t *testing.T, g *guest) {
 	}
 }
 
-// testPowerOff powers off by the command, or by the power button as EC2 stops an instance.
+// testPowerOff powers off with the power button, which EC2 uses to stop an
+// instance, or with the command.
 func testPowerOff(t *testing.T, g *guest, button bool) {
 	if button {
 		if err := g.Monitor(t.Context(), "system_powerdown"); err != nil {

@@ -32,12 +32,12 @@ func TestBadInput(t *testing.T) {
 			want: []string{`machine.yml:3`, `>>>   - name: sshd`, `image`},
 		},
 		{
-			name: "two mistakes in one run",
+			name: "two errors in one build",
 			yaml: "init: 5\nservices:\n  - name: sshd\n    image: slipwaybuild/sshd:v1\n    readonly: maybe\n",
 			want: []string{`>>> init: 5`, `>>>     readonly: maybe`},
 		},
 		{
-			name: "mistakes of the parser and of the contexts in one run",
+			name: "errors of the parser and of the contexts in one build",
 			yaml: "services:\n  - name: sshd\nfiles:\n  - path: root/.profile\n    source: ~/.profile\n",
 			want: []string{`>>>   - name: sshd`, `>>>     source: ~/.profile`, `--build-context host=/ --build-arg HOME`},
 		},
@@ -64,7 +64,7 @@ func TestBadInput(t *testing.T) {
 			want: []string{`machine.yml:`, `>>>   image: slipwaybuild/runc:v1`, `kernel image has no file "kernel"`, `set kernel.binary`},
 		},
 		{
-			name: "file that the context lacks",
+			name: "file that is not in the context",
 			yaml: "files:\n  - path: etc/app.conf\n    source: app.conf\n",
 			want: []string{`>>>     source: app.conf`, `not in the build context`},
 		},
@@ -102,15 +102,15 @@ func TestBadInput(t *testing.T) {
 					}
 				}
 				if files, _ := os.ReadDir(out); len(files) > 0 {
-					t.Errorf("%s: output folder holds %v", command, files)
+					t.Errorf("%s: the output directory contains %v", command, files)
 				}
 			}
 		})
 	}
 }
 
-// Changing one service's image runs that service's pack and the format
-// again, and nothing else.
+// After a change of one service's image, the build packs only that service and
+// writes the format.
 func TestRebuildOneService(t *testing.T) {
 	stack.Require(t)
 	root := t.TempDir()
@@ -128,7 +128,8 @@ services:
     image: slipwaybuild/sshd:v1
 `)
 	service := filepath.Join(root, "Dockerfile")
-	run := strconv.FormatInt(time.Now().UnixNano(), 36) // an earlier run's cache must not help
+	// Unique, so that nothing is in the cache of an earlier run.
+	run := strconv.FormatInt(time.Now().UnixNano(), 36)
 	image := func(text string) string {
 		text += run
 		if err := os.WriteFile(service, []byte("FROM slipwaybuild/rngd:v1\nCOPY <<EOF /version\n"+text+"\nEOF\n"), 0o644); err != nil {
@@ -159,8 +160,8 @@ services:
 	}
 }
 
-// Several formats of one build are the same as each of its own, and share all
-// steps but the last.
+// Several formats in one build are the same as in a build each, and share all
+// steps except the last.
 func TestSeveralFormats(t *testing.T) {
 	stack.Require(t)
 	dir := machineYAML(t, "kernel:\n  image: slipwaybuild/kernel:v1\ninit:\n  - slipwaybuild/init:v1\n")
@@ -202,7 +203,7 @@ func TestSeveralFormats(t *testing.T) {
 	}
 }
 
-// Every request that buildx knows is answered by the frontend itself.
+// The frontend answers each request of docker buildx build --call.
 func TestCalls(t *testing.T) {
 	stack.Require(t)
 	dir := machineYAML(t, "init:\n  - slipwaybuild/init:v1\ntrust:\n  org: [library]\n")
@@ -236,7 +237,7 @@ func TestCalls(t *testing.T) {
 	}
 }
 
-// The example needs no further word.
+// The examples have no warnings.
 func TestExamplesAreClean(t *testing.T) {
 	stack.Require(t)
 	examples, err := filepath.Glob("../examples/*.yml")
@@ -251,8 +252,8 @@ func TestExamplesAreClean(t *testing.T) {
 	}
 }
 
-// One bake builds packages, frontend and machine from the checkout, and the
-// machine is the same, byte for byte, as the one made of pulled images.
+// The target aws builds packages, frontend and machine from the checkout. The
+// disk has the same bytes as that of a build from pulled images.
 func TestBakeEqualsBuild(t *testing.T) {
 	stack.Require(t)
 	dir := t.TempDir()

@@ -10,24 +10,25 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// Old and small builders make the same machines, byte for byte, of images with
-// what is hard to keep: devices, owners, set-user-id programs. They say what
-// they lack.
+// Old builders, rootless builders and builders without overlayfs build the same
+// bytes, even from images with devices, owners, setuid programs and hard links.
+// The build reports what the builder lacks.
 func TestBuilders(t *testing.T) {
-	f := newFleet(t)
-	a := fresh(t, f.config)
-	odd := f.push(t, a, "odd:1", `FROM debian:bookworm-slim AS build
+	r := startRegistries(t)
+	a := fresh(t, r.config)
+	odd := r.push(t, a, "odd:1", `FROM debian:bookworm-slim AS build
 RUN mkdir -p /out/bin && mkfifo /out/pipe && chown 12345:23456 /out/pipe && \
     cp /bin/true /out/bin/true && chmod 4755 /out/bin/true && ln /out/bin/true /out/bin/same
 FROM scratch
 COPY --from=build /out /
 `)
-	nodes := f.push(t, a, "nodes:1", `FROM debian:bookworm-slim AS build
+	nodes := r.push(t, a, "nodes:1", `FROM debian:bookworm-slim AS build
 RUN mkdir -p /out/dev && mknod /out/dev/disk b 7 0 && mknod /out/dev/tty c 5 0
 FROM scratch
 COPY --from=build /out /
 `)
-	// The second has what a builder without root cannot have.
+	// The second machine has devices, which a builder without root cannot
+	// create.
 	all := strings.Replace(cachedMachine, "onboot:\n", "  - "+odd+"\nonboot:\n", 1)
 	plain, full := machineYAML(t, all), machineYAML(t, strings.Replace(all, "onboot:\n", "  - "+nodes+"\nonboot:\n", 1))
 	build := func(d *buildkitd.Daemon, dir, folder string) string {
@@ -55,7 +56,7 @@ COPY --from=build /out /
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config := c.config(t)
-			config.Mirror, config.Registries = f.config.Mirror, f.config.Registries
+			config.Mirror, config.Registries = r.config.Mirror, r.config.Registries
 			out := build(fresh(t, config), c.dir, c.name)
 			if !strings.Contains(out, c.lacks) || c.lacks == "" && strings.Contains(out, "the builder lacks") {
 				t.Errorf("what the builder lacks should be %q:\n%s", c.lacks, out)
@@ -67,7 +68,7 @@ COPY --from=build /out /
 	}
 }
 
-// What an old builder lacks is told, once, where a machine would use it.
+// The build reports what an old builder lacks if the machine would use it.
 func TestBuilderLacks(t *testing.T) {
 	stack.Require(t)
 	d := fresh(t, oldest(t))
@@ -85,7 +86,7 @@ func TestBuilderLacks(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if !bytes.Contains(out, []byte("the builder lacks source.imageblob: images of OCI layouts are unpacked")) {
-		t.Errorf("no word of what is lost:\n%s", out)
+		t.Errorf("the build does not report what the builder lacks:\n%s", out)
 	}
 	if files := tree(t, filepath.Join(dir, "out", "machine.tar")); files["bin/sysctl"] == "" && files["sbin/sysctl"] == "" && files["usr/sbin/sysctl"] == "" {
 		t.Error("the machine lacks the image's program")

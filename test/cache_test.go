@@ -10,13 +10,14 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// fleet is a registry for caches and one for packages, each behind a meter, and the settings of daemons that use them.
-type fleet struct {
-	packages, caches *buildkitd.Meter
+// registries has a proxy of the stack's registry for packages, a proxy of an
+// empty registry for caches, and the configuration of daemons that use them.
+type registries struct {
+	packages, caches *buildkitd.Proxy
 	config           buildkitd.Config
 }
 
-func newFleet(t *testing.T) *fleet {
+func startRegistries(t *testing.T) *registries {
 	t.Helper()
 	stack.Require(t)
 	registry, err := buildkitd.StartRegistry(t.Context())
@@ -28,21 +29,22 @@ func newFleet(t *testing.T) *fleet {
 			t.Error(err)
 		}
 	})
-	f := &fleet{packages: metered(t, stack.Registry), caches: metered(t, registry.Address)}
-	f.config = buildkitd.Config{Mirror: f.packages.Address, Registries: []string{f.caches.Address}}
-	return f
+	r := &registries{packages: proxy(t, stack.Registry), caches: proxy(t, registry.Address)}
+	r.config = buildkitd.Config{Mirror: r.packages.Address, Registries: []string{r.caches.Address}}
+	return r
 }
 
-// reset forgets what was counted.
-func (f *fleet) reset() {
-	f.packages.Reset()
-	f.caches.Reset()
+// reset sets the counts of both proxies to 0.
+func (r *registries) reset() {
+	r.packages.Reset()
+	r.caches.Reset()
 }
 
-// push builds an image from a Dockerfile on a daemon and gives its reference.
-func (f *fleet) push(t *testing.T, d *buildkitd.Daemon, name, dockerfile string) string {
+// push builds an image from a Dockerfile on a daemon, pushes it to the registry
+// for caches and returns its reference.
+func (r *registries) push(t *testing.T, d *buildkitd.Daemon, name, dockerfile string) string {
 	t.Helper()
-	ref := f.caches.Address + "/" + name
+	ref := r.caches.Address + "/" + name
 	cmd := d.Build(t.Context(), "--progress=plain", "--provenance=false", "-o", "type=registry", "-t", ref, "-")
 	cmd.Stdin = strings.NewReader(dockerfile)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -51,12 +53,12 @@ func (f *fleet) push(t *testing.T, d *buildkitd.Daemon, name, dockerfile string)
 	return ref
 }
 
-// crossed counts the large blobs that came out of a registry, by repository,
-// and gives the sum of all.
-func crossed(m *buildkitd.Meter) (blobs map[string]int, sum int64) {
-	pulled, _ := m.Reset()
+// pulled returns the number of large blobs that were pulled through a proxy
+// since the last call, by repository, and the sum of all bytes.
+func pulled(p *buildkitd.Proxy) (blobs map[string]int, sum int64) {
+	all, _ := p.Reset()
 	blobs = map[string]int{}
-	for blob, n := range pulled {
+	for blob, n := range all {
 		sum += n
 		if n > large {
 			blobs[blob.Repository]++
@@ -83,57 +85,61 @@ files:
     contents: hello
 `
 
-// What the packages of cachedMachine become.
+// Vertices of builds of cachedMachine.
 var (
+	// packed are those of a first build as a raw disk.
 	packed = []string{
 		"[init[0]] pack", "[init[1]] pack", "[kernel] pack", "[onboot.sysctl] pack",
 		"[raw] write", "[services.rngd] pack", "[services.sshd] pack",
 	}
+	// repacked are those after a change of rngd.
 	repacked = []string{"[raw] write", "[services.rngd] pack"}
 )
 
+// Numbers of large blobs.
 const (
 	frontendBlobs = 2 // exporter with frontend, boot loaders
-	segmentBlobs  = 5 // of all but rngd
+	segmentBlobs  = 5 // segments except that of rngd
 	rngdBlobs     = 1
 )
 
-// A new builder takes a machine that did not change out of the cache: it packs
-// nothing, and pulls the output and nothing of the packages. Of a machine with
-// one changed service it pulls and packs that one, and pulls the segments of
-// the others, if the cache has them (mode=max).
+// A new builder takes an unchanged machine from the cache: it packs nothing,
+// pulls the output, and pulls no package. If one service has changed, it pulls
+// and packs that service. It pulls the segments of the others if the cache has
+// them (mode=max).
 func TestCache(t *testing.T) {
-	f := newFleet(t)
+	r := startRegistries(t)
 	dir := machineYAML(t, cachedMachine)
 	folders := t.TempDir()
-	a := fresh(t, f.config)
-	// First the smaller: BuildKit exports in mode=min also what earlier exports made blobs of.
+	a := fresh(t, r.config)
+	// mode=min first: in this mode BuildKit also exports the blobs that earlier
+	// exports created.
 	for _, mode := range []string{"min", "max"} {
 		ran := builds(t, a, dir, "--target=raw", "-o", "a",
-			"--cache-to=type=registry,mode="+mode+",ref="+f.caches.Address+"/cache/"+mode,
+			"--cache-to=type=registry,mode="+mode+",ref="+r.caches.Address+"/cache/"+mode,
 			"--cache-to=type=local,mode="+mode+",dest="+filepath.Join(folders, mode))
 		if mode == "min" {
 			sameVertices(t, "an empty builder", ran, packed)
 		}
-		_, pushed := f.caches.Reset()
+		_, pushed := r.caches.Reset()
 		t.Logf("mode=%s: %.1f MB pushed", mode, float64(pushed)/1e6)
 	}
-	changed := f.push(t, a, "changed/rngd", "FROM slipwaybuild/rngd:v1\nCOPY <<EOF /version\n2\nEOF\n")
+	changed := r.push(t, a, "changed/rngd", "FROM slipwaybuild/rngd:v1\nCOPY <<EOF /version\n2\nEOF\n")
 	change := "--build-context=slipwaybuild/rngd:v1=docker-image://" + changed
 
 	for _, c := range []struct {
 		name, from string
-		after      []string       // what runs after the change
+		after      []string       // vertices that run after the change
 		caches     map[string]int // large blobs pulled after the change
 		packages   map[string]int
 	}{
 		{
-			name: "registry max", from: "type=registry,ref=" + f.caches.Address + "/cache/max", after: repacked,
+			name: "registry max", from: "type=registry,ref=" + r.caches.Address + "/cache/max", after: repacked,
 			caches:   map[string]int{"cache/max": segmentBlobs, "changed/rngd": rngdBlobs},
 			packages: map[string]int{"slipwaybuild/slipway": frontendBlobs},
 		},
 		{
-			name: "registry min", from: "type=registry,ref=" + f.caches.Address + "/cache/min", after: packed,
+			name: "registry min", from: "type=registry,ref=" + r.caches.Address + "/cache/min", after: packed,
 			caches: map[string]int{"changed/rngd": rngdBlobs},
 			packages: map[string]int{
 				"slipwaybuild/slipway": frontendBlobs, "slipwaybuild/kernel": 1, "slipwaybuild/init": 1,
@@ -147,41 +153,42 @@ func TestCache(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := fresh(t, f.config)
-			f.reset()
+			b := fresh(t, r.config)
+			r.reset()
 			sameVertices(t, "an unchanged machine", builds(t, b, dir, "--cache-from="+c.from, "--target=raw", "-o", "b"), nil)
 			sameFile(t, filepath.Join(dir, "a", "machine.raw"), filepath.Join(dir, "b", "machine.raw"))
-			fromCache := 1 // the disk
-			if got := len(largeBlobs(t, b)); got != frontendBlobs+fromCache {
+			const disk = 1
+			if got := len(largeBlobs(t, b)); got != frontendBlobs+disk {
 				t.Errorf("an unchanged machine: the builder has %d large blobs, want the frontend's and the disk", got)
 			}
-			blobs, sum := crossed(f.packages)
+			blobs, sum := pulled(r.packages)
 			if want := map[string]int{"slipwaybuild/slipway": frontendBlobs}; !maps.Equal(blobs, want) {
 				t.Errorf("an unchanged machine pulled %v, want %v", blobs, want)
 			}
-			_, cached := crossed(f.caches)
-			t.Logf("unchanged: %.1f MB of packages and frontend, %.1f MB of the cache", float64(sum)/1e6, float64(cached)/1e6)
+			_, cached := pulled(r.caches)
+			t.Logf("unchanged: %.1f MB of packages and frontend, %.1f MB from the cache", float64(sum)/1e6, float64(cached)/1e6)
 
-			b = fresh(t, f.config)
+			b = fresh(t, r.config)
 			sameVertices(t, "one changed service", builds(t, b, dir, "--cache-from="+c.from, change, "--target=raw", "-o", "c"), c.after)
-			blobs, sum = crossed(f.packages)
+			blobs, sum = pulled(r.packages)
 			if !maps.Equal(blobs, c.packages) {
 				t.Errorf("one changed service pulled %v, want %v", blobs, c.packages)
 			}
-			blobs, cached = crossed(f.caches)
+			blobs, cached = pulled(r.caches)
 			if !maps.Equal(blobs, c.caches) {
 				t.Errorf("one changed service pulled %v, want %v", blobs, c.caches)
 			}
-			t.Logf("one changed: %.1f MB of packages and frontend, %.1f MB of the cache", float64(sum)/1e6, float64(cached)/1e6)
+			t.Logf("one changed: %.1f MB of packages and frontend, %.1f MB from the cache", float64(sum)/1e6, float64(cached)/1e6)
 		})
 	}
 }
 
-// Builders that share a registry's caches share the work: one makes another
-// machine of nine components that a second one packed, and a third makes that
-// machine out of what both wrote.
+// Builders that share caches in a registry share the work. The first builder
+// exports the cache of a machine. The second builds another machine with nine
+// of the same ten components, and packs only the tenth. The third builds that
+// machine from the two caches and packs nothing.
 func TestSharedCache(t *testing.T) {
-	f := newFleet(t)
+	r := startRegistries(t)
 	const shared = `kernel:
   image: slipwaybuild/kernel:v1
 init:
@@ -201,23 +208,23 @@ services:
     image: slipwaybuild/sshd:v1
 `
 	web := machineYAML(t, shared+"  - name: rngd\n    image: slipwaybuild/rngd:v1\n")
-	a, b, c := fresh(t, f.config), fresh(t, f.config), fresh(t, f.config)
-	agent := f.push(t, a, "agent:1", "FROM slipwaybuild/rngd:v1\nCOPY <<EOF /etc/agent\nagent\nEOF\n")
+	a, b, c := fresh(t, r.config), fresh(t, r.config), fresh(t, r.config)
+	agent := r.push(t, a, "agent:1", "FROM slipwaybuild/rngd:v1\nCOPY <<EOF /etc/agent\nagent\nEOF\n")
 	db := machineYAML(t, shared+"  - name: agent\n    image: "+agent+"\n")
-	cache := func(name string) string { return "type=registry,ref=" + f.caches.Address + "/cache/" + name }
+	cache := func(name string) string { return "type=registry,ref=" + r.caches.Address + "/cache/" + name }
 
 	if ran := builds(t, a, web, "--cache-to=mode=max,compression=zstd,"+cache("web"), "-o", "out"); len(ran) != 11 {
 		t.Fatalf("the first machine ran %q, want ten components and write", ran)
 	}
-	f.reset()
+	r.reset()
 	sameVertices(t, "a machine that shares nine of ten components",
 		builds(t, b, db, "--cache-from="+cache("web"), "--cache-to=mode=max,compression=zstd,"+cache("db"), "-o", "out"),
 		[]string{"[kernel+initrd] write", "[services.agent] pack"})
-	pulled, _ := crossed(f.packages)
-	if want := map[string]int{"slipwaybuild/slipway": frontendBlobs}; !maps.Equal(pulled, want) {
-		t.Errorf("it pulled %v, want %v", pulled, want)
+	blobs, _ := pulled(r.packages)
+	if want := map[string]int{"slipwaybuild/slipway": frontendBlobs}; !maps.Equal(blobs, want) {
+		t.Errorf("it pulled %v, want %v", blobs, want)
 	}
-	_, sum := crossed(f.caches)
+	_, sum := pulled(r.caches)
 	t.Logf("%.1f MB pulled from the shared cache", float64(sum)/1e6)
 
 	sameVertices(t, "the same machine on a third builder",

@@ -12,8 +12,8 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// Files that are there and whole are not sent again. One that somebody changed
-// is, and so is all where a step could have another result.
+// The builder does not send an unchanged file again. It does if the file was
+// changed on disk, or if the build can have another result.
 func TestCommandKeepsFiles(t *testing.T) {
 	stack.Require(t)
 	dir := machineYAML(t, "init:\n  - slipwaybuild/ca-certificates:v1\n")
@@ -36,17 +36,17 @@ func TestCommandKeepsFiles(t *testing.T) {
 	}
 	first, want := build()
 	if again, _ := build(); !os.SameFile(first, again) {
-		t.Error("a file that was there was sent again")
+		t.Error("an unchanged file was sent again")
 	}
 	if err := os.WriteFile(file, []byte(strings.Repeat("x", len(want))), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, got := build(); got != want {
-		t.Error("a file that somebody changed was kept")
+		t.Error("a changed file was kept")
 	}
 	before, _ := build()
 	if after, _ := build("--no-cache"); os.SameFile(before, after) {
-		t.Error("a file was kept in spite of --no-cache")
+		t.Error("the file was kept despite --no-cache")
 	}
 	if after, _ := build("--build-arg=SOURCE_DATE_EPOCH=1700000000"); after.ModTime().Unix() != 1700000000 {
 		t.Errorf("time of the file is %v", after.ModTime())
@@ -56,12 +56,12 @@ func TestCommandKeepsFiles(t *testing.T) {
 	_, one := build()
 	write(t, dir, map[string]string{"motd": "two"})
 	if _, two := build(); one == two {
-		t.Error("a file of the context changed, but not the machine")
+		t.Error("the machine did not change with a file of the context")
 	}
 }
 
-// The command makes of a machine what docker buildx build makes of it, and
-// takes every step from that build's cache.
+// slipway build writes the same disk as docker buildx build, and takes each
+// step from that build's cache.
 func TestCommandEqualsBuildx(t *testing.T) {
 	stack.Require(t)
 	dir := machineYAML(t, "kernel:\n  image: slipwaybuild/kernel:v1\ninit:\n  - slipwaybuild/init:v1\nfiles:\n  - path: etc/motd\n    source: motd\n")
@@ -105,7 +105,7 @@ func TestCommandErrors(t *testing.T) {
 		want       []string
 	}{
 		{
-			name: "mistakes of the YAML",
+			name: "errors in the YAML",
 			yaml: "init: 5\nservices:\n  - name: sshd\n    image: slipwaybuild/sshd:v1\n    readonly: maybe\n",
 			exit: 1,
 			want: []string{"machine.yml:2", ">>> init: 5", ">>>     readonly: maybe"},
@@ -170,7 +170,7 @@ func TestCommandErrors(t *testing.T) {
 				t.Errorf("printed %q", stdout)
 			}
 			if _, err := os.Stat(filepath.Join(dir, "out")); err == nil {
-				t.Error("the output folder is there")
+				t.Error("the output directory exists")
 			}
 			if t.Failed() {
 				t.Log(stderr)

@@ -13,7 +13,7 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// conformance is the corpus of measured machine YAMLs beside the checkout.
+// conformance is a corpus of machine YAML and of what LinuxKit builds from it.
 const conformance = "conformance/testdata"
 
 type conformanceCase struct {
@@ -23,8 +23,8 @@ type conformanceCase struct {
 	OK     bool     `json:"ok"`
 }
 
-// Every case of the corpus builds through BuildKit to the tree that it
-// expects, or fails with what it must mention.
+// Each case of the corpus builds to the expected tree, or fails with the
+// expected texts in its error message.
 func TestConformance(t *testing.T) {
 	stack.Require(t)
 	contexts := corpusContexts(t)
@@ -57,7 +57,7 @@ func TestConformance(t *testing.T) {
 					t.Fatalf("%s: the build succeeded", c.Title)
 				}
 				if _, err := os.Stat(result); err == nil {
-					t.Error("a failed build left its output")
+					t.Error("the failed build left its output")
 				}
 				message := filepath.Join(t.TempDir(), "message.txt")
 				if err := os.WriteFile(message, []byte(stderr), 0o644); err != nil {
@@ -82,7 +82,8 @@ func compare(t *testing.T, args ...string) {
 	}
 }
 
-// corpusContexts offers every image of the corpus under its name.
+// corpusContexts returns the arguments of a build that provide each image of
+// the corpus under its name.
 func corpusContexts(t *testing.T) []string {
 	t.Helper()
 	layout, err := filepath.Abs(filepath.Join(conformance, "images"))

@@ -6,9 +6,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/slipway-build/slipway/internal/testutil/need"
-
 	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
+	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
@@ -33,8 +32,8 @@ func rootless(t *testing.T) buildkitd.Config {
 	}
 }
 
-// oldest returns the configuration of a daemon of the oldest supported BuildKit,
-// whose version is in hack/oldest/go.mod.
+// oldest returns the configuration of a daemon of the oldest supported
+// BuildKit, whose version is in hack/oldest/go.mod.
 func oldest(t *testing.T) buildkitd.Config {
 	t.Helper()
 	return buildkitd.Config{Binary: stack.File(t, "oldest", "buildkitd")}
@@ -55,13 +54,13 @@ func fresh(t *testing.T, c buildkitd.Config) *buildkitd.Daemon {
 	return d
 }
 
-// metered puts a meter before a registry.
-func metered(t *testing.T, registry string) *buildkitd.Meter {
+// proxy starts a proxy of a registry.
+func proxy(t *testing.T, registry string) *buildkitd.Proxy {
 	t.Helper()
-	m, err := buildkitd.StartMeter(registry)
+	p, err := buildkitd.StartProxy(registry)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { m.Stop() })
-	return m
+	t.Cleanup(func() { p.Stop() })
+	return p
 }

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// machineYAML writes a machine YAML into a new directory.
+// machineYAML writes machine.yml with a syntax line into a new directory.
 func machineYAML(t *testing.T, text string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -19,7 +19,7 @@ func machineYAML(t *testing.T, text string) string {
 	return dir
 }
 
-// write makes the files of a folder.
+// write writes files into a directory.
 func write(t *testing.T, dir string, files map[string]string) {
 	t.Helper()
 	for name, text := range files {
@@ -33,7 +33,7 @@ func write(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// tree reads the files of a machine that was built to a tar.
+// tree returns the contents of the files in a tar archive by name.
 func tree(t *testing.T, name string) map[string]string {
 	t.Helper()
 	f, err := os.Open(name)

@@ -34,8 +34,7 @@ const formatCmdline = `quiet panic=-1 a="b c" %s %%d $HOME/${x} é=ü`
 // formatBIOS is how GRUB passes it to the kernel.
 const formatBIOS = `BOOT_IMAGE=/kernel CONSOLE quiet panic=-1 "a=b c" %s %%d $HOME/${x} é=ü`
 
-// formatFacts is what TestFormats has to know about a format that
-// exporter/format does not say.
+// formatFacts has facts about a format that exporter/format does not have.
 type formatFacts struct {
 	drivers []string // of QEMU, for the file; "cd" for a CD drive
 	uki     bool     // UEFI starts a unified kernel image
@@ -131,8 +130,8 @@ func firmwares(f format.Format, architecture string) []vm.Firmware {
 	return out
 }
 
-// TestAllFormatsBoot checks that a test boots each format under each firmware on
-// each architecture.
+// TestAllFormatsBoot checks that a test boots each format under each firmware
+// on each architecture.
 func TestAllFormatsBoot(t *testing.T) {
 	var names []string
 	for _, b := range formatBoots() {
@@ -170,8 +169,8 @@ func TestAllFormatsBoot(t *testing.T) {
 	}
 }
 
-// TestFormats boots each format, unchanged, under each firmware that it supports.
-// The machine reports its command line and its files, and powers off.
+// TestFormats boots each format, unchanged, under each firmware that it
+// supports. The machine reports its command line and its files, and powers off.
 func TestFormats(t *testing.T) {
 	stack.Require(t)
 	images := formatImages(t)
@@ -185,8 +184,8 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// outputFiles returns the output files of a format for machine.yml. The directory
-// must contain them and nothing else.
+// outputFiles returns the output files of a format for machine.yml. The
+// directory must contain them and nothing else.
 func outputFiles(t *testing.T, f format.Format, dir string) []string {
 	t.Helper()
 	var files []string

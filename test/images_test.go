@@ -10,7 +10,8 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// push builds a folder's Dockerfile, publishes the image and returns its digest.
+// push builds the Dockerfile in a directory, pushes the image and returns its
+// digest.
 func push(t *testing.T, dir, ref string) string {
 	t.Helper()
 	meta := filepath.Join(t.TempDir(), "meta.json")
@@ -32,7 +33,7 @@ func push(t *testing.T, dir, ref string) string {
 	return digest
 }
 
-// publish pushes a small image that holds a text, and returns its digest.
+// publish pushes an image with a file named text and returns its digest.
 func publish(t *testing.T, ref, text string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -40,7 +41,7 @@ func publish(t *testing.T, ref, text string) string {
 	return push(t, dir, ref)
 }
 
-// debianImage pushes an image whose dpkg database has one package.
+// debianImage pushes an image whose dpkg database lists one package.
 func debianImage(t *testing.T, name, version string) (ref, digest string) {
 	t.Helper()
 	dir := t.TempDir()

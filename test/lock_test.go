@@ -13,7 +13,8 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// A machine that is locked stays what it is when tags move, and says so when it cannot.
+// A locked machine does not change when tags move. A build fails if the lock
+// does not match the YAML or the frontend.
 func TestLock(t *testing.T) {
 	stack.Require(t)
 	app, tool := stack.Registry+"/test/lock-app:v1", stack.Registry+"/test/lock-tool:v1"
@@ -98,7 +99,7 @@ func TestLock(t *testing.T) {
 	refused(">>> # syntax=slipwaybuild/slipway:1", "is now sha256:", other, "slipway lock --update slipwaybuild/slipway:1 machine.yml")
 }
 
-// A build context stands for an image whatever the lock says of it.
+// A build context replaces an image, even a locked one.
 func TestLockAndBuildContext(t *testing.T) {
 	stack.Require(t)
 	ref := stack.Registry + "/test/lock-context:v1"
@@ -112,11 +113,11 @@ func TestLockAndBuildContext(t *testing.T) {
 		t.Fatal(stderr)
 	}
 	if got := tree(t, filepath.Join(dir, "machine.tar"))["text"]; got != "mine" {
-		t.Errorf("the machine holds %q", got)
+		t.Errorf("the machine contains %q", got)
 	}
 }
 
-// With a lock, what was built once is built again without any registry.
+// With a lock, a machine that was built once builds again without a registry.
 func TestLockOffline(t *testing.T) {
 	stack.Require(t)
 	upstream, err := url.Parse("http://" + stack.Registry)
@@ -146,11 +147,11 @@ func TestLockOffline(t *testing.T) {
 		t.Fatal(err)
 	}
 	if stderr, exit := build("unlocked"); exit == 0 {
-		t.Errorf("without the lock the registry was not missed:\n%s", stderr)
+		t.Errorf("without the lock, the build succeeded without the registry:\n%s", stderr)
 	}
 }
 
-// BuildKit's source policies decide about the images of a machine too.
+// BuildKit's source policies also apply to the images of a machine.
 func TestSourcePolicy(t *testing.T) {
 	stack.Require(t)
 	ref := stack.Registry + "/test/policy:v1"
@@ -176,7 +177,7 @@ func TestSourcePolicy(t *testing.T) {
 				t.Fatal(stderr)
 			}
 			if got := tree(t, filepath.Join(dir, "out", "machine.tar"))["text"]; got != "by policy" {
-				t.Errorf("the machine holds %q", got)
+				t.Errorf("the machine contains %q", got)
 			}
 			t.Setenv("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY", filepath.Join(dir, "deny.json"))
 			if stderr, ok := build(); ok || !strings.Contains(stderr, ">>>   - slipwaybuild/rngd:v1") {

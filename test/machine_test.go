@@ -9,13 +9,13 @@ import (
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
-// guest is a running machine and the key it lets in.
+// A guest is a running machine and the key for logins.
 type guest struct {
 	*vm.Machine
 	key vm.Key
 }
 
-// run runs a command on the machine; its exit status is the caller's to judge.
+// run runs a command on the machine. The caller must check the exit status.
 func (g *guest) run(t *testing.T, command string) vm.Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -27,7 +27,7 @@ func (g *guest) run(t *testing.T, command string) vm.Result {
 	return result
 }
 
-// output is what a command that succeeds prints.
+// output returns the output of a command, which must succeed.
 func (g *guest) output(t *testing.T, command string) string {
 	t.Helper()
 	result := g.run(t, command)
@@ -37,5 +37,6 @@ func (g *guest) output(t *testing.T, command string) string {
 	return strings.TrimSpace(result.Stdout)
 }
 
-// inMachine makes a command of the ssh container look at the machine's own filesystem.
+// inMachine returns a command for the sshd container that runs in the machine's
+// own filesystem.
 func inMachine(command string) string { return "nsenter --target 1 --mount " + command }

@@ -15,7 +15,8 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// TestPackagesGainNothing looks for programs in the packages that give who starts them more than he has: by setuid, setgid or capabilities of the file.
+// TestPackagesGainNothing checks that no program in a package raises the
+// privileges of its user with setuid, setgid or file capabilities.
 func TestPackagesGainNothing(t *testing.T) {
 	stack.Require(t)
 	print := exec.Command("docker", "buildx", "bake", "--print", "packages")
@@ -64,7 +65,7 @@ func TestPackagesGainNothing(t *testing.T) {
 	}
 	for name := range bake.Target {
 		if programs[name] == 0 {
-			t.Errorf("%s: no file", name)
+			t.Errorf("%s: no files", name)
 		}
 	}
 }

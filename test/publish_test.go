@@ -10,8 +10,10 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// TestRepublish publishes the machine of examples/aws.yml, and again with little changed: only the blocks of that go to
-// AWS, and few with tables and ids. docs/internals/measurements.md has what it logs.
+// TestRepublish publishes the machine of examples/aws.yml, and again after a
+// small change. The second upload contains only the changed blocks, and a few
+// with partition tables and IDs. The logged numbers are in
+// docs/internals/measurements.md.
 func TestRepublish(t *testing.T) {
 	stack.Require(t)
 	yaml, err := os.ReadFile("../examples/aws.yml")
@@ -27,7 +29,9 @@ func TestRepublish(t *testing.T) {
 		}
 		return filepath.Join(dir, "aws.raw")
 	}
-	// changed is the machine with another version of a package: another file, the first in its segment, changes all of that.
+	// changed builds the machine with another version of a package. It has an
+	// additional file at the start of its segment, which changes the whole
+	// segment.
 	changed := func(name string) string {
 		dir, ref := t.TempDir(), stack.Registry+"/test/republish/"+name+":v1"
 		write(t, dir, map[string]string{"Dockerfile": "FROM slipwaybuild/" + name + ":v1\nCOPY <<EOF /.version\n2\nEOF\n"})
@@ -38,15 +42,15 @@ func TestRepublish(t *testing.T) {
 	}
 
 	base := machine(string(yaml))
-	const tables = 5 // blocks with tables and ids, at most
+	const tables = 5 // at most so many blocks with partition tables and IDs
 	for _, c := range []struct {
 		what, disk string
-		most       int // blocks
+		most       int // at most so many blocks
 	}{
 		{"nothing", machine(string(yaml)), 0},
 		{"the kernel's command line", machine(strings.Replace(string(yaml), `"console=ttyS0"`, `"console=ttyS0 quiet"`, 1)), tables},
-		{"a service, rngd", changed("rngd"), tables + 2}, // as large as their segments
-		{"a part of the base, runc", changed("runc"), tables + 10},
+		{"a service, rngd", changed("rngd"), tables + 2}, // the blocks of its segment
+		{"an init image, runc", changed("runc"), tables + 10},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			a := newAccount(t)
@@ -56,9 +60,9 @@ func TestRepublish(t *testing.T) {
 			if second.Blocks != nil {
 				written = second.Blocks.Written
 			} else if second.Snapshot != first.Snapshot {
-				t.Errorf("no blocks were written, but the snapshot is another one: %s", second.Snapshot)
+				t.Errorf("no blocks were written, but the snapshot is not the first one: %s", second.Snapshot)
 			}
-			t.Logf("%d of %d blocks, at first %d", written, first.Blocks.Total, first.Blocks.Written)
+			t.Logf("%d of %d blocks, %d at first", written, first.Blocks.Total, first.Blocks.Written)
 			if written > c.most {
 				t.Errorf("%d blocks were written, want %d at most", written, c.most)
 			}
@@ -71,7 +75,7 @@ func TestRepublish(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(published[:len(want)], want) {
-				t.Error("the snapshot is not the disk")
+				t.Error("the snapshot differs from the disk")
 			}
 		})
 	}

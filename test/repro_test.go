@@ -25,33 +25,33 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-var repro = flag.Bool("repro", false, "all formats and all images in TestReproducible…, on a BuildKit of another year as well: takes many minutes")
+var repro = flag.Bool("repro", false, "TestReproducible… build all formats and images, also with a BuildKit whose clock is ahead; takes many minutes")
 
-// anotherYear is how far the clock of the strange world is ahead.
-const anotherYear = 400*24*time.Hour + 12345*time.Second
+// ahead is by how much the clocks in the unusual environment are ahead.
+const ahead = 400*24*time.Hour + 12345*time.Second
 
-// A world is a builder and a user of it. Two worlds differ in all that must not
-// matter for what is built.
-type world struct {
+// An environment is a builder and a user. Two environments differ in everything
+// that must not change the result of a build.
+type environment struct {
 	name   string
 	daemon *buildkitd.Daemon
-	dir    string   // the user's working folder
-	buildx []string // the command of docker buildx
+	dir    string   // the user's working directory
+	buildx []string // the command docker buildx
 	env    []string
 	user   *syscall.Credential
 	umask  string
-	args   []string // of builds of machines
+	args   []string // arguments of builds of machines
 }
 
-// ordinary is a world like the stack.
-func ordinary(t *testing.T) *world {
-	return &world{name: "ordinary", daemon: fresh(t, buildkitd.Config{}), dir: t.TempDir(), buildx: []string{"docker", "buildx"}, umask: "022"}
+// usual returns an environment like the stack.
+func usual(t *testing.T) *environment {
+	return &environment{name: "usual", daemon: fresh(t, buildkitd.Config{}), dir: t.TempDir(), buildx: []string{"docker", "buildx"}, umask: "022"}
 }
 
-// strange is a world of another year, with another host name, one processor,
-// another time zone and language, where an unprivileged user works with a
-// narrow umask in another folder.
-func strange(t *testing.T) *world {
+// unusual returns an environment with the clock ahead, another host name, one
+// processor, another time zone and language, and an unprivileged user with a
+// narrow umask and another working directory.
+func unusual(t *testing.T) *environment {
 	t.Helper()
 	root, err := stack.Root()
 	if err != nil {
@@ -59,92 +59,95 @@ func strange(t *testing.T) *world {
 	}
 	bin := filepath.Join(root, ".stack", "bin")
 	programs := t.TempDir()
-	clock.Build(t, programs, "..", anotherYear, "./cmd/slipway-packer", "./cmd/slipway-exporter")
+	clock.Build(t, programs, "..", ahead, "./cmd/slipway-packer", "./cmd/slipway-exporter")
 	config := buildkitd.Config{
 		Env:     []string{"TZ=Pacific/Chatham", "LC_ALL=tr_TR.UTF-8", "GOMAXPROCS=1"},
-		Command: []string{"unshare", "--uts", "taskset", "--cpu-list", "0", "sh", "-c", `hostname strange && umask 077 && exec "$@"`, "sh"},
+		Command: []string{"unshare", "--uts", "taskset", "--cpu-list", "0", "sh", "-c", `hostname unusual && umask 077 && exec "$@"`, "sh"},
 	}
 	if *repro {
-		clock.Build(t, programs, "../hack/tools", anotherYear, "github.com/moby/buildkit/cmd/buildkitd")
+		clock.Build(t, programs, "../hack/tools", ahead, "github.com/moby/buildkit/cmd/buildkitd")
 		config.Binary = filepath.Join(programs, "buildkitd")
 	}
-	w := &world{
-		name: "strange", daemon: fresh(t, config), env: config.Env, umask: "077",
+	e := &environment{
+		name: "unusual", daemon: fresh(t, config), env: config.Env, umask: "077",
 		user: &syscall.Credential{Uid: 65534, Gid: 65534},
 	}
-	// The user reaches nothing of root's: neither the daemon's socket, nor where docker's plugins and these programs are.
-	home, tools := filepath.Join(w.daemon.Dir, "home"), filepath.Join(w.daemon.Dir, "tools")
-	w.dir, w.buildx = filepath.Join(home, "a folder", "of", "someone else"), []string{filepath.Join(tools, "buildx")}
-	w.env = append(w.env, "HOME="+home, "DOCKER_CONFIG="+home)
-	// An image, as the frontend's: a folder would have no key in an exported cache but its content, and what hangs on that BuildKit sometimes leaves out.
-	ref := stack.Registry + "/test/strange-tools"
-	w.args = []string{"--build-context=slipway-tools=docker-image://" + ref}
-	cmd := w.daemon.Build(t.Context(), "--provenance=false", "-o", "type=registry", "-t", ref, "-f", "-", programs)
+	// The user has no access to root's files: the daemon's socket, docker's
+	// plugins and these programs.
+	home, tools := filepath.Join(e.daemon.Dir, "home"), filepath.Join(e.daemon.Dir, "tools")
+	e.dir, e.buildx = filepath.Join(home, "a folder", "of", "someone else"), []string{filepath.Join(tools, "buildx")}
+	e.env = append(e.env, "HOME="+home, "DOCKER_CONFIG="+home)
+	// An image, as the frontend uses, not a local directory: the cache key of a
+	// directory is only its content, and BuildKit sometimes omits what depends
+	// on it from an exported cache.
+	ref := stack.Registry + "/test/unusual-tools"
+	e.args = []string{"--build-context=slipway-tools=docker-image://" + ref}
+	cmd := e.daemon.Build(t.Context(), "--provenance=false", "-o", "type=registry", "-t", ref, "-f", "-", programs)
 	cmd.Stdin = strings.NewReader("FROM scratch\nCOPY --from=slipwaybuild/slipway:1 /loaders /loaders\nCOPY slipway-packer slipway-exporter /\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("make the image of another year's tools: %v\n%s", err, out)
+		t.Fatalf("build the image of tools: %v\n%s", err, out)
 	}
 	for _, args := range [][]string{
-		{"mkdir", "-p", w.dir, tools},
+		{"mkdir", "-p", e.dir, tools},
 		{"cp", filepath.Join(bin, "buildx"), tools},
-		{"chmod", "-R", "a+rX", w.daemon.Dir + "/buildkitd.toml", tools},
-		{"chmod", "711", w.daemon.Dir},
-		{"chmod", "666", strings.TrimPrefix(w.daemon.Address, "unix://")},
-		{"chown", "-R", "65534", home, filepath.Join(w.daemon.Dir, "buildx")},
+		{"chmod", "-R", "a+rX", e.daemon.Dir + "/buildkitd.toml", tools},
+		{"chmod", "711", e.daemon.Dir},
+		{"chmod", "666", strings.TrimPrefix(e.daemon.Address, "unix://")},
+		{"chown", "-R", "65534", home, filepath.Join(e.daemon.Dir, "buildx")},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%q: %v\n%s", args, err, out)
 		}
 	}
-	return w
+	return e
 }
 
-// as makes a command the user's.
-func (w *world) as(c *exec.Cmd) *exec.Cmd {
-	out := exec.Command("sh", append([]string{"-c", "umask " + w.umask + ` && exec "$@"`, "sh"}, c.Args...)...)
-	out.Dir, out.Stdin = w.dir, c.Stdin
-	out.Env = append(slices.Clone(c.Env), w.env...)
-	if w.user != nil {
-		out.SysProcAttr = &syscall.SysProcAttr{Credential: w.user}
+// as returns a command that runs as the user.
+func (e *environment) as(c *exec.Cmd) *exec.Cmd {
+	out := exec.Command("sh", append([]string{"-c", "umask " + e.umask + ` && exec "$@"`, "sh"}, c.Args...)...)
+	out.Dir, out.Stdin = e.dir, c.Stdin
+	out.Env = append(slices.Clone(c.Env), e.env...)
+	if e.user != nil {
+		out.SysProcAttr = &syscall.SysProcAttr{Credential: e.user}
 	}
 	return out
 }
 
-// write makes a file of the user's.
-func (w *world) write(t *testing.T, name, text string) {
+// write writes a file as the user.
+func (e *environment) write(t *testing.T, name, text string) {
 	t.Helper()
 	cmd := exec.Command("sh", "-c", `mkdir -p "$(dirname "$0")" && cat >"$0"`, name)
 	cmd.Stdin = strings.NewReader(text)
-	if out, err := w.as(cmd).CombinedOutput(); err != nil {
+	if out, err := e.as(cmd).CombinedOutput(); err != nil {
 		t.Fatalf("write %s: %v\n%s", name, err, out)
 	}
 }
 
-// build runs docker buildx build, or bake, and gives what it prints.
-func (w *world) build(t *testing.T, cmd *exec.Cmd) string {
+// build runs docker buildx build or bake as the user and returns its output.
+func (e *environment) build(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
-	cmd.Args = append(slices.Clone(w.buildx), cmd.Args[2:]...)
-	cmd = w.as(cmd)
+	cmd.Args = append(slices.Clone(e.buildx), cmd.Args[2:]...)
+	cmd = e.as(cmd)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("in the %s world: %q: %v\n%s", w.name, cmd.Args, err, stderr.String())
+		t.Fatalf("in the %s environment: %q: %v\n%s", e.name, cmd.Args, err, stderr.String())
 	}
 	return stdout.String()
 }
 
-// machine builds machine.yml.
-func (w *world) machine(t *testing.T, args ...string) string {
+// machine builds machine.yml as the user and returns the output.
+func (e *environment) machine(t *testing.T, args ...string) string {
 	t.Helper()
-	args = slices.Concat(w.args, args, []string{"--progress=plain", "-f", "machine.yml", "."})
-	return w.build(t, w.daemon.Build(t.Context(), args...))
+	args = slices.Concat(e.args, args, []string{"--progress=plain", "-f", "machine.yml", "."})
+	return e.build(t, e.daemon.Build(t.Context(), args...))
 }
 
-// digests gives the SHA-256 of every file below a folder of the user's.
-func (w *world) digests(t *testing.T, folder string) map[string]string {
+// digests returns the SHA-256 of each file in a directory of the user.
+func (e *environment) digests(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	root := filepath.Join(w.dir, folder)
+	root := filepath.Join(e.dir, folder)
 	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -177,13 +180,13 @@ const reproducedMachine = cachedMachine + `  - path: etc/app.conf
     mode: "0750"
 `
 
-// Every format of a machine has the same bytes wherever it is built.
+// The bytes of each format do not depend on the environment.
 func TestReproducible(t *testing.T) {
 	stack.Require(t)
-	a, b := ordinary(t), strange(t)
-	for _, w := range []*world{a, b} {
-		w.write(t, "machine.yml", "# syntax=slipwaybuild/slipway:1\n"+reproducedMachine)
-		w.write(t, "app.conf", "value\n")
+	a, b := usual(t), unusual(t)
+	for _, e := range []*environment{a, b} {
+		e.write(t, "machine.yml", "# syntax=slipwaybuild/slipway:1\n"+reproducedMachine)
+		e.write(t, "app.conf", "value\n")
 	}
 	var list struct{ Targets []struct{ Name string } }
 	if err := json.Unmarshal([]byte(a.machine(t, "--call=targets,format=json")), &list); err != nil {
@@ -192,7 +195,8 @@ func TestReproducible(t *testing.T) {
 	if len(list.Targets) == 0 {
 		t.Fatal("no formats")
 	}
-	// The images come in another order: the last of the YAML first, one by one.
+	// The unusual builder gets the images in another order: one at a time, the
+	// last of the YAML first.
 	lines := strings.Split(cachedMachine, "\n")
 	for _, line := range slices.Backward(lines) {
 		if _, image, ok := strings.Cut(line, "image: "); ok {
@@ -203,15 +207,15 @@ func TestReproducible(t *testing.T) {
 	const epoch = 1700000000
 	for _, f := range list.Targets {
 		if f.Name == "docker" {
-			continue // an image, below
+			continue // an image, see below
 		}
 		if !*repro && !slices.Contains([]string{"kernel+initrd", "raw", "tar"}, f.Name) {
-			continue // make repro has all
+			continue // make repro builds all
 		}
 		t.Run(f.Name, func(t *testing.T) {
-			for _, w := range []*world{a, b} {
-				w.machine(t, "--target="+f.Name, "-o", "out/"+f.Name)
-				w.machine(t, "--target="+f.Name, "-o", "epoch/"+f.Name, fmt.Sprintf("--build-arg=SOURCE_DATE_EPOCH=%d", epoch))
+			for _, e := range []*environment{a, b} {
+				e.machine(t, "--target="+f.Name, "-o", "out/"+f.Name)
+				e.machine(t, "--target="+f.Name, "-o", "epoch/"+f.Name, fmt.Sprintf("--build-arg=SOURCE_DATE_EPOCH=%d", epoch))
 			}
 			for _, folder := range []string{"out", "epoch"} {
 				sameTrees(t, a, b, filepath.Join(folder, f.Name))
@@ -232,15 +236,16 @@ func TestReproducible(t *testing.T) {
 		})
 	}
 	t.Run("docker", func(t *testing.T) {
-		for _, w := range []*world{a, b} {
-			w.machine(t, "--target=docker", "--provenance=false", "-o", "type=oci,tar=false,dest=docker")
+		for _, e := range []*environment{a, b} {
+			e.machine(t, "--target=docker", "--provenance=false", "-o", "type=oci,tar=false,dest=docker")
 		}
 		sameTrees(t, a, b, "docker/blobs")
 	})
-	// As an image, and as what both write to caches, so that a shared registry has it once.
+	// Images and exported caches have the same blobs, so that a registry stores
+	// them once.
 	t.Run("blobs", func(t *testing.T) {
-		for _, w := range []*world{a, b} {
-			w.machine(t, "--provenance=false", "-o", "type=oci,tar=false,dest=image", "--cache-to=type=local,mode=max,dest=cache")
+		for _, e := range []*environment{a, b} {
+			e.machine(t, "--provenance=false", "-o", "type=oci,tar=false,dest=image", "--cache-to=type=local,mode=max,dest=cache")
 		}
 		sameTrees(t, a, b, "image/blobs")
 		ours, theirs := a.digests(t, "cache/blobs"), b.digests(t, "cache/blobs")
@@ -250,20 +255,20 @@ func TestReproducible(t *testing.T) {
 				same++
 			}
 		}
-		// All but the manifest and the configuration, which has times.
+		// All except the manifest and the configuration, which contains times.
 		if len(ours) < 6 || len(theirs) != len(ours) || same != len(ours)-2 {
-			t.Errorf("%d and %d blobs in the caches, of which %d are the same: all but two should be", len(ours), len(theirs), same)
+			t.Errorf("the caches have %d and %d blobs, and %d of them in common: want all except two", len(ours), len(theirs), same)
 		}
 	})
 }
 
-// sameTrees compares the files that two worlds made, and tells where they differ.
-func sameTrees(t *testing.T, a, b *world, folder string) {
+// sameTrees compares the files of two environments and reports the differences.
+func sameTrees(t *testing.T, a, b *environment, folder string) {
 	t.Helper()
 	ours, theirs := a.digests(t, folder), b.digests(t, folder)
 	names := slices.Sorted(maps.Keys(ours))
 	if others := slices.Sorted(maps.Keys(theirs)); len(names) == 0 || !slices.Equal(names, others) {
-		t.Errorf("%s: the files are %q here and %q there", folder, names, others)
+		t.Errorf("%s: the files are %q and %q", folder, names, others)
 		return
 	}
 	for _, name := range names {
@@ -276,8 +281,8 @@ func sameTrees(t *testing.T, a, b *world, folder string) {
 	}
 }
 
-// difference shows the first bytes in which two files differ, and for tar
-// archives the lines of their listings.
+// difference returns the first bytes that differ in two files, and for tar
+// archives also the lines of their listings that differ.
 func difference(a, b string) string {
 	var out strings.Builder
 	out.WriteString(shell(`cmp "$1" "$2"; cmp -l "$1" "$2" 2>/dev/null | wc -l`, a, b) + "bytes differ\n")
@@ -298,16 +303,16 @@ func shell(script string, args ...string) string {
 	return string(out)
 }
 
-// Frontend and packages are the same images wherever they are built, as long as
-// Debian's packages are the same.
+// The images of the frontend and the packages do not depend on the environment,
+// as long as Debian's packages are the same.
 func TestReproducibleImages(t *testing.T) {
 	stack.Require(t)
 	if !*repro {
-		t.Skip("compiles and downloads everything twice: make repro runs it")
+		t.Skip("compiles and downloads everything twice: run make repro")
 	}
-	worlds := []*world{ordinary(t), strange(t)}
-	digests := make([]map[string]string, len(worlds))
-	for i, w := range worlds {
+	environments := []*environment{usual(t), unusual(t)}
+	digests := make([]map[string]string, len(environments))
+	for i, e := range environments {
 		checkout := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate", "-z")
 		checkout.Dir = ".."
 		names, err := checkout.Output()
@@ -322,11 +327,11 @@ func TestReproducibleImages(t *testing.T) {
 		}
 		unpack := exec.Command("tar", "--extract", "--no-same-permissions")
 		unpack.Stdin = bytes.NewReader(files)
-		if out, err := w.as(unpack).CombinedOutput(); err != nil {
+		if out, err := e.as(unpack).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		w.bake(t, "--metadata-file=metadata.json", "--set=*.output=type=image,rewrite-timestamp=true,compression=zstd,force-compression=true")
-		data, err := os.ReadFile(filepath.Join(w.dir, "metadata.json"))
+		e.bake(t, "--metadata-file=metadata.json", "--set=*.output=type=image,rewrite-timestamp=true,compression=zstd,force-compression=true")
+		data, err := os.ReadFile(filepath.Join(e.dir, "metadata.json"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -344,7 +349,7 @@ func TestReproducibleImages(t *testing.T) {
 		}
 	}
 	if len(digests[0]) < 2 {
-		t.Fatalf("only the images %v", digests[0])
+		t.Fatalf("found only the images %v", digests[0])
 	}
 	for _, name := range slices.Sorted(maps.Keys(digests[0])) {
 		if digests[0][name] == digests[1][name] {
@@ -352,15 +357,15 @@ func TestReproducibleImages(t *testing.T) {
 			continue
 		}
 		archive := name + ".tar"
-		for _, w := range worlds {
-			w.bake(t, "--set="+name+".output=type=tar,dest="+archive, name)
+		for _, e := range environments {
+			e.bake(t, "--set="+name+".output=type=tar,dest="+archive, name)
 		}
 		t.Errorf("image %s is not reproducible:\n%s", name,
-			difference(filepath.Join(worlds[0].dir, archive), filepath.Join(worlds[1].dir, archive)))
+			difference(filepath.Join(environments[0].dir, archive), filepath.Join(environments[1].dir, archive)))
 	}
 }
 
-func (w *world) bake(t *testing.T, args ...string) {
+func (e *environment) bake(t *testing.T, args ...string) {
 	t.Helper()
-	w.build(t, w.daemon.Bake(t.Context(), append(args, "--progress=plain", "--allow=fs=*")...))
+	e.build(t, e.daemon.Bake(t.Context(), append(args, "--progress=plain", "--allow=fs=*")...))
 }

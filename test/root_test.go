@@ -18,8 +18,8 @@ import (
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
-// rootMachine reports where its root filesystem is and that it is read-only, while
-// a container with a writable root can write. Then it powers off.
+// rootMachine reports where its root filesystem is and that it is read-only,
+// while a container with a writable root can write. Then it powers off.
 const rootMachine = `kernel:
   image: slipwaybuild/kernel:v1
   cmdline: CONSOLE panic=-1
@@ -72,7 +72,8 @@ var rootBoots = []rootBoot{
 	{"arm64", "iso-efi", vm.UEFI, "/dev/vda / iso9660 ro,", `initrd=\initrd.img root=/dev/vda CONSOLE panic=-1`, false},
 }
 
-// TestRootFilesystems boots from root filesystems on disks and CDs, which the kernel reaches by modules.
+// TestRootFilesystems boots from root filesystems on disks and CDs, for which
+// the kernel must load modules.
 func TestRootFilesystems(t *testing.T) {
 	stack.Require(t)
 	for _, b := range rootBoots {
@@ -99,7 +100,7 @@ func (b rootBoot) boot(t *testing.T) {
 		}
 		config.Kernel, config.Initrd, config.Cmdline, config.Disk = files[0], files[1], string(cmdline), files[3]
 	case b.architecture == "arm64":
-		config.Data = files // LinuxKit's virtual machines for arm64 have it as a disk on virtio
+		config.Data = files // as LinuxKit attaches it: a disk on virtio
 	default:
 		config.CD = files[0]
 	}
@@ -124,14 +125,15 @@ func (b rootBoot) boot(t *testing.T) {
 		}
 	}
 	if !regexp.MustCompile(`onboot 000-writable: done in [\d.]+ s, exit 0`).MatchString(console) {
-		t.Error("the container that may write failed")
+		t.Error("the container with a writable root failed")
 	}
 	if t.Failed() {
 		t.Log(console)
 	}
 }
 
-// An image of a container is valid, starts what a machine starts, and its programs run.
+// The format docker is a valid image with the machine's init as its entry
+// point, and its programs run.
 func TestDockerFormat(t *testing.T) {
 	stack.Require(t)
 	dir := machineYAML(t, rootMachine)
@@ -161,7 +163,7 @@ func TestDockerFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, stderr, err := stack.Buildx(dir, "--build-context", "machine=oci-layout://"+filepath.Join(dir, "image")+"@"+digest.String(), "-o", "ran", "."); err != nil {
-		t.Errorf("run a program of it: %v\n%s", err, stderr)
+		t.Errorf("run a program of the image: %v\n%s", err, stderr)
 	}
 	if listed, err := os.ReadFile(filepath.Join(dir, "ran", "listed")); err != nil || !strings.Contains(string(listed), " 0        0 ") {
 		t.Errorf("busybox: %s, %v", listed, err)

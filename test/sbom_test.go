@@ -14,7 +14,7 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// attested is an in-toto statement of a build.
+// attested is an in-toto statement about the output of a build.
 type attested struct {
 	PredicateType string
 	Subject       []struct {
@@ -37,14 +37,15 @@ func readStatement(t *testing.T, name string) attested {
 	return s
 }
 
-// spdxDocument is the part of an SPDX document that the tests look at.
+// spdxDocument has the fields of an SPDX document that the tests check.
 type spdxDocument struct {
 	CreationInfo  struct{ Created string }
 	Packages      []struct{ SPDXID, Name, VersionInfo, SourceInfo string }
 	Relationships []struct{ SpdxElementID, RelationshipType, RelatedSpdxElement string }
 }
 
-// has tells whether a component contains a package, of any version if it is "".
+// has reports whether a component contains a package. An empty version matches
+// all versions.
 func (d spdxDocument) has(component, name, version string) bool {
 	for _, p := range d.Packages {
 		if p.Name != name || version != "" && p.VersionInfo != version {
@@ -76,7 +77,8 @@ func parseSPDX(t *testing.T, data []byte) spdxDocument {
 	return d
 }
 
-// The SBOM tells what is in each component, the provenance where everything is from.
+// The SBOM lists the packages of each component. The provenance lists the
+// images.
 func TestSBOM(t *testing.T) {
 	stack.Require(t)
 	app, appDigest := debianImage(t, "app", "1-1")
@@ -154,7 +156,7 @@ files:
 		t.Fatal(err)
 	}
 	if !reflect.DeepEqual(one, other) {
-		t.Error("the machine holds another SBOM than the one beside it")
+		t.Error("the SBOM in the machine differs from that in the output")
 	}
 
 	p := readStatement(t, filepath.Join(out, "provenance.json"))
@@ -184,11 +186,11 @@ files:
 	}
 	debianImage(t, "app", "1-2-"+t.TempDir())
 	if ran := scanned(t, build()); !slices.Equal(ran, []string{"services.app"}) {
-		t.Errorf("one changed service had %q scanned", ran)
+		t.Errorf("after a change of one service, %q were scanned", ran)
 	}
 }
 
-// In an image the SBOM is an attestation, from the command too.
+// The SBOM of an image is an attestation, also with slipway build.
 func TestSBOMOfImage(t *testing.T) {
 	stack.Require(t)
 	dir := machineYAML(t, "init:\n  - slipwaybuild/rngd:v1\n")
@@ -215,7 +217,7 @@ func TestSBOMOfImage(t *testing.T) {
 	}
 }
 
-// A scanner that the user names looks at every component by itself.
+// A custom scanner scans each component.
 func TestSBOMGenerator(t *testing.T) {
 	stack.Require(t)
 	scanner := t.TempDir()

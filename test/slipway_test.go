@@ -13,7 +13,7 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// command is the user's program, built from this checkout.
+// command builds slipway once and returns its path.
 var command = sync.OnceValues(func() (string, error) {
 	program, err := filepath.Abs("../out/test/slipway")
 	if err != nil {
@@ -26,7 +26,7 @@ var command = sync.OnceValues(func() (string, error) {
 	return program, err
 })
 
-// slipway runs the command in a folder, against the builder of the tests.
+// slipway runs slipway in a directory with the builder of the tests.
 func slipway(t *testing.T, dir string, args ...string) (stdout, stderr string, exit int) {
 	t.Helper()
 	program, err := command()

@@ -11,8 +11,8 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// A secret's bytes are in the machine, and neither in the cache nor in what is
-// told about the build.
+// A secret's bytes are in the machine, but neither in the exported cache nor in
+// the metadata of the build.
 func TestSecret(t *testing.T) {
 	stack.Require(t)
 	const secret, public = "kept-to-itself-5fa3", "for-everyone-81c0"
@@ -36,7 +36,7 @@ func TestSecret(t *testing.T) {
 		}
 		if bytes.Contains(data, []byte(secret)) {
 			leaks++
-			t.Errorf("%s holds the secret", name)
+			t.Errorf("%s contains the secret", name)
 		}
 		others += bytes.Count(data, []byte(public))
 	}
@@ -50,7 +50,7 @@ func TestSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	if others == 0 {
-		t.Error("the exported cache lacks even the public file: this test would find nothing")
+		t.Error("the exported cache lacks the public file too: the test cannot find a secret")
 	}
 	look(filepath.Join(dir, "metadata.json"))
 
@@ -60,7 +60,7 @@ func TestSecret(t *testing.T) {
 	}
 }
 
-// Absolute paths and those of the home folder come from the context "host".
+// Absolute paths and paths in the home directory come from the context host.
 func TestHostFiles(t *testing.T) {
 	stack.Require(t)
 	host := t.TempDir()
@@ -78,14 +78,14 @@ func TestHostFiles(t *testing.T) {
 	}
 	plan, stderr, err := stack.Buildx(dir, "--call=machine.plan", "--build-context=host="+host, "--build-arg=HOME=/home/me", "-f", "machine.yml", ".")
 	if err != nil || !strings.Contains(plan, "/root/.profile 0600 0:0 ~/.profile\n") {
-		t.Errorf("the plan does not name a source as it is written: %v\n%s%s", err, plan, stderr)
+		t.Errorf("the plan does not name a source as in the YAML: %v\n%s%s", err, plan, stderr)
 	}
 	files := tree(t, filepath.Join(dir, "out", "machine.tar"))
 	if files["etc/motd"] != "hello" || files["root/.profile"] != "mine" {
 		t.Errorf("got %q and %q", files["etc/motd"], files["root/.profile"])
 	}
 	if _, ok := files["etc/none"]; ok {
-		t.Error("an optional file that does not exist is there")
+		t.Error("the machine has an optional file whose source does not exist")
 	}
 }
 
@@ -116,7 +116,7 @@ func TestOptionalHostFile(t *testing.T) {
 	}
 }
 
-// A package folder is built in the same build as the machine.
+// One build builds a machine and a package from its directory.
 func TestPackageFolder(t *testing.T) {
 	stack.Require(t)
 	dir := machineYAML(t, "services:\n  - name: hello\n    image: \"@pkg:pkg/hello\"\n")

@@ -13,8 +13,8 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
 )
 
-// executed lists the exporter's vertices that did work, sorted, from the
-// statuses that BuildKit sent.
+// executed returns the sorted names of the vertices of packer and exporter that
+// were not cached, from the progress of a build.
 func executed(t *testing.T, rawjson string) []string {
 	t.Helper()
 	ran, cached := map[string]bool{}, map[string]bool{}
@@ -31,7 +31,7 @@ func executed(t *testing.T, rawjson string) []string {
 			}
 			seen++
 			switch {
-			case v.Cached: // later without this word, when its output is pulled
+			case v.Cached: // may come again without Cached, when BuildKit pulls its output
 				cached[v.Name] = true
 			case v.Completed != nil:
 				ran[v.Name] = true
@@ -39,7 +39,7 @@ func executed(t *testing.T, rawjson string) []string {
 		}
 	}
 	if seen == 0 {
-		t.Fatal("the build reported no vertex of ours")
+		t.Fatal("the build has no vertex of packer or exporter")
 	}
 	var out []string
 	for name := range ran {
@@ -57,13 +57,14 @@ func isExporters(name string) bool {
 	return verb == "pack" || verb == "write"
 }
 
-// builds runs docker buildx build on a daemon and lists the exporter's vertices that did work.
+// builds runs docker buildx build on a daemon and returns the executed
+// vertices.
 func builds(t *testing.T, d *buildkitd.Daemon, dir string, args ...string) []string {
 	t.Helper()
 	return runs(t, d.Build(t.Context(), append(args, "--progress=rawjson", "-f", "machine.yml", ".")...), dir)
 }
 
-// runs does the same with a command of docker buildx.
+// runs runs a command of docker buildx and returns the executed vertices.
 func runs(t *testing.T, cmd *exec.Cmd, dir string) []string {
 	t.Helper()
 	cmd.Dir = dir
@@ -75,7 +76,7 @@ func runs(t *testing.T, cmd *exec.Cmd, dir string) []string {
 	return executed(t, stderr.String())
 }
 
-// sameVertices compares what ran, both sorted, by the beginnings of the names.
+// sameVertices compares sorted names of vertices with the starts of names.
 func sameVertices(t *testing.T, what string, ran, want []string) {
 	t.Helper()
 	if len(ran) != len(want) || !slices.EqualFunc(ran, want, strings.HasPrefix) {
@@ -83,10 +84,11 @@ func sameVertices(t *testing.T, what string, ran, want []string) {
 	}
 }
 
-// large is the size in bytes from which a blob is more than a manifest, a configuration or a generated file.
+// large is the size in bytes that manifests, configurations and generated files
+// do not exceed.
 const large = 128 << 10
 
-// largeBlobs lists what a daemon has, by size.
+// largeBlobs returns the sorted sizes of a daemon's large blobs.
 func largeBlobs(t *testing.T, d *buildkitd.Daemon) []int64 {
 	t.Helper()
 	blobs, err := d.Blobs()
@@ -103,7 +105,8 @@ func largeBlobs(t *testing.T, d *buildkitd.Daemon) []int64 {
 	return out
 }
 
-// scanned lists the components that were scanned, from the statuses that BuildKit sent.
+// scanned returns the sorted names of the components that were scanned, from
+// the progress of a build.
 func scanned(t *testing.T, rawjson string) []string {
 	t.Helper()
 	ran := map[string]bool{}

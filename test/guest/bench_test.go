@@ -17,11 +17,11 @@ import (
 )
 
 // BenchmarkBoot boots the machine of examples/aws.yml and that of
-// testdata/bench.yml, the latter also from a disk. For comparison it boots the
-// latter as LinuxKit does, also with LinuxKit's compression, and with three SSH
-// host keys, as LinuxKit's sshd makes them at each boot. It reports the seconds
-// from the start of the kernel to a login by SSH, their processor time, the
-// peak of memory, and the memory that is available then.
+// testdata/bench.yml, the latter also from a disk. For comparison, it boots the
+// latter like LinuxKit: with LinuxKit's compression, and with three SSH host
+// keys, which LinuxKit's sshd generates at each boot. It reports the seconds
+// from the start of the kernel to a login by SSH, the processor time for them,
+// the peak of memory, and the available memory after the login.
 func BenchmarkBoot(b *testing.B) {
 	stack.Require(b)
 	yaml, err := os.ReadFile("testdata/bench.yml")
@@ -69,7 +69,7 @@ func benchmarkBoot(b *testing.B, dir string) {
 	defer os.RemoveAll(memory)
 	root := filepath.Join(dir, "machine-erofs.img")
 	if _, err := os.Stat(root); err != nil {
-		root = "" // the root is the initramfs
+		root = "" // the root filesystem is the initramfs
 	}
 	machine, err := vm.Start(ctx, vm.Config{
 		Disk:       root,

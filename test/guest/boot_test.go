@@ -11,8 +11,8 @@ import (
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
-// TestBoot boots the machine of testdata/machine.yml, which reports on itself
-// on its console and powers itself off.
+// TestBoot boots the machine of testdata/machine.yml, which reports its state
+// on the console and powers off.
 func TestBoot(t *testing.T) {
 	t.Parallel()
 	m := bootWith(t, build(t, "machine.yml"), vm.Config{CD: noCloud(t, `version: 2
@@ -68,7 +68,7 @@ ethernets:
 	)
 }
 
-// noCloud makes a CD that configures the network, for the package metadata.
+// noCloud creates a CD with the network configuration for the package metadata.
 func noCloud(t *testing.T, networkConfig string) string {
 	t.Helper()
 	dir, cd := t.TempDir(), filepath.Join(t.TempDir(), "cidata.iso")
@@ -83,8 +83,8 @@ func noCloud(t *testing.T, networkConfig string) string {
 	return cd
 }
 
-// TestPolicy boots a machine whose containers fail in all ways that annotations
-// handle, and in others.
+// TestPolicy boots a machine whose containers fail, in the ways that
+// annotations handle and in others.
 func TestPolicy(t *testing.T) {
 	t.Parallel()
 	m := boot(t, build(t, "policy.yml"), "")
@@ -109,12 +109,12 @@ func TestPolicy(t *testing.T) {
 		`REPORT private: prw------- srw------- total [\d]+`,
 		`poweroff now`,
 	)
-	// A service starts after the one that it needs, and stops before it.
+	// A service starts after the one that it requires, and stops before it.
 	m.inOrder(t, "service database: started", "service a-web: started", "poweroff", "service a-web: stopped", "service database: stopped")
 }
 
 // TestWithoutContainerd boots a machine without containerd, with cgroups of
-// version 1, and stops it from outside.
+// version 1, and stops it with the keyboard and the power button.
 func TestWithoutContainerd(t *testing.T) {
 	t.Parallel()
 	dir := build(t, "runc.yml")
@@ -154,7 +154,7 @@ func TestWithoutContainerd(t *testing.T) {
 	})
 }
 
-// TestLinuxKitPackages boots a machine of packages that are made for LinuxKit.
+// TestLinuxKitPackages boots a machine of LinuxKit packages.
 func TestLinuxKitPackages(t *testing.T) {
 	t.Parallel()
 	stack.Require(t)
@@ -190,7 +190,7 @@ func TestLinuxKitPackages(t *testing.T) {
 	)
 }
 
-// TestServices boots a machine of the services among the packages.
+// TestServices boots a machine with the packages that are services.
 func TestServices(t *testing.T) {
 	t.Parallel()
 	stack.Require(t)
@@ -230,8 +230,8 @@ func TestConsole(t *testing.T) {
 	m.says(t, `REPORT 42 1`)
 }
 
-// TestStorage boots a machine twice that prepares its disks. The second time
-// the disks are larger.
+// TestStorage boots a machine that prepares its disks, twice. The disks are
+// larger at the second boot.
 func TestStorage(t *testing.T) {
 	t.Parallel()
 	dir := build(t, "storage.yml")
@@ -292,7 +292,7 @@ func TestStorage(t *testing.T) {
 }
 
 // TestOffline boots the machine of examples/aws.yml without a network, without
-// metadata, and with invalid metadata. It must boot nevertheless.
+// metadata, and with invalid metadata. It must still boot.
 func TestOffline(t *testing.T) {
 	t.Parallel()
 	dir := build(t, "../../../examples/aws.yml")
@@ -302,7 +302,7 @@ func TestOffline(t *testing.T) {
 	}{
 		"no network":  {vm.Config{NoNetwork: true}, []string{`onboot 002-metadata: failed: exit 1`, `service sshd: failed: .*authorized_keys.*`}},
 		"no metadata": {vm.Config{}, []string{`onboot 001-dhcpcd: done .*`, `onboot 002-metadata: failed: exit 1`}},
-		"wrong metadata": {
+		"invalid metadata": {
 			vm.Config{Metadata: &vm.Metadata{InstanceID: "i-1", Hostname: "two words/..", PublicKey: "no key", UserData: `{"../../etc/passwd": {"content": "root"}, "`}},
 			[]string{`service sshd: started in .*`},
 		},

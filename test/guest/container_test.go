@@ -17,7 +17,8 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// TestContainer runs a machine as a privileged container of this host, as docker run --privileged does with --target docker.
+// TestContainer runs a machine as a privileged container of this host, like
+// docker run --privileged with the format docker.
 func TestContainer(t *testing.T) {
 	t.Parallel()
 	stack.Require(t)
@@ -39,7 +40,8 @@ func TestContainer(t *testing.T) {
 	runc("spec")
 	makePrivileged(t, filepath.Join(dir, "config.json"))
 
-	name := strings.ToLower(t.Name()) + filepath.Base(filepath.Dir(dir)) // runc names cgroups after it
+	// The name is unique, because runc names cgroups after it.
+	name := strings.ToLower(t.Name()) + filepath.Base(filepath.Dir(dir))
 	var console bytes.Buffer
 	machine := command("run", name)
 	machine.Stdout, machine.Stderr = &console, &console
@@ -68,7 +70,7 @@ func TestContainer(t *testing.T) {
 		}
 	}
 	runc("exec", name, "poweroff")
-	machine.Wait() // it ends like a process that a signal kills
+	machine.Wait() // fails: the init exits by a signal
 	for _, line := range []string{
 		`slipway init`,
 		`onboot 000-hello: done in [\d.]+ s, exit 0`,
@@ -82,7 +84,7 @@ func TestContainer(t *testing.T) {
 		}
 	}
 	if strings.Contains(console.String(), "file exists") || strings.Contains(console.String(), "busy") {
-		t.Error("the machine takes the container for its own")
+		t.Error("the init mounts what the container already has")
 	}
 }
 
@@ -107,7 +109,8 @@ func makePrivileged(t *testing.T, file string) {
 	}
 	var all []string
 	for _, c := range capability.ListKnown() {
-		if own.Get(capability.EFFECTIVE, c) && c <= capability.CAP_AUDIT_READ { // runc of Debian 12 does not support others
+		// Debian 12's runc does not support later capabilities.
+		if own.Get(capability.EFFECTIVE, c) && c <= capability.CAP_AUDIT_READ {
 			all = append(all, "CAP_"+strings.ToUpper(c.String()))
 		}
 	}

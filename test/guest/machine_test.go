@@ -31,7 +31,7 @@ func boot(t *testing.T, dir, args string) *guest {
 	return bootWith(t, dir, vm.Config{Cmdline: args})
 }
 
-// bootWith boots on other hardware.
+// bootWith boots the output of build with the given hardware.
 func bootWith(t *testing.T, dir string, config vm.Config) *guest {
 	t.Helper()
 	logs := stack.Artifacts(t)
@@ -47,13 +47,13 @@ func bootWith(t *testing.T, dir string, config vm.Config) *guest {
 	t.Cleanup(func() {
 		machine.Kill()
 		if t.Failed() {
-			t.Logf("the end of %s/console.log:\n%s", logs, machine.ConsoleTail(60))
+			t.Logf("end of %s/console.log:\n%s", logs, machine.ConsoleTail(60))
 		}
 	})
 	return &guest{machine, filepath.Join(logs, "console.log")}
 }
 
-// wait waits until the machine has powered itself off.
+// wait waits until the guest has powered the machine off.
 func (g *guest) wait(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -122,8 +122,8 @@ func (g *guest) inOrder(t *testing.T, texts ...string) {
 	}
 }
 
-// build makes the kernel and initramfs of a machine in testdata with docker
-// buildx, which uses the packages and the frontend of the local stack.
+// build builds the kernel and initramfs of a machine in testdata with docker
+// buildx and the local stack.
 func build(t *testing.T, file string, args ...string) (dir string) {
 	t.Helper()
 	stack.Require(t)

@@ -1,5 +1,6 @@
-// Package buildkitd runs BuildKit daemons of their own, each empty at its start, beside the one of the local stack: for
-// tests and measurements of what a fresh builder does.
+// Package buildkitd runs BuildKit daemons and registries besides those of the
+// local stack. They are empty at the start, for tests of what a new builder
+// does.
 package buildkitd
 
 import (
@@ -18,33 +19,34 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// Config is what is particular to a daemon; the zero value is like the stack's.
+// A Config configures a daemon. The zero value is a daemon like the stack's.
 type Config struct {
 	Binary      string              // default: the stack's, .stack/bin/buildkitd
-	Root        string              // directory of the state; default: one below Daemon.Dir
-	Command     []string            // words before the binary, such as those of rootlesskit
+	Root        string              // directory of the state; default: a directory in Daemon.Dir
+	Command     []string            // command that runs the binary, for example rootlesskit with its options
 	Snapshotter string              // default: overlayfs
-	Settings    string              // appended to buildkitd.toml
-	Mirror      string              // host:port of the registry that answers for docker.io; default: the stack's
-	Registries  []string            // host:port of further registries without TLS
-	Env         []string            // KEY=VALUE, besides the environment of this process
-	User        *syscall.Credential // of a daemon without root; it has no home but the daemon's folder
+	Settings    string              // text appended to buildkitd.toml
+	Mirror      string              // host:port of the mirror of docker.io; default: the stack's registry
+	Registries  []string            // host:port of more registries without TLS
+	Env         []string            // KEY=VALUE, in addition to the environment of this process
+	User        *syscall.Credential // user of a rootless daemon, whose home directory is Daemon.Dir
 }
 
-// Daemon is a running buildkitd.
+// A Daemon is a running buildkitd.
 type Daemon struct {
-	Dir     string // holds everything of the daemon, and goes with it
-	Root    string // its state
-	Address string // unix://…
+	Dir     string // directory of all files of the daemon, which Stop removes
+	Root    string // directory of the state
+	Address string // URL of the socket, unix://…
 
 	command *exec.Cmd // a template: a Cmd starts only once
 	process *process.Process
 }
 
-// name is that of the builder in a daemon's own buildx configuration.
+// name is the name of the builder in the buildx configuration of a daemon.
 const name = "daemon"
 
-// Start runs a daemon with an empty root, and returns once it answers. Stop ends it, and so does the end of this process.
+// Start starts a daemon with an empty state and waits until it answers. Stop
+// stops it, and it exits with this process at the latest.
 func Start(ctx context.Context, c Config) (*Daemon, error) {
 	stack, err := stack.Root()
 	if err != nil {
@@ -55,7 +57,7 @@ func Start(ctx context.Context, c Config) (*Daemon, error) {
 	if _, err := os.Stat(c.Binary); err != nil {
 		return nil, fmt.Errorf("start buildkitd: %w: run hack/stack up", err)
 	}
-	dir, err := os.MkdirTemp("", "buildkitd-") // short, for the socket's sake
+	dir, err := os.MkdirTemp("", "buildkitd-") // short, because the length of a socket's path is limited
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +77,7 @@ func (d *Daemon) start(ctx context.Context, c Config) error {
 		return err
 	}
 	if c.User != nil {
-		// The user may not reach the checkout.
+		// The user may not have access to the checkout.
 		program := filepath.Join(d.Dir, filepath.Base(c.Binary))
 		if out, err := exec.Command("install", c.Binary, program).CombinedOutput(); err != nil {
 			return fmt.Errorf("copy %s: %w\n%s", c.Binary, err, out)
@@ -102,7 +104,7 @@ func (d *Daemon) start(ctx context.Context, c Config) error {
 	return d.register(ctx)
 }
 
-// Restart starts the daemon after Kill, with the state that it left.
+// Restart starts the daemon after Kill, with the same state.
 func (d *Daemon) Restart(ctx context.Context) error {
 	attributes := *d.command.SysProcAttr
 	cmd := &exec.Cmd{Path: d.command.Path, Args: d.command.Args, Env: d.command.Env, Dir: d.command.Dir, Err: d.command.Err, SysProcAttr: &attributes}
@@ -117,8 +119,8 @@ func (d *Daemon) Restart(ctx context.Context) error {
 	return nil
 }
 
-// Kill ends the daemon with SIGKILL, as a crash or the kernel's OOM killer
-// would. Its state stays.
+// Kill sends the daemon SIGKILL, as the kernel's OOM killer does, and waits
+// until it has exited. It keeps the state.
 func (d *Daemon) Kill() { d.process.Kill() }
 
 func (d *Daemon) config(c Config) string {
@@ -127,7 +129,7 @@ func (d *Daemon) config(c Config) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "root = %q\n[grpc]\n  address = [%q]\n", d.Root, d.Address)
 	if c.User != nil {
-		fmt.Fprintf(&b, "  uid = %d\n  gid = %d\n", 0, 0) // of the user namespace
+		fmt.Fprintf(&b, "  uid = %d\n  gid = %d\n", 0, 0) // in the user namespace
 	}
 	fmt.Fprintf(&b, "[worker.oci]\n  snapshotter = %q\n  gc = false\n", cmp.Or(c.Snapshotter, "overlayfs"))
 	fmt.Fprintf(&b, "[worker.containerd]\n  enabled = false\n[registry.\"docker.io\"]\n  mirrors = [%q]\n", mirror)
@@ -139,7 +141,7 @@ func (d *Daemon) config(c Config) string {
 	return b.String() + c.Settings
 }
 
-// register makes the daemon known to a docker buildx with a configuration of its own.
+// register adds the daemon to a buildx configuration in Dir.
 func (d *Daemon) register(ctx context.Context) error {
 	out, err := d.docker(ctx, "create", "--name", name, "--driver", "remote", "--bootstrap", d.Address).CombinedOutput()
 	if err != nil {
@@ -154,18 +156,18 @@ func (d *Daemon) docker(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Build is the command docker buildx build, on this daemon.
+// Build returns the command docker buildx build on this daemon.
 func (d *Daemon) Build(ctx context.Context, args ...string) *exec.Cmd {
 	return d.docker(ctx, append([]string{"build"}, args...)...)
 }
 
-// Bake is the command docker buildx bake, on this daemon.
+// Bake returns the command docker buildx bake on this daemon.
 func (d *Daemon) Bake(ctx context.Context, args ...string) *exec.Cmd {
 	return d.docker(ctx, append([]string{"bake"}, args...)...)
 }
 
-// Blobs gives the sizes of all blobs that the daemon has, by their digests in hexadecimal: what it pulled, and the
-// layers it made for an export.
+// Blobs returns the sizes in bytes of all blobs that the daemon has pulled or
+// created for an export, by digest in hexadecimal.
 func (d *Daemon) Blobs() (map[string]int64, error) {
 	found, err := filepath.Glob(filepath.Join(d.Root, "runc-*", "content", "blobs", "sha256", "*"))
 	if err != nil {
@@ -182,10 +184,10 @@ func (d *Daemon) Blobs() (map[string]int64, error) {
 	return out, nil
 }
 
-// Log is the end of the daemon's log.
+// Log returns the end of the daemon's log.
 func (d *Daemon) Log() string { return d.process.Tail() }
 
-// Stop ends the daemon and removes what it has on the disk.
+// Stop stops the daemon and removes Dir.
 func (d *Daemon) Stop() error {
 	if d.process != nil {
 		d.process.Stop()

@@ -13,7 +13,7 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// Registry is an empty registry of its own.
+// A Registry is a running registry, empty at the start.
 type Registry struct {
 	Address string // host:port
 
@@ -21,7 +21,8 @@ type Registry struct {
 	process *process.Process
 }
 
-// StartRegistry runs the stack's registry program on a free port. Stop ends it and removes what it has.
+// StartRegistry starts a registry on a free port and waits until it answers.
+// Stop stops it, and it exits with this process at the latest.
 func StartRegistry(ctx context.Context) (*Registry, error) {
 	stack, err := stack.Root()
 	if err != nil {
@@ -55,7 +56,7 @@ func StartRegistry(ctx context.Context) (*Registry, error) {
 	return r, nil
 }
 
-// Stop ends the registry.
+// Stop stops the registry and removes its content.
 func (r *Registry) Stop() error {
 	if r.process != nil {
 		r.process.Stop()

@@ -1,4 +1,4 @@
-// Package clock compiles Go programs that believe in another date.
+// Package clock compiles Go programs whose clock is ahead or behind.
 package clock
 
 import (
@@ -13,8 +13,8 @@ import (
 )
 
 // Build compiles packages of the Go module in the directory dir into the
-// directory out. In the programs, time.Now is later than in fact by shift,
-// which can be negative.
+// directory out. In the programs, time.Now is ahead by shift, which can be
+// negative.
 func Build(t testing.TB, out, dir string, shift time.Duration, packages ...string) {
 	t.Helper()
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()

@@ -1,5 +1,5 @@
-// Package engine runs Docker Engines that are empty at the start, without
-// network for containers, for tests of what users of the docker driver see.
+// Package engine runs Docker Engines for tests of buildx's docker driver. They
+// are empty at the start and have no network for containers.
 package engine
 
 import (
@@ -18,6 +18,7 @@ import (
 // A Store is one of the Engine's image stores.
 type Store string
 
+// Image stores.
 const (
 	Classic    Store = "classic"    // the overlay2 graph driver, the default until Engine 29
 	Containerd Store = "containerd" // containerd's content store and overlayfs snapshots
@@ -33,7 +34,7 @@ type Engine struct {
 
 // Start starts an empty dockerd with the given image store and settings, which
 // override those of daemon.json. It pulls docker.io's images from the stack's
-// registry. Stop ends it, and so does the end of this process.
+// registry. Stop stops it, and it exits with this process at the latest.
 func Start(ctx context.Context, store Store, settings map[string]any) (*Engine, error) {
 	root, err := stack.Root()
 	if err != nil {
@@ -98,7 +99,7 @@ func (e *Engine) Command(ctx context.Context, dir, name string, args ...string) 
 // Log returns the end of the daemon's log.
 func (e *Engine) Log() string { return e.process.Tail() }
 
-// Stop ends the daemon and removes its state.
+// Stop stops the daemon and removes its state.
 func (e *Engine) Stop() error {
 	if e.process != nil {
 		e.process.Stop()

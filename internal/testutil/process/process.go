@@ -1,4 +1,4 @@
-// Package process runs the daemons that tests start. A daemon ends with the
+// Package process runs the daemons that tests start. A daemon exits with the
 // test process at the latest.
 package process
 
@@ -26,7 +26,7 @@ type Process struct {
 	err   error // valid only after ended is closed
 }
 
-// Start starts cmd with its output in the file log.
+// Start starts cmd and writes its output to the file log.
 func Start(cmd *exec.Cmd, log string) (*Process, error) {
 	file, err := os.Create(log)
 	if err != nil {
@@ -41,7 +41,8 @@ func Start(cmd *exec.Cmd, log string) (*Process, error) {
 	p := &Process{cmd: cmd, log: log, ended: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The signal comes at the death of the thread that forked, so this goroutine keeps its thread.
+		// The kernel sends the signal when the thread that forked exits, so
+		// this goroutine keeps its thread.
 		runtime.LockOSThread()
 		err := cmd.Start()
 		started <- err
@@ -53,7 +54,9 @@ func Start(cmd *exec.Cmd, log string) (*Process, error) {
 	return p, <-started
 }
 
-// Answers waits until the daemon accepts connections, for at most 30 seconds.
+// Answers waits until the daemon accepts connections. It returns an error with
+// the end of the log if the daemon exits, ctx is done, or 30 seconds have
+// passed.
 func (p *Process) Answers(ctx context.Context, network, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -72,7 +75,7 @@ func (p *Process) Answers(ctx context.Context, network, address string) error {
 	}
 }
 
-// Tail returns the last lines of the log.
+// Tail returns the last 30 lines of the log.
 func (p *Process) Tail() string {
 	data, err := os.ReadFile(p.log)
 	if err != nil {
@@ -82,13 +85,14 @@ func (p *Process) Tail() string {
 	return string(bytes.Join(lines[max(0, len(lines)-30):], nil))
 }
 
-// Kill sends SIGKILL and waits until the daemon is gone.
+// Kill sends SIGKILL and waits until the daemon has exited.
 func (p *Process) Kill() {
 	p.cmd.Process.Kill()
 	<-p.ended
 }
 
-// Stop sends SIGTERM, and SIGKILL after 15 seconds.
+// Stop sends SIGTERM, and SIGKILL after 15 seconds, and waits until the daemon
+// has exited.
 func (p *Process) Stop() {
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	select {

@@ -15,8 +15,7 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/need"
 )
 
-// Builder is the name of the docker buildx builder: the stack's, or the one
-// that BUILDX_BUILDER names.
+// Builder is the name of the docker buildx builder; default: slipway.
 var Builder = cmp.Or(os.Getenv("BUILDX_BUILDER"), "slipway")
 
 // Registry is the address of the stack's registry, which holds the packages
@@ -41,7 +40,7 @@ func Root() (string, error) {
 	}
 }
 
-// File returns the path of a file that the stack or `make test` made, for
+// File returns the path of a file that hack/stack or make test creates, for
 // example File(t, "kernel", "kernel"). The test requires the file, see [need].
 func File(t testing.TB, elem ...string) string {
 	t.Helper()
@@ -56,7 +55,8 @@ func File(t testing.TB, elem ...string) string {
 	return path
 }
 
-// Require skips a short test and fails any other if the stack does not run.
+// Require fails the test if the stack does not run. It skips the test with
+// -short.
 func Require(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
@@ -68,13 +68,12 @@ func Require(t testing.TB) {
 	}
 	conn, err := net.Dial("unix", filepath.Join(root, ".stack", "buildkitd.sock"))
 	if err != nil {
-		t.Fatalf("the local stack does not run, start it with make images: %v", err)
+		t.Fatalf("the local stack does not run: start it with make images: %v", err)
 	}
 	conn.Close()
 }
 
-// Buildx runs docker buildx build on Builder in the directory dir, as a user
-// would.
+// Buildx runs docker buildx build on Builder in the directory dir.
 func Buildx(dir string, args ...string) (stdout, stderr string, err error) {
 	cmd := exec.Command("docker", append([]string{"buildx", "build", "--builder", Builder}, args...)...)
 	cmd.Dir = dir
@@ -92,7 +91,8 @@ func MustBuildx(t testing.TB, dir string, args ...string) {
 	}
 }
 
-// Artifacts returns the directory that keeps the logs of a test.
+// Artifacts returns the directory for the logs of a test: below
+// SLIPWAY_ARTIFACTS; default: out/test in the checkout.
 func Artifacts(t testing.TB) string {
 	t.Helper()
 	root, err := Root()

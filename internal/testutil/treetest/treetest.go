@@ -16,8 +16,9 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-// Dump returns one line per entry: type, mode, owner, path, and the target, device
-// number or content. Other names of the same file and extended attributes follow.
+// Dump returns one line per entry: type, mode, owner, path, and the target,
+// device number or content. Other names of the same file and extended
+// attributes follow.
 func Dump(t testing.TB, entries []tree.Entry) string {
 	t.Helper()
 	names := map[uint64][]string{}
@@ -48,7 +49,7 @@ func Dump(t testing.TB, entries []tree.Entry) string {
 	return b.String()
 }
 
-// Equal reports an error with the lines in which two trees differ.
+// Equal fails the test with the lines in which two trees differ.
 func Equal(t testing.TB, packed, extracted []tree.Entry) {
 	t.Helper()
 	lines := func(entries []tree.Entry) []string { return strings.Split(Dump(t, entries), "\n") }
@@ -75,8 +76,8 @@ func Content(t testing.TB, e tree.Entry) string {
 	return string(data)
 }
 
-// Tar makes a tar archive. A regular file without a size has its name as
-// content; others have as many times x.
+// Tar creates a tar archive. The content of a regular file is its size times x,
+// or its name if its size is 0.
 func Tar(t testing.TB, headers ...tar.Header) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -100,9 +101,9 @@ func Tar(t testing.TB, headers ...tar.Header) []byte {
 	return b.Bytes()
 }
 
-// All returns a tree with everything that a root filesystem can contain, and with
-// what formats may find hard: names and links of any length, many files, deep
-// directories, content around the given sizes of blocks.
+// All returns a tree with everything that a root filesystem can contain: each
+// type of file, names and links of any length, many files, deep directories,
+// and files whose sizes are near the given block sizes.
 func All(blockSizes ...int64) []tree.Entry {
 	entries := []tree.Entry{
 		{Path: ".", Type: tree.Dir, Mode: 0o755},
@@ -146,7 +147,8 @@ func All(blockSizes ...int64) []tree.Entry {
 	return tree.AddParents(entries)
 }
 
-// Large returns a tree with one large file and many of 1000 bytes, for benchmarks.
+// Large returns a tree with one large file and many of 1000 bytes, for
+// benchmarks.
 func Large(size int64, files int) []tree.Entry {
 	entries := []tree.Entry{tree.NewFile("large", 0o644, text(size))}
 	for i := range files {
@@ -155,7 +157,7 @@ func Large(size int64, files int) []tree.Entry {
 	return tree.AddParents(entries)
 }
 
-// text returns bytes, some of which compress well and some of which do not.
+// text returns size bytes, in turns compressible and random.
 func text(size int64) string {
 	b := make([]byte, size)
 	state := uint32(size)

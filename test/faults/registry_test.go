@@ -1,4 +1,4 @@
-package worlds
+package faults
 
 import (
 	"bytes"
@@ -53,7 +53,7 @@ func status(code int, header ...string) func(http.Handler) http.Handler {
 	}
 }
 
-// recorder keeps a response, so that a fault can change its body.
+// A recorder records a response, so that a fault can change its body.
 type recorder struct {
 	header http.Header
 	code   int
@@ -64,7 +64,7 @@ func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(code int)        { r.code = code }
 func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
 
-// change passes the body of every blob through f.
+// change replaces the body of each blob with what f writes.
 func change(f func(w io.Writer, body []byte, request int64)) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		var requests atomic.Int64

@@ -1,8 +1,8 @@
-// Package worlds builds machines where something is broken: the builder
+// Package faults builds machines where something is broken: the builder
 // crashes, a disk is full, the registry fails, the clock is wrong. A build
-// either has the bytes that it has in an ordinary world, or it fails with a
+// either has the same bytes as without the fault, or it fails with an error
 // message and leaves no file.
-package worlds
+package faults
 
 import (
 	"bytes"
@@ -46,16 +46,16 @@ files:
     contents: hello
 `
 
-// result is the file that a build of machine makes.
+// result is the output file of machine.
 const result = "machine-initrd.img"
 
-// slipway is the user's program, built from this checkout.
+// slipway builds slipway once and returns its path.
 var slipway = sync.OnceValues(func() (string, error) {
 	root, err := stack.Root()
 	if err != nil {
 		return "", err
 	}
-	program := filepath.Join(root, "out", "test", "slipway-worlds")
+	program := filepath.Join(root, "out", "test", "slipway-faults")
 	out, err := exec.Command("go", "build", "-o", program, "../../cmd/slipway").CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("%w\n%s", err, out)
@@ -75,8 +75,8 @@ func command(t *testing.T, dir, builder string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// build runs cmd and returns the digest of the file that it makes, or the
-// error with what the command printed.
+// build runs cmd and returns the digest of its output file, or an error with
+// the output of the command.
 func build(cmd *exec.Cmd) (string, error) {
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -117,8 +117,8 @@ func files(t *testing.T, dir string) []string {
 	return names
 }
 
-// want returns the digest of the machine in an ordinary world: that of the
-// stack's builder.
+// want returns the digest of the machine without a fault, built by the stack's
+// builder.
 func want(t *testing.T) string {
 	t.Helper()
 	stack.Require(t)
@@ -129,7 +129,7 @@ func want(t *testing.T) string {
 	return sum
 }
 
-// start starts an empty builder that the test stops.
+// start starts an empty builder and stops it at the end of the test.
 func start(t *testing.T, c buildkitd.Config) *buildkitd.Daemon {
 	t.Helper()
 	d, err := buildkitd.Start(t.Context(), c)
@@ -148,7 +148,7 @@ func start(t *testing.T, c buildkitd.Config) *buildkitd.Daemon {
 }
 
 // TestKilledBuilder kills the builder at random moments of a build. The
-// restarted builder makes the same bytes.
+// restarted builder builds the same bytes.
 func TestKilledBuilder(t *testing.T) {
 	want := want(t)
 	d := start(t, buildkitd.Config{})
@@ -160,7 +160,7 @@ func TestKilledBuilder(t *testing.T) {
 	for i := range *kills {
 		prune(t, d)
 		os.Remove(filepath.Join(dir, result))
-		if took == 0 { // the first build measures how long the others have
+		if took == 0 { // the first build measures the time for the others
 			begin := time.Now()
 			if got, err := build(command(t, dir, d.Address)); err != nil || got != want {
 				t.Fatalf("digest %s, want %s: %v", got, want, err)
@@ -219,7 +219,7 @@ func prune(t *testing.T, d *buildkitd.Daemon) {
 	}
 }
 
-// smallDisk mounts a file system of size bytes that the test unmounts.
+// smallDisk mounts a filesystem of size bytes until the end of the test.
 func smallDisk(t *testing.T, size int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -234,8 +234,8 @@ func smallDisk(t *testing.T, size int) string {
 	return dir
 }
 
-// TestFullDisk builds with too little space, first at the builder, then where
-// the result belongs.
+// TestFullDisk builds with too little space, first on the builder's disk, then
+// on that of the output.
 func TestFullDisk(t *testing.T) {
 	want := want(t)
 	t.Run("builder", func(t *testing.T) {
@@ -270,7 +270,7 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
-// TestInterrupt ends a build with SIGINT, as ctrl-C does.
+// TestInterrupt interrupts a build with SIGINT, as ctrl-C does.
 func TestInterrupt(t *testing.T) {
 	want := want(t)
 	d := start(t, buildkitd.Config{})
@@ -291,7 +291,7 @@ func TestInterrupt(t *testing.T) {
 		err := cmd.Wait()
 		if err == nil {
 			os.Remove(filepath.Join(dir, result))
-			continue // it was faster
+			continue // the build was faster
 		}
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != 130 {
@@ -309,7 +309,8 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// TestTwoBuilds builds the same machine twice at once into one directory.
+// TestTwoBuilds builds the same machine twice at the same time into one
+// directory.
 func TestTwoBuilds(t *testing.T) {
 	want := want(t)
 	d := start(t, buildkitd.Config{})
@@ -328,8 +329,8 @@ func TestTwoBuilds(t *testing.T) {
 	}
 }
 
-// TestClock builds with tools for which it is 1970 or after the end of 32-bit
-// seconds in 2038.
+// TestClock builds with tools whose clock is in 1970, or in 2038 when 32-bit
+// seconds overflow.
 func TestClock(t *testing.T) {
 	want := want(t)
 	for _, now := range []time.Time{time.Unix(60, 0), time.Unix(1<<31+60, 0)} {
