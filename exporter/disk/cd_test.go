@@ -10,9 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/slipway-build/slipway/internal/testutil/need"
-
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/testutil/need"
 )
 
 // machineRoot returns a tree for CDs.

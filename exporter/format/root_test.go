@@ -6,12 +6,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/slipway-build/slipway/internal/testutil/need"
-
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/testutil/need"
 )
 
 // modular returns the files of a machine whose kernel has modules. Keys are

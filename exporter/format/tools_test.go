@@ -12,10 +12,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/slipway-build/slipway/internal/testutil/need"
-
 	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/internal/testutil/need"
 )
 
 // run returns the output of a program, which must succeed.

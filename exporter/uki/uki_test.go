@@ -14,10 +14,9 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/slipway-build/slipway/internal/testutil/need"
-
 	"github.com/slipway-build/slipway/exporter/disk/disktest"
 	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/testutil/need"
 )
 
 func text(s string) sparse.Content { return sparse.Bytes([]byte(s)) }

@@ -9,9 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/slipway-build/slipway/internal/testutil/need"
-
 	"github.com/slipway-build/slipway/guest/blkid"
+	"github.com/slipway-build/slipway/internal/testutil/need"
 )
 
 func holds(path, kind, label string) device {

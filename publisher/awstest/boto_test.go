@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
-
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
