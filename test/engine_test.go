@@ -2,8 +2,10 @@ package test
 
 import (
 	"bytes"
+	"maps"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,6 +44,21 @@ func docker(t *testing.T, e *engine.Engine, dir string, args ...string) string {
 	return string(out)
 }
 
+// dockerFails runs docker on an Engine and fails the test if it succeeds or does
+// not print one of the texts.
+func dockerFails(t *testing.T, e *engine.Engine, dir string, want []string, args ...string) {
+	t.Helper()
+	out, err := e.Command(t.Context(), dir, "docker", args...).CombinedOutput()
+	if err == nil {
+		t.Errorf("docker %q succeeded", args)
+	}
+	for _, w := range want {
+		if !bytes.Contains(out, []byte(w)) {
+			t.Errorf("docker %q does not print %q:\n%s", args, w, out)
+		}
+	}
+}
+
 // TestEngine builds on a real Docker Engine, through its docker driver, with
 // each of its image stores.
 func TestEngine(t *testing.T) {
@@ -57,7 +74,139 @@ func TestEngine(t *testing.T) {
 					t.Errorf("aws.raw is %s, on the stack's buildkitd %s", got, want)
 				}
 			})
+			t.Run("commands", func(t *testing.T) { testEngineCommands(t, e) })
+			t.Run("local images", func(t *testing.T) { testLocalImages(t, e, store) })
+			t.Run("other platform", func(t *testing.T) { testOtherPlatform(t, e) })
+			t.Run("container", func(t *testing.T) { testContainer(t, e) })
+			t.Run("OCI layout", func(t *testing.T) { testEngineLayout(t, e, store) })
 		})
+	}
+	t.Run("user namespace", testRemappedEngine)
+}
+
+const engineMachine = "init:\n  - slipwaybuild/init:v1\n  - slipwaybuild/runc:v1\n"
+
+// All commands that build on an Engine make the same machine.
+func testEngineCommands(t *testing.T, e *engine.Engine) {
+	program, err := command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := machineYAML(t, engineMachine)
+	write(t, dir, map[string]string{"docker-bake.hcl": "target \"default\" {\n  dockerfile = \"machine.yml\"\n  target = \"tar\"\n  output = [\"bake\"]\n}\n"})
+	docker(t, e, dir, "build", "-f", "machine.yml", "--target", "tar", "-o", "build", ".")
+	docker(t, e, dir, "buildx", "bake", "--allow=fs.write="+dir)
+	if out, err := e.Command(t.Context(), dir, program, "build", "--progress=plain", "--format=tar", "-o", "slipway", "machine.yml").CombinedOutput(); err != nil {
+		t.Fatalf("slipway build: %v\n%s", err, out)
+	} else if bytes.Contains(out, []byte("the builder lacks")) {
+		t.Errorf("slipway build warns:\n%s", out)
+	}
+	for _, other := range []string{"bake", "slipway"} {
+		sameFile(t, filepath.Join(dir, "build", "machine.tar"), filepath.Join(dir, other, "machine.tar"))
+	}
+}
+
+// An image that the Engine has is used, whether it was pulled or built. The
+// classic store knows no digests, which a lock needs.
+func testLocalImages(t *testing.T, e *engine.Engine, store engine.Store) {
+	own := t.TempDir()
+	write(t, own, map[string]string{"Dockerfile": "FROM slipwaybuild/sysctl:v1\nCOPY text /\n", "text": "own"})
+	docker(t, e, own, "build", "-t", "test/own:v1", ".")
+	docker(t, e, own, "pull", "slipwaybuild/runc:v1")
+	dir := machineYAML(t, engineMachine+"  - test/own:v1\n")
+	docker(t, e, dir, "build", "-f", "machine.yml", "--target", "tar", "--attest=type=sbom", "-o", "out", ".")
+	files := tree(t, filepath.Join(dir, "out", "machine.tar"))
+	if files["text"] != "own" || files["usr/bin/runc"] == "" {
+		t.Errorf("the machine has the files %q", slices.Sorted(maps.Keys(files)))
+	}
+	if plan := docker(t, e, dir, "build", "-f", "machine.yml", "--call=machine.plan", "."); !strings.Contains(plan, "test/own:v1") {
+		t.Errorf("the plan lacks the image:\n%s", plan)
+	}
+	if store == engine.Classic {
+		dockerFails(t, e, dir, []string{">>>   - test/own:v1", "image store without digests"}, "build", "-f", "machine.yml", "--call=machine.lock", ".")
+	}
+
+	dir = machineYAML(t, engineMachine)
+	lock := docker(t, e, dir, "build", "-f", "machine.yml", "--call=machine.lock", ".")
+	want, stderr, err := stack.Buildx(dir, "--call=machine.lock", "-f", "machine.yml", ".")
+	if err != nil {
+		t.Fatal(stderr)
+	}
+	if lock != want {
+		t.Errorf("the lock is\n%swant\n%s", lock, want)
+	}
+	write(t, dir, map[string]string{"machine.lock.yml": lock})
+	docker(t, e, dir, "build", "-f", "machine.yml", "--target", "tar", "-o", "out", ".")
+}
+
+// An image that the Engine has for another platform is an error, as is one of a
+// registry.
+func testOtherPlatform(t *testing.T, e *engine.Engine) {
+	native := t.TempDir()
+	write(t, native, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+	docker(t, e, native, "build", "--provenance=false", "-t", "test/native:v1", ".")
+	registry := stack.Registry + "/test/native:v1"
+	push(t, native, registry)
+	dir := machineYAML(t, "init:\n  - test/native:v1\nonboot:\n  - name: native\n    image: "+registry+"\n    command: [/Dockerfile]\n")
+	want := []string{
+		"machine.yml:3: image test/native:v1: does not exist for linux/arm64, but for linux/amd64",
+		"machine.yml:6: image " + registry + ": does not exist for linux/arm64, but for linux/amd64",
+	}
+	for _, args := range [][]string{{"--target=tar", "-o=out"}, {"--check"}, {"--call=machine.lock"}} {
+		dockerFails(t, e, dir, want, append(append([]string{"build"}, args...), "-f", "machine.yml", "--platform=linux/arm64", ".")...)
+	}
+}
+
+// A container image has the same ID in every build, and its programs run.
+func testContainer(t *testing.T, e *engine.Engine) {
+	dir := machineYAML(t, rootMachine)
+	build := func() string {
+		t.Helper()
+		docker(t, e, dir, "build", "-f", "machine.yml", "--target=docker", "--no-cache", "--provenance=false", "-t", "test/machine:v1", ".")
+		return docker(t, e, dir, "image", "inspect", "--format={{.Id}}", "test/machine:v1")
+	}
+	if first, second := build(), build(); first != second {
+		t.Errorf("the image is %s, then %s:\n%s", first, second, docker(t, e, dir, "history", "--no-trunc", "test/machine:v1"))
+	}
+	if out := docker(t, e, dir, "run", "--rm", "--network=none", "--entrypoint=/bin/busybox", "test/machine:v1", "ls", "/containers"); out != "onboot\n" {
+		t.Errorf("the image has the containers %q", out)
+	}
+}
+
+// A build context can be an OCI layout, except with the classic store.
+func testEngineLayout(t *testing.T, e *engine.Engine, store engine.Store) {
+	dir := machineYAML(t, "init:\n  - test/layout:v1\n")
+	write(t, dir, map[string]string{"Dockerfile": "FROM scratch\nCOPY text /\n", "text": "layout"})
+	stack.MustBuildx(t, dir, "--provenance=false", "-o", "type=oci,tar=false,dest=layout", ".")
+	args := []string{"build", "-f", "machine.yml", "--target=tar", "-o=out", "--build-context=test/layout:v1=oci-layout://layout", "."}
+	if store == engine.Classic {
+		dockerFails(t, e, dir, []string{">>>   - test/layout:v1", "enable the containerd image store"}, args...)
+		return
+	}
+	docker(t, e, dir, args...)
+	if files := tree(t, filepath.Join(dir, "out", "machine.tar")); files["text"] != "layout" {
+		t.Errorf("the machine has the files %q", files)
+	}
+}
+
+// An Engine that maps the users of containers keeps device nodes, and nobody warns
+// about them.
+func testRemappedEngine(t *testing.T) {
+	e := startEngine(t, engine.Classic, map[string]any{"userns-remap": "default"})
+	image := t.TempDir()
+	write(t, image, map[string]string{"Dockerfile": "FROM debian:bookworm-slim AS build\nRUN mkdir -p /out/dev && mknod /out/dev/disk b 7 0\nFROM scratch\nCOPY --from=build /out /\n"})
+	ref := stack.Registry + "/test/nodes:v1"
+	push(t, image, ref)
+	dir := machineYAML(t, "init:\n  - "+ref+"\n")
+	out, err := e.Command(t.Context(), dir, "docker", "build", "--progress=plain", "-f", "machine.yml", "--target=tar", "-o=out", ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if bytes.Contains(out, []byte("the builder lacks")) {
+		t.Errorf("a warning:\n%s", out)
+	}
+	if _, ok := tree(t, filepath.Join(dir, "out", "machine.tar"))["dev/disk"]; !ok {
+		t.Error("the machine lacks the device")
 	}
 }
 
