@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
@@ -18,23 +17,14 @@ import (
 	graph "github.com/slipway-build/slipway/llb"
 )
 
-// A blobStore holds the blobs of one repository or OCI layout.
+// A blobStore holds the blobs of an OCI layout of the client.
 type blobStore struct {
-	layout bool // an OCI layout of the client
-	blob   func(digest.Digest, ...llb.ImageBlobOption) llb.State
+	session, name string
 }
 
-func registryBlobs(repository reference.Named) *blobStore {
-	return &blobStore{false, func(d digest.Digest, opts ...llb.ImageBlobOption) llb.State {
-		return llb.ImageBlob(repository.Name()+"@"+d.String(), opts...)
-	}}
-}
-
-func layoutBlobs(session, name string) *blobStore {
-	return &blobStore{true, func(d digest.Digest, opts ...llb.ImageBlobOption) llb.State {
-		// BuildKit requires a host in the reference and ignores it.
-		return llb.OCILayoutBlob("layout.invalid/"+name+"@"+d.String(), append(opts, llb.ImageBlobOCIStore(session, name))...)
-	}}
+func (s *blobStore) blob(d digest.Digest, opts ...llb.ImageBlobOption) llb.State {
+	// BuildKit requires a host in the reference and ignores it.
+	return llb.OCILayoutBlob("layout.invalid/"+s.name+"@"+d.String(), append(opts, llb.ImageBlobOCIStore(s.session, s.name))...)
 }
 
 // blobs returns the states of blobs.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/gateway/client"
+
+	graph "github.com/slipway-build/slipway/llb"
 )
 
 // probeName is the name of the device node in the archive of [deviceProbe].
@@ -32,6 +34,21 @@ func (r *request) keepsDevices(ctx context.Context) bool {
 	}
 	_, err = ref.StatFile(ctx, client.StatRequest{Path: probeName})
 	return err == nil || !isNotFound(err)
+}
+
+// unpacks reports whether the builder unpacks images of registries.
+func unpacks(all images, layouts map[string]graph.ImageLayout) bool {
+	for _, l := range layouts {
+		if len(l.Unpacked) > 0 {
+			return true
+		}
+	}
+	for _, i := range all {
+		if i.named != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // deviceProbe returns a state for which the builder unpacks an archive with a

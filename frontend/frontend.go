@@ -111,7 +111,7 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 		return nil, nil, err
 	}
 	if first {
-		if resolved.images.unpacked() && !b.req.keepsDevices(ctx) {
+		if unpacks(resolved.images, parts.input.Layouts) && !b.req.keepsDevices(ctx) {
 			b.req.builder.addMissing(capDevices)
 		}
 		for _, w := range b.req.builder.warnings() {

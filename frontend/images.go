@@ -2,7 +2,6 @@ package frontend
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -24,10 +23,14 @@ type image struct {
 	state  llb.State     // the root filesystem
 	pinned bool          // state is named by the digest of its manifest
 	layers []graph.Blob  // the same as layers, bottom first; nil if they are not available
-	blobs  *blobStore    // nil if the image has no accessible blobs
+	blobs  *blobStore    // of an OCI layout; nil for other images
 	digest digest.Digest // of the manifest or index that the reference names; empty if unknown
 	config dockerspec.DockerOCIImage
 	named  reference.Named // its name in the registry; nil if it is in none
+}
+
+func (i image) rootfs() graph.Rootfs {
+	return graph.Rootfs{State: i.state, Pinned: i.pinned, Layers: i.layers}
 }
 
 // images maps canonical references to images.
@@ -36,7 +39,7 @@ type images map[string]image
 func (im images) sources() map[string]graph.Rootfs {
 	out := make(map[string]graph.Rootfs, len(im))
 	for name, i := range im {
-		out[name] = graph.Rootfs{State: i.state, Pinned: i.pinned, Layers: i.layers}
+		out[name] = i.rootfs()
 	}
 	return out
 }
@@ -47,16 +50,6 @@ func (im images) configs() map[string]machine.Image {
 		out[name] = machine.Image{Digest: i.digest.String(), Config: i.config.Config.ImageConfig}
 	}
 	return out
-}
-
-// unpacked reports whether the builder unpacks an image of a registry.
-func (im images) unpacked() bool {
-	for _, i := range im {
-		if i.named != nil {
-			return true
-		}
-	}
-	return false
 }
 
 // decompressorsLabel is a label of a kernel image. It lists the compression
@@ -160,13 +153,13 @@ func (r *resolver) resolveOne(ctx context.Context, ref machine.ImageRef, p ocisp
 		return r.buildPackage(ctx, ref, p)
 	}
 	out, err := r.find(ctx, ref, p)
-	if err != nil || out.blobs == nil || !out.blobs.layout {
+	if err != nil || out.blobs == nil {
 		return out, err
 	}
 	// Layers are better than the unpacked image: they keep device nodes that the
 	// snapshots of a rootless builder cannot hold, and BuildKit writes nothing
-	// twice. Only OCI layouts serve them, because some registries refuse to serve
-	// manifests as blobs.
+	// twice. Only OCI layouts serve them, because registries do not serve manifests
+	// as blobs.
 	if r.req.builder.use(pb.CapSourceImageBlob) {
 		out.layers, err = r.layers(ctx, out, p)
 	}
@@ -205,15 +198,11 @@ func (r *resolver) locate(ctx context.Context, ref machine.ImageRef, p ocispecs.
 	if err != nil || scheme != "oci-layout" {
 		return out, err
 	}
-	stored, err := reference.Parse(value)
+	stored, err := parseLayout(value)
 	if err != nil {
 		return out, err
 	}
-	named, ok := stored.(reference.Named)
-	if !ok {
-		return out, fmt.Errorf("OCI layout %s has no name", value)
-	}
-	out.blobs = layoutBlobs(r.req.ui.BuildOpts().SessionID, named.Name())
+	out.blobs = &blobStore{r.req.ui.BuildOpts().SessionID, stored.Name()}
 	return out, nil
 }
 

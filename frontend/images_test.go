@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -332,14 +333,17 @@ func TestOCILayoutOnClassicStore(t *testing.T) {
 		"aws.yml:5:image: slipwaybuild/sshd:v1")
 }
 
-func TestImageAsLayout(t *testing.T) {
-	yaml := func(platform string) string {
-		return "volumes:\n  - name: images\n    image: slipwaybuild/sshd:v1\n    format: oci\n    platforms: [" + platform + "]\n"
-	}
-	g := newGateway(t, yaml("linux/arm64"))
-	image := g.Images["docker.io/slipwaybuild/sshd:v1"]
+func layoutYAML(image, platforms string) string {
+	return "volumes:\n  - name: images\n    image: " + image + "\n    format: oci\n    platforms: [" + platforms + "]\n"
+}
+
+// A volume can hold an OCI layout of the client as it is.
+func TestLayoutAsLayout(t *testing.T) {
+	g := newGateway(t, layoutYAML("slipwaybuild/sshd:v1", "linux/arm64"))
+	image := addLayout(g, "slipwaybuild/sshd:v1")
+	g.Opts["attest:sbom"] = ""
 	mustBuild(t, g)
-	graph := onlyGraph(t, g)
+	graph := graphs(t, g)[0]
 	args := graph.exec("/slipway-packer layout")
 	if got := flag(args, "--platform"); !slices.Equal(got, []string{"linux/arm64"}) {
 		t.Errorf("platforms %q", got)
@@ -347,15 +351,75 @@ func TestImageAsLayout(t *testing.T) {
 	if got := flag(args, "--blob"); len(got) != 3 || !slices.Contains(got, "/blobs/"+image.Layer("linux/arm64").Encoded()) {
 		t.Errorf("blobs %q, want manifest, configuration and layer", got)
 	}
+	if spec := graphs(t, g)[1].mkfiles()["machine.json"]; !strings.Contains(spec, image.Digest.String()) {
+		t.Errorf("the SBOM lacks the digest: %s", spec)
+	}
 
-	g = newGateway(t, yaml("linux/s390x"))
+	g = newGateway(t, layoutYAML("slipwaybuild/sshd:v1", "linux/s390x"))
+	addLayout(g, "slipwaybuild/sshd:v1")
 	_, err := Build(t.Context(), g)
 	wantError(t, err, "image docker.io/slipwaybuild/sshd:v1: no manifest for linux/s390x", "aws.yml:3:image: slipwaybuild/sshd:v1")
 
-	g = newGateway(t, yaml("linux/amd64"))
+	g = newGateway(t, layoutYAML("slipwaybuild/sshd:v1", "linux/amd64"))
+	addLayout(g, "slipwaybuild/sshd:v1")
 	g.Missing = []apicaps.CapID{pb.CapSourceImageBlob}
 	_, err = Build(t.Context(), g)
-	wantError(t, err, "format oci: requested", "aws.yml:3:image: slipwaybuild/sshd:v1")
+	wantError(t, err, "the builder cannot read the blobs of an OCI layout", "aws.yml:3:image: slipwaybuild/sshd:v1")
+}
+
+// An image of a registry becomes an OCI layout of its files: registries do not
+// serve manifests to a frontend.
+func TestImageAsLayout(t *testing.T) {
+	const name = "docker.io/slipwaybuild/sshd:v1"
+	for _, c := range []struct {
+		platforms string // of the volume
+		add       func(*gatewaytest.Gateway)
+		want      []string // platforms of the configurations
+	}{
+		{"linux/arm64", nil, []string{"arm64"}},
+		{"linux/arm64, linux/amd64", nil, []string{"amd64", "arm64"}},
+		{"", nil, []string{"amd64", "arm64"}},
+		{"", func(g *gatewaytest.Gateway) {
+			g.Images[name] = gatewaytest.NewManifest("sshd", ocispecs.ImageConfig{}, "linux/s390x")
+		}, []string{"s390x"}},
+		{"", func(g *gatewaytest.Gateway) {
+			g.Locals["own"] = gatewaytest.Files{"text": "own"}
+			g.Opts["context:slipwaybuild/sshd:v1"] = "local:own"
+		}, []string{"amd64"}},
+	} {
+		g := newGateway(t, layoutYAML("slipwaybuild/sshd:v1", c.platforms))
+		if c.add != nil {
+			c.add(g)
+		}
+		g.Missing = []apicaps.CapID{pb.CapSourceImageBlob, pb.CapSourceOCILayout} // not required
+		mustBuild(t, g)
+		graph := onlyGraph(t, g)
+		var got []string
+		for _, op := range graph.ops {
+			for _, a := range op.GetFile().GetActions() {
+				if f := a.GetMkfile(); f != nil && f.Path == "/config.json" {
+					var config ocispecs.Image
+					if err := json.Unmarshal(f.Data, &config); err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, config.Architecture)
+				}
+			}
+		}
+		slices.Sort(got)
+		if args := graph.exec("/slipway-packer repack"); !slices.Equal(got, c.want) || len(flag(args, "--image")) != len(c.want) || len(flag(args, "--config")) != len(c.want) {
+			t.Errorf("platforms [%s]: configurations for %q, want %q; %q", c.platforms, got, c.want, args)
+		}
+	}
+
+	g := newGateway(t, layoutYAML("slipwaybuild/sshd:v1", "linux/s390x"))
+	_, err := Build(t.Context(), g)
+	wantError(t, err, "image docker.io/slipwaybuild/sshd:v1: does not exist for linux/s390x, but for linux/amd64, linux/arm64", "aws.yml:3:image: slipwaybuild/sshd:v1")
+
+	pinned := "slipwaybuild/sshd:v1@" + g.Images[name].Digest.String()
+	g = newGateway(t, layoutYAML(pinned, "linux/amd64"))
+	_, err = Build(t.Context(), g)
+	wantError(t, err, "format oci cannot keep the digest of an image of a registry", "aws.yml:3:image: "+pinned)
 }
 
 const packageYAML = "services:\n  - name: hello\n    image: \"@pkg:pkg/hello\"\n"

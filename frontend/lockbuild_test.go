@@ -233,3 +233,24 @@ func TestLockedFrontendInClassicStore(t *testing.T) {
 	wantError(t, err, "cannot be compared with aws.lock.yml: remove it with docker image rm slipwaybuild/slipway:1",
 		"aws.yml:1:# syntax=slipwaybuild/slipway:1")
 }
+
+// The image of a layout must exist for the platforms of its volume, not for those of
+// the machine.
+func TestLockOfLayout(t *testing.T) {
+	for platforms, want := range map[string]string{
+		"linux/s390x": "",
+		"":            "",
+		"linux/amd64": "does not exist for linux/amd64, but for linux/s390x",
+	} {
+		g := newGateway(t, layoutYAML("slipwaybuild/sshd:v1", platforms))
+		image := gatewaytest.NewManifest("sshd", ocispecs.ImageConfig{}, "linux/s390x")
+		g.Images["docker.io/slipwaybuild/sshd:v1"] = image
+		g.Opts["requestid"] = LockRequest
+		res, err := Build(t.Context(), g)
+		if want != "" {
+			wantError(t, err, want, "aws.yml:3:image: slipwaybuild/sshd:v1")
+		} else if err != nil || !strings.Contains(string(res.Metadata["result.txt"]), image.Digest.String()) {
+			t.Errorf("platforms [%s]: %v, %+v", platforms, err, res)
+		}
+	}
+}

@@ -39,6 +39,7 @@ func (r *request) answerLock(ctx context.Context) (*client.Result, error) {
 		return nil, err
 	}
 	after := &lockFile{yml: path.Base(r.sources.main().Filename), images: map[string]digest.Digest{}}
+	layouts := layoutPlatforms(m)
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	var diags machine.Diagnostics
@@ -52,7 +53,7 @@ func (r *request) answerLock(ctx context.Context) (*client.Result, error) {
 			continue // the user replaces it
 		}
 		all.Go(func() {
-			found, err := r.indexDigest(ctx, ref)
+			found, err := r.indexDigest(ctx, ref, layouts)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -116,17 +117,42 @@ func selectImages(names string, refs []machine.ImageRef) (map[string]bool, error
 	return selected, nil
 }
 
+// layoutPlatforms returns the platforms of the images that only volumes with
+// format oci use, by reference. No platforms mean all.
+func layoutPlatforms(m *machine.Machine) map[string][]string {
+	out := map[string][]string{}
+	for _, v := range m.Volumes {
+		names := out[v.Image.Name]
+		for _, p := range v.Platforms {
+			names = append(names, p.String())
+		}
+		out[v.Image.Name] = names
+	}
+	for _, ref := range m.ImageRefs() {
+		delete(out, ref.Name)
+	}
+	return out
+}
+
 // indexDigest asks the registry for the digest of an image. The digest of an
 // index also fixes the manifests of all platforms. The platforms of the request
-// must be among them.
-func (r *request) indexDigest(ctx context.Context, ref machine.ImageRef) (digest.Digest, error) {
+// must be among them, or those of the layout of a volume.
+func (r *request) indexDigest(ctx context.Context, ref machine.ImageRef, layouts map[string][]string) (digest.Digest, error) {
 	named, err := reference.ParseNormalizedNamed(ref.Name)
 	if err != nil {
 		return "", err
 	}
 	targets := r.ui.TargetPlatforms
-	if ref.Name == r.sources.frontendRef().Name {
+	selected, isLayout := layouts[ref.Name]
+	switch {
+	case ref.Name == r.sources.frontendRef().Name:
 		targets = []ocispecs.Platform{r.buildPlatform()} // on which it runs
+	case isLayout && len(selected) == 0:
+		return r.anyDigest(ctx, ref, named)
+	case isLayout:
+		if targets, err = platforms.ParseAll(selected); err != nil {
+			return "", err
+		}
 	}
 	var found digest.Digest
 	for _, p := range targets {
@@ -165,4 +191,20 @@ func (r *request) platformDigest(ctx context.Context, ref machine.ImageRef, name
 		return "", fmt.Errorf("the Docker Engine has it in an image store without digests, and no registry has it: %w; push it, or replace it with --build-context", err)
 	}
 	return res.Digest, nil
+}
+
+// anyDigest asks the registry for the digest of an image that may exist for any
+// platform.
+func (r *request) anyDigest(ctx context.Context, ref machine.ImageRef, named reference.Named) (digest.Digest, error) {
+	var first error
+	for _, name := range probed {
+		found, err := r.platformDigest(ctx, ref, named, platforms.MustParse(name))
+		if err == nil {
+			return found, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return "", first
 }

@@ -32,14 +32,12 @@ func (r *resolver) registryImage(ctx context.Context, ref machine.ImageRef, name
 	title := reference.TagNameOnly(named)
 	source := title
 	if out.digest != "" {
-		repository := reference.TrimNamed(named)
-		if source, err = reference.WithDigest(repository, out.digest); err != nil {
+		if source, err = reference.WithDigest(reference.TrimNamed(named), out.digest); err != nil {
 			return out, err
 		}
 		if title, err = reference.WithDigest(title, out.digest); err != nil {
 			return out, err
 		}
-		out.blobs = registryBlobs(repository)
 	}
 	out.state = llb.Image(source.String(), llb.Platform(p), llb.WithCustomName("["+ref.Section+"] "+title.String()))
 	return out, nil

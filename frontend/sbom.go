@@ -56,11 +56,8 @@ func (b *build) sbom(ctx context.Context, m *resolvedMachine, in graph.Input) (l
 		}
 	}
 	for _, l := range m.plan.Layouts {
-		// Not scanned, because it may hold several platforms. A blob is named by
-		// its digest.
-		doc.Components = append(doc.Components, sbom.Component{
-			Name: l.Name, Image: familiar(l.Image), Digest: "sha256:" + in.Layouts[l.Name].Index.Name,
-		})
+		// Not scanned, because it may hold several platforms.
+		doc.Components = append(doc.Components, sbom.Component{Name: l.Name, Image: familiar(l.Image), Digest: in.Layouts[l.Name].Digest})
 	}
 	spec, err := json.Marshal(doc)
 	if err != nil {

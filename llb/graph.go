@@ -68,10 +68,20 @@ type Rootfs struct {
 }
 
 // ImageLayout is an image in the form in which it was published, for some or all
-// of its platforms.
+// of its platforms, or unpacked.
 type ImageLayout struct {
+	Digest string // of the published index or manifest; empty if unknown
+
 	Index Blob
 	Blobs []Blob // manifests, configurations and layers
+
+	Unpacked []UnpackedImage // one per platform; Index and Blobs are ignored if there are any
+}
+
+// UnpackedImage is an image for one platform.
+type UnpackedImage struct {
+	Rootfs
+	Config []byte // OCI image specification, Image Configuration
 }
 
 // Blob is a file in the root directory of a state.

@@ -12,6 +12,7 @@
 //	slipway-packer kernel  IMAGE --binary PATH --tar PATH --ucode PATH ARCHIVE --out DIR
 //	slipway-packer entries --spec FILE --source DIR ARCHIVE --out DIR
 //	slipway-packer layout  --index FILE --name REFERENCE --blob FILE ... --platform OS/ARCH[/VARIANT] ... --prefix PATH ARCHIVE --out DIR
+//	slipway-packer repack  --name REFERENCE --image DIR ... --config FILE ... --prefix PATH ARCHIVE --out DIR
 //
 // An IMAGE is a directory with a root filesystem, --in DIR, or the layers of an
 // OCI image, bottom first: --layer FILE --layer FILE ... Layers are tar archives,
@@ -24,6 +25,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -38,6 +40,7 @@ func main() {
 		{Name: "kernel", Run: kernel},
 		{Name: "entries", Run: entries},
 		{Name: "layout", Run: layout},
+		{Name: "repack", Run: repack},
 	})
 }
 
@@ -96,6 +99,27 @@ func layout(args []string, _ io.Writer) error {
 		return err
 	}
 	return packer.Layout(*index, *name, blobs, platforms, strings.Trim(*prefix, "/"))
+}
+
+func repack(args []string, _ io.Writer) error {
+	flags := newFlags("repack")
+	name := flags.String("name", "", "`reference` of the image")
+	var dirs, configs []string
+	flags.ListVar(&dirs, "image", "`directory` with the root filesystem for a platform; repeated")
+	flags.ListVar(&configs, "config", "`file` with the configuration of the image for that platform; repeated in the same order")
+	prefix := flags.String("prefix", "", "`path` in the machine of the OCI image layout")
+	packer, err := flags.packer(args, "name")
+	if err != nil {
+		return err
+	}
+	if len(dirs) == 0 || len(dirs) != len(configs) {
+		return errors.New("repack: requires --image and --config for each platform")
+	}
+	var images []segment.Image
+	for i := range dirs {
+		images = append(images, segment.Image{Rootfs: segment.Rootfs{Dir: dirs[i]}, Config: configs[i]})
+	}
+	return packer.Repack(*name, images, strings.Trim(*prefix, "/"))
 }
 
 // A flagSet defines the flags that several subcommands share.

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
-	"path"
 	"slices"
 	"strings"
 
@@ -211,32 +209,16 @@ func (l *imageLayout) platforms() string {
 
 // entries returns the files of the layout with the image top.
 func (l *imageLayout) entries(top ocispec.Descriptor) ([]tree.Entry, error) {
-	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{top}}
-	index.SchemaVersion = 2
-	entries := []tree.Entry{tree.NewDir("."), tree.NewDir(ocispec.ImageBlobsDir), tree.NewDir(path.Join(ocispec.ImageBlobsDir, "sha256"))}
-	for name, doc := range map[string]any{
-		ocispec.ImageIndexFile:  index,
-		ocispec.ImageLayoutFile: ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion},
-	} {
-		data, err := json.Marshal(doc)
-		if err != nil {
-			return nil, err
-		}
-		entries = append(entries, tree.NewFile(name, 0o644, string(data)))
-	}
-	for _, d := range slices.Sorted(maps.Keys(l.taken)) {
-		info, err := os.Stat(l.taken[d])
+	blobs := map[digest.Digest]tree.Entry{}
+	for d, name := range l.taken {
+		info, err := os.Stat(name)
 		if err != nil {
 			return nil, err
 		}
 		if !info.Mode().IsRegular() {
-			return nil, &fs.PathError{Op: "read", Path: l.taken[d], Err: errors.New("not a regular file")}
+			return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("not a regular file")}
 		}
-		entries = append(entries, tree.Entry{
-			Path: path.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded()), Type: tree.File, Mode: 0o644, Size: info.Size(),
-			Open: func() (tree.Content, error) { return os.Open(l.taken[d]) },
-		})
+		blobs[d] = tree.Entry{Type: tree.File, Mode: 0o644, Size: info.Size(), Open: func() (tree.Content, error) { return os.Open(name) }}
 	}
-	tree.Sort(entries)
-	return entries, nil
+	return layoutEntries(top, blobs)
 }

@@ -122,11 +122,14 @@ type file struct {
 	write func(io.Writer) error
 }
 
+// layerTime is the modification time of all files in tar archives.
+var layerTime = time.Unix(0, 0)
+
 // files returns the files of a segment. The archive comes first: it reads the
 // contents of entries, so it can fail, and no other file must exist then.
 func (p Packer) files(entries []tree.Entry) []file {
 	if p.Archive == Tar {
-		return []file{{FileName, func(w io.Writer) error { return tree.WriteTar(w, entries, time.Unix(0, 0)) }}}
+		return []file{{FileName, func(w io.Writer) error { return tree.WriteTar(w, entries, layerTime) }}}
 	}
 	return []file{
 		{FileName, func(w io.Writer) error { return Write(w, entries, p.Compression) }},
