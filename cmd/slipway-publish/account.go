@@ -17,7 +17,7 @@ import (
 	"github.com/slipway-build/slipway/publisher/ami"
 )
 
-// accountFlags are the flags that all commands for AWS have.
+// accountFlags are the flags that the commands for AWS have in common.
 type accountFlags struct {
 	regionList, endpoint string
 	dryRun, json         bool
@@ -28,9 +28,13 @@ func newAccountFlags(cmd *cobra.Command) *accountFlags {
 	flags := cmd.Flags()
 	flags.StringVar(&f.regionList, "region", "", "comma-separated `regions` (default: AWS_REGION, or the region of the profile)")
 	flags.StringVar(&f.endpoint, "endpoint-url", "", "`URL` of all services, for a fake of AWS (default: AWS_ENDPOINT_URL)")
-	flags.BoolVar(&f.dryRun, "dry-run", false, "check what can be checked and change nothing")
 	flags.BoolVar(&f.json, "json", false, "print the result as JSON")
 	return f
+}
+
+// dryRunVar defines the flag of commands that make changes.
+func (f *accountFlags) dryRunVar(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "check what can be checked and change nothing")
 }
 
 func (f *accountFlags) regions() []string { return list(f.regionList) }

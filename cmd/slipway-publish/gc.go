@@ -15,6 +15,7 @@ func newGCCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	account := newAccountFlags(cmd)
+	account.dryRunVar(cmd)
 	o := ami.GCOptions{OlderThan: 2 * time.Hour}
 	flags := cmd.Flags()
 	flags.StringVar(&o.Bucket, "bucket", "", "also look in this S3 `bucket`")

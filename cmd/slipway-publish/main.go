@@ -4,6 +4,7 @@
 //
 //	slipway-publish aws [flags] FILE|-
 //	slipway-publish aws gc [flags]
+//	slipway-publish aws verify [flags] AMI|SNAPSHOT FILE
 //
 // The result goes to standard output, progress and errors to standard error.
 // Credentials, region and endpoints come from the same sources as those of the
@@ -11,7 +12,8 @@
 // docs/reference/slipway-publish.md for the flags, the state on this machine and
 // the required permissions.
 //
-// Exit status: 0 success; 1 AWS, the network or anything else failed; 2 the
+// Exit status: 0 success; 1 AWS, the network or anything else failed, or verify
+// found a difference; 2 the
 // command line is invalid; 3 the disk cannot boot; 4 credentials; 5 permission
 // denied; 6 the name is taken; 7 quota; 8 region; 130 interrupted.
 package main
@@ -38,7 +40,7 @@ func newCommand() *cobra.Command {
 		RunE:  cli.Subcommands,
 	}
 	aws := newPublishCommand()
-	aws.AddCommand(newGCCommand())
+	aws.AddCommand(newGCCommand(), newVerifyCommand())
 	root.AddCommand(aws)
 	return root
 }

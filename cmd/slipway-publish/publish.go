@@ -72,6 +72,7 @@ func newPublishCommand() *cobra.Command {
 	cli.PairsVar(flags, o.Tags, "tag", "tag for the AMI and its snapshot, as `KEY=VALUE`; may be repeated", nil)
 	ageVar(flags, &o.DeprecateAfter, "deprecate-after", "`age` at which the AMI is deprecated, for example 90d or 12h")
 	f.account = newAccountFlags(cmd)
+	f.account.dryRunVar(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) }
 	return cmd
 }

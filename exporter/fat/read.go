@@ -144,6 +144,32 @@ func (f *FS) Content(name string) (*io.SectionReader, error) {
 	return content, nil
 }
 
+// Position returns the offset in a file of the byte at an offset on the volume,
+// and reports whether the file has that byte.
+func (f *FS) Position(name string, onVolume int64) (inFile int64, ok bool, err error) {
+	n, err := f.lookup("open", name)
+	if err != nil {
+		return 0, false, err
+	}
+	if n.directory {
+		return 0, false, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	e, err := f.extents(n)
+	if err != nil {
+		return 0, false, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	for i, x := range e.list {
+		end := n.size
+		if i+1 < len(e.list) {
+			end = e.list[i+1].inFile
+		}
+		if inFile := x.inFile + onVolume - x.at; inFile >= x.inFile && inFile < end {
+			return inFile, true, nil
+		}
+	}
+	return 0, false, nil
+}
+
 // Stat describes a file or directory.
 func (f *FS) Stat(name string) (fs.FileInfo, error) {
 	n, err := f.lookup("stat", name)
@@ -443,23 +469,32 @@ func (c *clusterChain) next() error {
 
 // content returns the content of a file.
 func (f *FS) content(n *node) (*io.SectionReader, error) {
+	e, err := f.extents(n)
+	if err != nil {
+		return nil, err
+	}
+	return io.NewSectionReader(e, 0, n.size), nil
+}
+
+// extents returns where the content of a file is.
+func (f *FS) extents(n *node) (extents, error) {
 	e := extents{r: f.r}
 	chain := f.chain(n.start)
 	for ; e.size < n.size; e.size += f.clusterSize {
 		if chain.cluster == 0 {
-			return nil, fmt.Errorf("byte %d: %w: %q has %d bytes, but its clusters end after %d", n.at, ErrFormat, n.name, n.size, e.size)
+			return extents{}, fmt.Errorf("byte %d: %w: %q has %d bytes, but its clusters end after %d", n.at, ErrFormat, n.name, n.size, e.size)
 		}
 		if at := f.at(chain.cluster); !e.continues(at) {
 			if len(e.list) == maxExtents {
-				return nil, fmt.Errorf("byte %d: %q is in more than %d pieces", n.at, n.name, maxExtents)
+				return extents{}, fmt.Errorf("byte %d: %q is in more than %d pieces", n.at, n.name, maxExtents)
 			}
 			e.list = append(e.list, extent{inFile: e.size, at: at})
 		}
 		if err := chain.next(); err != nil {
-			return nil, err
+			return extents{}, err
 		}
 	}
-	return io.NewSectionReader(e, 0, n.size), nil
+	return e, nil
 }
 
 // extents is a file in the runs of clusters that hold it.

@@ -121,8 +121,28 @@ func TestReadParts(t *testing.T) {
 	f := volume(t, 70*mebibyte, []File{{Path: "f", Parts: []Part{
 		{Content: sparse.Bytes(a), Slot: SlotAlignment}, {Content: sparse.Bytes(b), Slot: 1},
 	}}}, Options{Offset: 4096})
-	if got, err := fs.ReadFile(f, "f"); err != nil || !bytes.Equal(got, append(a, b...)) {
+	got, err := fs.ReadFile(f, "f")
+	if err != nil || !bytes.Equal(got, append(a, b...)) {
 		t.Errorf("read %d bytes, %v", len(got), err)
+	}
+	// A sector of the volume that the file claims is that part of the file.
+	found := 0
+	for at := f.at(2); at < f.at(2)+3*SlotAlignment; at += sectorSize {
+		inFile, ok, err := f.Position("f", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			continue
+		}
+		found++
+		onVolume := make([]byte, 1)
+		if _, err := f.r.ReadAt(onVolume, at); err != nil || onVolume[0] != got[inFile] {
+			t.Fatalf("byte %d of the volume is %q, and byte %d of the file %q, %v", at, onVolume, inFile, got[inFile], err)
+		}
+	}
+	if want := PartAlignment/sectorSize + 1; found != want {
+		t.Errorf("found %d sectors, want %d", found, want)
 	}
 }
 

@@ -93,8 +93,9 @@ func (b blocks) list(ctx context.Context, snapshot string) (map[int32]string, er
 
 var errChecksum = errors.New("the checksum of a block does not match its data")
 
-// sum reads a block and returns its digest.
-func (b blocks) sum(ctx context.Context, snapshot string, index int32, token string) (disk.Sum, error) {
+// sum reads a block and returns its digest. If data is not nil, it is set to the
+// content.
+func (b blocks) sum(ctx context.Context, snapshot string, index int32, token string, data *bytes.Buffer) (disk.Sum, error) {
 	return try(ctx, b.caller, func(ctx context.Context) (disk.Sum, error) {
 		out, err := b.ebs.GetSnapshotBlock(ctx, &ebs.GetSnapshotBlockInput{SnapshotId: &snapshot, BlockIndex: &index, BlockToken: &token})
 		if err != nil {
@@ -102,7 +103,12 @@ func (b blocks) sum(ctx context.Context, snapshot string, index int32, token str
 		}
 		defer out.BlockData.Close()
 		h := sha256.New()
-		if n, err := io.Copy(h, out.BlockData); err != nil {
+		w := io.Writer(h)
+		if data != nil {
+			data.Reset()
+			w = io.MultiWriter(h, data)
+		}
+		if n, err := io.Copy(w, out.BlockData); err != nil {
 			return disk.Sum{}, err
 		} else if n != disk.BlockSize {
 			return disk.Sum{}, io.ErrUnexpectedEOF

@@ -63,6 +63,18 @@ func (i images) byID(ctx context.Context, id string) (*types.Image, error) {
 	return &out.Images[0], nil
 }
 
+// existing returns an image, or nil if there is none.
+func (i images) existing(ctx context.Context, id string) (*types.Image, error) {
+	out, err := call(ctx, i.caller, i.ec2.DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{id}})
+	if isImageMissing(err) || err == nil && len(out.Images) != 1 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &out.Images[0], nil
+}
+
 func (i images) all(ctx context.Context) iter.Seq2[*ec2.DescribeImagesOutput, error] {
 	return pages(ctx, i.caller, ec2.NewDescribeImagesPaginator(i.ec2, &ec2.DescribeImagesInput{Owners: []string{"self"}}))
 }
@@ -119,4 +131,24 @@ func (i images) deregister(ctx context.Context, id string, withSnapshots bool) e
 		return describe("deregister "+id, err)
 	}
 	return nil
+}
+
+// rootSnapshot returns the snapshot of the root device of an image, or "".
+func rootSnapshot(image *types.Image) string {
+	for _, m := range image.BlockDeviceMappings {
+		if m.Ebs != nil && aws.ToString(m.DeviceName) == aws.ToString(image.RootDeviceName) {
+			return aws.ToString(m.Ebs.SnapshotId)
+		}
+	}
+	return ""
+}
+
+// uefiData returns the UEFI variables of an image in base64.
+func (i images) uefiData(ctx context.Context, id string) (string, error) {
+	out, err := call(ctx, i.caller, i.ec2.DescribeImageAttribute,
+		&ec2.DescribeImageAttributeInput{ImageId: &id, Attribute: types.ImageAttributeNameUefiData})
+	if err != nil || out.UefiData == nil {
+		return "", err
+	}
+	return aws.ToString(out.UefiData.Value), nil
 }

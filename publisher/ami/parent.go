@@ -173,7 +173,7 @@ func (p parents) read(ctx context.Context, snapshot *types.Snapshot) (*parent, e
 	group.SetLimit(min(32, p.publisher.options.Workers))
 	for index, token := range tokens {
 		group.Go(func() error {
-			sum, err := p.aws.blocks.sum(ctx, from.id, index, token)
+			sum, err := p.aws.blocks.sum(ctx, from.id, index, token, nil)
 			if err != nil {
 				return describe("read the parent "+from.id, err)
 			}

@@ -40,12 +40,7 @@ func (r registrar) find(ctx context.Context) (bool, error) {
 
 // found makes an image the result.
 func (r registrar) found(image *types.Image) {
-	r.image.Image = *image.ImageId
-	for _, m := range image.BlockDeviceMappings {
-		if m.Ebs != nil && aws.ToString(m.DeviceName) == aws.ToString(image.RootDeviceName) {
-			r.image.Snapshot = aws.ToString(m.Ebs.SnapshotId)
-		}
-	}
+	r.image.Image, r.image.Snapshot = *image.ImageId, rootSnapshot(image)
 }
 
 // checkPermission asks EC2 whether the credentials permit to register images,

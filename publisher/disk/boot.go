@@ -95,28 +95,22 @@ func (d *Disk) Boot() (Boot, error) {
 	return Boot{}, fmt.Errorf("%s: %w", d.Name, err)
 }
 
-// partition is what Boot needs to know of a partition.
+// partition is what Boot and Place need to know of a partition.
 type partition struct {
-	start, size int64 // bytes
-	esp         bool  // an EFI system partition
-	legacy      bool  // the boot code in the first sector may load it
-	other       bool  // neither an EFI system partition nor for boot code alone
+	name        string // number and label
+	start, size int64  // bytes
+	esp         bool   // an EFI system partition
+	legacy      bool   // the boot code in the first sector may load it
+	other       bool   // neither an EFI system partition nor for boot code alone
 }
 
 func (d *Disk) bootMBR(record mbr.Table, code bool) (Boot, error) {
-	var partitions []partition
 	for _, p := range record.Partitions {
 		if p.Type == mbr.TypeGPT {
 			return Boot{}, fmt.Errorf("%s is not a whole disk: its GUID partition table is missing; build it again", d.Name)
 		}
-		if p.Sectors > 0 {
-			partitions = append(partitions, partition{
-				start: int64(p.First) * mbr.Size, size: int64(p.Sectors) * mbr.Size,
-				esp: p.Type == mbr.TypeESP, legacy: p.Active, other: p.Type != mbr.TypeESP,
-			})
-		}
 	}
-	return d.boot(partitions, code)
+	return d.boot(partitions(record, gpt.Table{}), code)
 }
 
 func (d *Disk) bootGPT(table gpt.Table, code bool) (Boot, error) {
@@ -124,15 +118,7 @@ func (d *Disk) bootGPT(table gpt.Table, code bool) (Boot, error) {
 	if used > d.Size {
 		return Boot{}, fmt.Errorf("%s is truncated: it has %d bytes, and its partition table ends at %d; build or copy it again", d.Name, d.Size, used)
 	}
-	var partitions []partition
-	for _, p := range table.Partitions {
-		bios := p.Type == gpt.TypeBIOSBoot
-		partitions = append(partitions, partition{
-			start: int64(p.First) * gpt.SectorSize, size: int64(p.Last-p.First+1) * gpt.SectorSize,
-			esp: p.Type == gpt.TypeESP, legacy: bios || p.Attributes&gpt.LegacyBoot != 0, other: p.Type != gpt.TypeESP && !bios,
-		})
-	}
-	boot, err := d.boot(partitions, code)
+	boot, err := d.boot(partitions(mbr.Table{}, table), code)
 	if err != nil {
 		return Boot{}, err
 	}
