@@ -5,7 +5,7 @@
 data "aws_iam_policy_document" "images" {
   statement {
     sid       = "Describe"
-    actions   = ["ec2:DescribeImages", "ec2:DescribeSnapshots", "ec2:GetEbsEncryptionByDefault"]
+    actions   = ["ec2:DescribeImages", "ec2:DescribeImageAttribute", "ec2:DescribeSnapshots", "ec2:GetEbsEncryptionByDefault"]
     resources = ["*"]
   }
   statement {
@@ -34,7 +34,7 @@ data "aws_iam_policy_document" "images" {
   }
 }
 
-# --method ebs requires no bucket or role. --parent uses the last two actions.
+# --method ebs requires no bucket or role. --parent and verify use the last two actions.
 data "aws_iam_policy_document" "ebs" {
   source_policy_documents = [data.aws_iam_policy_document.images.json]
   statement {
