@@ -32,7 +32,7 @@ test: images
 		e2fsprogs xfsprogs btrfs-progs cryptsetup-bin rootlesskit uidmap containerd runc binutils file
 	id slipway-rootless >/dev/null 2>&1 || useradd --no-create-home --shell /usr/sbin/nologin slipway-rootless
 	echo 'FROM slipwaybuild/kernel:v1' | docker buildx build --builder $(BUILDX_BUILDER) --quiet -o .stack/kernel -
-	hack/moto up
+	hack/moto
 	hack/spdx
 	hack/engine
 	cd hack/versitygw && CGO_ENABLED=0 go build -trimpath -o ../../.stack/ tool

@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net/http"
+	"net"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/slipway-build/slipway/internal/testutil/need"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ebs"
@@ -22,20 +22,58 @@ import (
 	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
+	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-const motoURL = "http://127.0.0.1:4590" // as in hack/moto
+// startMoto starts a server of moto and returns its URL. It skips the test if
+// moto is not installed. The server belongs to the test alone: its state is
+// global, so that another test would change it, and whoever shared a server
+// could stop it.
+func startMoto(t *testing.T) string {
+	t.Helper()
+	program := stack.File(t, "moto", "bin", "moto_server")
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // finds a free port
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	_, port, _ := net.SplitHostPort(address)
+	cmd := exec.Command(program, "-H", "127.0.0.1", "-p", port)
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+		if t.Failed() {
+			t.Logf("moto's log: %s", log.Bytes())
+		}
+	})
+	for {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+			return "http://" + address
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("moto ended: %v: %s", err, log.Bytes())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
 
 // The same calls to the fake and to moto, as far as moto implements them,
 // return the same answers and errors.
 func TestAgainstMoto(t *testing.T) {
-	response, err := http.Post(motoURL+"/moto-api/reset", "", nil)
-	if err != nil {
-		need.Missing(t, "moto's server does not answer; start it with hack/moto up: %v", err)
-	}
-	response.Body.Close()
-
+	motoURL := startMoto(t)
 	for name, scenario := range map[string]func(*script){
 		"account": accountScript, "s3": s3Script, "multipart": multipartScript, "ebs": ebsScript, "ec2": ec2Script, "ssm": ssmScript,
 	} {
