@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -60,7 +62,7 @@ func newPublishCommand() *cobra.Command {
 	flags.StringVar(&f.volumeType, "volume-type", "gp3", "`type` of the root volume")
 	flags.Int64Var(&o.VolumeSize, "volume-size", 0, "size of the root volume in `GiB` (default: the size of the disk, rounded up)")
 	flags.BoolVar(&o.Encrypt, "encrypt", false, "encrypt the snapshot")
-	flags.StringVar(&o.KMSKey, "kms-key", "", "`ARN` of the key to encrypt with (default: the account's default key)")
+	flags.Func("kms-key", "ARN of the key to encrypt with, as `[REGION=]ARN`; may be repeated (default: the account's default key)", f.setKey)
 	flags.StringVar(&f.shareList, "share", "", "comma-separated `accounts`, and ARNs of organizations or units, that may launch the AMI, or all")
 	flags.StringVar(&o.SSMParameter, "ssm-parameter", "", "`name` of an SSM parameter to set to the ID of the AMI")
 	flags.StringVar(&f.registerFile, "register", "", "YAML `file` with other fields of RegisterImage")
@@ -142,6 +144,23 @@ func (f *publishFlags) complete() error {
 	if f.bootMode != "" {
 		o.Register.BootMode = types.BootModeValues(f.bootMode)
 	}
+	return nil
+}
+
+// setKey sets the KMS key of one region or of all.
+func (f *publishFlags) setKey(text string) error {
+	o := &f.options
+	if region, key, found := strings.Cut(text, "="); found {
+		if o.KMSKeys == nil {
+			o.KMSKeys = map[string]string{}
+		}
+		o.KMSKeys[region] = key
+		return nil
+	}
+	if o.KMSKey != "" {
+		return errors.New("one key for all regions, or REGION=ARN for each")
+	}
+	o.KMSKey = text
 	return nil
 }
 

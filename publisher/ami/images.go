@@ -88,6 +88,14 @@ func (i images) tryRegister(ctx context.Context, input *ec2.RegisterImageInput) 
 	return err
 }
 
+// tryCopy asks EC2 whether it would accept a request, without copying an image.
+func (i images) tryCopy(ctx context.Context, input *ec2.CopyImageInput) error {
+	dry := *input
+	dry.DryRun = aws.Bool(true)
+	_, err := call(ctx, i.caller, i.ec2.CopyImage, &dry)
+	return err
+}
+
 // register returns the ID of a new image. EC2 may not know its snapshot yet.
 func (i images) register(ctx context.Context, input *ec2.RegisterImageInput) (string, error) {
 	out, err := call(ctx, i.caller, i.ec2.RegisterImage, input, hasCode("InvalidSnapshot.NotFound", "IncorrectState"))

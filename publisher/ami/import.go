@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
 // importLimit is the limit of ImportSnapshot. 10 GiB have been seen to take 100
@@ -44,7 +42,7 @@ func (i importer) run(ctx context.Context) (string, error) {
 		} else if changed {
 			return "", diskChanged(i.publisher.disk)
 		}
-		if err := j.note(record{Import: i.request()}); err != nil {
+		if err := j.note(record{Import: i.importRequest(j.Object)}); err != nil {
 			return "", err
 		}
 	}
@@ -62,7 +60,7 @@ func (i importer) run(ctx context.Context) (string, error) {
 		return "", err
 	}
 	// ImportSnapshot tags the task, but not the snapshot.
-	if err := i.aws.snapshots.tag(ctx, j.Snapshot, i.tags(i.publisher.snapshotToken)); err != nil {
+	if err := i.aws.snapshots.tag(ctx, j.Snapshot, i.tags(i.snapshotToken)); err != nil {
 		return "", describe("tag "+j.Snapshot, err)
 	}
 	if err := i.aws.snapshots.wait(ctx, j.Snapshot, time.Hour); err != nil {
@@ -93,29 +91,6 @@ func (r *monitoredReader) Read(p []byte) (int, error) {
 	before := now - int64(n)
 	r.monitor.Written.Add(now>>19 - before>>19)
 	return n, err
-}
-
-// request returns the request that starts the import.
-func (i importer) request() *ec2.ImportSnapshotInput {
-	o := &i.publisher.options
-	input := &ec2.ImportSnapshotInput{
-		ClientToken: aws.String(digest([]string{i.journal.Run, "import"})),
-		Description: &o.Name,
-		RoleName:    &o.Role,
-		DiskContainer: &types.SnapshotDiskContainer{
-			Description: &o.Name,
-			Format:      aws.String("RAW"),
-			UserBucket:  &types.UserBucket{S3Bucket: &o.Bucket, S3Key: &i.journal.Object},
-		},
-		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeImportSnapshotTask, Tags: i.tags(i.publisher.snapshotToken)}},
-	}
-	if o.Encrypt {
-		input.Encrypted = aws.Bool(true)
-		if o.KMSKey != "" {
-			input.KmsKeyId = &o.KMSKey
-		}
-	}
-	return input
 }
 
 // wait waits for the task and writes its snapshot to the journal.

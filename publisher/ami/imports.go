@@ -3,6 +3,7 @@ package ami
 import (
 	"context"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
@@ -20,6 +21,14 @@ func (i imports) start(ctx context.Context, input *ec2.ImportSnapshotInput) (str
 		return "", err
 	}
 	return *out.ImportTaskId, nil
+}
+
+// try asks EC2 whether it would accept a request, without starting a task.
+func (i imports) try(ctx context.Context, input *ec2.ImportSnapshotInput) error {
+	dry := *input
+	dry.DryRun = aws.Bool(true)
+	_, err := call(ctx, i.caller, i.ec2.ImportSnapshot, &dry)
+	return err
 }
 
 func (i imports) byID(ctx context.Context, task string) (*types.SnapshotTaskDetail, error) {

@@ -28,6 +28,7 @@ const (
 	shortSum        = 12
 	tagLength       = 256
 	maxTags         = 50
+	ownTags         = 5 // Name and those of [target.tags]
 )
 
 // short is the start of a block's digest.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -39,6 +40,20 @@ func (o objects) upload(ctx context.Context, bucket, key string, body io.Reader,
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// region returns the region of a bucket. If it is another one than that of the
+// requests, region returns an error too.
+func (o objects) region(ctx context.Context, bucket string) (string, error) {
+	out, err := o.s3.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &bucket})
+	var response *awshttp.ResponseError
+	if errors.As(err, &response) && response.Response != nil {
+		return response.Response.Header.Get("X-Amz-Bucket-Region"), err
+	}
+	if err != nil {
+		return "", err
+	}
+	return aws.ToString(out.BucketRegion), nil
 }
 
 // delete removes an object and the parts of its incomplete uploads. It succeeds

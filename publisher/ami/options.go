@@ -1,12 +1,16 @@
 package ami
 
 import (
+	"cmp"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -57,8 +61,13 @@ type Options struct {
 	// the account's default key.
 	Encrypt bool
 
-	// KMSKey is the ARN of a key. It implies Encrypt.
+	// KMSKey is the ARN of a key. It implies Encrypt. A multi-Region key, whose
+	// ID starts with mrk-, stands for its replicas in the other regions.
 	KMSKey string
+
+	// KMSKeys are the ARNs of keys by region, which precede KMSKey. They imply
+	// Encrypt.
+	KMSKeys map[string]string
 
 	// Architecture is needed only for a disk that boots on several.
 	Architecture disk.Architecture
@@ -146,7 +155,7 @@ func (o *Options) complete(d *disk.Disk) error {
 		o.Monitor = new(Monitor)
 	}
 	o.Regions = unique(o.Regions)
-	o.Encrypt = o.Encrypt || o.KMSKey != ""
+	o.Encrypt = o.Encrypt || o.KMSKey != "" || len(o.KMSKeys) > 0
 	if o.State == "" {
 		dir, err := stateDir()
 		if err != nil {
@@ -171,12 +180,112 @@ func (o *Options) check(d *disk.Disk) error {
 		return fail(ClassUsage, "the method import can upload only to the region of its bucket: add --copy")
 	case strings.HasPrefix(o.Parent, "snap-") && len(o.Regions) > 1 && !o.Copy:
 		return fail(ClassUsage, "the parent %s exists in one region only: use --parent auto, or add --copy", o.Parent)
-	case o.KMSKey != "" && !strings.HasPrefix(o.KMSKey, "arn:"):
-		return fail(ClassUsage, "invalid key %q: use its ARN, arn:aws:kms:REGION:ACCOUNT:key/ID", o.KMSKey)
+	case o.VolumeSize > disk.MaxSize>>30:
+		return fail(ClassUsage, "a volume of %d GiB is too large: EBS permits %d", o.VolumeSize, disk.MaxSize>>30)
 	case o.VolumeSize < gibibytes(d.Size):
 		return fail(ClassUsage, "a volume of %d GiB is too small: the disk needs %d", o.VolumeSize, gibibytes(d.Size))
+	case o.DeprecateAfter != 0 && (o.DeprecateAfter < minDeprecation || o.DeprecateAfter > maxDeprecation):
+		return fail(ClassUsage, "invalid time to deprecation %v: use 2 minutes to 10 years", o.DeprecateAfter)
+	case o.sharesWithAll() && o.DeprecateAfter > maxPublicDeprecation:
+		return fail(ClassUsage, "invalid time to deprecation %v: a public image is deprecated after at most 2 years", o.DeprecateAfter)
+	case o.sharesWithAll() && o.Encrypt:
+		return fail(ClassUsage, "an encrypted image cannot be shared with all: omit --encrypt and --kms-key, or share it with accounts")
+	}
+	for _, step := range []func() error{o.checkKeys, o.checkShare, o.checkTags, o.checkDescription} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	mappings := o.registration().BlockDeviceMappings
+	if size := int64(*mappings[0].Ebs.VolumeSize); size < gibibytes(d.Size) {
+		return fail(ClassUsage, "a volume of %d GiB is too small: the disk needs %d", size, gibibytes(d.Size))
+	}
+	return checkVolumes(mappings)
+}
+
+// Limits of EnableImageDeprecation, which rounds to minutes.
+const (
+	minDeprecation       = 2 * time.Minute
+	maxDeprecation       = 10 * 365 * 24 * time.Hour
+	maxPublicDeprecation = 2 * 365 * 24 * time.Hour
+)
+
+var validGrantee = regexp.MustCompile(`^(all|\d{12}|arn:aws[a-z-]*:organizations::\d{12}:(organization/o-[a-z0-9]+|ou/o-[a-z0-9]+/ou-[a-z0-9-]+))$`)
+
+func (o *Options) checkShare() error {
+	for _, who := range o.Share {
+		if !validGrantee.MatchString(who) {
+			return fail(ClassUsage, "cannot share with %q: use all, a 12-digit account ID, or the ARN of an organization or organizational unit", who)
+		}
 	}
 	return nil
+}
+
+func (o *Options) sharesWithAll() bool { return slices.Contains(o.Share, "all") }
+
+// checkTags applies the rules of "Tag your Amazon EC2 resources" in the EC2
+// user guide.
+func (o *Options) checkTags() error {
+	for _, key := range slices.Sorted(maps.Keys(o.Tags)) {
+		switch lower := strings.ToLower(key); {
+		case key == "" || utf8.RuneCountInString(key) > 128 || utf8.RuneCountInString(o.Tags[key]) > 256:
+			return fail(ClassUsage, "invalid tag %q: a key has 1 to 128 characters, a value at most 256", key)
+		case strings.HasPrefix(lower, "aws:") || strings.HasPrefix(lower, "slipway:"):
+			return fail(ClassUsage, "invalid tag %q: the prefixes aws: and slipway: are reserved", key)
+		}
+	}
+	if most := maxTags - ownTags; len(o.Tags) > most {
+		return fail(ClassUsage, "%d tags are too many: EC2 permits %d, of which slipway-publish needs %d", len(o.Tags), maxTags, ownTags)
+	}
+	return nil
+}
+
+func (o *Options) checkDescription() error {
+	text := *o.description()
+	if len(text) > 255 || strings.ContainsFunc(text, func(c rune) bool { return c > unicode.MaxASCII }) {
+		return fail(ClassUsage, "invalid description %.40q: use at most 255 ASCII characters", text)
+	}
+	return nil
+}
+
+// description returns the description of the image. Default: its name.
+func (o *Options) description() *string {
+	return cmp.Or(o.Register.Description, &o.Name)
+}
+
+// validKey matches the ARN of a key: its region and the start of a multi-Region
+// key's ID are submatches.
+var validKey = regexp.MustCompile(`^(arn:aws[a-z-]*:kms:)([a-z0-9-]+)(:\d{12}:(?:key/(mrk-)?|alias/)[A-Za-z0-9/_-]+)$`)
+
+func (o *Options) checkKeys() error {
+	for _, key := range append(slices.Sorted(maps.Values(o.KMSKeys)), o.KMSKey) {
+		if key != "" && !validKey.MatchString(key) {
+			return fail(ClassUsage, "invalid key %q: use its ARN, arn:aws:kms:REGION:ACCOUNT:key/ID", key)
+		}
+	}
+	for region, key := range o.KMSKeys {
+		if parts := validKey.FindStringSubmatch(key); parts != nil && parts[2] != region {
+			return fail(ClassUsage, "the key %s is not in %s, and EBS can use only keys of the same region", key, region)
+		}
+	}
+	return nil
+}
+
+// keyOf returns the ARN of the key for a region, or "" for the default key.
+func (o *Options) keyOf(region string) (string, error) {
+	if key := o.KMSKeys[region]; key != "" {
+		return key, nil
+	}
+	parts := validKey.FindStringSubmatch(o.KMSKey)
+	switch {
+	case parts == nil && len(o.KMSKeys) > 0:
+		return "", fail(ClassUsage, "no key for %s: add --kms-key %s=ARN", region, region)
+	case parts == nil || parts[2] == region:
+		return o.KMSKey, nil
+	case parts[4] != "": // its replicas have the same ID
+		return parts[1] + region + parts[3], nil
+	}
+	return "", fail(ClassUsage, "the key %s cannot be used in %s: add --kms-key %s=ARN, or use a multi-Region key", o.KMSKey, region, region)
 }
 
 // checkBoot finds architecture and boot mode, and returns the disk's warnings.
@@ -246,7 +355,7 @@ func (o *Options) registration() *ec2.RegisterImageInput {
 func (o *Options) register(snapshot string) *ec2.RegisterImageInput {
 	input := o.registration()
 	input.BlockDeviceMappings[0].Ebs.SnapshotId = &snapshot
-	setField(&input.Description, o.Name)
+	input.Description = o.description()
 	return input
 }
 

@@ -113,7 +113,7 @@ func (p parents) newest(ctx context.Context) (*types.Snapshot, error) {
 		}
 	}
 	for _, s := range candidates {
-		if aws.ToInt32(s.VolumeSize) <= int32(o.VolumeSize) && aws.ToBool(s.Encrypted) == encrypted && (o.KMSKey == "" || o.KMSKey == aws.ToString(s.KmsKeyId)) {
+		if aws.ToInt32(s.VolumeSize) <= int32(o.VolumeSize) && aws.ToBool(s.Encrypted) == encrypted && (p.key == "" || p.key == aws.ToString(s.KmsKeyId)) {
 			return &s, nil
 		}
 	}
@@ -137,7 +137,7 @@ func (p parents) named(ctx context.Context, id string) (*types.Snapshot, error) 
 	// EBS encrypts a child exactly as its parent, with the same key.
 	case o.Encrypt && !aws.ToBool(found.Encrypted):
 		return nil, fail(ClassUsage, "the parent %s is not encrypted, so its child cannot be: use --parent auto, omit --encrypt and --kms-key, or encrypt a copy of the parent first", id)
-	case o.KMSKey != "" && o.KMSKey != key:
+	case p.key != "" && p.key != key:
 		return nil, fail(ClassUsage, "the parent %s is encrypted with %s, so its child has the same key: use --parent auto, or omit --kms-key", id, key)
 	}
 	return found, nil

@@ -21,9 +21,7 @@ type Publisher struct {
 	disk     *disk.Disk
 	warnings []string
 
-	content       string // digest of the disk
-	snapshotToken string // identifies content and encryption
-	imageToken    string // identifies all settings too
+	content string // digest of the disk
 
 	// buffers bounds the memory for blocks under way, in all regions.
 	buffers chan *[disk.BlockSize]byte
@@ -47,23 +45,28 @@ func New(d *disk.Disk, o Options) (*Publisher, error) {
 	for range o.Workers {
 		p.buffers <- nil // allocated on first use
 	}
-	source := []any{p.content, o.VolumeSize, o.Encrypt, o.KMSKey}
-	if strings.HasPrefix(o.Parent, "snap-") { // a child inherits its parent's encryption
-		source = append(source, o.Parent)
-	}
-	p.snapshotToken = digest(source)
 	if o.Name == "" {
-		p.options.Name = defaultName(d.Name, p.token())
+		_, token := p.tokens(o.KMSKey)
+		if len(o.KMSKeys) > 0 {
+			token = digest([]any{token, o.KMSKeys})
+		}
+		p.options.Name = defaultName(d.Name, token)
 	}
-	p.imageToken = p.token()
 	return p, nil
 }
 
-// token identifies the image. Description and tags may change.
-func (p *Publisher) token() string {
-	settings := p.options.registration()
+// tokens identify the snapshot, by its content and encryption, and the image,
+// by all settings too. Description and tags may change.
+func (p *Publisher) tokens(key string) (snapshot, image string) {
+	o := &p.options
+	source := []any{p.content, o.VolumeSize, o.Encrypt, key}
+	if strings.HasPrefix(o.Parent, "snap-") { // a child inherits its parent's encryption
+		source = append(source, o.Parent)
+	}
+	snapshot = digest(source)
+	settings := o.registration()
 	settings.Description, settings.TagSpecifications = nil, nil
-	return digest([]any{p.snapshotToken, p.options.Name, settings})
+	return snapshot, digest([]any{snapshot, o.Name, settings})
 }
 
 // digest identifies settings.
@@ -98,7 +101,11 @@ func (p *Publisher) Publish(ctx context.Context, cfg aws.Config) (*Result, error
 		}
 	}()
 
-	err = each(ctx, direct, publish)
+	// The names and permissions in all regions, before the first upload.
+	err = each(ctx, copies, func(ctx context.Context, t *target) error { return preflight(ctx, t, direct[0]) })
+	if err == nil {
+		err = each(ctx, direct, publish)
+	}
 	if err == nil {
 		err = each(ctx, copies, func(ctx context.Context, t *target) error { return copyFrom(ctx, t, direct[0]) })
 	}
@@ -117,8 +124,8 @@ func (p *Publisher) Publish(ctx context.Context, cfg aws.Config) (*Result, error
 	return p.result(all), nil
 }
 
-// Preflight checks the credentials, the name, and the permission to register
-// images, and changes nothing. The EBS direct APIs have no dry run.
+// Preflight makes the checks that precede an upload, with the same requests as
+// dry runs, and changes nothing. The EBS direct APIs have no dry run.
 func (p *Publisher) Preflight(ctx context.Context, cfg aws.Config) (*Result, error) {
 	direct, copies, err := p.targets(cfg)
 	if err != nil {
@@ -126,17 +133,25 @@ func (p *Publisher) Preflight(ctx context.Context, cfg aws.Config) (*Result, err
 	}
 	all := slices.Concat(direct, copies)
 	err = each(ctx, all, func(ctx context.Context, t *target) error {
-		r := registrar{t}
-		found, err := r.find(ctx)
-		if err != nil || found {
-			return err
+		var source *target
+		if slices.Contains(copies, t) {
+			source = direct[0]
 		}
-		return r.checkPermission(ctx)
+		return preflight(ctx, t, source)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return p.result(all), nil
+}
+
+// preflight looks for the image and inspects a target without a journal.
+func preflight(ctx context.Context, t, source *target) error {
+	found, err := registrar{t}.find(ctx)
+	if err != nil {
+		return err
+	}
+	return inspect(ctx, t, source, found)
 }
 
 // targets returns the regions to upload to and those to copy to.
@@ -148,12 +163,18 @@ func (p *Publisher) targets(cfg aws.Config) (direct, copies []*target, err error
 	o := &p.options
 	client := newHTTPClient(cfg, o.Workers, o.Timeout)
 	for i, region := range regions {
+		key, err := o.keyOf(region)
+		if err != nil {
+			return nil, nil, err
+		}
 		t := &target{
 			publisher: p,
 			region:    region,
 			aws:       connect(cfg, region, client, limits{o.Timeout, o.Workers, o.Rate, &o.Monitor.Retries}),
+			key:       key,
 			image:     &Image{Region: region, BootMode: string(o.Register.BootMode), Architecture: string(o.Architecture)},
 		}
+		t.snapshotToken, t.imageToken = p.tokens(key)
 		if o.Copy && i > 0 {
 			copies = append(copies, t)
 		} else {
@@ -192,6 +213,9 @@ func publish(ctx context.Context, t *target) error {
 	if err != nil {
 		return err
 	}
+	if err := inspect(ctx, t, nil, found); err != nil {
+		return err
+	}
 	if found {
 		if t.image.Existing { // what a killed run left in the journal is obsolete
 			if err := undo(ctx, t); err != nil {
@@ -199,9 +223,6 @@ func publish(ctx context.Context, t *target) error {
 			}
 		}
 		return r.wait(ctx)
-	}
-	if err := r.checkPermission(ctx); err != nil {
-		return err
 	}
 	if t.image.Snapshot, err = (snapshotter{t}).run(ctx); err != nil {
 		return err

@@ -2,13 +2,10 @@ package ami
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/smithy-go"
 )
 
 // A registrar finds and makes images.
@@ -24,7 +21,7 @@ func (r registrar) find(ctx context.Context) (bool, error) {
 	if err != nil || image == nil {
 		return false, err
 	}
-	if tagValue(image.Tags, TagToken) != p.imageToken {
+	if tagValue(image.Tags, TagToken) != r.imageToken {
 		if tagValue(image.Tags, TagContent) == p.content {
 			return false, fail(ClassNameTaken, "the name %s is taken by %s, which has the same disk but other settings; choose another --name, or deregister it", name, *image.ImageId)
 		}
@@ -43,60 +40,29 @@ func (r registrar) found(image *types.Image) {
 	r.image.Image, r.image.Snapshot = *image.ImageId, rootSnapshot(image)
 }
 
-// checkPermission asks EC2 whether the credentials permit to register images,
-// before anything is uploaded.
-func (r registrar) checkPermission(ctx context.Context) error {
-	err := r.aws.images.tryRegister(ctx, r.publisher.options.register("snap-00000000000000000"))
-	var api smithy.APIError
-	if err == nil || errors.As(err, &api) && ClassOf(err) == ClassOther {
-		return nil // DryRunOperation, or an error about the snapshot
-	}
-	return describe("check the permission to register images", err)
-}
-
 // register makes an image of the snapshot. If another run was faster, its image
 // is the result, and the snapshot of this run is removed.
 func (r registrar) register(ctx context.Context) error {
-	p := r.publisher
-	input := p.options.register(r.image.Snapshot)
-	input.TagSpecifications = []types.TagSpecification{{ResourceType: types.ResourceTypeImage, Tags: r.tags(p.imageToken)}}
+	input := r.registerRequest(r.image.Snapshot)
 	if err := r.journal.note(record{Register: true}); err != nil {
 		return err
 	}
-	r.step("registering %s", p.options.Name)
+	name := r.publisher.options.Name
+	r.step("registering %s", name)
 	id, err := r.aws.images.register(ctx, input)
-	return r.made(ctx, id, err, "register the image "+p.options.Name)
+	return r.made(ctx, id, err, "register the image "+name)
 }
 
 // copy copies the image of another region.
 func (r registrar) copy(ctx context.Context, source *target) error {
 	if r.journal.Copy == nil {
-		if err := r.journal.note(record{Copy: r.copyRequest(source)}); err != nil {
+		if err := r.journal.note(record{Copy: r.copyRequest(source.image.Image, source.region)}); err != nil {
 			return err
 		}
 	}
 	r.step("copying %s from %s", source.image.Image, source.region)
 	id, err := r.aws.images.copy(ctx, r.journal.Copy)
 	return r.made(ctx, id, err, "copy "+source.image.Image+" to "+r.region)
-}
-
-func (r registrar) copyRequest(source *target) *ec2.CopyImageInput {
-	p := r.publisher
-	input := &ec2.CopyImageInput{
-		Name:          &p.options.Name,
-		Description:   &p.options.Name,
-		SourceImageId: &source.image.Image,
-		SourceRegion:  &source.region,
-		ClientToken:   aws.String(digest([]string{r.journal.Run, "copy"})),
-		TagSpecifications: []types.TagSpecification{
-			{ResourceType: types.ResourceTypeImage, Tags: r.tags(p.imageToken)},
-			{ResourceType: types.ResourceTypeSnapshot, Tags: r.tags(p.snapshotToken)},
-		},
-	}
-	if p.options.Encrypt {
-		input.Encrypted = aws.Bool(true)
-	}
-	return input
 }
 
 // made handles the response to a request that makes an image.

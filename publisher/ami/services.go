@@ -14,6 +14,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/ebs"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"golang.org/x/time/rate"
@@ -27,6 +28,7 @@ type services struct {
 	imports    imports
 	objects    objects
 	parameters parameters
+	iam        *iam.Client
 }
 
 // limits are those of the requests to one region.
@@ -58,6 +60,7 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 		snapshots:  snapshots{compute, requests},
 		imports:    imports{compute, requests},
 		parameters: parameters{ssm.NewFromConfig(single), requests},
+		iam:        iam.NewFromConfig(single),
 		blocks:     blocks{ebs.NewFromConfig(single), writes, window},
 		// The transfer manager relies on its client for retries.
 		objects: objects{s3.NewFromConfig(cfg, func(o *s3.Options) {

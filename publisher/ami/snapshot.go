@@ -16,7 +16,7 @@ func (s snapshotter) run(ctx context.Context) (string, error) {
 		return id, err
 	}
 	p := s.publisher
-	same, err := s.aws.snapshots.byTag(ctx, TagToken, p.snapshotToken)
+	same, err := s.aws.snapshots.byTag(ctx, TagToken, s.snapshotToken)
 	if err != nil {
 		return "", err
 	}

@@ -83,6 +83,16 @@ func (s snapshots) delete(ctx context.Context, id string) error {
 	return err
 }
 
+// defaultKey returns the key for snapshots whose request names none:
+// alias/aws/ebs, or a key that the account has chosen.
+func (s snapshots) defaultKey(ctx context.Context) (string, error) {
+	out, err := call(ctx, s.caller, s.ec2.GetEbsDefaultKmsKeyId, &ec2.GetEbsDefaultKmsKeyIdInput{})
+	if err != nil {
+		return "", describe("read the account's default key", err)
+	}
+	return aws.ToString(out.KmsKeyId), nil
+}
+
 // encryptedByDefault reports whether the account encrypts all new snapshots.
 func (s snapshots) encryptedByDefault(ctx context.Context) (bool, error) {
 	out, err := call(ctx, s.caller, s.ec2.GetEbsEncryptionByDefault, &ec2.GetEbsEncryptionByDefaultInput{})

@@ -60,9 +60,9 @@ func (u uploader) run(ctx context.Context) (string, error) {
 
 // request returns the request that starts the snapshot.
 func (u uploader) request(parent *parent) *ebs.StartSnapshotInput {
-	p, o := u.publisher, &u.publisher.options
-	tags := u.tags(p.snapshotToken)
-	tags = append(tags, manifestTags(p.disk, maxTags-len(tags))...)
+	o := &u.publisher.options
+	tags := u.tags(u.snapshotToken)
+	tags = append(tags, manifestTags(u.publisher.disk, maxTags-len(tags))...)
 	input := &ebs.StartSnapshotInput{
 		VolumeSize:  &o.VolumeSize,
 		ClientToken: aws.String(digest([]string{u.journal.Run, "start"})),
@@ -76,8 +76,8 @@ func (u uploader) request(parent *parent) *ebs.StartSnapshotInput {
 		input.ParentSnapshotId = &parent.id
 	} else if o.Encrypt {
 		input.Encrypted = aws.Bool(true)
-		if o.KMSKey != "" {
-			input.KmsKeyArn = &o.KMSKey
+		if u.key != "" {
+			input.KmsKeyArn = &u.key
 		}
 	}
 	return input

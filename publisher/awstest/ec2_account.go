@@ -38,7 +38,7 @@ func (c *call) describeRegions() (any, error) {
 }
 
 func (c *call) getDefaultKey() (any, error) {
-	return members{{"kmsKeyId", keyARN(c.Region, "")}}, c.ready()
+	return members{{"kmsKeyId", "alias/aws/ebs"}}, c.ready()
 }
 
 func (c *call) getEncryptionByDefault() (any, error) {
