@@ -1,4 +1,4 @@
-// Package dependencies checks the modules that Slipway's programs are made of.
+// Package dependencies checks the modules that Slipway's programs link.
 package dependencies
 
 import (
@@ -57,11 +57,10 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// allowed are licenses under which a module can be linked into a program that
-// is distributed under Apache-2.0.
+// allowed are the licenses of modules that a program under Apache-2.0 can link.
 var allowed = []string{"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MPL-2.0"}
 
-// chosen are modules that offer a choice of licenses, and the one we take.
+// chosen maps modules that offer several licenses to the one that Slipway uses.
 var chosen = map[string]string{"github.com/spdx/tools-golang": "Apache-2.0"} // or GPL-2.0-or-later
 
 // TestLicenses checks the license of each module that a program links.
@@ -120,7 +119,7 @@ func licensesOf(dir string) ([]string, error) {
 	for _, name := range append(files, filepath.Join(dir, "COPYING")) {
 		info, err := os.Stat(name)
 		if errors.Is(err, os.ErrNotExist) || err == nil && info.IsDir() || strings.HasSuffix(name, ".docs") {
-			continue // documentation can have a license of its own
+			continue // documentation can have another license
 		}
 		text, err := os.ReadFile(name)
 		if err != nil {

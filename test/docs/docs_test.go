@@ -1,11 +1,11 @@
 // Package docs tests what the documentation shows: every code block of
 // README.md and docs/ is built, booted or run.
 //
-// The blocks of a page are tested in order, in one copy of the checkout: files
-// that a page shows are written there, and commands run there. Machines that
-// have all it takes to boot are booted until their services run; other machine
-// YAML must pass docker buildx build --check. The comments that change this are
-// described at the type block.
+// The blocks of a page are tested in order in a copy of the checkout. The test
+// writes the files of a page there, and runs its commands there. It boots
+// complete machines until their services run. Other machine YAML must pass
+// docker buildx build --check. The type block describes the comments that
+// change this.
 package docs
 
 import (
@@ -33,8 +33,8 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// TestBlocks checks what needs no stack: that the blocks can be parsed, and
-// that JSON is JSON.
+// TestBlocks checks without the stack that the blocks parse, and that JSON is
+// valid.
 func TestBlocks(t *testing.T) {
 	all, err := pages("../..")
 	if err != nil {
@@ -50,7 +50,7 @@ func TestBlocks(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				} else if m == nil && b.file == "" {
-					t.Errorf("%s: YAML that is no machine: say which file it is, or why it is not tested", b)
+					t.Errorf("%s: the YAML is not a machine: say which file it is, or why it is not tested", b)
 				}
 			}
 		}
@@ -88,7 +88,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// tools is what all pages need.
+// tools has what all pages require.
 type tools struct {
 	root     string
 	env      []string
@@ -104,7 +104,7 @@ func newTools(t *testing.T, root string) *tools {
 	if out, err := exec.Command("go", "build", "-o", bin+"/", root+"/cmd/slipway", root+"/cmd/slipway-publish").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	// The machines of the pages run emulated everywhere.
+	// QEMU must emulate the machines of the pages on each host.
 	write(t, filepath.Join(bin, "qemu-system-x86_64"), "#!/bin/bash\nexec /usr/bin/qemu-system-x86_64 \"${@/kvm/tcg}\"\n", 0o755)
 	home := t.TempDir()
 	docker := os.Getenv("DOCKER_CONFIG")
@@ -123,10 +123,10 @@ func newTools(t *testing.T, root string) *tools {
 		"HOME="+home, "XDG_STATE_HOME=", "DOCKER_CONFIG="+docker, "GOMODCACHE="+cache[0], "GOCACHE="+cache[1],
 		"BUILDX_BUILDER="+stack.Builder, "BUILDKIT_PROGRESS=plain",
 	)
-	// Nothing that a page runs reaches a real account.
+	// No command of a page may reach a real account.
 	tl.env = append(tl.env, fake.Env()...)
 
-	// Images that the pages name only as examples.
+	// Stand-ins for images that the pages name as examples.
 	for name, dockerfile := range map[string]string{
 		"web": "ENV PATH=/bin\nCMD [\"/run\"]\n", "user": "ENV PATH=/bin\nUSER 33\nCMD [\"/run\"]\n", "silent": "",
 	} {
@@ -151,7 +151,7 @@ func write(t *testing.T, file, text string, mode os.FileMode) {
 // A pageTest tests the blocks of a page.
 type pageTest struct {
 	*tools
-	dir     string // copy of the checkout, once a block needs it
+	dir     string // copy of the checkout, "" until a block requires it
 	running []*exec.Cmd
 }
 
@@ -180,7 +180,7 @@ func (p *pageTest) test(t *testing.T, b *block) {
 	}
 }
 
-// copyCheckout copies the files of the checkout that Git knows or would add.
+// copyCheckout copies the files of the checkout that Git tracks or would add.
 func (p *pageTest) copyCheckout(t *testing.T) {
 	if _, err := os.Stat(p.dir); err == nil {
 		return
@@ -199,7 +199,7 @@ var exampleImage = regexp.MustCompile(`example\.com/([a-z-]+)(:[\w.]+)?`)
 
 // testMachine checks a machine YAML, and boots the machine if it is complete.
 func (p *pageTest) testMachine(t *testing.T, b *block, m *machine, file string) {
-	for _, f := range m.Files { // those that a page only mentions
+	for _, f := range m.Files { // files that the page only mentions
 		if f.Source != "" && filepath.IsLocal(f.Source) {
 			if path := filepath.Join(p.dir, f.Source); !exists(path) {
 				write(t, path, "text\n", 0o644)
@@ -258,11 +258,12 @@ func (tl *tools) alreadyBooted(text string) bool {
 	return before
 }
 
-// upLine is what the init prints when the machine has started.
+// upLine matches the line that the init prints when the machine has started.
 var upLine = regexp.MustCompile(`machine is up, services started: (\d+)`)
 
 // boot boots a machine that has an empty disk and EC2's metadata service, and
-// checks that all its services run. It logs in if the machine lets it.
+// checks that all its services run. It logs in if the machine has sshd,
+// metadata and dhcpcd.
 func boot(t *testing.T, m *machine, dir string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -296,7 +297,7 @@ func boot(t *testing.T, m *machine, dir string) {
 	}
 	defer machine.Kill()
 	fail := func(format string, args ...any) {
-		t.Fatalf("%s\nthe end of %s/console.log:\n%s", fmt.Sprintf(format, args...), logs, machine.ConsoleTail(60))
+		t.Fatalf("%s\nend of %s/console.log:\n%s", fmt.Sprintf(format, args...), logs, machine.ConsoleTail(60))
 	}
 	if _, err := machine.WaitConsole(ctx, upLine); err != nil {
 		fail("%v", err)
@@ -323,7 +324,7 @@ func boot(t *testing.T, m *machine, dir string) {
 		}
 	}
 	if console, _ = os.ReadFile(filepath.Join(logs, "console.log")); regexp.MustCompile(`\b(onboot|service)\b.*\bfailed`).Match(console) {
-		fail("something failed")
+		fail("a container failed")
 	}
 }
 
@@ -355,7 +356,7 @@ func (p *pageTest) runOnce(ctx context.Context, t *testing.T, b *block) (string,
 	cmd.Dir = p.dir
 	cmd.Env = p.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// A file, not a pipe: Wait does not wait for what runs in the background.
+	// A file, not a pipe, so that Wait does not wait for background processes.
 	log, err := os.CreateTemp(t.TempDir(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -369,7 +370,7 @@ func (p *pageTest) runOnce(ctx context.Context, t *testing.T, b *block) (string,
 		return string(text)
 	}
 	cmd.Stdout, cmd.Stderr = log, log
-	if b.background != "" { // QEMU ends when its console does
+	if b.background != "" { // QEMU exits when its console is closed
 		if _, err := cmd.StdinPipe(); err != nil {
 			t.Fatal(err)
 		}
@@ -385,7 +386,7 @@ func (p *pageTest) runOnce(ctx context.Context, t *testing.T, b *block) (string,
 		select {
 		case err := <-done:
 			if b.background != "" {
-				err = fmt.Errorf("ended before its output matched %q: %v", ready, err)
+				err = fmt.Errorf("exited before its output matched %q: %v", ready, err)
 			}
 			return output(), err
 		case <-ctx.Done():
@@ -402,7 +403,7 @@ func (p *pageTest) runOnce(ctx context.Context, t *testing.T, b *block) (string,
 	}
 }
 
-// close ends what runs in the background.
+// close stops the background commands.
 func (p *pageTest) close() {
 	for _, cmd := range p.running {
 		if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {

@@ -15,7 +15,7 @@ import (
 // A block is a fenced code block of a page. An HTML comment on the line before
 // it says how it is tested:
 //
-//	<!-- not tested: REASON -->      the block needs what a test does not have
+//	<!-- not tested: REASON -->      the block requires what a test does not have
 //	<!-- file: NAME -->              the block is this file
 //	<!-- warns: RULE -->             the check of this machine gives the warning
 //	<!-- booted: HOW -->             commands of the page boot this machine
@@ -42,8 +42,8 @@ var (
 // parse returns the blocks of a page.
 func parse(page, text string) ([]*block, error) {
 	var blocks []*block
-	var current *block // whose text is being read
-	next := &block{}   // what the comments above say about the next block
+	var current *block // the block whose text is being read
+	next := &block{}   // what the comments say about the next block
 	indent := ""
 	for i, line := range strings.Split(text, "\n") {
 		position := fmt.Sprintf("%s:%d", page, i+1)
@@ -76,12 +76,12 @@ func parse(page, text string) ([]*block, error) {
 			return nil, fmt.Errorf("%s: code block without a language (text for output)", position)
 		}
 		if !slices.Contains([]string{"yaml", "sh", "json", "text"}, current.language) && current.file == "" && current.skip == "" {
-			return nil, fmt.Errorf("%s: nothing tests a block of %s: say which file it is, or why it is not tested", position, current.language)
+			return nil, fmt.Errorf("%s: no test for a block of %s: say which file it is, or why it is not tested", position, current.language)
 		}
 		blocks = append(blocks, current)
 	}
 	if current != nil {
-		return nil, fmt.Errorf("%s: the code block has no end", current)
+		return nil, fmt.Errorf("%s: the code block is not closed", current)
 	}
 	return blocks, nil
 }
@@ -121,7 +121,7 @@ func pages(root string) (map[string][]*block, error) {
 // sections are the top-level keys of a machine YAML.
 var sections = []string{"kernel", "init", "onboot", "onshutdown", "services", "files", "volumes", "trust"}
 
-// A machine is what the test must know of a machine YAML.
+// A machine has the parts of a machine YAML that the test uses.
 type machine struct {
 	Kernel   struct{ Image string }
 	Init     []string
@@ -132,7 +132,7 @@ type machine struct {
 
 type component struct{ Name, Image string }
 
-// onlyComments reports whether a YAML block shows nothing but comments.
+// onlyComments reports whether a YAML block contains only comments.
 func (b *block) onlyComments() bool {
 	for line := range strings.Lines(b.text) {
 		if line != "\n" && !strings.HasPrefix(line, "#") {
@@ -155,7 +155,7 @@ func (b *block) machine() (*machine, error) {
 		}
 	}
 	m := &machine{}
-	// Blocks that show a warning may have values of other types.
+	// Blocks that show a warning can have values of other types.
 	if err := yaml.Unmarshal([]byte(b.text), m); err != nil && b.warning == "" {
 		return nil, fmt.Errorf("%s: %w", b, err)
 	}
@@ -196,8 +196,8 @@ func TestParse(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"```\na\n```\n":                        "without a language",
-		"```toml\na = 1\n```\n":                "nothing tests a block of toml",
-		"```sh\nls\n":                          "has no end",
+		"```toml\na = 1\n```\n":                "no test for a block of toml",
+		"```sh\nls\n":                          "is not closed",
 		"<!-- file: a -->\n\n```sh\nls\n```\n": "not directly above one",
 	} {
 		if _, err := parse("page.md", text); err == nil || !strings.Contains(err.Error(), want) {
