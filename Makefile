@@ -11,8 +11,7 @@ export REGISTRY ?= localhost:$(or $(STACK_PORT),5000)/slipwaybuild
 export BUILDX_BUILDER ?= slipway
 
 # Builds images and pushes them to the stack's registry.
-bake = docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${PROGRESS:-auto}" \
-	--set '*.output=type=registry,rewrite-timestamp=true,compression=zstd,force-compression=true'
+bake = PUSH=true docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${PROGRESS:-auto}"
 
 # Tests fail, instead of being skipped, if the machine lacks something.
 test test-boot repro: export SLIPWAY_TEST_ALL := 1

@@ -19,6 +19,18 @@ variable "SOURCE_DATE_EPOCH" {
   default = "0"
 }
 
+variable "PUSH" {
+  description = "Push the images to REGISTRY, reproducibly and with compressed layers."
+  default     = false
+}
+
+# The layers of packages are zstd, which BuildKit unpacks faster. Those of the frontend
+# are gzip: a builder that is too old for zstd can start the frontend, which says so.
+function "output" {
+  params = [compression]
+  result = PUSH ? ["type=registry,rewrite-timestamp=true,compression=${compression},force-compression=true"] : []
+}
+
 variable "PACKAGES" {
   default = [
     "kernel", "modules", "init", "runc", "containerd", "ctr", "ca-certificates",
@@ -45,6 +57,7 @@ group "aws-images" {
 
 target "frontend" {
   tags      = ["${REGISTRY}/slipway:1"]
+  output    = output("gzip")
   platforms = ["linux/amd64"]
   args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
   attest    = ["type=provenance,disabled=true"]
@@ -55,6 +68,7 @@ target "packages" {
   matrix     = { pkg = PACKAGES }
   dockerfile = "packages/${pkg}/Dockerfile"
   tags       = ["${REGISTRY}/${pkg}:v1"]
+  output     = output("zstd")
   platforms  = split(",", PLATFORMS)
   args       = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
   attest     = ["type=provenance,disabled=true"]

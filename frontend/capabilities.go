@@ -1,6 +1,8 @@
 package frontend
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -20,6 +22,16 @@ var fallbacks = map[apicaps.CapID]string{
 	pb.CapMergeOp:         "the formats are copied together, which takes time and space for a second copy; Docker has it with the containerd image store",
 	capDevices: "it runs without root, and the machine has no device nodes from package images of a registry; " +
 		"if it needs them, pass the image as an OCI layout (--build-context IMAGE=oci-layout://…) or use a builder with root",
+}
+
+// explainOld adds to an error about a missing capability which builders have all
+// of them.
+func explainOld(err error) error {
+	var missing *apicaps.CapError
+	if !errors.As(err, &missing) {
+		return err
+	}
+	return fmt.Errorf("the builder is too old: it requires BuildKit 0.13, which Docker Engine 26 has, or later: %w", err)
 }
 
 // capabilities are those of the builder. It collects the missing ones that the

@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -41,4 +42,11 @@ func TestFailedStep(t *testing.T) {
 			t.Errorf("the error repeats BuildKit's: %v", err)
 		}
 	}
+}
+
+// A builder that is too old says so.
+func TestOldBuilder(t *testing.T) {
+	err := newCapabilities(pb.Caps.CapSet(nil)).require(pb.CapExecMountContentCache)
+	err = explainOld(fmt.Errorf("solve: %w", err))
+	wantError(t, err, "the builder is too old: it requires BuildKit 0.13, which Docker Engine 26 has, or later: solve: requested")
 }

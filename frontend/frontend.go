@@ -36,7 +36,7 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 	if !answered && err == nil {
 		res, err = req.build(ctx)
 	}
-	return res, req.sources.locate(req.explain(ctx, err))
+	return res, req.sources.locate(explainOld(req.explain(ctx, err)))
 }
 
 // build makes the machine for all platforms of the request.

@@ -18,8 +18,8 @@ import (
 // source of packer, exporter and boot loaders.
 const toolsContext = "slipway-tools"
 
-// defaultFrontend is the frontend image of a machine YAML that names none.
-const defaultFrontend = "slipwaybuild/slipway:1"
+// DefaultImage is the frontend image of a machine YAML that names none.
+const DefaultImage = "slipwaybuild/slipway:1"
 
 // tools returns the state that holds packer, exporter and boot loaders: the
 // named context, or else the image that this process was started from, or else
@@ -62,7 +62,7 @@ func (r *request) runningFrontend() (*llb.State, error) {
 // frontendRef returns the frontend image that docker buildx uses for the machine
 // YAML.
 func (s sources) frontendRef() machine.ImageRef {
-	ref := machine.ImageRef{Text: defaultFrontend, Section: "frontend"}
+	ref := machine.ImageRef{Text: DefaultImage, Section: "frontend"}
 	if name, _, lines, ok := parser.DetectSyntax(s.main().Data); ok {
 		ref.Text = name
 		ref.Range = machine.Range{Start: lines[0].Start.Line, End: lines[0].End.Line}

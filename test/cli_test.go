@@ -250,3 +250,18 @@ func TestCommandStdin(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// The oldest BuildKit works, but has known vulnerabilities.
+func TestCommandVersion(t *testing.T) {
+	stack.Require(t)
+	d := fresh(t, oldest(t))
+	for builder, vulnerable := range map[string]bool{d.Address: true, stack.Builder: false} {
+		stdout, stderr, exit := slipway(t, t.TempDir(), "version", "--builder", builder)
+		if exit != 0 || !strings.Contains(stdout, "slipwaybuild/slipway:1@sha256:") || !strings.Contains(stdout, "BuildKit  v0.") {
+			t.Errorf("%s: status %d\n%s%s", builder, exit, stdout, stderr)
+		}
+		if got := strings.Contains(stdout, "CVE-2026-33747"); got != vulnerable {
+			t.Errorf("%s: vulnerable %v, want %v\n%s", builder, got, vulnerable, stdout)
+		}
+	}
+}

@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
+
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
@@ -52,4 +55,25 @@ func debianImage(t *testing.T, name, version string) (ref, digest string) {
 	})
 	ref = stack.Registry + "/test/sbom-" + name + ":v1"
 	return ref, push(t, dir, ref)
+}
+
+// Builders that are too old for zstd can start the frontend, which says so.
+func TestFrontendLayers(t *testing.T) {
+	stack.Require(t)
+	out, err := exec.Command("docker", "buildx", "imagetools", "inspect", "--raw", stack.Registry+"/slipwaybuild/slipway:1").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var manifest ocispecs.Manifest
+	if err := json.Unmarshal(out, &manifest); err != nil {
+		t.Fatal(err)
+	}
+	for _, layer := range manifest.Layers {
+		if layer.MediaType != ocispecs.MediaTypeImageLayerGzip {
+			t.Errorf("layer %s has type %s", layer.Digest, layer.MediaType)
+		}
+	}
+	if len(manifest.Layers) == 0 {
+		t.Errorf("no layers in %s", out)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/slipway-build/slipway/cmd/internal/cli"
 	"github.com/slipway-build/slipway/internal/client"
@@ -30,7 +31,7 @@ func newBuilderFlags(cmd *cobra.Command) *builderFlags {
 		Attests:       map[string]string{},
 	}}
 	flags := cmd.Flags()
-	flags.StringVar(&f.builder, "builder", "", "`name` of a docker buildx builder, or address of a buildkitd (default: BUILDKIT_HOST, else the current builder)")
+	builderVar(flags, &f.builder)
 	flags.StringVar(&f.progress, "progress", "auto", "`kind` of display: auto, plain, tty, quiet or rawjson")
 	cli.PairsVar(flags, f.BuildArgs, "build-arg", "option as `NAME=VALUE`; NAME alone takes the value from the environment", os.LookupEnv)
 	cli.PairsVar(flags, f.BuildContexts, "build-context", "replacement for an image of the YAML as `NAME=VALUE`: a folder, docker-image://… or oci-layout://…", nil)
@@ -43,6 +44,11 @@ func newBuilderFlags(cmd *cobra.Command) *builderFlags {
 		return nil
 	}
 	return f
+}
+
+// builderVar defines the flag that names a builder.
+func builderVar(flags *pflag.FlagSet, builder *string) {
+	flags.StringVar(builder, "builder", "", "`name` of a docker buildx builder, or address of a buildkitd (default: BUILDKIT_HOST, else the current builder)")
 }
 
 // complete sets the options that come from the arguments and the environment.

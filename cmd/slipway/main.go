@@ -5,6 +5,7 @@
 //
 //	slipway build [flags] YAML [CONTEXT]
 //	slipway lock [flags] YAML [CONTEXT]
+//	slipway version [flags]
 //
 // The names of the files that it made go to standard output, progress and
 // errors to standard error. Exit status: 0 success; 1 the build failed; 2 the
@@ -36,6 +37,6 @@ func newCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  cli.Subcommands,
 	}
-	root.AddCommand(newBuildCommand(), newLockCommand())
+	root.AddCommand(newBuildCommand(), newLockCommand(), newVersionCommand())
 	return root
 }

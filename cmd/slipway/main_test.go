@@ -38,6 +38,7 @@ func TestErrors(t *testing.T) {
 		{"build --sbom=x a.yml", 2, `"--sbom" flag: write it as true, false or KEY=VALUE`},
 		{"build --progress x a.yml", 2, "--progress: invalid progress mode x; see slipway build --help"},
 		{"build --builder unix:///nonsuch/socket a.yml", 1, "unix:///nonsuch/socket does not answer"},
+		{"version x", 2, "unknown command"},
 		{"lock -", 2, "requires a file, beside which it writes the lock"},
 		{"lock --format raw a.yml", 2, "unknown flag: --format"},
 	} {
@@ -96,5 +97,13 @@ func TestHelp(t *testing.T) {
 		if status != 0 || stdout == "" || stderr != "" {
 			t.Errorf("%s: status %d, %q, %q", args, status, stdout, stderr)
 		}
+	}
+}
+
+// Without a builder, slipway knows its own version.
+func TestVersion(t *testing.T) {
+	status, stdout, stderr := run(t, "version", "--builder", "unix:///nonsuch/socket")
+	if status != 1 || stdout != "slipway  "+cli.Version()+"\n" || !strings.Contains(stderr, "unix:///nonsuch/socket does not answer") {
+		t.Errorf("status %d, %q, %q", status, stdout, stderr)
 	}
 }

@@ -5,7 +5,9 @@ package client
 import (
 	"context"
 
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb/sourceresolver"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/progress/progressui"
@@ -70,6 +72,22 @@ func Lock(ctx context.Context, b *Builder, opt Options, progress *Progress) ([]b
 		return res, err
 	})
 	return lock, err
+}
+
+// ResolveFrontend returns the frontend image that machines name by default, with
+// its digest.
+func (b *Builder) ResolveFrontend(ctx context.Context) (string, error) {
+	named, err := reference.ParseNormalizedNamed(frontend.DefaultImage)
+	if err != nil {
+		return "", err
+	}
+	var ref string
+	_, err = b.Build(ctx, client.SolveOpt{Internal: true}, "", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		_, digest, _, err := c.ResolveImageConfig(ctx, named.String(), sourceresolver.Opt{})
+		ref = frontend.DefaultImage + "@" + digest.String()
+		return gateway.NewResult(), err
+	}, nil)
+	return ref, err
 }
 
 // solve lets BuildKit work for a frontend and displays the progress.
