@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -25,7 +26,7 @@ import (
 // A Builder is a connection to a BuildKit daemon.
 type Builder struct {
 	*client.Client
-	driver func() string // of the docker buildx builder; "" if the daemon has an address
+	driver func() (string, error) // of the docker buildx builder; "" if the daemon has an address
 }
 
 // Dial connects to a BuildKit daemon. The builder is an address, for example
@@ -39,14 +40,14 @@ func Dial(ctx context.Context, builder string) (*Builder, error) {
 	if !strings.Contains(builder, "://") {
 		address = remoteAddress(builder)
 	}
-	b := &Builder{driver: func() string { return "" }}
+	b := &Builder{driver: func() (string, error) { return "", nil }}
 	if address == "" {
 		// Only docker buildx can reach a builder of any driver. It also starts one
 		// that does not run.
 		options = append(options, client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return commandconn.New(ctx, "docker", buildxArgs(builder, "dial-stdio")...)
 		}))
-		b.driver = sync.OnceValue(func() string { return buildxDriver(ctx, builder) })
+		b.driver = sync.OnceValues(func() (string, error) { return buildxDriver(ctx, builder) })
 		go b.driver()
 	}
 	var err error
@@ -56,7 +57,9 @@ func Dial(ctx context.Context, builder string) (*Builder, error) {
 	if _, err := b.Info(ctx); err != nil {
 		b.Close()
 		text := err.Error()
-		if _, said, ok := strings.Cut(text, "stderr="); ok { // of docker buildx, after words about SSH
+		if _, unknown := b.driver(); unknown != nil {
+			text = unknown.Error()
+		} else if _, said, ok := strings.Cut(text, "stderr="); ok { // of docker buildx, after words about SSH
 			text = strings.TrimSuffix(strings.TrimSpace(said), `"`)
 		}
 		return nil, fmt.Errorf("%s does not answer: %s; pass --builder with the name of a docker buildx builder, or set BUILDKIT_HOST to the address of buildkitd, for example unix:///run/buildkit/buildkitd.sock",
@@ -67,7 +70,10 @@ func Dial(ctx context.Context, builder string) (*Builder, error) {
 
 // isEngine reports whether the daemon is part of a Docker Engine, whose images
 // it builds from and exports to.
-func (b *Builder) isEngine() bool { return b.driver() == "docker" }
+func (b *Builder) isEngine() bool {
+	driver, _ := b.driver()
+	return driver == "docker"
+}
 
 func buildxArgs(builder, command string) []string {
 	args := []string{"buildx", command}
@@ -77,19 +83,22 @@ func buildxArgs(builder, command string) []string {
 	return args
 }
 
-// buildxDriver returns the driver of a docker buildx builder, or "" if docker
-// buildx does not know it.
-func buildxDriver(ctx context.Context, builder string) string {
+// buildxDriver returns the driver of a docker buildx builder.
+func buildxDriver(ctx context.Context, builder string) (string, error) {
 	out, err := exec.CommandContext(ctx, "docker", buildxArgs(builder, "inspect")...).Output()
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		return "", errors.New(strings.TrimSpace(string(failed.Stderr)))
+	}
 	if err != nil {
-		return ""
+		return "", err
 	}
 	for line := range strings.Lines(string(out)) {
 		if driver, ok := strings.CutPrefix(line, "Driver:"); ok {
-			return strings.TrimSpace(driver)
+			return strings.TrimSpace(driver), nil
 		}
 	}
-	return ""
+	return "", nil
 }
 
 // remoteAddress returns the address of a docker buildx builder with the remote

@@ -32,10 +32,11 @@ func TestRemoteAddress(t *testing.T) {
 
 func TestBuildxDriver(t *testing.T) {
 	fakeDocker(t, `[ "$*" = "buildx inspect --builder mine" ] && printf 'Name:   mine\nDriver: docker\n\nNodes:\n'`)
-	for name, want := range map[string]string{"mine": "docker", "": ""} {
-		if got := buildxDriver(t.Context(), name); got != want {
-			t.Errorf("%q: got %q, want %q", name, got, want)
-		}
+	if got, err := buildxDriver(t.Context(), "mine"); err != nil || got != "docker" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if got, err := buildxDriver(t.Context(), ""); err == nil || got != "" {
+		t.Errorf("an unknown builder: got %q, %v", got, err)
 	}
 }
 
