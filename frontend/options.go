@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/internal/printable"
 	"github.com/slipway-build/slipway/internal/suggest"
 )
 
@@ -59,8 +61,16 @@ func (o options) time() int64 {
 }
 
 // parseOptions parses --target and --build-arg. The file name is that of the
-// machine YAML.
+// machine YAML. Errors and warnings are printable.
 func parseOptions(target string, args map[string]string, filename string) (options, error) {
+	o, err := decodeOptions(target, args, filename)
+	if err != nil {
+		return o, errors.New(printable.Line(err.Error()))
+	}
+	return o, nil
+}
+
+func decodeOptions(target string, args map[string]string, filename string) (options, error) {
 	o := options{
 		name:        args["NAME"],
 		compression: args["COMPRESSION"],
@@ -74,8 +84,8 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 		base := path.Base(filename)
 		o.name = strings.TrimSuffix(base, path.Ext(base))
 	}
-	if o.name == "." || o.name == ".." || strings.ContainsAny(o.name, "/\x00") {
-		return o, fmt.Errorf("--build-arg NAME=%s: not a file name; use a name without slashes", o.name)
+	if err := o.checkName(); err != nil {
+		return o, err
 	}
 	takes := func(option format.Option) bool {
 		return slices.ContainsFunc(o.formats, func(f format.Format) bool { return f.Options.Has(option) })
@@ -111,6 +121,21 @@ func parseOptions(target string, args map[string]string, filename string) (optio
 		o.epoch = &n
 	}
 	return o, nil
+}
+
+// checkName returns an error unless the output files can have the name.
+func (o options) checkName() error {
+	if o.name == "." || o.name == ".." || strings.Contains(o.name, "/") || strings.ContainsFunc(o.name, unicode.IsControl) {
+		return fmt.Errorf("--build-arg NAME=%s: not a file name; use a name without slashes and control characters", o.name)
+	}
+	for _, f := range o.formats {
+		for _, file := range f.Files(o.name) {
+			if len(file) > 255 {
+				return fmt.Errorf("--build-arg NAME=%s: too long: a file name has at most 255 bytes", o.name)
+			}
+		}
+	}
+	return nil
 }
 
 // parseTarget parses a comma-separated list of formats. Without one, it returns
@@ -165,7 +190,7 @@ func unknownArguments(args map[string]string) []string {
 			continue
 		}
 		out = append(out, fmt.Sprintf("build argument %s has no effect%s; known: %s",
-			name, suggest.Among(name, names), strings.Join(names, ", ")))
+			printable.Line(name), suggest.Among(name, names), strings.Join(names, ", ")))
 	}
 	return out
 }

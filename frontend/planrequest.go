@@ -16,6 +16,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/printable"
 	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/machine"
 )
@@ -201,7 +202,7 @@ func (p planReport) text() []byte {
 	for _, warning := range p.Warnings {
 		fmt.Fprintf(&out, "\nwarning: %s", warning)
 	}
-	return append(bytes.TrimRight(out.Bytes(), "\n"), '\n')
+	return []byte(printable.Lines(strings.TrimRight(out.String(), "\n")) + "\n")
 }
 
 // command returns the command line of a container.

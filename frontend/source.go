@@ -17,6 +17,7 @@ import (
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
 
+	"github.com/slipway-build/slipway/internal/printable"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -41,7 +42,7 @@ func readSources(ctx context.Context, c client.Client, ui *dockerui.Client) (sou
 		if err != nil {
 			// Not wrapped: if an error contains a gRPC status, BuildKit shows the
 			// text of the status alone.
-			return nil, fmt.Errorf("--build-arg OVERLAYS: read %s, in the folder of the machine YAML: %v", name, err)
+			return nil, fmt.Errorf("--build-arg OVERLAYS: read %s, in the folder of the machine YAML: %s", printable.Line(name), printable.Lines(err.Error()))
 		}
 		all = append(all, src)
 	}
@@ -78,9 +79,9 @@ func (s sources) location(r machine.Range) llb.ConstraintsOpt {
 	return s[r.Source].Location([]*pb.Range{pbRange(r)})
 }
 
-// errorAt returns an error about lines of the YAML.
+// errorAt returns a printable error about lines of the YAML.
 func (s sources) errorAt(at machine.Range, format string, args ...any) machine.Diagnostic {
-	return machine.Diagnostic{Range: at, File: s[at.Source].Filename, Message: fmt.Sprintf(format, args...)}
+	return machine.Diagnostic{Range: at, File: s[at.Source].Filename, Message: printable.Lines(fmt.Sprintf(format, args...))}
 }
 
 // excerptContext is the number of lines that BuildKit shows before and after

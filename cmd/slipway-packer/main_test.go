@@ -38,7 +38,10 @@ func TestPackerIsSmall(t *testing.T) {
 		"github.com/sirupsen/logrus",
 		"golang.org/x/sync",
 		"golang.org/x/sys",
+		"internal/contract",
 		"internal/contract", "internal/failure",
+		"internal/failure",
+		"internal/printable",
 	}
 	if diff := cmp.Diff(want, slices.Compact(got)); diff != "" {
 		t.Errorf("packages of Slipway and modules (-want +got):\n%s", diff)

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/slipway-build/slipway/internal/failure"
+	"github.com/slipway-build/slipway/internal/printable"
 )
 
 // A Command is a subcommand. It reports about its work on report.
@@ -36,7 +37,7 @@ func Main(program string, commands []Command) {
 	commands = append(commands, Command{failure.Command, printFailure})
 	err := run(commands, os.Args[1:])
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		err = fmt.Errorf("%s: %w", program, err)
+		err = message(program, err)
 		fmt.Fprintln(os.Stderr, err)
 		failure.Write(os.Args, err)
 		os.Exit(1)
@@ -49,6 +50,11 @@ func printFailure(args []string, report io.Writer) error {
 		return fmt.Errorf("%s: requires the output directory of a failed run", failure.Command)
 	}
 	return failure.Print(args[0], report)
+}
+
+// message returns a printable error: the names in it can be those of strangers.
+func message(program string, err error) error {
+	return fmt.Errorf("%s: %s", program, printable.Lines(err.Error()))
 }
 
 func run(commands []Command, args []string) error {
