@@ -11,6 +11,8 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/solver/pb"
 
+	"github.com/slipway-build/slipway/exporter/disk"
+	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/segment"
 	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/machine"
@@ -29,6 +31,13 @@ func (b *build) prepareGraph(ctx context.Context, m *resolvedMachine) (*graphPar
 	for _, f := range b.options.formats {
 		if err := f.Check(m.platform.Architecture); err != nil {
 			return nil, fmt.Errorf("--target: %w", err)
+		}
+		firmware := f.FirmwareOn(m.platform.Architecture)
+		if firmware == 0 || m.plan.Kernel == nil {
+			continue
+		}
+		if err := disk.CheckCmdline(m.plan.Cmdline, firmware.Has(format.BIOS)); err != nil {
+			return nil, machine.Diagnostics{b.req.sources.errorAt(m.plan.CmdlineRange, "%s: %v", f.Name, err)}
 		}
 	}
 	in, err := b.graphInput(ctx, m)

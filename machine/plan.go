@@ -32,6 +32,8 @@ type Plan struct {
 	Configs  []Entry      // config.json, runtime.json and the empty directories of containers
 	Files    []Entry      // the section files, each path once; see also [Machine.WithoutSources]
 	Warnings Diagnostics  // those that depend on the images; see also [Machine.Warnings]
+
+	CmdlineRange Range // of the key with the command line, or of the image of the kernel
 }
 
 // KernelFiles says what to take from the kernel image.
@@ -172,6 +174,7 @@ func (p *planner) kernel() {
 		plan.Tar = ""
 	}
 	p.plan.Kernel, p.plan.Cmdline = plan, k.Cmdline
+	p.plan.CmdlineRange = cmp.Or(at(node.Key("cmdline")), image)
 }
 
 func (p *planner) init() {

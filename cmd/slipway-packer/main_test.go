@@ -39,7 +39,6 @@ func TestPackerIsSmall(t *testing.T) {
 		"golang.org/x/sync",
 		"golang.org/x/sys",
 		"internal/contract",
-		"internal/contract", "internal/failure",
 		"internal/failure",
 		"internal/printable",
 	}

@@ -22,6 +22,18 @@ const (
 	systemdBootPrefix = `initrd=\` + initrdPath + " "
 )
 
+// CheckCmdline returns an error for a command line that no disk can pass on, so
+// that a build fails before it makes one: it is not text, is too long for Linux,
+// or, if bios is true, changes its meaning in GRUB. New and NewCD also count what
+// their boot loaders prepend.
+func CheckCmdline(cmdline string, bios bool) error {
+	if err := checkCmdline(cmdline, ""); err != nil || !bios {
+		return err
+	}
+	_, err := grubWords(cmdline)
+	return err
+}
+
 // checkCmdline returns an error for a command line that a boot loader with this prefix
 // cannot pass on.
 func checkCmdline(cmdline, prefix string) error {
