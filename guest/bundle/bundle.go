@@ -9,6 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/contract/runtimejson"
@@ -135,13 +138,20 @@ func (b *Bundle) Prepare() error {
 
 func (b *Bundle) prepare() error {
 	for _, m := range b.Runtime.Mounts {
-		m.Destination = b.abs(m.Destination, b.root())
+		var err error
+		if m.Destination, err = b.inRootfs(m.Destination); err != nil {
+			return err
+		}
 		if err := Mount(m); err != nil {
 			return err
 		}
 	}
 	for _, dir := range b.Runtime.Mkdir {
-		if err := os.MkdirAll(b.abs(dir, b.root()), 0o755); err != nil {
+		dir, err := b.inRootfs(dir)
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
@@ -196,6 +206,43 @@ func (b *Bundle) Release() error {
 
 // root is where a bundle of LinuxKit has its root filesystem.
 func (b *Bundle) root() string { return filepath.Join(b.Dir, contract.Rootfs) }
+
+// inRootfs returns the absolute path for a path of runtime.json, which is
+// relative to the root filesystem of the container.
+func (b *Bundle) inRootfs(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return path, nil
+	}
+	return resolve(b.root(), path)
+}
+
+// maxLinks is how many symbolic links Linux follows in one path (path_resolution(7)).
+const maxLinks = 40
+
+// resolve returns the file that path names for a process whose root directory is
+// root: the symbolic links, which an image can have anywhere, lead to files below
+// root. Parts of the path that do not exist stay as they are.
+func resolve(root, path string) (string, error) {
+	at, links := "/", 0
+	for rest := path; rest != ""; {
+		var name string
+		name, rest, _ = strings.Cut(rest, "/")
+		next := filepath.Join(at, name)
+		target, err := os.Readlink(filepath.Join(root, next))
+		if err != nil || name == "" || name == "." || name == ".." {
+			at = next // no symbolic link
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", fmt.Errorf("%q below %s: %w", path, root, unix.ELOOP)
+		}
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		rest = target + "/" + rest
+	}
+	return filepath.Join(root, at), nil
+}
 
 func (b *Bundle) abs(path, base string) string {
 	if filepath.IsAbs(path) {

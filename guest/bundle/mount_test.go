@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -96,5 +97,41 @@ func TestBindNamespace(t *testing.T) {
 	}
 	if kept.Ino != own.Ino {
 		t.Errorf("%s is inode %d, the namespace is %d", path, kept.Ino, own.Ino)
+	}
+}
+
+// TestHostileRootfs prepares a bundle whose image has symbolic links where
+// runtime.json wants directories and mounts.
+func TestHostileRootfs(t *testing.T) {
+	ownMounts(t)
+	outside, dir := t.TempDir(), t.TempDir()
+	rootfs := filepath.Join(dir, "rootfs")
+	if err := os.MkdirAll(filepath.Join(rootfs, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{"abs": outside, "up": "../../../../.." + outside, "etc/run": "/etc", "loop": "loop"} {
+		if err := os.Symlink(target, filepath.Join(rootfs, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := &Bundle{Dir: dir, Runtime: runtimejson.Runtime{
+		Mkdir:  []string{"abs/one", "up/two", "etc/run/three", "../../../four"},
+		Mounts: []specs.Mount{{Destination: "abs/tmp", Type: "tmpfs", Source: "tmpfs"}},
+	}}
+	if err := b.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Release() })
+	if files, err := os.ReadDir(outside); err != nil || len(files) > 0 {
+		t.Errorf("outside of the bundle: %v, %v", files, err)
+	}
+	for _, made := range []string{outside + "/one", outside + "/two", outside + "/tmp", "etc/three", "four"} {
+		if info, err := os.Stat(filepath.Join(rootfs, made)); err != nil || !info.IsDir() {
+			t.Errorf("%s: %v", made, err)
+		}
+	}
+	b = &Bundle{Dir: dir, Runtime: runtimejson.Runtime{Mkdir: []string{"loop/x"}}}
+	if err := b.Prepare(); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("a loop: %v", err)
 	}
 }

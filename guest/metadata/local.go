@@ -56,6 +56,9 @@ const (
 	configDriveLabel = "config-2"
 )
 
+// maxFile is the largest file that is read from a medium, in bytes.
+const maxFile = 16 << 20
+
 // fetchMedia looks for user data on disks with one of these labels, and on CDs
 // with any label.
 func fetchMedia(_ context.Context, _ *client, root string) (*instance, error) {
@@ -92,17 +95,35 @@ func readVolume(device string, v blkid.Content) (found *instance, err error) {
 		return nil, fmt.Errorf("mount as %s: %w (the container needs CAP_SYS_ADMIN, and the kernel the module of the filesystem)", v.Type, err)
 	}
 	defer func() { err = errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH)) }()
-	return readMedium(os.DirFS(dir), v.Label)
+	return readRoot(dir, v.Label)
+}
+
+// readRoot reads the medium that is mounted on dir. Symbolic links on it must not
+// lead to the files of the machine.
+func readRoot(dir, label string) (*instance, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return readMedium(root.FS(), label)
 }
 
 // readMedium returns the instance that a filesystem describes. On a CD of
 // LinuxKit, user data is the file config.
 func readMedium(medium fs.FS, label string) (*instance, error) {
 	read := func(name string) ([]byte, bool, error) {
-		text, err := fs.ReadFile(medium, name)
+		info, err := fs.Stat(medium, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, false, nil
 		}
+		if err != nil {
+			return nil, false, err
+		}
+		if !info.Mode().IsRegular() || info.Size() > maxFile {
+			return nil, false, fmt.Errorf("%s: not a regular file of at most %d bytes", name, maxFile)
+		}
+		text, err := fs.ReadFile(medium, name)
 		return text, err == nil, err
 	}
 	if label == configDriveLabel {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // answers is a metadata service with the documented answers of one cloud, by
@@ -303,5 +305,59 @@ func TestGuestInfo(t *testing.T) {
 	}
 	if _, err := fetchGuestInfo(get(map[string]string{"guestinfo.userdata": "x", "guestinfo.userdata.encoding": "rot13"})); err == nil {
 		t.Error("an unknown encoding is not an error")
+	}
+}
+
+// TestHostileMedium reads media whose files lead out of the medium, or are not
+// files that end.
+func TestHostileMedium(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, create := range map[string]func(file string) error{
+		"absolute link": func(file string) error { return os.Symlink(secret, file) },
+		"relative link": func(file string) error {
+			to, err := filepath.Rel(filepath.Dir(file), secret)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(to, file)
+		},
+		"device": func(file string) error { return os.Symlink("/dev/zero", file) },
+		"FIFO":   func(file string) error { return unix.Mkfifo(file, 0o644) },
+		"large": func(file string) error {
+			if err := os.WriteFile(file, nil, 0o644); err != nil {
+				return err
+			}
+			return os.Truncate(file, maxFile+1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := create(filepath.Join(dir, "user-data")); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := readRoot(dir, noCloudLabel)
+				done <- err
+			}()
+			select {
+			case err := <-done:
+				if err == nil || errors.Is(err, errAbsent) {
+					t.Errorf("error %v", err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("the reader waits")
+			}
+		})
+	}
+	dir := t.TempDir()
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "data"), []byte("u"), 0o644), os.Symlink("data", filepath.Join(dir, "user-data"))); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := readRoot(dir, noCloudLabel); err != nil || string(found.userData) != "u" {
+		t.Errorf("a link on the medium: %+v, %v", found, err)
 	}
 }
