@@ -49,7 +49,7 @@ func layout(index, name string, blobs, wanted []string) ([]tree.Entry, error) {
 		return nil, err
 	}
 	files[root] = index
-	l := imageLayout{files: files, taken: map[digest.Digest]string{}}
+	l := imageLayout{files: files, taken: map[digest.Digest]string{}, read: map[digest.Digest]bool{}}
 	for _, text := range wanted {
 		platform, err := platforms.Parse(text)
 		if err != nil {
@@ -83,6 +83,7 @@ func digestOf(name string) (digest.Digest, error) {
 type imageLayout struct {
 	files  map[digest.Digest]string // known blobs
 	taken  map[digest.Digest]string // blobs in the layout
+	read   map[digest.Digest]bool   // indexes and manifests in the layout
 	wanted []ocispec.Platform       // empty: all
 	found  []ocispec.Platform       // platforms of the image
 }
@@ -98,6 +99,7 @@ type document struct {
 // take adds the index or manifest that d describes, and what it refers to, to the
 // layout. It completes d.
 func (l *imageLayout) take(d *ocispec.Descriptor) error {
+	l.read[d.Digest] = true
 	data, err := l.document(d)
 	if err != nil {
 		return err
@@ -131,7 +133,8 @@ func (l *imageLayout) take(d *ocispec.Descriptor) error {
 		if m.Platform != nil {
 			l.found = append(l.found, *m.Platform)
 		}
-		if !l.wants(m.Platform) {
+		// Indexes that list one another many times would take forever.
+		if !l.wants(m.Platform) || l.read[m.Digest] {
 			continue
 		}
 		if err := l.take(&m); err != nil {
