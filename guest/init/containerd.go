@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -19,7 +20,8 @@ import (
 
 const (
 	containerdPath   = "/usr/bin/containerd"
-	containerdSocket = "/run/containerd/containerd.sock"
+	containerdRun    = "/run/containerd"
+	containerdSocket = containerdRun + "/containerd.sock"
 	containerdConfig = "/etc/containerd/config.toml"
 	containerdState  = "/var/lib/containerd"
 	containerdCgroup = bundle.CgroupRoot + "/containerd"
@@ -244,17 +246,13 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream) (
 		return nil, err
 	}
 	space := namespace(b)
-	err = d.client.CreateContainer(ctx, space, b.Name, spec)
+	pid, err := d.create(ctx, space, b.Name, spec, out)
 	if errors.Is(err, containerd.ErrAlreadyExists) { // left by a killed daemon, or on a disk by an earlier boot
 		d.remove(b)
-		err = d.client.CreateContainer(ctx, space, b.Name, spec)
+		pid, err = d.create(ctx, space, b.Name, spec, out)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("create the container: %w", err)
-	}
-	pid, err := d.client.CreateTask(ctx, space, b.Name, out.fifo, out.fifo)
-	if err != nil {
-		return nil, fmt.Errorf("create the task: %w", err)
+		return nil, err
 	}
 	if err := b.Attach(pid); err != nil {
 		return nil, err
@@ -282,6 +280,17 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream) (
 	return t, nil
 }
 
+// create creates a container and its task.
+func (d *daemon) create(ctx context.Context, space, name string, spec []byte, out *stream) (pid int, err error) {
+	if err := d.client.CreateContainer(ctx, space, name, spec); err != nil {
+		return 0, fmt.Errorf("create the container: %w", err)
+	}
+	if pid, err = d.client.CreateTask(ctx, space, name, out.fifo, out.fifo); err != nil {
+		return 0, fmt.Errorf("create the task: %w", err)
+	}
+	return pid, nil
+}
+
 // waitTask waits for the end of a container, across restarts of the daemon.
 func (d *daemon) waitTask(space, id string) (end string, failure bool) {
 	for {
@@ -302,17 +311,54 @@ func (d *daemon) waitTask(space, id string) (end string, failure bool) {
 	}
 }
 
-// remove removes what exists of the task and the container.
+// remove removes what exists of the task and the container, so that the name
+// can be used again. Containerd rejects some of these calls while it still
+// works on an earlier one, so remove tries again until nothing is left.
 func (d *daemon) remove(b *bundle.Bundle) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	if err := d.await(ctx); err != nil {
-		return // the machine stops, which removes the rest
-	}
 	space := namespace(b)
-	d.client.KillTask(ctx, space, b.Name, syscall.SIGKILL, true) // these fail if there is nothing to remove
-	d.client.DeleteTask(ctx, space, b.Name)
-	if err := d.client.DeleteContainer(ctx, space, b.Name); err != nil && !errors.Is(err, containerd.ErrNotFound) && !errors.Is(err, containerd.ErrUnavailable) {
-		d.m.out.say("service %s: clean up: %v", b.Name, err)
+	for {
+		if err := d.await(ctx); err != nil {
+			return // the machine stops, which removes the rest
+		}
+		err := d.removeTask(ctx, space, b.Name)
+		if err == nil {
+			err = d.client.DeleteContainer(ctx, space, b.Name)
+		}
+		if err == nil || errors.Is(err, containerd.ErrNotFound) {
+			return
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			d.m.out.say("service %s: clean up: %v", b.Name, err)
+			return
+		}
 	}
+}
+
+// removeTask removes the task of a container. If a start was interrupted,
+// containerd may have forgotten the task and left what a new one would collide
+// with.
+func (d *daemon) removeTask(ctx context.Context, space, name string) error {
+	d.client.KillTask(ctx, space, name, syscall.SIGKILL, true) // fails if nothing runs
+	err := d.client.DeleteTask(ctx, space, name)
+	if !errors.Is(err, containerd.ErrNotFound) {
+		return err
+	}
+	root := filepath.Join(containerdRun, "runc", space)
+	if _, err := os.Lstat(filepath.Join(root, name)); err == nil {
+		if err := d.m.reaper.run(ctx, d.m.runc.command(nil, "--root", root, "delete", "--force", name)); err != nil {
+			return err
+		}
+	}
+	dir := filepath.Join(containerdRun, "io.containerd.runtime.v2.task", space, name)
+	if _, err := os.Lstat(dir); err != nil {
+		return nil
+	}
+	if err := bundle.UnmountBelow(dir); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
 }

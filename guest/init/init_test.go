@@ -105,12 +105,18 @@ func TestReaperRun(t *testing.T) {
 		{"exit 3", "/bin/sh: exit 3"},
 		{"kill -TERM $$", "/bin/sh: killed by SIGTERM"},
 	} {
-		err := r.run(command{path: "/bin/sh", args: []string{"-c", test.script}})
+		err := r.run(t.Context(), command{path: "/bin/sh", args: []string{"-c", test.script}})
 		if got := fmt.Sprint(err); got != test.want && !(err == nil && test.want == "") {
 			t.Errorf("%s: %v, want %q", test.script, err, test.want)
 		}
 	}
-	if err := r.run(command{path: "/nonesuch"}); !errors.Is(err, os.ErrNotExist) {
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, errSlow)
+	defer cancel()
+	begin := time.Now()
+	if err := r.run(ctx, command{path: "/bin/sh", args: []string{"-c", "sleep 60; true"}}); !errors.Is(err, errSlow) || time.Since(begin) > 30*time.Second {
+		t.Errorf("a program that does not end: %v after %v", err, time.Since(begin))
+	}
+	if err := r.run(t.Context(), command{path: "/nonesuch"}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a program that does not exist: %v", err)
 	}
 	if _, err := r.watch(1 << 22); !errors.Is(err, syscall.ESRCH) { // above the largest process id
@@ -155,7 +161,7 @@ func TestReaperOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	if err := r.run(command{path: "/bin/sh", args: []string{"-c", "env; echo done"}, stdout: out}); err != nil {
+	if err := r.run(t.Context(), command{path: "/bin/sh", args: []string{"-c", "env; echo done"}, stdout: out}); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(out.Name())
@@ -171,7 +177,7 @@ func TestReaperOutput(t *testing.T) {
 }
 
 func testMachine(out io.Writer) *machine {
-	return &machine{out: &console{out: []io.Writer{out}}, times: &timeline{}, reaper: testReaper()}
+	return &machine{out: &console{out: []io.Writer{out}}, times: &timeline{}, reaper: testReaper(), turns: newTurns()}
 }
 
 // Hooks run among the stages of the init, in the order of their names. Links

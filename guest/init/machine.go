@@ -25,8 +25,9 @@ type machine struct {
 	args      []cmdline.Arg // of the kernel
 	runc      *runc
 
-	containerd      *daemon // nil without containerd
-	containerdPlace string  // places when it was started
+	containerd      *daemon       // nil without containerd
+	containerdPlace string        // places when it was started
+	turns           chan struct{} // see newTurns
 	mu              sync.Mutex
 	services        []*service
 }
@@ -38,6 +39,7 @@ func runMachine() {
 	listenForPower(requests)
 	m := &machine{
 		out: &console{out: []io.Writer{os.Stdout}}, times: &timeline{}, reaper: newReaper(), requests: requests, container: inContainer(),
+		turns: newTurns(),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	started := make(chan struct{})

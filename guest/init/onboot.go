@@ -87,7 +87,7 @@ func (m *machine) runBundle(ctx context.Context, name string, b *bundle.Bundle, 
 		defer cancel()
 	}
 	defer os.Remove(pidFile(b))
-	p, err := run(b, logs.stdout, logs.stderr)
+	p, err := run(ctx, b, logs.stdout, logs.stderr)
 	if err == nil {
 		err = m.waitFor(ctx, name, b, p)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
@@ -116,12 +117,20 @@ func (r *reaper) expect(pid int) *process {
 }
 
 // run starts a program and waits for it. A status other than 0 is an error.
-func (r *reaper) run(c command) error {
+// When ctx ends, run kills the program and its process group.
+func (r *reaper) run(ctx context.Context, c command) error {
 	p, err := r.start(c)
 	if err != nil {
 		return err
 	}
-	if <-p.done; p.status != 0 {
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		syscall.Kill(-p.pid, syscall.SIGKILL)
+		<-p.done
+		return fmt.Errorf("%s: %w", c.path, context.Cause(ctx))
+	}
+	if p.status != 0 {
 		return fmt.Errorf("%s: %s", c.path, describe(p.status))
 	}
 	return nil

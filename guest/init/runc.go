@@ -32,8 +32,8 @@ func (r *runc) command(stderr *os.File, args ...string) command {
 
 // create prepares a bundle and starts its container, which then runs without
 // runc. The container and runc itself write to the given files. Whatever create
-// returns, the caller must call delete.
-func (r *runc) create(b *bundle.Bundle, stdout, stderr *os.File) (*process, error) {
+// returns, the caller must call delete. When ctx ends, create kills runc.
+func (r *runc) create(ctx context.Context, b *bundle.Bundle, stdout, stderr *os.File) (*process, error) {
 	if r.path == "" {
 		return nil, errNoRunc
 	}
@@ -47,7 +47,7 @@ func (r *runc) create(b *bundle.Bundle, stdout, stderr *os.File) (*process, erro
 	}
 	create := r.command(stderr, "create", "--bundle", dir, "--pid-file", pidFile(b), b.Name)
 	create.stdout = stdout
-	if err := r.reaper.run(create); err != nil {
+	if err := r.reaper.run(ctx, create); err != nil {
 		return nil, err
 	}
 	pid := readPID(b)
@@ -63,13 +63,13 @@ func (r *runc) create(b *bundle.Bundle, stdout, stderr *os.File) (*process, erro
 	if err := b.Attach(pid); err != nil {
 		return nil, err
 	}
-	return p, r.reaper.run(r.command(stderr, "start", b.Name))
+	return p, r.reaper.run(ctx, r.command(stderr, "start", b.Name))
 }
 
 // run prepares a bundle and starts its container under a runc that ends with
 // the container and cleans up. That takes two programs fewer than create. The
 // process ID of the container is in its pidFile.
-func (r *runc) run(b *bundle.Bundle, stdout, stderr *os.File) (*process, error) {
+func (r *runc) run(_ context.Context, b *bundle.Bundle, stdout, stderr *os.File) (*process, error) {
 	if r.path == "" {
 		return nil, errNoRunc
 	}
@@ -106,17 +106,17 @@ func readPID(b *bundle.Bundle) int {
 
 // delete kills what remains of the container.
 func (r *runc) delete(b *bundle.Bundle, stderr *os.File) error {
-	return r.reaper.run(r.command(stderr, "delete", "--force", b.Name))
+	return r.reaper.run(context.Background(), r.command(stderr, "delete", "--force", b.Name))
 }
 
 // start starts the container of a service.
-func (r *runc) start(_ context.Context, b *bundle.Bundle, out *stream) (*task, error) {
+func (r *runc) start(ctx context.Context, b *bundle.Bundle, out *stream) (*task, error) {
 	output, err := out.writer()
 	if err != nil {
 		return nil, err
 	}
 	defer output.Close()
-	p, err := r.create(b, output, output)
+	p, err := r.create(ctx, b, output, output)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,7 +43,7 @@ type task struct {
 type state string
 
 const (
-	waiting  state = "waiting"  // for a service that it needs
+	waiting  state = "waiting"  // for a service that it needs, or for its turn
 	starting state = "starting" // its container is being created
 	running  state = "running"
 	pausing  state = "pausing" // until it is restarted
@@ -58,8 +59,15 @@ const (
 	stable     = time.Minute // after running for so long, the delay is firstDelay again
 )
 
-// startTimeout is how long the start of a container may take.
+// startTimeout is how long the start of a container may take once it is its
+// turn.
 const startTimeout = 2 * time.Minute
+
+// newTurns returns a channel whose capacity is how many services may start at
+// the same time. More starts than processors only slow each other down, until
+// all of them exceed startTimeout. Two keep one processor busy while the other
+// start waits.
+func newTurns() chan struct{} { return make(chan struct{}, max(2, runtime.NumCPU())) }
 
 // A service is a container that should run as long as the machine.
 type service struct {
@@ -71,6 +79,7 @@ type service struct {
 	times  *timeline
 	stream *stream
 	engine func(ctx context.Context) (engine, error) // waits until it is ready
+	turns  chan struct{}                             // holds an element for each service that starts
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
@@ -139,7 +148,7 @@ func (s *service) supervise() {
 		if s.await(func() bool { return s.wanted || s.closing }, nil); s.closing {
 			return
 		}
-		end, failure, ran := s.run()
+		end, failure, again, ran := s.run()
 		var wanted bool
 		s.update(func() { s.pid, s.end, wanted = 0, end, s.wanted })
 		if !wanted {
@@ -148,7 +157,7 @@ func (s *service) supervise() {
 			delay = firstDelay
 			continue
 		}
-		if !s.policy.Restart.Again(failure) {
+		if !again && !s.policy.Restart.Again(failure) {
 			s.say("%s, see %s", end, s.stream.place)
 			s.update(func() {
 				s.wanted, s.state, s.since = false, ended, sinceBoot()
@@ -174,8 +183,9 @@ func (s *service) supervise() {
 }
 
 // run runs the service once, until it ends or is no longer wanted. It returns
-// how it ended, whether that is a failure, and how long it ran.
-func (s *service) run() (end string, failure bool, ran time.Duration) {
+// how it ended, whether that is a failure, whether the service must be restarted
+// whatever its policy, and how long it ran.
+func (s *service) run() (end string, failure, again bool, ran time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() { // interrupts waiting
@@ -184,12 +194,47 @@ func (s *service) run() (end string, failure bool, ran time.Duration) {
 		}
 	}()
 	s.update(func() { s.state, s.since, s.tries = waiting, sinceBoot(), s.tries+1 })
+	task, engine, err := s.start(ctx)
+	if err != nil {
+		// A container that was too slow to start is not at fault.
+		return "failed: " + err.Error(), true, errors.Is(err, errSlow), 0
+	}
+	started := time.Now()
+	s.update(func() { s.state, s.since, s.pid, s.starts = running, sinceBoot(), task.pid, s.starts+1 })
+	if s.await(s.unwanted, task.done) {
+		s.stop(task)
+	}
+	select {
+	case <-task.done:
+	default:
+		return "could not be killed", true, false, time.Since(started)
+	}
+	end = task.end
+	if outOfMemory(task.memory) {
+		end += ", out of memory"
+	}
+	engine.remove(s.bundle)
+	return end, task.failed, false, time.Since(started)
+}
+
+// errSlow is the cause of a start that exceeds its timeout.
+var errSlow = fmt.Errorf("not started within %v", startTimeout)
+
+// start starts the container when it is the service's turn. If that fails, it
+// removes what remains of the container before the next service starts.
+func (s *service) start(ctx context.Context) (*task, engine, error) {
 	if err := s.awaitNeeded(ctx); err != nil {
-		return "failed: " + err.Error(), true, 0
+		return nil, nil, err
 	}
 	engine, err := s.engine(ctx)
 	if err != nil {
-		return "failed: " + err.Error(), true, 0
+		return nil, nil, err
+	}
+	select {
+	case s.turns <- struct{}{}:
+		defer func() { <-s.turns }()
+	case <-ctx.Done():
+		return nil, nil, errCanceled
 	}
 	s.enter(starting)
 	begin := time.Now()
@@ -198,39 +243,29 @@ func (s *service) run() (end string, failure bool, ran time.Duration) {
 		finish = s.times.begin("service " + s.name)
 	}
 	// The start is not interrupted, since that would leave half a container.
-	startCtx, cancelStart := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
-	defer cancelStart()
-	task, err := engine.start(startCtx, s.bundle, s.stream)
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), startTimeout, errSlow)
+	defer cancel()
+	task, err := engine.start(ctx, s.bundle, s.stream)
 	finish(err != nil)
 	if err != nil {
+		if ctx.Err() != nil {
+			err = errSlow
+		}
 		engine.remove(s.bundle)
 		s.stream.quote(s.out)
-		return "failed: " + err.Error(), true, 0
+		return nil, nil, err
 	}
-	started := time.Now()
-	s.say("started in %.2f s", started.Sub(begin).Seconds())
-	s.update(func() { s.state, s.since, s.pid, s.starts = running, sinceBoot(), task.pid, s.starts+1 })
-	if s.await(s.unwanted, task.done) {
-		s.stop(task)
-	}
-	select {
-	case <-task.done:
-	default:
-		return "could not be killed", true, time.Since(started)
-	}
-	end = task.end
-	if outOfMemory(task.memory) {
-		end += ", out of memory"
-	}
-	engine.remove(s.bundle)
-	return end, task.failed, time.Since(started)
+	s.say("started in %.2f s", time.Since(begin).Seconds())
+	return task, engine, nil
 }
+
+var errCanceled = errors.New("canceled")
 
 // awaitNeeded waits until all services that this one needs have started.
 func (s *service) awaitNeeded(ctx context.Context) error {
 	for _, other := range s.needs {
 		if !other.await(func() bool { return other.starts > 0 || other.resting() }, ctx.Done()) {
-			return errors.New("canceled")
+			return errCanceled
 		}
 		other.mu.Lock()
 		starts := other.starts
@@ -268,7 +303,7 @@ func (s *service) stop(t *task) {
 	}
 }
 
-// startServices starts all services at the same time. If some wait for each
+// startServices starts all services, several at a time. If some wait for each
 // other, no service waits for another.
 func (m *machine) startServices(ctx context.Context) error {
 	m.checkContainerd()
@@ -296,7 +331,7 @@ func (m *machine) startServices(ctx context.Context) error {
 	}
 	cycle := policy.Cycle(after)
 	if cycle != nil {
-		m.out.say("services wait for each other: %s; starting all at once", strings.Join(cycle, " waits for "))
+		m.out.say("services wait for each other: %s; starting them in any order", strings.Join(cycle, " waits for "))
 	}
 	for _, s := range all {
 		for _, name := range s.policy.After {
@@ -326,7 +361,7 @@ func (m *machine) service(dir string) (*service, error) {
 		return nil, err
 	}
 	s := newService(b.Name)
-	s.bundle, s.out, s.times, s.engine = b, m.out, m.times, m.engine
+	s.bundle, s.out, s.times, s.engine, s.turns = b, m.out, m.times, m.engine, m.turns
 	s.policy = m.policy(b, contract.Services)
 	s.stream, err = m.openStream(s.name)
 	return s, err

@@ -92,7 +92,7 @@ func (p *play) remove(*bundle.Bundle) {
 // add adds a service and supervises it.
 func (p *play) add(name string, order policy.Policy, needs []*service, acts ...act) *service {
 	s := newService(name)
-	s.bundle, s.policy, s.needs, s.out, s.times, s.stream = &bundle.Bundle{Name: name}, order, needs, p.out, p.times, &stream{}
+	s.bundle, s.policy, s.needs, s.out, s.times, s.stream, s.turns = &bundle.Bundle{Name: name}, order, needs, p.out, p.times, &stream{}, p.turns
 	s.engine = func(context.Context) (engine, error) { return p, nil }
 	p.acts[name] = acts
 	p.services = append(p.services, s)
@@ -225,6 +225,39 @@ func TestStopDuringStart(t *testing.T) {
 		time.Sleep(time.Second)
 		p.stopServices()
 		p.want(t, "0s start slow", "5s terminated slow")
+	})
+}
+
+// As many services start at once as there are turns, each with its own time.
+// One that is too slow is removed and tried again, although its policy does not
+// restart it.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		p := newPlay(&said)
+		p.turns = make(chan struct{}, 1)
+		first := act{takes: 90 * time.Second}
+		p.add("a", policy.Policy{}, nil, first)
+		synctest.Wait()
+		p.add("b", policy.Policy{}, nil, act{takes: 10 * time.Minute}, first)
+		synctest.Wait()
+		p.add("c", policy.Policy{}, nil, first)
+		waits := p.add("d", policy.Policy{}, nil, first)
+		synctest.Wait()
+		waits.turnOff()
+		time.Sleep(time.Hour)
+		p.want(t, "0s start a",
+			"1m30s start b", // 90 s
+			"3m30s start c", // the timeout of b
+			"5m0s start b",  // 90 s; meanwhile the delay of b has passed
+		)
+		if p.started() != 3 || waits.state != stopped {
+			t.Errorf("%d services have started, d: %s", p.started(), waits.state)
+		}
+		if want := "service b: failed: not started within 2m0s; restarting in 1s"; !strings.Contains(said.String(), want) {
+			t.Errorf("%q is not said:\n%s", want, said.String())
+		}
+		p.stopServices()
 	})
 }
 

@@ -31,7 +31,7 @@ func (m *machine) stages(dir string, own ...stage) []stage {
 		}
 		path := filepath.Join(dir, entry.Name())
 		all = append(all, stage{entry.Name(), func(context.Context) error {
-			return m.reaper.run(command{path: path, stdout: os.Stdout, stderr: os.Stderr})
+			return m.reaper.run(context.Background(), command{path: path, stdout: os.Stdout, stderr: os.Stderr})
 		}})
 	}
 	slices.SortStableFunc(all, func(a, b stage) int { return strings.Compare(a.name, b.name) })

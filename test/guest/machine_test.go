@@ -122,12 +122,20 @@ func (g *guest) inOrder(t *testing.T, texts ...string) {
 	}
 }
 
+// machineFile returns the path of a machine in testdata, or an absolute path.
+func machineFile(file string) string {
+	if filepath.IsAbs(file) {
+		return file
+	}
+	return filepath.Join("testdata", file)
+}
+
 // build builds the kernel and initramfs of a machine in testdata with docker
 // buildx and the local stack.
 func build(t *testing.T, file string, args ...string) (dir string) {
 	t.Helper()
 	stack.Require(t)
 	dir = t.TempDir()
-	stack.MustBuildx(t, ".", append(args, "-f", "testdata/"+file, "--platform", "linux/"+*architecture, "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", dir, "testdata")...)
+	stack.MustBuildx(t, ".", append(args, "-f", machineFile(file), "--platform", "linux/"+*architecture, "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", dir, "testdata")...)
 	return dir
 }

@@ -1,0 +1,117 @@
+package guest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slipway-build/slipway/internal/testutil/stack"
+	"github.com/slipway-build/slipway/internal/vm"
+)
+
+// TestManyServices boots a machine with far more services than its processor
+// can start at once. All of them come up, in their first attempt.
+func TestManyServices(t *testing.T) {
+	t.Parallel()
+	const services = 60
+	dir := t.TempDir()
+	writeMany(t, dir, services)
+	m := boot(t, build(t, filepath.Join(dir, "many.yml")), "")
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	if _, err := m.WaitConsole(ctx, regexp.MustCompile(`machine is up`)); err != nil {
+		t.Fatal(err)
+	}
+	m.says(t, fmt.Sprintf(`machine is up, services started: %d`, services))
+	if console := m.console(t); regexp.MustCompile(`service \S+: failed`).Match(console) {
+		t.Error("a service had to be started again")
+	}
+	m.press(t, "system_powerdown")
+	m.wait(t)
+}
+
+// writeMany writes a machine with so many services that only sleep, half of
+// which restart.
+func writeMany(t testing.TB, dir string, services int) {
+	t.Helper()
+	var yaml strings.Builder
+	yaml.WriteString(`# syntax=slipwaybuild/slipway:1
+kernel: {image: slipwaybuild/kernel:v1, cmdline: console=ttyS0}
+init: [slipwaybuild/init:v1, slipwaybuild/runc:v1, slipwaybuild/containerd:v1, slipwaybuild/ctr:v1]
+services:
+`)
+	for i := range services {
+		fmt.Fprintf(&yaml, `  - name: sleep%d
+    image: slipwaybuild/init:v1
+    command: [/bin/sh, -c, "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"]
+    annotations: {build.slipway.restart: "%s"}
+`, i, []string{"always", "no"}[i%2])
+	}
+	if err := os.WriteFile(filepath.Join(dir, "many.yml"), []byte(yaml.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// BenchmarkServices starts a hundred services, and for comparison starts them
+// as LinuxKit does, one after another. It reports the seconds from the start of
+// the kernel until all run.
+func BenchmarkServices(b *testing.B) {
+	stack.Require(b)
+	const services = 100
+	dir := b.TempDir()
+	writeMany(b, dir, services)
+	baseline := filepath.Join(dir, "image")
+	stack.MustBuildx(b, ".", "--output", "type=oci,tar=false,dest="+baseline, "testdata/baseline")
+	for _, m := range []struct {
+		name, last string
+		args       []string
+	}{
+		{"slipway", fmt.Sprintf(`machine is up, services started: %d\b`, services), nil},
+		{"baseline", fmt.Sprintf(`(?s)(service \S+ started.*){%d}`, services), []string{"--build-context", "slipwaybuild/init:v1=oci-layout://" + baseline}},
+	} {
+		out := b.TempDir()
+		stack.MustBuildx(b, ".", append(m.args, "-f", filepath.Join(dir, "many.yml"), "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", out, dir)...)
+		b.Run(m.name, func(b *testing.B) {
+			for b.Loop() {
+				benchmarkServices(b, out, m.last)
+			}
+		})
+	}
+}
+
+func benchmarkServices(b *testing.B, dir, last string) {
+	ctx, cancel := context.WithTimeout(b.Context(), 15*time.Minute)
+	defer cancel()
+	machine, err := vm.Start(ctx, vm.Config{
+		Kernel:    filepath.Join(dir, "machine-kernel"),
+		Initrd:    filepath.Join(dir, "machine-initrd.img"),
+		Cmdline:   "console=ttyS0",
+		Memory:    2048,
+		NoNetwork: true,
+		LogDir:    stack.Artifacts(b),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer machine.Kill()
+	kernel, err := machine.WaitConsole(ctx, regexp.MustCompile("Linux version"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	end, err := machine.WaitConsole(ctx, regexp.MustCompile(last))
+	if err != nil {
+		b.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
+	}
+	used, err := machine.CPUTime()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric((end - kernel).Seconds(), "s-to-all")
+	b.ReportMetric(used.Seconds(), "cpu-s-to-all")
+	b.ReportMetric(0, "ns/op")
+}
