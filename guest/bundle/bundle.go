@@ -60,8 +60,9 @@ func List(dir string) ([]string, error) {
 }
 
 // Spec returns config.json for a runtime that is not started in the bundle: the
-// path of the root filesystem is absolute, and the seccomp profile that the
-// annotations ask for is added. Everything else is unchanged.
+// path of the root filesystem is absolute, the seccomp profile that the
+// annotations ask for is added, and limits that this process cannot grant are
+// lowered. Everything else is unchanged.
 func (b *Bundle) Spec() ([]byte, error) {
 	file := b.config()
 	text, err := os.ReadFile(file)
@@ -82,6 +83,9 @@ func (b *Bundle) Spec() ([]byte, error) {
 	}
 	if err := addProfile(spec, text); err != nil {
 		return nil, fmt.Errorf("%s: seccomp: %w", file, err)
+	}
+	if err := OwnLimits().apply(spec); err != nil {
+		return nil, fmt.Errorf("%s: process: %w", file, err)
 	}
 	return json.Marshal(spec)
 }
@@ -108,7 +112,11 @@ func (b *Bundle) Annotations() (map[string]string, error) {
 // it is a new one below dir.
 func (b *Bundle) Materialize(dir string) (string, error) {
 	annotations, err := b.Annotations()
-	if err != nil || !wantsProfile(annotations) {
+	if err != nil {
+		return b.Dir, err
+	}
+	limited, err := OwnLimits().concern(b.config())
+	if err != nil || !limited && !wantsProfile(annotations) {
 		return b.Dir, err
 	}
 	spec, err := b.Spec()

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // CgroupRoot is the mount point of the cgroup hierarchy (version 2), or a
@@ -37,6 +39,31 @@ func MakeCgroup(name string) error {
 		dir = filepath.Join(dir, part)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("cgroup %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// LeaveRoot moves all processes of the root of the hierarchy to the cgroup
+// "init". In a container that root is an ordinary cgroup, whose controllers can
+// be enabled for its children only while it has no processes (Linux,
+// Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint").
+func LeaveRoot() error { return moveProcesses(CgroupRoot, filepath.Join(CgroupRoot, "init")) }
+
+func moveProcesses(from, to string) error {
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	for range 10 { // processes may start others meanwhile
+		pids, err := os.ReadFile(filepath.Join(from, "cgroup.procs"))
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		for pid := range strings.FieldsSeq(string(pids)) {
+			err := os.WriteFile(filepath.Join(to, "cgroup.procs"), []byte(pid), 0)
+			if err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("move process %s: %w", pid, err)
+			}
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-build/slipway/guest/bundle"
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
@@ -89,6 +90,9 @@ func (m *machine) start(ctx context.Context) {
 		m.report(watchPowerButton(m.requests))
 	}
 	m.report(mountControl(!m.cgroupsV1()))
+	if bundle.OwnLimits() != nil {
+		m.out.say("without CAP_SYS_RESOURCE, resource limits and OOM scores of containers are not above those of the init")
+	}
 	m.report(raiseLimits())
 	m.report(raiseLoopback())
 	m.report(setHostname())

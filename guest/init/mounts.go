@@ -156,6 +156,11 @@ func mountCgroups(unified bool) error {
 		if err := mountAll([]mount{{"cgroup2", bundle.CgroupRoot, noExec | unix.MS_RELATIME, ""}}); err != nil {
 			return err
 		}
+		if inContainer() {
+			if err := bundle.LeaveRoot(); err != nil {
+				return fmt.Errorf("cgroups: %w", err)
+			}
+		}
 		return bundle.EnableControllers(bundle.CgroupRoot)
 	}
 	text, err := os.ReadFile("/proc/cgroups")

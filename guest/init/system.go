@@ -10,17 +10,27 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-build/slipway/guest/bundle"
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
 // raiseLimits sets the limits of LinuxKit for everything that runs in the
-// machine: a million files, and any number of processes.
+// machine: a million files, and any number of processes. Without
+// CAP_SYS_RESOURCE it raises them as far as it may. A container may lack that.
 func raiseLimits() error {
 	const files = 1 << 20
+	limits := bundle.OwnLimits()
 	return errors.Join(
-		os.NewSyscallError("setrlimit NOFILE", unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: files})),
-		os.NewSyscallError("setrlimit NPROC", unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})),
+		os.NewSyscallError("setrlimit NOFILE", raiseLimit(limits, unix.RLIMIT_NOFILE, files)),
+		os.NewSyscallError("setrlimit NPROC", raiseLimit(limits, unix.RLIMIT_NPROC, unix.RLIM_INFINITY)),
 	)
+}
+
+func raiseLimit(limits *bundle.Limits, kind int, value uint64) error {
+	if limits != nil {
+		value = min(value, limits.Hard(kind))
+	}
+	return unix.Setrlimit(kind, &unix.Rlimit{Cur: value, Max: value})
 }
 
 // hugePagesMemory is the memory, in bytes, from which on transparent huge pages
