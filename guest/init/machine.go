@@ -84,6 +84,7 @@ func (m *machine) start(ctx context.Context) {
 	m.report(err)
 	m.runc = &runc{reaper: m.reaper, path: findProgram("runc"), debug: m.flag("linuxkit.runc_debug")}
 	if !m.container {
+		m.report(setPanic(m.args))
 		m.report(setHugePages(m.args))
 		m.times.measure("drivers", m.startDrivers)
 		m.report(setClock())
@@ -153,6 +154,7 @@ var inContainer = sync.OnceValue(func() bool {
 func (m *machine) startDrivers() {
 	loader, err := openModules(m.args)
 	m.report(err)
+	m.report(startWatchdog(loader, m.args))
 	if loader == nil {
 		return
 	}

@@ -41,6 +41,9 @@ func enterRoot() error {
 	if err != nil {
 		return err
 	}
+	if err := setPanic(args); err != nil {
+		return err
+	}
 	if err := mountRoot(args, string(kind)); err != nil {
 		return err
 	}

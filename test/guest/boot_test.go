@@ -155,6 +155,29 @@ func TestWithoutContainerd(t *testing.T) {
 	})
 }
 
+// TestReboot boots a machine whose kernel panics, whose process 1 dies, and
+// whose process 1 hangs. It reboots each time.
+func TestReboot(t *testing.T) {
+	t.Parallel()
+	dir := build(t, "crash.yml")
+	for name, how := range map[string]string{
+		"panic": "sysrq: Trigger a crash",
+		"dies":  "Attempted to kill init!",
+		"hangs": "REPORT frozen",
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := bootAs(t, dir, vm.Config{NoNetwork: true, Cmdline: "slipway.watchdog=10 test.crash=" + name})
+			m.await(t, `(?s)`+how+`.*Linux version`)
+			m.says(t, `REPORT panic: 10 1 1`)
+		})
+	}
+	t.Run("asked", func(t *testing.T) {
+		m := bootAs(t, dir, vm.Config{NoNetwork: true, Cmdline: "panic=7 sysctl.kernel.panic_on_oops=0 slipway.watchdog=0"})
+		m.wait(t)
+		m.says(t, `REPORT panic: 7 0 0`)
+	})
+}
+
 // TestLinuxKitPackages boots a machine of LinuxKit packages.
 func TestLinuxKitPackages(t *testing.T) {
 	t.Parallel()

@@ -31,13 +31,21 @@ func boot(t *testing.T, dir, args string) *guest {
 	return bootWith(t, dir, vm.Config{Cmdline: args})
 }
 
-// bootWith boots the output of build with the given hardware.
+// bootWith boots the output of build with the given hardware. After a panic, the
+// machine reboots at once.
 func bootWith(t *testing.T, dir string, config vm.Config) *guest {
+	t.Helper()
+	config.Cmdline = "panic=-1 " + config.Cmdline
+	return bootAs(t, dir, config)
+}
+
+// bootAs boots without kernel arguments for tests.
+func bootAs(t *testing.T, dir string, config vm.Config) *guest {
 	t.Helper()
 	logs := stack.Artifacts(t)
 	config.Kernel = filepath.Join(dir, "machine-kernel")
 	config.Initrd = filepath.Join(dir, "machine-initrd.img")
-	config.Cmdline = strings.TrimSpace(vm.Consoles[*architecture] + " panic=-1 " + config.Cmdline)
+	config.Cmdline = strings.TrimSpace(vm.Consoles[*architecture] + " " + config.Cmdline)
 	config.Architecture = *architecture
 	config.LogDir = logs
 	machine, err := vm.Start(t.Context(), config)
