@@ -54,6 +54,13 @@ func (s *imds) fetch(ctx context.Context) (*instance, error) {
 		}
 		found.values[value.file] = strings.TrimSpace(string(text))
 	}
+	// With several domain names in the DHCP options of the VPC, the service
+	// gives several names, separated by spaces. The first one is complete.
+	for _, file := range hostFiles {
+		if names := strings.Fields(found.values[file]); len(names) > 1 {
+			found.values[file] = names[0]
+		}
+	}
 	var err error
 	if found.keys, err = s.keys(ctx); err != nil {
 		return nil, err

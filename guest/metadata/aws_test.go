@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -128,6 +129,23 @@ func TestAWS(t *testing.T) {
 	}
 }
 
+// In a VPC with several domain names, the service gives several host names.
+func TestAWSHostnames(t *testing.T) {
+	values := fullInstance()
+	values["meta-data/hostname"] = "ip-10-0-0-7.example.com example.org"
+	values["meta-data/local-hostname"] = "ip-10-0-0-7.example.com example.org"
+	s, _ := serve(t, &strictIMDS{t: t, values: values})
+	found, err := s.fetch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range hostFiles {
+		if found.values[file] != "ip-10-0-0-7.example.com" {
+			t.Errorf("%s is %q", file, found.values[file])
+		}
+	}
+}
+
 // An instance without key pair, user data and public address, for which EC2
 // answers 404.
 func TestAWSOptionalValuesMissing(t *testing.T) {
@@ -221,6 +239,13 @@ func TestAWSFails(t *testing.T) {
 		{"too long", after(func(w http.ResponseWriter, _ *http.Request) {
 			w.Write(make([]byte, maxBody+1))
 		}), "/latest/meta-data/hostname: the value is longer than 1048576 bytes"},
+		{"too much", after(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/public-keys/") {
+				fmt.Fprint(w, strings.Repeat("0=key\n", 100))
+				return
+			}
+			w.Write(bytes.Repeat([]byte("k"), maxBody))
+		}), "/latest/meta-data/public-keys/0/openssh-key: all values together are longer than 8388608 bytes"},
 		{"strange key list", after(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, "../user-data=x")
 		}), `/latest/meta-data/public-keys/: line "../user-data=x" does not start with a number`},

@@ -16,6 +16,26 @@ import (
 // data of EC2 has at most 16 KiB.
 const maxBody = 1 << 20
 
+// A budget is how many bytes a source may still give. It bounds the memory and
+// the files that all its values together need.
+type budget struct{ left int }
+
+// maxSource is the budget of every source, in bytes.
+const maxSource = 8 << 20
+
+func newBudget() *budget { return &budget{maxSource} }
+
+var errTooMuch = fmt.Errorf("all values together are longer than %d bytes", maxSource)
+
+// spend takes the length of a value from the budget. Short values, too, need
+// memory and time, so each counts as 256 bytes at least.
+func (b *budget) spend(n int) error {
+	if b.left -= max(n, 256); b.left < 0 {
+		return errTooMuch
+	}
+	return nil
+}
+
 // dialTimeout is for one attempt to connect. The service is on the link or
 // close to it.
 const dialTimeout = 2 * time.Second
@@ -25,6 +45,7 @@ type client struct {
 	http     *http.Client
 	delay    time.Duration // before the second attempt; doubles for each further one
 	maxDelay time.Duration
+	budget   *budget
 	quiet    bool // do not log failed attempts, because at most one of several services exists
 }
 
@@ -38,6 +59,7 @@ func newClient() *client {
 			// A redirect would send the token elsewhere.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
+		budget:   newBudget(),
 		delay:    100 * time.Millisecond,
 		maxDelay: 2 * time.Second,
 	}
@@ -57,7 +79,7 @@ func (c *client) send(ctx context.Context, method, url string, header http.Heade
 	for {
 		status, body, err := c.attempt(request)
 		switch {
-		case errors.Is(err, errTooLong):
+		case errors.Is(err, errTooLong) || errors.Is(err, errTooMuch):
 			return 0, nil, err
 		case err == nil && status != http.StatusTooManyRequests && status < 500:
 			return status, body, nil
@@ -142,6 +164,9 @@ func (c *client) attempt(request *http.Request) (int, []byte, error) {
 	}
 	if len(body) > maxBody {
 		return 0, nil, fmt.Errorf("%s %s: %w", request.Method, request.URL, errTooLong)
+	}
+	if err := c.budget.spend(len(body)); err != nil {
+		return 0, nil, fmt.Errorf("%s %s: %w", request.Method, request.URL, err)
 	}
 	return response.StatusCode, body, nil
 }

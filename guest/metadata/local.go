@@ -190,7 +190,7 @@ type guestInfo func(key string) (string, error)
 // fetchGuestInfo reads the variables of
 // https://cloudinit.readthedocs.io/en/latest/reference/datasources/vmware.html
 func fetchGuestInfo(get guestInfo) (*instance, error) {
-	found := newInstance()
+	found, budget := newInstance(), newBudget()
 	for _, key := range []string{"metadata", "userdata", "vendordata"} {
 		text, err := get("guestinfo." + key)
 		if err != nil {
@@ -201,7 +201,7 @@ func fetchGuestInfo(get guestInfo) (*instance, error) {
 			return nil, err
 		}
 		value, err := decodeGuestInfo(text, encoding)
-		if err != nil {
+		if err = errors.Join(err, budget.spend(len(value))); err != nil {
 			return nil, fmt.Errorf("guestinfo.%s: %w", key, err)
 		}
 		switch key {

@@ -176,7 +176,7 @@ func run(ctx context.Context, chosen []provider, dir string, setHostname func([]
 	}
 	defer config.close()
 
-	var failed []error
+	failed := []error{found.check()}
 	write := func(name, contents string, mode os.FileMode) {
 		failed = append(failed, config.write(name, []byte(contents), mode))
 	}
@@ -321,8 +321,11 @@ func setName(config *config, setHostname func([]byte) error) error {
 		return err
 	}
 	name := strings.TrimSpace(string(contents))
+	if err := checkHostname(name); err != nil {
+		return err
+	}
 	if err := setHostname([]byte(name)); err != nil {
-		return fmt.Errorf("set the host name to %q: %w (it must have at most 64 bytes, and the container needs CAP_SYS_ADMIN)", name, err)
+		return fmt.Errorf("set the host name to %q: %w (the container needs CAP_SYS_ADMIN)", name, err)
 	}
 	log.Printf("host name %s", name)
 	return nil

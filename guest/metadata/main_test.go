@@ -123,6 +123,22 @@ func TestRunTreeReplaces(t *testing.T) {
 	}
 }
 
+// Host names that are none are not set, wherever they come from.
+func TestRunInvalidHostname(t *testing.T) {
+	for _, found := range []*instance{
+		{values: map[string]string{"hostname": "-x"}},
+		{userData: []byte(`{"hostname": {"content": "-x"}}`)},
+	} {
+		err := run(t.Context(), fixed(found), t.TempDir(), func(name []byte) error {
+			t.Errorf("host name set to %q", name)
+			return nil
+		}, nil)
+		if err == nil || !strings.Contains(err.Error(), `host name "-x": must have`) {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
 // An invalid tree is rejected as a whole. Everything else is done.
 func TestRunFaultyTree(t *testing.T) {
 	dir := t.TempDir()
