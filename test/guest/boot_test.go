@@ -101,7 +101,7 @@ func TestPolicy(t *testing.T) {
 		`REPORT survives: running tick `,
 		`REPORT back: another`,
 		`REPORT stop: a-web: stopped a-web: running a-web: running 1`,
-		`REPORT leftovers: a-web: stopped (service: service a-web: .*already exists.* )?(a-web: running )?again`,
+		`REPORT leftovers: a-web: stopped service: service a-web: failed: .* exists again`,
 		`REPORT timeline: 1 1`,
 		`REPORT wrong: service: no service nonesuch \(services: a-web, crash, database, fill, hog, report, sealed, sshd\) service: usage: service list`,
 		`REPORT setuid:`,
