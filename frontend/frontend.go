@@ -124,7 +124,7 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 	}
 	ref, err := b.req.evaluate(ctx, state, b.req.ui.CacheImports...)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, b.req.sources.locateSize(err, parts.input.Plan)
 	}
 	var sbom client.Reference
 	if b.req.ui.SBOM != nil {

@@ -46,10 +46,25 @@ func (l lint) filter(warnings machine.Diagnostics) machine.Diagnostics {
 	})
 }
 
+// maxShown is how many warnings are shown. BuildKit transmits the YAML with each
+// of them.
+const maxShown = 100
+
+// shown returns the first warnings, of which the last one counts the others.
+func shown(warnings machine.Diagnostics) machine.Diagnostics {
+	rest := len(warnings) - maxShown
+	if rest <= 0 {
+		return warnings
+	}
+	warnings = slices.Clone(warnings[:maxShown])
+	warnings[maxShown-1].Message += fmt.Sprintf(" (and %d more warnings)", rest)
+	return warnings
+}
+
 // report shows warnings at the end of the build. It returns them as an error if
 // the user asked for that.
 func (l lint) report(ctx context.Context, src sources, warnings machine.Diagnostics) error {
-	warnings = l.filter(warnings)
+	warnings = shown(l.filter(warnings))
 	for _, d := range warnings {
 		description, url := describeRule(d.Rule)
 		src[d.Range.Source].Warn(ctx, linter.LintFormatShort(d.Rule, d.Message, d.Range.Start), client.WarnOpts{

@@ -73,7 +73,7 @@ func (r *request) answerLock(ctx context.Context) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return subrequestResult(data, after.text(), "1.0.0"), nil
+	return subrequestResult(data, after.text(), "1.0.0")
 }
 
 // keptImages returns the digests of the existing lock and the images that are

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -82,7 +81,7 @@ func (r *request) answerPlan(ctx context.Context) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return subrequestResult(data, report.text(), "1.0.0"), nil
+	return subrequestResult(data, report.text(), "1.0.0")
 }
 
 func newPlanReport(m *resolvedMachine, warnings machine.Diagnostics) planReport {
@@ -157,13 +156,15 @@ func (r *request) measure(ctx context.Context, components []planComponent, b bui
 // bundles pairs the configurations of each container.
 func bundles(configs []machine.Entry) []planContainer {
 	var out []planContainer
+	index := map[string]int{} // by place
 	for _, e := range configs {
 		place := path.Join("/", path.Dir(e.Path))
 		switch path.Base(e.Path) {
 		case contract.Config:
+			index[place] = len(out)
 			out = append(out, planContainer{Place: place, Config: e.Contents})
 		case contract.Runtime:
-			if i := slices.IndexFunc(out, func(c planContainer) bool { return c.Place == place }); i >= 0 {
+			if i, ok := index[place]; ok {
 				out[i].Runtime = e.Contents
 			}
 		}

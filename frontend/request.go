@@ -104,6 +104,9 @@ func (r *request) submit(ctx context.Context, st llb.State, req client.SolveRequ
 		return nil, fmt.Errorf("marshal the graph: %w", err)
 	}
 	req.Definition = def.ToPB()
+	if size := req.Definition.SizeVT(); size > maxMessage {
+		return nil, tooLargeError{size}
+	}
 	res, err := r.gateway.Solve(ctx, req)
 	if err != nil {
 		return nil, err

@@ -88,6 +88,13 @@ func (s sources) errorAt(at machine.Range, format string, args ...any) machine.D
 // those of an error.
 const excerptContext = 4
 
+// The limits for what an error transmits. BuildKit transmits the YAML with each
+// excerpt.
+const (
+	maxErrors   = 1000
+	maxExcerpts = 4 << 20 // bytes of YAML
+)
+
 // locate adds the lines of the YAML to an error that holds diagnostics. Lines
 // that are close to each other are in one excerpt.
 func (s sources) locate(err error) error {
@@ -95,7 +102,12 @@ func (s sources) locate(err error) error {
 	if !errors.As(err, &diags) {
 		return err
 	}
-	out := errors.New(diags.Error())
+	text := ""
+	if rest := len(diags) - maxErrors; rest > 0 {
+		diags, text = diags[:maxErrors], fmt.Sprintf("\n%d more errors", rest)
+	}
+	out := errors.New(diags.Error() + text)
+	size := 0
 	var last *errdefs.Source
 	var end machine.Range // of the last excerpt
 	for _, d := range diags {
@@ -109,6 +121,9 @@ func (s sources) locate(err error) error {
 			continue
 		}
 		src := s[d.Range.Source]
+		if size += len(src.Data); size > maxExcerpts {
+			break
+		}
 		last = &errdefs.Source{
 			Info: &pb.SourceInfo{
 				Data:       src.Data,

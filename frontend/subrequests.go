@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
+	"github.com/docker/go-units"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
@@ -87,20 +88,24 @@ func describe() (*client.Result, error) {
 	if err := subrequests.PrintDescribe(data, &text); err != nil {
 		return nil, err
 	}
-	return subrequestResult(data, text.Bytes(), subrequests.SubrequestsDescribeDefinition.Version), nil
+	return subrequestResult(data, text.Bytes(), subrequests.SubrequestsDescribeDefinition.Version)
 }
 
-func subrequestResult(data, text []byte, version string) *client.Result {
+// subrequestResult returns an answer as JSON and as text.
+func subrequestResult(data, text []byte, version string) (*client.Result, error) {
+	if size := len(data) + len(text); size > maxMessage {
+		return nil, fmt.Errorf("the answer takes %s, of which BuildKit transmits %s", units.BytesSize(float64(size)), units.BytesSize(maxMessage))
+	}
 	res := client.NewResult()
 	res.AddMeta("result.json", data)
 	res.AddMeta("result.txt", text)
 	res.AddMeta("version", []byte(version))
-	return res
+	return res, nil
 }
 
 func (r *request) answerSchema(context.Context) (*client.Result, error) {
 	data := machine.JSONSchema()
-	return subrequestResult(data, data, "1.0.0"), nil
+	return subrequestResult(data, data, "1.0.0")
 }
 
 func (r *request) outline(context.Context) (*outline.Outline, error) {
@@ -143,7 +148,7 @@ func (r *request) check(ctx context.Context) (*lintreq.LintResults, error) {
 		index[i] = results.AddSource(src.SourceMap)
 	}
 	warnings, err := r.findings(ctx)
-	for _, d := range r.lint.filter(warnings) {
+	for _, d := range shown(r.lint.filter(warnings)) {
 		description, url := describeRule(d.Rule)
 		results.AddWarning(d.Rule, description, url, d.Message, index[d.Range.Source], []parser.Range{parserRange(d.Range)})
 	}

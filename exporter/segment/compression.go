@@ -102,6 +102,9 @@ func (c Compression) maxParallel() int {
 	return 4
 }
 
+// zstdMagic starts a frame (RFC 8878, section 3.1.1).
+const zstdMagic = "\x28\xb5\x2f\xfd"
+
 type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
@@ -119,7 +122,7 @@ func detect(name string) (Compression, error) {
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return Compression{}, err
 	}
-	for magic, name := range map[string]string{"\x28\xb5\x2f\xfd": "zstd", "\x1f\x8b": "gzip", "070701": "none"} {
+	for magic, name := range map[string]string{zstdMagic: "zstd", "\x1f\x8b": "gzip", "070701": "none"} {
 		if bytes.HasPrefix(head[:n], []byte(magic)) {
 			return ParseCompression(name)
 		}

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,18 +9,26 @@ import (
 	"os"
 	"path"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/contract"
 )
 
-// Entries writes the segment of a spec file, see ReadSpec. Sources are files below
-// the directory source, which can be "" if no entry needs it.
+// Entries writes the segment of a spec file, see ReadSpec. The spec can be
+// compressed, see CompressSpec. Sources are files below the directory source,
+// which can be "" if no entry needs it.
 func (p Packer) Entries(spec, source string) error {
 	f, err := os.Open(spec)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	r, err := specReader(f)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
 	var root *os.Root
 	if source != "" {
 		if root, err = os.OpenRoot(source); err != nil {
@@ -27,11 +36,34 @@ func (p Packer) Entries(spec, source string) error {
 		}
 		defer root.Close()
 	}
-	entries, err := ReadSpec(f, root)
+	entries, err := ReadSpec(r, root)
 	if err != nil {
 		return err
 	}
 	return p.write(entries)
+}
+
+// CompressSpec compresses a spec for [Packer.Entries].
+func CompressSpec(spec []byte) ([]byte, error) {
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	return encoder.EncodeAll(spec, nil), encoder.Close()
+}
+
+// specReader returns the JSON of a spec. JSON cannot start with the magic number
+// of zstd.
+func specReader(r io.Reader) (io.ReadCloser, error) {
+	buffered := bufio.NewReader(r)
+	if head, _ := buffered.Peek(len(zstdMagic)); string(head) != zstdMagic {
+		return io.NopCloser(buffered), nil
+	}
+	decoder, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	return decoder.IOReadCloser(), nil
 }
 
 // ReadSpec reads a JSON array of contract.Entry and returns its entries in the
@@ -42,17 +74,21 @@ func (p Packer) Entries(spec, source string) error {
 func ReadSpec(r io.Reader, source *os.Root) ([]tree.Entry, error) {
 	decoder := json.NewDecoder(r)
 	decoder.DisallowUnknownFields()
-	var specs []contract.Entry
-	if err := decoder.Decode(&specs); err != nil {
+	switch start, err := decoder.Token(); {
+	case err != nil:
 		return nil, fmt.Errorf("read entries: %w", err)
+	case start == nil: // null, which is an empty array
+		return nil, endOfSpec(decoder)
+	case start != json.Delim('['):
+		return nil, errors.New("read entries: not an array")
 	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("read entries: unexpected data after the array")
-	}
-
 	var entries []tree.Entry
 	types := map[string]tree.Type{}
-	for _, spec := range specs {
+	for decoder.More() { // one by one, because the text is larger than the entries
+		var spec contract.Entry
+		if err := decoder.Decode(&spec); err != nil {
+			return nil, fmt.Errorf("read entries: %w", err)
+		}
 		e, err := newEntry(spec, source)
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", spec.Path, err)
@@ -71,7 +107,18 @@ func ReadSpec(r io.Reader, source *os.Root) ([]tree.Entry, error) {
 		types[e.Path] = e.Type
 		entries = append(entries, e)
 	}
-	return entries, nil
+	if _, err := decoder.Token(); err != nil { // the end of the array
+		return nil, fmt.Errorf("read entries: %w", err)
+	}
+	return entries, endOfSpec(decoder)
+}
+
+// endOfSpec returns an error if a spec does not end here.
+func endOfSpec(decoder *json.Decoder) error {
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("read entries: unexpected data after the array")
+	}
+	return nil
 }
 
 // newEntry returns the entry that s describes.

@@ -214,8 +214,12 @@ symlink 0777 5:0 etc/link -> ../x y
 func TestEntriesErrors(t *testing.T) {
 	source := files(t, map[string]string{"dir/file": ""})
 	for spec, want := range map[string]string{
-		`{}`:    "cannot unmarshal object",
-		`[] []`: "unexpected data after the array",
+		`{}`:      "not an array",
+		``:        "read entries: EOF",
+		`[{}, 1]`: "entry : ",
+		`[`:       "read entries: EOF",
+		`[] []`:   "unexpected data after the array",
+		`null 1`:  "unexpected data after the array",
 		`[{"path": "a", "type": "file", "mod": 1}]`:                                       `unknown field "mod"`,
 		`[{"path": "/a", "type": "dir"}]`:                                                 "remove the leading slash",
 		`[{"path": "a", "type": "device"}]`:                                               `entry a: unknown type "device": use file, dir or symlink`,
@@ -236,6 +240,26 @@ func TestEntriesErrors(t *testing.T) {
 	}
 	if _, err := entriesOf(t, `[{"path": "a", "type": "file", "source": "x"}]`, ""); err == nil || !strings.Contains(err.Error(), "there is no source directory") {
 		t.Errorf("without source directory: error %v", err)
+	}
+}
+
+// A compressed spec makes the same segment.
+func TestCompressSpec(t *testing.T) {
+	spec := []byte(`[{"path": "etc", "type": "dir", "mode": 493}, {"path": "etc/a", "type": "file", "mode": 420, "contents": "YQ=="}]`)
+	compressed, err := CompressSpec(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := entriesOf(t, string(spec), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := entriesOf(t, string(compressed), "")
+	if err != nil || got != want {
+		t.Errorf("error %v, entries\n%s", err, got)
+	}
+	if _, err := entriesOf(t, string(compressed[:len(compressed)-4]), ""); err == nil {
+		t.Error("no error for a truncated spec")
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
@@ -213,6 +214,9 @@ func (g *Gateway) Solve(ctx context.Context, req client.SolveRequest) (*client.R
 	g.mu.Unlock()
 	if req.Frontend != "" {
 		return g.solveDockerfile(req)
+	}
+	if size := req.Definition.SizeVT(); size > defaults.DefaultMaxRecvMsgSize {
+		return nil, g.violation("message of %d bytes is larger than gRPC's maximum", size)
 	}
 	graph, err := g.check(req.Definition)
 	if err != nil {
