@@ -74,7 +74,6 @@ var essential = []string{"coreutils", "gzip", "tar", "util-linux"}
 // TestPackages checks that make test installs each Debian package that a test
 // requires. Tests therefore name packages in constants.
 func TestPackages(t *testing.T) {
-	const root = "../../.."
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	if err != nil {
 		t.Fatal(err)
@@ -86,14 +85,81 @@ func TestPackages(t *testing.T) {
 	installed := append(strings.Fields(strings.ReplaceAll(string(recipe[1]), "\\\n", " ")), essential...)
 
 	calls := 0
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	inspectTests(t, func(n ast.Node, position func(ast.Node) token.Position) {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return
+		}
+		if name := callee(call); name != "need.Program" && name != "need.File" {
+			return
+		}
+		calls++
+		literal, ok := call.Args[2].(*ast.BasicLit)
+		if !ok {
+			t.Errorf("%s: the Debian package is not a string literal", position(call))
+			return
+		}
+		name, err := strconv.Unquote(literal.Value)
+		if err != nil || !slices.Contains(installed, name) {
+			t.Errorf("%s: make test does not install %s", position(call), literal.Value)
+		}
+	})
+	if calls < 20 {
+		t.Errorf("found only %d calls", calls)
+	}
+}
+
+// TestSkips checks that tests skip themselves only with -short, without a flag
+// that enables them, or through this package.
+func TestSkips(t *testing.T) {
+	allowed := map[ast.Node]bool{}
+	calls := 0
+	inspectTests(t, func(n ast.Node, position func(ast.Node) token.Position) {
+		switch n := n.(type) {
+		case *ast.IfStmt:
+			call, ok := n.Cond.(*ast.CallExpr)
+			allow := ok && callee(call) == "testing.Short"
+			if not, ok := n.Cond.(*ast.UnaryExpr); ok && not.Op == token.NOT {
+				_, flag := not.X.(*ast.StarExpr)
+				allow = allow || flag
+			}
+			for _, statement := range n.Body.List {
+				if statement, ok := statement.(*ast.ExprStmt); ok && allow {
+					allowed[statement.X] = true
+				}
+			}
+		case *ast.CallExpr:
+			function, ok := n.Fun.(*ast.SelectorExpr)
+			if !ok || !slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, function.Sel.Name) {
+				return
+			}
+			calls++
+			// make test does not install Terraform, which is not in Debian.
+			if !allowed[n] && filepath.Base(position(n).Filename) != "terraform_test.go" {
+				t.Errorf("%s: skips the test: use a function of internal/testutil/need", position(n))
+			}
+		}
+	})
+	if calls < 3 {
+		t.Errorf("found only %d calls", calls)
+	}
+}
+
+// root is the root of the checkout.
+const root = "../../.."
+
+// inspectTests calls f for each node of all test files of the checkout, parents
+// before their children.
+func inspectTests(t *testing.T, f func(n ast.Node, position func(ast.Node) token.Position)) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != root || d.Name() == "out" || d.Name() == "testdata" {
+		if d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "out" || d.Name() == "testdata") {
 			return fs.SkipDir
 		}
-		if !strings.HasSuffix(path, ".go") {
+		if !strings.HasSuffix(path, "_test.go") {
 			return nil
 		}
 		set := token.NewFileSet()
@@ -102,26 +168,8 @@ func TestPackages(t *testing.T) {
 			return err
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
-			call, ok := n.(*ast.CallExpr)
-			if !ok {
-				return true
-			}
-			function, ok := call.Fun.(*ast.SelectorExpr)
-			if !ok || function.Sel.Name != "Program" && function.Sel.Name != "File" {
-				return true
-			}
-			if pkg, ok := function.X.(*ast.Ident); !ok || pkg.Name != "need" {
-				return true
-			}
-			calls++
-			literal, ok := call.Args[2].(*ast.BasicLit)
-			if !ok {
-				t.Errorf("%s: the Debian package is not a string literal", set.Position(call.Pos()))
-				return true
-			}
-			name, err := strconv.Unquote(literal.Value)
-			if err != nil || !slices.Contains(installed, name) {
-				t.Errorf("%s: make test does not install %s", set.Position(call.Pos()), literal.Value)
+			if n != nil {
+				f(n, func(n ast.Node) token.Position { return set.Position(n.Pos()) })
 			}
 			return true
 		})
@@ -130,7 +178,17 @@ func TestPackages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if calls < 20 {
-		t.Errorf("found only %d calls", calls)
+}
+
+// callee returns the function of a call as package.Name, or "".
+func callee(call *ast.CallExpr) string {
+	function, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return ""
 	}
+	pkg, ok := function.X.(*ast.Ident)
+	if !ok {
+		return ""
+	}
+	return pkg.Name + "." + function.Sel.Name
 }
