@@ -53,14 +53,3 @@ func fresh(t *testing.T, c buildkitd.Config) *buildkitd.Daemon {
 	})
 	return d
 }
-
-// proxy starts a proxy of a registry.
-func proxy(t *testing.T, registry string) *buildkitd.Proxy {
-	t.Helper()
-	p, err := buildkitd.StartProxy(registry)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Stop() })
-	return p
-}
