@@ -471,3 +471,33 @@ func BenchmarkParsePlan(b *testing.B) {
 		}
 	}
 }
+
+// The description of a machine has canonical references, except for volumes, as
+// LinuxKit's has.
+func TestMetadataReferences(t *testing.T) {
+	const yaml = `
+kernel: {image: team/kernel:v1}
+init: [alpine]
+services: [{name: a, image: web}]
+volumes: [{name: data, image: data}, {name: empty}, {name: layout, image: team/data:v1, format: oci}]
+files: [{path: etc/json, metadata: json}, {path: etc/yaml, metadata: yaml}]
+`
+	m := parse(t, yaml)
+	for _, f := range plan(t, m).Files {
+		text := string(f.Contents)
+		for _, image := range []string{"docker.io/team/kernel:v1", "docker.io/library/alpine", "docker.io/library/web"} {
+			if !strings.Contains(text, image) {
+				t.Errorf("%s lacks %s:\n%s", f.Path, image, text)
+			}
+		}
+		text = strings.NewReplacer(`"`, "").Replace(text)
+		for _, image := range []string{"image: data", "image: team/data:v1"} {
+			if !strings.Contains(text, image) {
+				t.Errorf("%s lacks %s:\n%s", f.Path, image, text)
+			}
+		}
+	}
+	if !slices.ContainsFunc(m.ImageRefs(), func(r machine.ImageRef) bool { return r.Name == "docker.io/library/data" }) {
+		t.Error("the machine itself has changed")
+	}
+}
