@@ -56,26 +56,19 @@ func launchPermissions(share []string) []types.LaunchPermission {
 	return permissions
 }
 
-// A parameter is the state of an SSM parameter. Its value is nil if it does not
-// exist.
-type parameter struct{ Value *string }
-
 // setParameter sets the parameter to the ID of the image, unless it has that
 // value.
 func (f finisher) setParameter(ctx context.Context) error {
 	name := f.publisher.options.SSMParameter
-	value, err := f.aws.parameters.get(ctx, name)
-	if err != nil {
+	before, err := f.aws.parameters.get(ctx, name)
+	if err != nil || aws.ToString(before.Value) == f.image.Image {
 		return err
-	}
-	if aws.ToString(value) == f.image.Image {
-		return nil
 	}
 	f.step("setting %s to %s", name, f.image.Image)
 	if f.journal.Parameter == nil { // otherwise a killed run may have set it
-		if err := f.journal.note(record{Parameter: &parameter{value}}); err != nil {
+		if err := f.journal.note(record{Parameter: &before}); err != nil {
 			return err
 		}
 	}
-	return f.aws.parameters.put(ctx, name, f.image.Image)
+	return f.aws.parameters.put(ctx, name, f.image.Image, before)
 }

@@ -2,6 +2,7 @@ package ami
 
 import (
 	"context"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -14,31 +15,63 @@ type parameters struct {
 	caller caller
 }
 
-// get returns the value of a parameter, or nil if it does not exist.
-func (p parameters) get(ctx context.Context, name string) (*string, error) {
-	out, err := call(ctx, p.caller, p.ssm.GetParameter, &ssm.GetParameterInput{Name: &name})
-	if errorCode(err) == "ParameterNotFound" {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, describe("read the parameter "+name, err)
-	}
-	return out.Parameter.Value, nil
+// A parameter is the state of an SSM parameter. Its value is nil if it does not
+// exist.
+type parameter struct {
+	Value          *string
+	Type, DataType string `json:",omitempty"`
 }
 
-// put sets a parameter to the ID of an image. SSM checks that the image exists.
-func (p parameters) put(ctx context.Context, name, image string) error {
-	_, err := call(ctx, p.caller, p.ssm.PutParameter, &ssm.PutParameterInput{
-		Name:      &name,
-		Value:     &image,
-		Type:      types.ParameterTypeString,
-		DataType:  aws.String("aws:ec2:image"),
-		Overwrite: aws.Bool(true),
-	})
+// get returns the state of a parameter.
+func (p parameters) get(ctx context.Context, name string) (parameter, error) {
+	out, err := call(ctx, p.caller, p.ssm.GetParameter, &ssm.GetParameterInput{Name: &name})
+	if errorCode(err) == "ParameterNotFound" {
+		return parameter{}, nil
+	}
 	if err != nil {
+		return parameter{}, describe("read the parameter "+name, err)
+	}
+	return parameter{out.Parameter.Value, string(out.Parameter.Type), aws.ToString(out.Parameter.DataType)}, nil
+}
+
+// put sets a parameter and waits until it has the value: SSM answers before it
+// checks that the value of a parameter for images is one, and keeps the old
+// value if it is not. The type remains that of before, because SSM does not
+// change it.
+func (p parameters) put(ctx context.Context, name, value string, before parameter) error {
+	input := &ssm.PutParameterInput{
+		Name:      &name,
+		Value:     &value,
+		Type:      types.ParameterType(before.Type),
+		DataType:  &before.DataType,
+		Overwrite: aws.Bool(true),
+	}
+	if before.Value == nil {
+		input.Type, input.DataType = types.ParameterTypeString, aws.String("aws:ec2:image")
+	}
+	if _, err := call(ctx, p.caller, p.ssm.PutParameter, input); err != nil {
 		return describe("set the parameter "+name, err)
 	}
-	return nil
+	limit := 6 * p.caller.attempt
+	for start, delay := time.Now(), firstDelay; ; delay = min(2*delay, time.Second) {
+		now, err := p.get(ctx, name)
+		if err != nil {
+			return err
+		}
+		if aws.ToString(now.Value) == value {
+			return nil
+		}
+		if time.Since(start) > limit {
+			state := "does not exist"
+			if now.Value != nil {
+				state = "is still " + *now.Value
+			}
+			return fail(ClassOther, "SSM did not set the parameter %s to %s: %v after the request, the parameter %s", name, value, limit, state)
+		}
+		if err := sleep(ctx, delay); err != nil {
+			return err
+		}
+	}
 }
 
 // delete removes a parameter. It succeeds if the parameter is gone.

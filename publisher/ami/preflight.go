@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 	"github.com/aws/smithy-go"
 )
 
@@ -139,6 +140,9 @@ func (i inspector) parameter(ctx context.Context) error {
 	if name == "" {
 		return nil
 	}
-	_, err := i.aws.parameters.get(ctx, name)
+	now, err := i.aws.parameters.get(ctx, name)
+	if err == nil && now.Type == string(types.ParameterTypeSecureString) {
+		return fail(ClassUsage, "the parameter %s is a SecureString, whose value could not be restored after a failure: use a parameter of the type String", name)
+	}
 	return err
 }

@@ -262,7 +262,7 @@ func (p *Publisher) cleanUp(ctx context.Context, direct, copies []*target, cause
 		}
 		return cause
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*patience)
 	defer cancel()
 	var mu sync.Mutex
 	var left []string
@@ -278,7 +278,7 @@ func (p *Publisher) cleanUp(ctx context.Context, direct, copies []*target, cause
 		if err != nil {
 			mu.Lock()
 			defer mu.Unlock()
-			left = append(left, fmt.Sprintf("%s: %v", t.region, err))
+			left = append(left, t.region+": "+strings.ReplaceAll(err.Error(), "\n", "; "))
 		}
 		return nil
 	}

@@ -1,7 +1,9 @@
 package ami
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -16,35 +18,79 @@ type undoer struct{ *target }
 // undo removes what the run made and restarts its journal.
 func undo(ctx context.Context, t *target) error { return undoer{t}.run(ctx) }
 
-// run undoes everything, the last change first.
+// stepTime limits each step of an undo, so that one that cannot succeed leaves
+// time for the others.
+const stepTime = patience / 2
+
+// run undoes everything, the last change first. It goes on after a step that
+// fails, and returns the errors of all.
 func (u undoer) run(ctx context.Context) error {
 	j := u.journal
 	if j.Start != nil || j.Object != "" || j.Image != "" {
 		u.step("removing what this run made")
 	}
-	for _, step := range []func(context.Context) error{u.parameter, u.lostCopy, u.lostImage, u.ami, u.importTask, u.lostSnapshot, u.ebsSnapshot, u.object} {
-		if err := step(ctx); err != nil {
-			return err
+	var errs []error
+	for _, step := range []func(context.Context) error{
+		u.parameter, u.lostCopy, u.lostImage, u.ami, u.newParameter, u.importTask, u.lostSnapshot, u.ebsSnapshot, u.object,
+	} {
+		limited, cancel := context.WithTimeout(ctx, stepTime)
+		errs = append(errs, step(limited))
+		cancel()
+		if ctx.Err() != nil {
+			break
 		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
 	return j.restart()
 }
 
-// parameter restores the SSM parameter.
-func (u undoer) parameter(ctx context.Context) (err error) {
+// parameter restores the value that the SSM parameter had before.
+func (u undoer) parameter(ctx context.Context) error {
 	before, name := u.journal.Parameter, u.publisher.options.SSMParameter
-	switch {
-	case before == nil:
+	if before == nil || before.Value == nil {
 		return nil
-	case before.Value != nil:
-		err = u.aws.parameters.put(ctx, name, *before.Value)
-	default:
-		err = u.aws.parameters.delete(ctx, name)
 	}
+	now, err := u.aws.parameters.get(ctx, name)
 	if err != nil {
+		return err
+	}
+	if value := aws.ToString(now.Value); value != *before.Value && !u.isOurs(value) {
+		return nil
+	}
+	// Even if the value is the old one, SSM may still be about to set ours.
+	if err := u.aws.parameters.put(ctx, name, *before.Value, *before); err != nil {
 		return fmt.Errorf("restore the parameter %s: %w", name, err)
 	}
 	return nil
+}
+
+// newParameter deletes an SSM parameter that did not exist before. The image is
+// gone already, because SSM may set the parameter as long as it exists.
+func (u undoer) newParameter(ctx context.Context) error {
+	before, name := u.journal.Parameter, u.publisher.options.SSMParameter
+	if before == nil || before.Value != nil {
+		return nil
+	}
+	now, err := u.aws.parameters.get(ctx, name)
+	if err != nil || now.Value == nil || !u.isOurs(*now.Value) {
+		return err
+	}
+	if err := u.aws.parameters.delete(ctx, name); err != nil {
+		return describe("delete the parameter "+name, err)
+	}
+	return nil
+}
+
+// isOurs reports whether this run set the SSM parameter to a value. Otherwise
+// someone else has changed the parameter since.
+func (u undoer) isOurs(value string) bool {
+	ours := value == cmp.Or(u.journal.Image, u.image.Image)
+	if !ours {
+		u.step("keeping the parameter %s, which is now %s", u.publisher.options.SSMParameter, value)
+	}
+	return ours
 }
 
 // lostCopy finds the image of a copy whose response was lost.
