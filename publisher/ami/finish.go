@@ -2,6 +2,8 @@ package ami
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -9,8 +11,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// A finisher shares an image, sets its deprecation date and sets the SSM
-// parameter. All of it is idempotent.
+// A finisher tags and shares an image, sets its deprecation date and sets the
+// SSM parameter. All of it is idempotent.
 type finisher struct{ *target }
 
 // finish does what the options ask for once the image is available.
@@ -18,10 +20,14 @@ func finish(ctx context.Context, t *target) error { return finisher{t}.run(ctx) 
 
 func (f finisher) run(ctx context.Context) error {
 	o, id := &f.publisher.options, f.image.Image
+	if f.image.Existing {
+		if err := f.tag(ctx); err != nil {
+			return err
+		}
+	}
 	if len(o.Share) > 0 {
-		f.step("sharing %s with %s", id, strings.Join(o.Share, ", "))
-		if err := f.aws.images.share(ctx, id, launchPermissions(o.Share)); err != nil {
-			return describe("share "+id, err)
+		if err := f.share(ctx); err != nil {
+			return err
 		}
 	}
 	if o.DeprecateAfter > 0 {
@@ -36,7 +42,71 @@ func (f finisher) run(ctx context.Context) error {
 	return nil
 }
 
-// launchPermissions converts [Options.Share].
+// tag gives an existing image and its snapshot the user's tags, which may have
+// changed since.
+func (f finisher) tag(ctx context.Context) error {
+	wanted := f.publisher.options.Tags
+	var tags []types.Tag
+	for _, key := range slices.Sorted(maps.Keys(wanted)) {
+		if value, found := f.image.tags[key]; !found || value != wanted[key] {
+			tags = append(tags, types.Tag{Key: &key, Value: aws.String(wanted[key])})
+		}
+	}
+	if tags == nil {
+		return nil
+	}
+	f.step("tagging %s", f.image.Image)
+	for _, id := range []string{f.image.Image, f.image.Snapshot} {
+		if err := f.aws.snapshots.tag(ctx, id, tags); err != nil {
+			return describe("tag "+id, err)
+		}
+	}
+	return nil
+}
+
+// share shares the image and its snapshot, without which other accounts can
+// start instances of the image, but not copy it. An existing image loses the
+// permissions that the options do not list.
+func (f finisher) share(ctx context.Context) error {
+	id, snapshot, wanted := f.image.Image, f.image.Snapshot, f.publisher.options.Share
+	var before, add, remove []string
+	var err error
+	if f.image.Existing {
+		if before, err = f.aws.images.sharedWith(ctx, id); err != nil {
+			return describe("read the permissions of "+id, err)
+		}
+	}
+	for _, who := range wanted {
+		if !slices.Contains(before, who) {
+			add = append(add, who)
+		}
+	}
+	for _, who := range before {
+		if !slices.Contains(wanted, who) {
+			remove = append(remove, who)
+		}
+	}
+	if add != nil || remove != nil {
+		f.step("sharing %s with %s", id, strings.Join(wanted, ", "))
+		if err := f.aws.images.share(ctx, id, add, remove); err != nil {
+			return describe("share "+id, err)
+		}
+	}
+	if remove != nil {
+		// Another image may share the snapshot with the same accounts.
+		if users, err := f.aws.images.bySnapshot(ctx, snapshot); err != nil {
+			return err
+		} else if len(users) > 1 {
+			remove = nil
+		}
+	}
+	if err := f.aws.snapshots.share(ctx, snapshot, wanted, remove); err != nil {
+		return describe("share "+snapshot, err)
+	}
+	return nil
+}
+
+// launchPermissions converts names as in [Options.Share].
 func launchPermissions(share []string) []types.LaunchPermission {
 	var permissions []types.LaunchPermission
 	for _, who := range share {
@@ -52,6 +122,18 @@ func launchPermissions(share []string) []types.LaunchPermission {
 			permission.UserId = &who
 		}
 		permissions = append(permissions, permission)
+	}
+	return permissions
+}
+
+// volumePermissions converts names as in [Options.Share]. Snapshots cannot be
+// shared with organizations.
+func volumePermissions(share []string) []types.CreateVolumePermission {
+	var permissions []types.CreateVolumePermission
+	for _, p := range launchPermissions(share) {
+		if p.UserId != nil || p.Group != "" {
+			permissions = append(permissions, types.CreateVolumePermission{UserId: p.UserId, Group: p.Group})
+		}
 	}
 	return permissions
 }

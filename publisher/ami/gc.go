@@ -42,7 +42,8 @@ type GCOptions struct {
 // GC removes what interrupted publishes left behind: failed images and
 // snapshots with [TagToken] that no image uses. Pending snapshots are kept,
 // because a run may still write to them; AWS gives up those of the EBS direct
-// APIs after an hour without a block.
+// APIs after an hour without a block. Archived and locked snapshots and those of
+// disabled images are kept too, because someone has decided so.
 //
 // If something cannot be removed, GC continues with the rest and in the other
 // regions. It returns what it removed with the errors of all failures.
@@ -91,8 +92,10 @@ type collector struct {
 	errs    []error
 }
 
-// errInUse means that an image has been registered since the images were listed.
-var errInUse = errors.New("in use")
+// errKept means that a snapshot is not a leftover: it is locked, or used by an
+// image that was registered since the images were listed or that is in the
+// Recycle Bin.
+var errKept = errors.New("kept")
 
 // remove removes a leftover if it is old enough.
 func (c *collector) remove(id, why string, created *time.Time, remove func() error) {
@@ -100,7 +103,7 @@ func (c *collector) remove(id, why string, created *time.Time, remove func() err
 		return
 	}
 	if !c.dryRun {
-		if err := remove(); err == errInUse {
+		if err := remove(); err == errKept {
 			return
 		} else if err != nil {
 			c.fail("delete "+id, err)
@@ -127,13 +130,13 @@ func (c *collector) imagesAndSnapshots(ctx context.Context) {
 		}
 		for _, s := range page.Snapshots {
 			id := *s.SnapshotId
-			if used[id] || s.State == types.SnapshotStatePending || tagValue(s.Tags, TagToken) == "" {
+			if used[id] || s.State == types.SnapshotStatePending || s.StorageTier == types.StorageTierArchive || tagValue(s.Tags, TagToken) == "" {
 				continue
 			}
 			c.remove(id, "snapshot is "+string(s.State)+", no image uses it", s.StartTime, func() error {
 				err := c.aws.snapshots.delete(ctx, id)
-				if isSnapshotInUse(err) {
-					return errInUse
+				if isSnapshotInUse(err) || isSnapshotLocked(err) {
+					return errKept
 				}
 				if isSnapshotMissing(err) {
 					return nil

@@ -1,6 +1,7 @@
 package ami
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"time"
@@ -45,8 +46,9 @@ func (i images) bySnapshot(ctx context.Context, snapshot string) ([]types.Image,
 
 func (i images) filter(ctx context.Context, name, value string) ([]types.Image, error) {
 	out, err := call(ctx, i.caller, i.ec2.DescribeImages, &ec2.DescribeImagesInput{
-		Owners:  []string{"self"},
-		Filters: []types.Filter{{Name: &name, Values: []string{value}}},
+		Owners:          []string{"self"},
+		Filters:         []types.Filter{{Name: &name, Values: []string{value}}},
+		IncludeDisabled: aws.Bool(true), // they keep their names and snapshots
 	})
 	if err != nil {
 		return nil, err
@@ -56,7 +58,7 @@ func (i images) filter(ctx context.Context, name, value string) ([]types.Image, 
 
 // byID returns an image, or nil while EC2 does not show it yet.
 func (i images) byID(ctx context.Context, id string) (*types.Image, error) {
-	out, err := call(ctx, i.caller, i.ec2.DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{id}}, isImageMissing)
+	out, err := call(ctx, i.caller, i.ec2.DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{id}, IncludeDisabled: aws.Bool(true)}, isImageMissing)
 	if err != nil || len(out.Images) != 1 {
 		return nil, err
 	}
@@ -76,7 +78,7 @@ func (i images) existing(ctx context.Context, id string) (*types.Image, error) {
 }
 
 func (i images) all(ctx context.Context) iter.Seq2[*ec2.DescribeImagesOutput, error] {
-	return pages(ctx, i.caller, ec2.NewDescribeImagesPaginator(i.ec2, &ec2.DescribeImagesInput{Owners: []string{"self"}}))
+	return pages(ctx, i.caller, ec2.NewDescribeImagesPaginator(i.ec2, &ec2.DescribeImagesInput{Owners: []string{"self"}, IncludeDisabled: aws.Bool(true)}))
 }
 
 // tryRegister asks EC2 whether it would accept a request, without registering
@@ -115,12 +117,29 @@ func (i images) copy(ctx context.Context, input *ec2.CopyImageInput) (string, er
 	return *out.ImageId, nil
 }
 
-func (i images) share(ctx context.Context, id string, add []types.LaunchPermission) error {
+// share adds and removes those who may launch an image, named as in
+// [Options.Share].
+func (i images) share(ctx context.Context, id string, add, remove []string) error {
 	_, err := call(ctx, i.caller, i.ec2.ModifyImageAttribute, &ec2.ModifyImageAttributeInput{
 		ImageId:          &id,
-		LaunchPermission: &types.LaunchPermissionModifications{Add: add},
+		LaunchPermission: &types.LaunchPermissionModifications{Add: launchPermissions(add), Remove: launchPermissions(remove)},
 	})
 	return err
+}
+
+// sharedWith returns who may launch an image, named as in [Options.Share].
+func (i images) sharedWith(ctx context.Context, id string) ([]string, error) {
+	out, err := call(ctx, i.caller, i.ec2.DescribeImageAttribute, &ec2.DescribeImageAttributeInput{
+		ImageId: &id, Attribute: types.ImageAttributeNameLaunchPermission,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, p := range out.LaunchPermissions {
+		names = append(names, cmp.Or(string(p.Group), aws.ToString(p.UserId), aws.ToString(p.OrganizationArn), aws.ToString(p.OrganizationalUnitArn)))
+	}
+	return names, nil
 }
 
 func (i images) deprecate(ctx context.Context, id string, at time.Time) error {

@@ -132,6 +132,10 @@ func (p parents) named(ctx context.Context, id string) (*types.Snapshot, error) 
 	switch {
 	case found.State != types.SnapshotStateCompleted:
 		return nil, fail(ClassUsage, "the parent %s is %s: it must be completed", id, found.State)
+	case found.StorageTier == types.StorageTierArchive:
+		return nil, fail(ClassUsage, "the parent %s is archived: restore it with aws ec2 restore-snapshot-tier, or use --parent auto", id)
+	case aws.ToBool(found.Encrypted) && o.sharesWithAll():
+		return nil, fail(ClassUsage, "the parent %s is encrypted, and so is its child, which cannot be shared with all: use another parent, or share the image with accounts", id)
 	case aws.ToInt32(found.VolumeSize) > int32(o.VolumeSize):
 		return nil, fail(ClassUsage, "the parent %s has %d GiB, but the volume has only %d: add --volume-size %d", id, *found.VolumeSize, o.VolumeSize, *found.VolumeSize)
 	// EBS encrypts a child exactly as its parent, with the same key.

@@ -21,6 +21,10 @@ func (r registrar) find(ctx context.Context) (bool, error) {
 	if err != nil || image == nil {
 		return false, err
 	}
+	if image.State == types.ImageStateDisabled {
+		return false, fail(ClassNameTaken, "the name %s is taken by %s, which is disabled; enable it with aws ec2 enable-image --region %s --image-id %s, choose another --name, or deregister it",
+			name, *image.ImageId, r.region, *image.ImageId)
+	}
 	if tagValue(image.Tags, TagToken) != r.imageToken {
 		if tagValue(image.Tags, TagContent) == p.content {
 			return false, fail(ClassNameTaken, "the name %s is taken by %s, which has the same disk but other settings; choose another --name, or deregister it", name, *image.ImageId)
@@ -38,6 +42,10 @@ func (r registrar) find(ctx context.Context) (bool, error) {
 // found makes an image the result.
 func (r registrar) found(image *types.Image) {
 	r.image.Image, r.image.Snapshot = *image.ImageId, rootSnapshot(image)
+	r.image.tags = map[string]string{}
+	for _, t := range image.Tags {
+		r.image.tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
+	}
 }
 
 // register makes an image of the snapshot. If another run was faster, its image
@@ -119,7 +127,7 @@ func (r registrar) wait(ctx context.Context) error {
 		case types.ImageStateAvailable:
 			r.found(image)
 			return true, nil
-		case types.ImageStateFailed, types.ImageStateError, types.ImageStateInvalid, types.ImageStateDeregistered:
+		case types.ImageStateFailed, types.ImageStateError, types.ImageStateInvalid, types.ImageStateDeregistered, types.ImageStateDisabled:
 			reason := ""
 			if image.StateReason != nil {
 				reason = ": " + aws.ToString(image.StateReason.Message)

@@ -19,6 +19,8 @@ type Image struct {
 	BootMode     string   `json:"bootMode"`
 	Architecture string   `json:"architecture"`
 	Notes        []string `json:"notes,omitempty"`
+
+	tags map[string]string
 }
 
 // Blocks counts the blocks of an upload, of 512 KiB each.

@@ -22,6 +22,7 @@ type snapshots struct {
 var (
 	isSnapshotMissing = hasCode("InvalidSnapshot.NotFound")
 	isSnapshotInUse   = hasCode("InvalidSnapshot.InUse")
+	isSnapshotLocked  = hasCode("OperationNotPermitted")
 )
 
 func (s snapshots) byID(ctx context.Context, id string) (*types.Snapshot, error) {
@@ -35,7 +36,8 @@ func (s snapshots) byID(ctx context.Context, id string) (*types.Snapshot, error)
 	return &out.Snapshots[0], nil
 }
 
-// byTag returns the completed snapshots with a tag, the newest first.
+// byTag returns the completed snapshots with a tag, the newest first, without
+// archived ones.
 func (s snapshots) byTag(ctx context.Context, key, value string) ([]types.Snapshot, error) {
 	var all []types.Snapshot
 	for page, err := range s.filter(ctx,
@@ -45,7 +47,11 @@ func (s snapshots) byTag(ctx context.Context, key, value string) ([]types.Snapsh
 		if err != nil {
 			return nil, describe("look for snapshots", err)
 		}
-		all = append(all, page.Snapshots...)
+		for _, found := range page.Snapshots {
+			if found.StorageTier != types.StorageTierArchive { // those cannot be used
+				all = append(all, found)
+			}
+		}
 	}
 	slices.SortStableFunc(all, func(a, b types.Snapshot) int { return aws.ToTime(b.StartTime).Compare(aws.ToTime(a.StartTime)) })
 	return all, nil
@@ -75,6 +81,19 @@ func (s snapshots) wait(ctx context.Context, id string, limit time.Duration) err
 
 func (s snapshots) tag(ctx context.Context, id string, tags []types.Tag) error {
 	_, err := call(ctx, s.caller, s.ec2.CreateTags, &ec2.CreateTagsInput{Resources: []string{id}, Tags: tags}, isSnapshotMissing)
+	return err
+}
+
+// share adds and removes those who may make volumes of a snapshot, named as in
+// [Options.Share].
+func (s snapshots) share(ctx context.Context, id string, add, remove []string) error {
+	change := &types.CreateVolumePermissionModifications{Add: volumePermissions(add), Remove: volumePermissions(remove)}
+	if change.Add == nil && change.Remove == nil {
+		return nil
+	}
+	_, err := call(ctx, s.caller, s.ec2.ModifySnapshotAttribute, &ec2.ModifySnapshotAttributeInput{
+		SnapshotId: &id, Attribute: types.SnapshotAttributeNameCreateVolumePermission, CreateVolumePermission: change,
+	})
 	return err
 }
 

@@ -208,12 +208,14 @@ func (u undoer) ebsSnapshot(ctx context.Context) error {
 			if time.Since(start) > settled {
 				return nil
 			}
-		case isSnapshotInUse(err) && time.Since(start) < patience:
+		case isSnapshotInUse(err) && time.Since(start) < stepTime/2:
 			// The response to the registration was lost, or EC2 does not show
 			// the image yet.
 			if kept, err := u.imagesOf(ctx, id); kept || err != nil {
 				return err
 			}
+		case isSnapshotInUse(err):
+			return fmt.Errorf("%w; if a rule of Recycle Bin retains its image, both go with that image", describe("delete "+id, err))
 		default:
 			return describe("delete "+id, err)
 		}

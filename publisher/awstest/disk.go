@@ -106,6 +106,8 @@ type SnapshotInfo struct {
 	Size      int64
 	Encrypted bool
 	Tags      map[string]string
+	// Shared are the accounts that may make volumes of the snapshot, or all.
+	Shared []string
 	// Blocks is the number of blocks that hold data. Written of them were
 	// written to this snapshot, the others are inherited.
 	Blocks, Written int
@@ -127,6 +129,7 @@ func (s *Server) Snapshots() []SnapshotInfo {
 			out = append(out, SnapshotInfo{
 				ID: id, Region: name, State: p.state(s.now()), Parent: p.parent, Size: p.size, Encrypted: p.encrypted,
 				Tags: p.tags.plain(), Blocks: len(p.blocks), Written: len(p.written), Rewritten: p.rewritten,
+				Shared: slices.Sorted(maps.Keys(p.shared)),
 			})
 		}
 	}
