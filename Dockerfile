@@ -16,6 +16,7 @@ COPY frontend frontend
 COPY internal/contract internal/contract
 COPY internal/failure internal/failure
 COPY internal/kernel internal/kernel
+COPY internal/printable internal/printable
 COPY internal/sbom internal/sbom
 COPY internal/schema internal/schema
 COPY internal/suggest internal/suggest
