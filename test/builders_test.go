@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -45,24 +46,33 @@ COPY --from=build /out /
 	build(a, plain, "ordinary")
 	build(a, full, "ordinary")
 	for _, c := range []struct {
-		name   string
-		config func(*testing.T) buildkitd.Config
-		dir    string
-		lacks  string
+		name     string
+		config   func(*testing.T) buildkitd.Config
+		dir      string
+		lacks    string
+		features string // column in the table
 	}{
-		{name: "native", dir: full, config: func(*testing.T) buildkitd.Config { return buildkitd.Config{Snapshotter: "native"} }},
-		{name: "rootless", dir: plain, config: rootless, lacks: "the builder lacks devices in images: it runs without root"},
-		{name: "oldest", dir: full, config: oldest},
+		{name: "native", dir: full, config: func(*testing.T) buildkitd.Config { return buildkitd.Config{Snapshotter: "native"} }, features: "current"},
+		{name: "rootless", dir: plain, config: rootless, lacks: "the builder lacks devices in images: it runs without root", features: "rootless"},
+		{name: "oldest", dir: full, config: oldest, features: "oldest"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config := c.config(t)
 			config.Mirror, config.Registries = r.config.Mirror, r.config.Registries
-			out := build(fresh(t, config), c.dir, c.name)
+			d := fresh(t, config)
+			out := build(d, c.dir, c.name)
 			if !strings.Contains(out, c.lacks) || c.lacks == "" && strings.Contains(out, "the builder lacks") {
 				t.Errorf("what the builder lacks should be %q:\n%s", c.lacks, out)
 			}
 			for _, name := range []string{"machine-kernel", "machine-initrd.img", "machine.raw", "machine.tar"} {
 				sameFile(t, filepath.Join(c.dir, "ordinary", name), filepath.Join(c.dir, c.name, name))
+			}
+			if c.features != "" {
+				testFeatures(t, c.features, func(dir string, args ...string) *exec.Cmd {
+					cmd := d.Build(t.Context(), args...)
+					cmd.Dir = dir
+					return cmd
+				})
 			}
 		})
 	}

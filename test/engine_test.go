@@ -78,7 +78,7 @@ func TestEngine(t *testing.T) {
 			t.Run("local images", func(t *testing.T) { testLocalImages(t, e, store) })
 			t.Run("other platform", func(t *testing.T) { testOtherPlatform(t, e) })
 			t.Run("container", func(t *testing.T) { testContainer(t, e) })
-			t.Run("OCI layout", func(t *testing.T) { testEngineLayout(t, e, store) })
+			t.Run("features", func(t *testing.T) { testEngineFeatures(t, e, store) })
 		})
 	}
 	t.Run("user namespace", testRemappedEngine)
@@ -113,17 +113,17 @@ func testLocalImages(t *testing.T, e *engine.Engine, store engine.Store) {
 	write(t, own, map[string]string{"Dockerfile": "FROM slipwaybuild/sysctl:v1\nCOPY text /\n", "text": "own"})
 	docker(t, e, own, "build", "-t", "test/own:v1", ".")
 	docker(t, e, own, "pull", "slipwaybuild/runc:v1")
-	dir := machineYAML(t, engineMachine+"  - test/own:v1\n")
-	docker(t, e, dir, "build", "-f", "machine.yml", "--target", "tar", "--attest=type=sbom", "-o", "out", ".")
+	dir := machineYAML(t, engineMachine+"  - test/own:v1\nfiles:\n  - path: sbom.json\n    metadata: sbom\n")
+	docker(t, e, dir, "build", "-f", "machine.yml", "--target", "tar", "-o", "out", ".")
 	files := tree(t, filepath.Join(dir, "out", "machine.tar"))
-	if files["text"] != "own" || files["usr/bin/runc"] == "" {
+	if files["text"] != "own" || files["usr/bin/runc"] == "" || !strings.Contains(files["sbom.json"], "test/own:v1") {
 		t.Errorf("the machine has the files %q", slices.Sorted(maps.Keys(files)))
 	}
 	if plan := docker(t, e, dir, "build", "-f", "machine.yml", "--call=machine.plan", "."); !strings.Contains(plan, "test/own:v1") {
 		t.Errorf("the plan lacks the image:\n%s", plan)
 	}
 	if store == engine.Classic {
-		dockerFails(t, e, dir, []string{">>>   - test/own:v1", "image store without digests"}, "build", "-f", "machine.yml", "--call=machine.lock", ".")
+		dockerFails(t, e, dir, []string{"machine.yml:5: image test/own:v1: the Docker Engine has it in an image store without digests"}, "build", "-f", "machine.yml", "--call=machine.lock", ".")
 	}
 
 	dir = machineYAML(t, engineMachine)
@@ -173,20 +173,13 @@ func testContainer(t *testing.T, e *engine.Engine) {
 	}
 }
 
-// A build context can be an OCI layout, except with the classic store.
-func testEngineLayout(t *testing.T, e *engine.Engine, store engine.Store) {
-	dir := machineYAML(t, "init:\n  - test/layout:v1\n")
-	write(t, dir, map[string]string{"Dockerfile": "FROM scratch\nCOPY text /\n", "text": "layout"})
-	stack.MustBuildx(t, dir, "--provenance=false", "-o", "type=oci,tar=false,dest=layout", ".")
-	args := []string{"build", "-f", "machine.yml", "--target=tar", "-o=out", "--build-context=test/layout:v1=oci-layout://layout", "."}
-	if store == engine.Classic {
-		dockerFails(t, e, dir, []string{">>>   - test/layout:v1", "enable the containerd image store"}, args...)
-		return
-	}
-	docker(t, e, dir, args...)
-	if files := tree(t, filepath.Join(dir, "out", "machine.tar")); files["text"] != "layout" {
-		t.Errorf("the machine has the files %q", files)
-	}
+func testEngineFeatures(t *testing.T, e *engine.Engine, store engine.Store) {
+	stored := t.TempDir()
+	write(t, stored, map[string]string{"Dockerfile": "FROM scratch\nCOPY text /\n", "text": "stored"})
+	docker(t, e, stored, "build", "-t", "test/stored:v1", ".")
+	testFeatures(t, string(store), func(dir string, args ...string) *exec.Cmd {
+		return e.Command(t.Context(), dir, "docker", append([]string{"build"}, args...)...)
+	})
 }
 
 // An Engine that maps the users of containers keeps device nodes, and nobody warns
