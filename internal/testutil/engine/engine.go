@@ -48,6 +48,10 @@ func Start(ctx context.Context, store Store, settings map[string]any) (*Engine, 
 	if err != nil {
 		return nil, err
 	}
+	// With userns-remap, the users of containers must reach their files.
+	if err := os.Chmod(dir, 0o711); err != nil {
+		return nil, err
+	}
 	e := &Engine{Socket: filepath.Join(dir, "sock"), dir: dir}
 	if err := e.start(ctx, filepath.Join(root, ".stack", "bin", "buildx"), dockerd, store, settings); err != nil {
 		return nil, errors.Join(fmt.Errorf("start dockerd: %w", err), e.Stop())
