@@ -12,6 +12,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/kernel"
 )
 
 // Input is what an output is made of.
@@ -70,12 +71,39 @@ func Write(name string, in Input, dir string, warn func(string)) ([]string, erro
 	if f.Firmware != 0 && in.Kernel == "" {
 		return nil, fmt.Errorf("%s needs a kernel: set kernel.image in the machine", name)
 	}
+	if err := checkKernel(in.Kernel, in.Architecture); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	j := &job{format: f, in: in, dir: dir, warn: warn}
 	defer j.close()
 	if err := f.writer.write(j); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return j.files, nil
+}
+
+// checkKernel returns an error if the boot header of a kernel names another
+// architecture. Images from folders do not say for which one they are.
+func checkKernel(name, architecture string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil // the writer of the format reports it
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	h, err := kernel.ReadHeader(f, info.Size())
+	switch {
+	case errors.Is(err, kernel.ErrFormat):
+		return nil
+	case err != nil:
+		return err
+	case h.Architecture == architecture || h.Architecture == "386" && architecture == "amd64": // old headers do not say
+		return nil
+	}
+	return fmt.Errorf("the kernel is for %s, but the machine for %s: set kernel.image to an image for %[2]s", h.Architecture, architecture)
 }
 
 func (j *job) close() {

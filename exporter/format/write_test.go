@@ -45,6 +45,27 @@ func TestTarErrors(t *testing.T) {
 	}
 }
 
+// TestKernelForOtherArchitecture checks that no format takes a kernel that the
+// machine cannot start.
+func TestKernelForOtherArchitecture(t *testing.T) {
+	arm64 := make([]byte, 64)
+	copy(arm64[56:], "ARM\x64")
+	for _, f := range All() {
+		m := input(t, f.Segments)
+		if err := os.WriteFile(m.Kernel, arm64, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out := t.TempDir()
+		want := f.Name + ": the kernel is for arm64, but the machine for amd64: set kernel.image to an image for amd64"
+		if _, err := Write(f.Name, m, out, nil); err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+		if left, err := os.ReadDir(out); err != nil || len(left) > 0 {
+			t.Errorf("remaining files: %v, %v", left, err)
+		}
+	}
+}
+
 // TestWholeGiB checks the sizes of disks for clouds whose volumes are whole GiB.
 func TestWholeGiB(t *testing.T) {
 	for _, test := range []struct {
