@@ -13,9 +13,9 @@
 // the required permissions.
 //
 // Exit status: 0 success; 1 AWS, the network or anything else failed, or verify
-// found a difference; 2 the
-// command line is invalid; 3 the disk cannot boot; 4 credentials; 5 permission
-// denied; 6 the name is taken; 7 quota; 8 region; 130 interrupted.
+// found a difference; 2 the command line is invalid; 3 the disk cannot boot, or
+// has secrets; 4 credentials; 5 permission denied; 6 the name is taken; 7 quota;
+// 8 region; 130 interrupted.
 package main
 
 import (

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,6 +65,7 @@ func newPublishCommand() *cobra.Command {
 	flags.BoolVar(&o.Encrypt, "encrypt", false, "encrypt the snapshot")
 	flags.Func("kms-key", "ARN of the key to encrypt with, as `[REGION=]ARN`; may be repeated (default: the account's default key)", f.setKey)
 	flags.StringVar(&f.shareList, "share", "", "comma-separated `accounts`, and ARNs of organizations or units, that may launch the AMI, or all")
+	flags.StringArrayVar(&o.AllowSecrets, "allow-secret", nil, "`path` on the disk that may have secrets; may be repeated")
 	flags.StringVar(&o.SSMParameter, "ssm-parameter", "", "`name` of an SSM parameter to set to the ID of the AMI")
 	flags.StringVar(&f.registerFile, "register", "", "YAML `file` with other fields of RegisterImage")
 	flags.BoolVar(&o.Keep, "keep", false, "after a failure, keep what was made, so that the same command can continue")
@@ -99,7 +101,11 @@ func (f *publishFlags) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	for _, warning := range p.Warnings() {
+	secrets, err := p.SecretWarnings(ctx)
+	if err != nil {
+		return err
+	}
+	for _, warning := range slices.Concat(p.Warnings(), secrets) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "slipway-publish: warning: %s: %s\n", d.Name, warning)
 	}
 	cfg, err := f.account.load(ctx)

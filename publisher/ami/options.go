@@ -90,6 +90,10 @@ type Options struct {
 	// or organizational units, or "all".
 	Share []string
 
+	// AllowSecrets are paths on the disk that may have secrets, and directories
+	// with them. Other secrets cause warnings and, if Share has "all", an error.
+	AllowSecrets []string
+
 	// DeprecateAfter is the time from now after which the image is deprecated.
 	// Default: never.
 	DeprecateAfter time.Duration

@@ -22,6 +22,7 @@ type Publisher struct {
 	warnings []string
 
 	content string // digest of the disk
+	secrets secrets
 
 	// buffers bounds the memory for blocks under way, in all regions.
 	buffers chan *[disk.BlockSize]byte
@@ -88,6 +89,9 @@ func (p *Publisher) Warnings() []string { return p.warnings }
 // Publish makes an AMI of the disk in each region. If it fails or ctx is
 // canceled, it removes what this run made, unless Keep is set.
 func (p *Publisher) Publish(ctx context.Context, cfg aws.Config) (*Result, error) {
+	if err := p.checkSecrets(ctx); err != nil {
+		return nil, err
+	}
 	direct, copies, err := p.targets(cfg)
 	if err != nil {
 		return nil, err
@@ -127,6 +131,9 @@ func (p *Publisher) Publish(ctx context.Context, cfg aws.Config) (*Result, error
 // Preflight makes the checks that precede an upload, with the same requests as
 // dry runs, and changes nothing. The EBS direct APIs have no dry run.
 func (p *Publisher) Preflight(ctx context.Context, cfg aws.Config) (*Result, error) {
+	if err := p.checkSecrets(ctx); err != nil {
+		return nil, err
+	}
 	direct, copies, err := p.targets(cfg)
 	if err != nil {
 		return nil, err
