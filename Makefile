@@ -16,7 +16,7 @@ bake = PUSH=true docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${P
 # Tests fail, instead of being skipped, if the machine lacks something.
 test test-boot repro: export SLIPWAY_TEST_ALL := 1
 
-.PHONY: demo test test-boot lint vuln bench repro stack images
+.PHONY: demo test test-boot fuzz lint vuln bench repro stack images
 
 ## demo: build examples/aws.yml, publish it to a fake of AWS, boot the published disk and log in by ssh
 demo: stack
@@ -45,6 +45,11 @@ test-boot: images
 	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems|TestAWSArm64' -boot
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage' -arch arm64
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50
+
+## fuzz: run each fuzz target for FUZZTIME, 30s by default
+fuzz:
+	hack/debian-packages squashfs-tools erofs-utils xorriso
+	hack/fuzz "$(or $(FUZZTIME),30s)"
 
 ## lint: gofmt, go vet, staticcheck, shellcheck
 lint:

@@ -147,6 +147,68 @@ func All(blockSizes ...int64) []tree.Entry {
 	return tree.AddParents(entries)
 }
 
+// Script returns the tree that a text describes, for fuzzing, or nil if it
+// describes none. A line is one file: its type (f, d, l, h, c, b or p), its path
+// and, after a blank, its content, target or extended attribute.
+func Script(t testing.TB, text string) []tree.Entry {
+	t.Helper()
+	types := map[string]byte{
+		"f": tar.TypeReg, "d": tar.TypeDir, "l": tar.TypeSymlink, "h": tar.TypeLink, "c": tar.TypeChar, "b": tar.TypeBlock, "p": tar.TypeFifo,
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for line := range strings.Lines(text) {
+		kind, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		name, value, _ := strings.Cut(name, " ")
+		h := tar.Header{Format: tar.FormatPAX, Typeflag: types[kind], Name: name, Mode: 0o640, Uid: len(value)}
+		switch kind {
+		case "f":
+			h.Size = int64(len(value))
+		case "l", "h":
+			h.Linkname = value
+		case "c", "b":
+			h.Devmajor, h.Devminor = int64(len(name)), int64(len(value))
+		case "d":
+			if value != "" {
+				h.PAXRecords = map[string]string{"SCHILY.xattr.security.x": value}
+			}
+		}
+		if h.Typeflag == 0 || w.WriteHeader(&h) != nil {
+			return nil
+		}
+		if _, err := io.WriteString(w, value[:h.Size]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w.Close() != nil {
+		return nil
+	}
+	entries, err := tree.ReadTar(bytes.NewReader(b.Bytes()), int64(b.Len()))
+	if err != nil {
+		return nil
+	}
+	entries = addRoot(entries)
+	if tree.Check(entries) != nil {
+		return nil
+	}
+	return entries
+}
+
+// addRoot adds the missing directories of entries, and the root.
+func addRoot(entries []tree.Entry) []tree.Entry {
+	if len(entries) == 0 || entries[0].Path != "." {
+		entries = append(entries, tree.NewDir("."))
+	}
+	return tree.AddParents(entries)
+}
+
+// Scripts are texts for [Script].
+var Scripts = []string{
+	"f a content\nd d value\nf d/b x\nl l ../../x\nh h a\nc null x\nb disk xxxx\np fifo",
+	"f new\tline\x1b x\nf -rf x\nf * x\nl loop loop\nd \xff\nf \xff/\xfe x",
+	"f d/d/d/d/d/d/d/d/d/d x\nf A 1\nf a 2\nf a. 3\nf ...\nl n /x",
+}
+
 // Large returns a tree with one large file and many of 1000 bytes, for
 // benchmarks.
 func Large(size int64, files int) []tree.Entry {
