@@ -415,6 +415,10 @@ func TestImageAsLayout(t *testing.T) {
 	g := newGateway(t, layoutYAML("slipwaybuild/sshd:v1", "linux/s390x"))
 	_, err := Build(t.Context(), g)
 	wantError(t, err, "image docker.io/slipwaybuild/sshd:v1: does not exist for linux/s390x, but for linux/amd64, linux/arm64", "aws.yml:3:image: slipwaybuild/sshd:v1")
+	g.Opts["requestid"] = "frontend.lint"
+	if text := string(mustBuild(t, g).Metadata["result.json"]); !strings.Contains(text, "does not exist for linux/s390x, but for linux/amd64, linux/arm64") {
+		t.Errorf("the check finds nothing: %s", text)
+	}
 
 	pinned := "slipwaybuild/sshd:v1@" + g.Images[name].Digest.String()
 	g = newGateway(t, layoutYAML(pinned, "linux/amd64"))

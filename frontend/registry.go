@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
@@ -52,8 +54,12 @@ func (r *resolver) registryImage(ctx context.Context, ref machine.ImageRef, name
 func (r *request) metadata(ctx context.Context, ref machine.ImageRef, named reference.Named, p ocispecs.Platform, mode string) (*sourceresolver.ResolveImageResponse, reference.Named, error) {
 	name := reference.TagNameOnly(named).String()
 	// ResolveImageConfig of the gateway ignores the resolve mode of --pull.
+	log := "load metadata for " + name
+	if !r.concerns(p) {
+		log = "look for " + platforms.FormatAll(p) + " of " + name // which may not exist
+	}
 	res, err := r.gateway.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: registryScheme + name}, sourceresolver.Opt{
-		LogName:  "[" + ref.Section + "] load metadata for " + name,
+		LogName:  "[" + ref.Section + "] " + log,
 		ImageOpt: &sourceresolver.ResolveImageOpt{ResolveMode: mode, Platform: &p},
 	})
 	if err != nil {
@@ -68,6 +74,14 @@ func (r *request) metadata(ctx context.Context, ref machine.ImageRef, named refe
 		res.Image.Digest = digested.Digest()
 	}
 	return res.Image, named, err
+}
+
+// concerns reports whether the user or the builder has a platform. Others are
+// those that [platformError] looks for.
+func (r *request) concerns(p ocispecs.Platform) bool {
+	return slices.ContainsFunc(append([]ocispecs.Platform{r.buildPlatform()}, r.ui.TargetPlatforms...), func(own ocispecs.Platform) bool {
+		return platforms.FormatAll(platforms.Normalize(own)) == platforms.FormatAll(p)
+	})
 }
 
 // resolveMode returns whether BuildKit asks the registry again for an image that

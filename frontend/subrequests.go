@@ -190,6 +190,9 @@ func (r *request) findings(ctx context.Context) (machine.Diagnostics, error) {
 		if err != nil {
 			return r.warnings(m), err
 		}
+		if _, err := images.layouts(ctx, resolved.plan.Layouts, resolved.platform); err != nil {
+			return r.warnings(m), err
+		}
 		if i == 0 { // the same for all
 			warnings = resolved.warnings
 		}
