@@ -33,6 +33,9 @@ func (r *request) answerLock(ctx context.Context) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.lint.report(ctx, r.sources, m.Warnings()); err != nil {
+		return nil, err
+	}
 	refs := r.registryRefs(m)
 	before, renewed, err := r.keptImages(ctx, refs)
 	if err != nil {

@@ -57,6 +57,7 @@ func Example() {
 	}
 	// Output:
 	// [directories] generate 0 entries
+	// [internal] copy the boot loaders
 	// [internal] generate cmdline
 	// [raw] write web
 	// [services.nginx] pack docker.io/library/nginx:1.29

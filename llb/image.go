@@ -23,15 +23,20 @@ func (b builder) image(t machine.Tree, rootfs Rootfs) llb.State {
 }
 
 // inputs returns the mounts of the files of an image, and the arguments that name
-// them.
+// them. Equal layers are one mount, for the reason that builder.loaders has.
 func (r Rootfs) inputs() (args []string, mounts []mount) {
 	if len(r.Layers) == 0 {
 		return []string{"--in", "/in"}, []mount{{at: "/in", state: r.State, keyedByDefinition: r.Pinned}}
 	}
+	mounted := map[string]string{}
 	for i, l := range r.Layers {
-		at := fmt.Sprintf("/layers/%03d", i)
+		at, ok := mounted[l.Name]
+		if !ok {
+			at = fmt.Sprintf("/layers/%03d", i)
+			mounted[l.Name] = at
+			mounts = append(mounts, mount{at: at, state: l.State, path: l.Name, keyedByDefinition: true})
+		}
 		args = append(args, "--layer", at)
-		mounts = append(mounts, mount{at: at, state: l.State, path: l.Name, keyedByDefinition: true})
 	}
 	return args, mounts
 }

@@ -21,6 +21,7 @@ type packed struct {
 	component string
 	state     llb.State
 	inline    bool // the definition of the state contains its files
+	boot      bool // the state is that of the kernel
 }
 
 // parts returns the parts of the machine.
@@ -41,7 +42,7 @@ func (b builder) parts() (parts, error) {
 		}
 		p.boot = b.kernel(k, rootfs)
 		if k.Tar != "" {
-			p.segments = append(p.segments, packed{component: "kernel", state: p.boot})
+			p.segments = append(p.segments, packed{component: "kernel", state: p.boot, boot: true})
 		}
 	}
 	for _, tree := range plan.Trees {

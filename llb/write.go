@@ -34,9 +34,13 @@ func (b builder) write(f format.Format, p parts) llb.State {
 	}
 	if f.Firmware != 0 {
 		args = append(args, "--loaders", loadersPath)
-		mounts = append(mounts, mount{at: loadersPath, state: b.in.Tools, path: loadersPath})
+		mounts = append(mounts, mount{at: loadersPath, state: b.loaders(), path: loadersPath})
 	}
 	for i, s := range p.segments {
+		if s.boot {
+			args = append(args, s.component+"=/kernel")
+			continue
+		}
 		at := fmt.Sprintf("/segments/%03d", i)
 		args = append(args, s.component+"="+at)
 		mounts = append(mounts, mount{at: at, state: s.state, keyedByDefinition: s.inline || b.private()})
@@ -48,6 +52,15 @@ func (b builder) write(f format.Format, p parts) llb.State {
 		args:      args,
 		mounts:    mounts,
 	})
+}
+
+// loaders copies the boot loaders out of the tools, of which the program is a
+// mount already. A failed step with two mounts of one state has no error message:
+// BuildKit 0.34 releases the state twice.
+func (b builder) loaders() llb.State {
+	return llb.Scratch().Platform(b.in.Builder).File(
+		llb.Copy(b.in.Tools, loadersPath, "/"),
+		b.name("internal", "copy the boot loaders"))
 }
 
 // unpack extracts the archive of a container image. BuildKit keeps owners,

@@ -20,6 +20,7 @@ func TestBadInput(t *testing.T) {
 		name, yaml string
 		args       []string
 		want       []string // in the output
+		buildxOnly bool     // slipway build has no such error
 	}{
 		{
 			name: "unknown key",
@@ -40,6 +41,8 @@ func TestBadInput(t *testing.T) {
 			name: "errors of the parser and of the contexts in one build",
 			yaml: "services:\n  - name: sshd\nfiles:\n  - path: root/.profile\n    source: ~/.profile\n",
 			want: []string{`>>>   - name: sshd`, `>>>     source: ~/.profile`, `--build-context host=/ --build-arg HOME`},
+
+			buildxOnly: true, // slipway build passes files of the host
 		},
 		{
 			name: "bad target",
@@ -91,6 +94,9 @@ func TestBadInput(t *testing.T) {
 					return stderr, status == 1
 				},
 			} {
+				if c.buildxOnly && command == "slipway build" {
+					continue
+				}
 				out := filepath.Join(t.TempDir(), "out")
 				stderr, failed := build(out)
 				if !failed {
