@@ -42,6 +42,14 @@ type Machine struct {
 	warnings Diagnostics
 }
 
+// Retired returns the sections of 2017 that no longer exist and have no
+// successor in the YAML, with what to do instead.
+func (Machine) Retired() map[string]string {
+	return map[string]string{
+		"outputs": "choose the format with --target of docker buildx build, or --format of slipway build",
+	}
+}
+
 // Trust is the section of Docker Content Trust, which no longer exists.
 type Trust struct {
 	Image []string `yaml:"image" doc:"Ignored." example:"[linuxkit/kernel]"`

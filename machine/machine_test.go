@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -412,9 +413,17 @@ func TestNamespaceDefault(t *testing.T) {
 
 // TestRules checks that a test covers each rule of warnings.
 func TestRules(t *testing.T) {
-	golden, err := os.ReadFile("testdata/diagnostics/warnings.txt")
+	files, err := filepath.Glob("testdata/diagnostics/*.txt")
 	if err != nil {
 		t.Fatal(err)
+	}
+	var golden []byte
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden = append(golden, text...)
 	}
 	rules := machine.Rules()
 	for i, r := range rules {

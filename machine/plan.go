@@ -100,7 +100,9 @@ type planner struct {
 	trees   map[string]string                     // by image: the directory that holds its tree for containers
 	after   map[string][]string                   // by service: those that it waits for
 	waiting map[string]waiting
-	written []Entry // the section files in order, also paths that occur again
+	sources []boundSource
+	made    []string // directories that the init creates or mounts on for containers
+	written []Entry  // the section files in order, also paths that occur again
 	plan    Plan
 }
 
@@ -135,6 +137,7 @@ func (m *Machine) Plan(images map[string]Image) (*Plan, error) {
 	}
 	p.order()
 	p.files()
+	p.warnSources()
 	p.plan.Dirs = p.dirs()
 	failed, warnings := p.split()
 	if len(failed) > 0 {

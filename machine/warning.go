@@ -17,11 +17,15 @@ import (
 const (
 	AddIgnored      = "AddIgnored"
 	AllCapabilities = "AllCapabilities"
+	BindMissing     = "BindMissing"
 	FileConflict    = "FileConflict"
 	FileHidden      = "FileHidden"
 	HostnameShared  = "HostnameShared"
 	KernelIgnored   = "KernelIgnored"
+	KernelWritable  = "KernelWritable"
+	LabelGrants     = "LabelGrants"
 	LatestTag       = "LatestTag"
+	NeverEnds       = "NeverEnds"
 	NoCommand       = "NoCommand"
 	NotPortable     = "NotPortable"
 	PathLost        = "PathLost"
@@ -38,11 +42,15 @@ func Rules() []Rule {
 	return []Rule{
 		{AddIgnored, "capabilities.add and binds.add extend the lists of the image's label; they are ignored if capabilities or binds is set"},
 		{AllCapabilities, "a service with all capabilities and no other restriction (readonly, noNewPrivileges, resources, userns) can take over the machine"},
+		{BindMissing, "a container binds a path of the machine that neither files, a metadata package nor another container provides"},
 		{FileConflict, "two entries of files write the same path with different types; the last one wins"},
 		{FileHidden, "the init mounts temporary filesystems on /run, /tmp and /var, which hide files of the root filesystem below them"},
 		{HostnameShared, "a host name needs a separate UTS namespace; without uts: new the container does not start"},
 		{KernelIgnored, "the other keys of kernel are ignored if kernel.image is not set"},
+		{KernelWritable, "root in a service can write /proc/sys or /sys, and so take over the machine, even without capabilities"},
+		{LabelGrants, "the label of an image grants mounts and namespaces of the machine, or all ambient capabilities, although the machine YAML denies all capabilities"},
 		{LatestTag, "an image without a tag, or with the tag latest, can change although the machine YAML does not"},
+		{NeverEnds, "an onboot container runs a program that does not end, so that the services never start"},
 		{NoCommand, "neither the machine YAML nor the image sets the command of the container"},
 		{NotPortable, "Slipway accepts this form, LinuxKit rejects it"},
 		{PathLost, "env replaces the whole environment of the image, including PATH"},
@@ -137,6 +145,23 @@ func (p *planner) warnContainer(s section, own, all schema.Decoded[Container], i
 		}
 		warn(AllCapabilities, key, "has all capabilities and no other restriction: list those that it needs, or set readonly")
 	}
+	uid, _ := p.number(c.UID)
+	if paths := c.writableKernel(denied(c, all.Node)); s.name == contract.Services && uid == 0 && !c.Userns.separate() && len(paths) > 0 {
+		warn(KernelWritable, "image", "runs as root, can write %s, and so take over the machine: add readonlyPaths: [%s]", strings.Join(paths, " and "), strings.Join(paths, ", "))
+	}
+	if granted := grants(own, all); denied(o, own.Node) && len(granted) > 0 {
+		warn(LabelGrants, "capabilities", "has no capabilities, but the label of image %s grants %s: set these keys too", o.Image.Text, strings.Join(granted, ", "))
+	}
+	args := slices.Concat(image.Entrypoint, image.Cmd)
+	if c.Command != nil {
+		args = c.Command
+	}
+	if program, advice := neverEnds(args); s.name == contract.Onboot && program != "" {
+		warn(NeverEnds, "command", "runs %s, which does not end, so that the services never start: %s", program, advice)
+	}
+	p.bound(s.title(o), c, func(key string, i int) Range {
+		return cmp.Or(at(own.Node.Key(key).Index(i)), at(own.Node.Key("image")))
+	})
 	if user, _, _ := strings.Cut(image.User, ":"); user != "" && user != "root" && user != "0" && !all.Node.Key("uid").Set() {
 		warn(UserIgnored, "image", "runs as root: USER %s of image %s is ignored, set uid and gid", image.User, o.Image.Text)
 	}

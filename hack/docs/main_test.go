@@ -141,6 +141,8 @@ func warnings(t *testing.T, file, text string) []string {
 			config.User = "33"
 		case strings.Contains(ref.Name, "/silent:"):
 			config.Cmd = nil
+		case strings.Contains(ref.Name, "/greedy:"):
+			config.Labels = map[string]string{machine.Label: "pid: host"}
 		}
 		images[ref.Name] = machine.Image{Config: config}
 	}

@@ -373,6 +373,8 @@ func (r *reader) unknown(key *yaml.Node, t *Type) string {
 	meant := t.nearest(key.Value)
 	hint := suggest.Word(meant)
 	switch {
+	case t.retired[key.Value] != "":
+		meant, hint = "", "; "+t.retired[key.Value]
 	case hint != "":
 	case len(t.Fields) <= 12:
 		hint = fmt.Sprintf("; the %ss are %s", noun, strings.Join(t.names(), ", "))

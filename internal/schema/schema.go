@@ -36,6 +36,7 @@ type Type struct {
 	keywords map[string]any // of a Text, in JSON Schema
 	byName   map[string]*Field
 	also     map[string]string // names by which other tools know a key
+	retired  map[string]string // keys that no longer exist, and what to do instead
 }
 
 // A Kind is the kind of a [Type].
@@ -70,7 +71,8 @@ const (
 //
 // The Go type decides the kind: string or a [Text], bool, any integer, slice,
 // map[string]string, struct. A pointer to one of these is nil if the key is
-// absent.
+// absent. The method Retired() map[string]string of a struct returns keys that
+// no longer exist, with what to do instead.
 type Field struct {
 	Name      string
 	Doc       string
@@ -160,6 +162,9 @@ func structType(t reflect.Type) *Type {
 		for _, word := range strings.Fields(tag.Get("also")) {
 			s.also[word] = f.Name
 		}
+	}
+	if r, ok := reflect.Zero(t).Interface().(interface{ Retired() map[string]string }); ok {
+		s.retired = r.Retired()
 	}
 	types.Store(t, s)
 	return s

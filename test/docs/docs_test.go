@@ -129,6 +129,7 @@ func newTools(t *testing.T, root string) *tools {
 	// Stand-ins for images that the pages name as examples.
 	for name, dockerfile := range map[string]string{
 		"web": "ENV PATH=/bin\nCMD [\"/run\"]\n", "user": "ENV PATH=/bin\nUSER 33\nCMD [\"/run\"]\n", "silent": "",
+		"greedy": "ENV PATH=/bin\nCMD [\"/run\"]\nLABEL org.mobyproject.config='pid: host'\n",
 	} {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "Dockerfile"), "FROM scratch\nCOPY Dockerfile /run\n"+dockerfile, 0o644)
