@@ -4,7 +4,7 @@
 //
 //	slipway-publish aws [flags] FILE|-
 //	slipway-publish aws gc [flags]
-//	slipway-publish aws verify [flags] AMI|SNAPSHOT FILE
+//	slipway-publish aws verify [flags] AMI|SNAPSHOT DISK|MAP
 //
 // The result goes to standard output, progress and errors to standard error.
 // Credentials, region and endpoints come from the same sources as those of the

@@ -27,9 +27,9 @@ type verifyFlags struct {
 
 func newVerifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "verify [flags] AMI|SNAPSHOT {FILE | --rebuild YAML [-- BUILD-FLAGS]}",
+		Use:   "verify [flags] AMI|SNAPSHOT {DISK|MAP | --rebuild YAML [-- BUILD-FLAGS]}",
 		Short: "Prove that an AMI is a disk",
-		Long: "Compare an AMI or a snapshot with a disk, block by block, and the AMI's attributes with what a publish sets.\n" +
+		Long: "Compare an AMI or a snapshot with a disk or its map, block by block, and the AMI's attributes with what a publish sets.\n" +
 			"The exit status is 1 if they differ.",
 		Example: `  slipway-publish aws verify ami-0123456789abcdef0 out/web.raw
   slipway-publish aws verify ami-0123456789abcdef0 --rebuild web.yml -- --size 1G`,
@@ -49,7 +49,7 @@ func newVerifyCommand() *cobra.Command {
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		switch dash := cmd.ArgsLenAtDash(); {
 		case f.rebuild == "" && (len(args) != 2 || dash >= 0):
-			return cli.Usagef("requires an AMI or a snapshot, and the FILE of a disk or --rebuild YAML")
+			return cli.Usagef("requires an AMI or a snapshot, and a DISK, its MAP (NAME.raw.map) or --rebuild YAML")
 		case f.rebuild != "" && (len(args) == 0 || dash < 0 && len(args) != 1 || dash >= 0 && dash != 1):
 			return cli.Usagef("--rebuild requires only an AMI or a snapshot, and flags of slipway build after --")
 		}
@@ -94,7 +94,11 @@ func (f *verifyFlags) run(cmd *cobra.Command, id string, args []string) error {
 			return err
 		}
 	}
-	d, err := open(ctx, path)
+	openDisk := open
+	if filepath.Ext(path) == ".map" {
+		openDisk = func(_ context.Context, path string) (*disk.Disk, error) { return disk.OpenMap(path) }
+	}
+	d, err := openDisk(ctx, path)
 	if err != nil {
 		if ctx.Err() == nil {
 			err = &ami.Error{Class: ami.ClassDisk, Err: err}
@@ -170,7 +174,12 @@ func printVerification(w io.Writer, v *ami.Verification, asJSON bool) error {
 		fmt.Fprintf(w, "  %s is %q, want %q\n", a.Name, a.Got, a.Want)
 	}
 	for _, b := range v.Differences {
-		fmt.Fprintf(w, "  block %d is %s: %d bytes differ, the first at %d: %v\n", b.Index, b.Kind, b.Bytes, b.Offset, b.Place)
+		fmt.Fprintf(w, "  block %d is %s: ", b.Index, b.Kind)
+		if b.Bytes == 0 { // of a map
+			fmt.Fprintf(w, "in the 512 KiB at %d\n", b.Offset)
+		} else {
+			fmt.Fprintf(w, "%d bytes differ, the first at %d: %v\n", b.Bytes, b.Offset, b.Place)
+		}
 	}
 	if more := v.Different - len(v.Differences); more > 0 {
 		fmt.Fprintf(w, "  %d more blocks differ\n", more)

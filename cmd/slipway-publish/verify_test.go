@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/publisher/ami"
 	"github.com/slipway-build/slipway/publisher/awstest"
 	"github.com/slipway-build/slipway/publisher/disk"
@@ -40,6 +41,24 @@ func TestVerify(t *testing.T) {
 	var v ami.Verification
 	if err := json.Unmarshal([]byte(out), &v); err != nil || code != 1 || v.Match || len(v.Differences) != 1 || v.Differences[0].Component != "outside of all partitions" {
 		t.Errorf("exit %d, %v: %s%s", code, err, out, message)
+	}
+
+	whole := sparse.Bytes(data)
+	m := whole.Map()
+	var err error
+	if m.Digests, err = whole.Digests(); err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	if err := m.Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(h.dir, "other.raw.map"), text.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, code, message = h.run(nil, "aws", "verify", image.Image, "other.raw.map")
+	if code != 1 || !strings.Contains(out, "  block 3 is changed: in the 512 KiB at 1572864\n") || !strings.Contains(out, "use the disk, or --arch and --boot-mode\n") {
+		t.Errorf("exit %d: %s%s", code, out, message)
 	}
 
 	for _, args := range [][]string{{}, {"ami-1"}, {"ami-1", "machine.raw", "x"}, {"ami-1", "machine.raw", "--rebuild", "web.yml"}, {"ami-1", "--", "machine.raw"}, {"--workers", "0", "ami-1", "machine.raw"}} {

@@ -10,15 +10,21 @@
 //	    {"offset": 0, "length": 512, "type": "data"},
 //	    {"offset": 512, "length": 523776, "type": "zero"},
 //	    {"offset": 524288, "length": 104333312, "type": "free"}
+//	  ],
+//	  "digests": [
+//	    {"block": 0, "sha256": "a2b…"}
 //	  ]
 //	}
 //
-// Numbers are bytes. The extents are in order and cover the disk without gaps or
-// overlaps. docs/reference/formats.md specifies the format.
+// Offsets and lengths are bytes. The extents are in order and cover the disk
+// without gaps or overlaps. The digests are those of the blocks of 512 KiB that
+// are not all zeros, in order; the last block is padded with zeros. docs/reference/formats.md specifies the format.
 package diskmap
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,11 +54,23 @@ type Extent struct {
 // End returns the offset of the end of the extent in bytes.
 func (e Extent) End() int64 { return e.Offset + e.Length }
 
+// BlockSize is the size of the blocks that have digests, in bytes: that of a
+// block of EBS.
+const BlockSize = 512 << 10
+
+// A Digest is that of a block.
+type Digest struct {
+	Block  int32  `json:"block"`  // number, from 0
+	SHA256 string `json:"sha256"` // of its bytes, in lowercase hexadecimal
+}
+
 // A Map is the map of a disk of Size bytes.
 type Map struct {
 	Version int      `json:"version"`
 	Size    int64    `json:"size"`
 	Extents []Extent `json:"extents"`
+	// Digests has all blocks that are not zero, or is nil if they are not known.
+	Digests []Digest `json:"digests,omitempty"`
 }
 
 // maxSize limits a map, in bytes. A disk has a few extents for each component of
@@ -85,7 +103,8 @@ func Read(r io.Reader) (Map, error) {
 }
 
 // Check returns an error unless the version is known and the extents cover the
-// disk in order, without gaps and overlaps, and have known types.
+// disk in order, without gaps and overlaps, and have known types, and the digests
+// are in order and valid.
 func (m Map) Check() error {
 	if m.Version != Version {
 		return fmt.Errorf("unknown version %d: this program reads version %d", m.Version, Version)
@@ -105,10 +124,27 @@ func (m Map) Check() error {
 	if end != m.Size || m.Size <= 0 {
 		return fmt.Errorf("the extents end at %d, but the disk has %d bytes", end, m.Size)
 	}
+	return m.checkDigests()
+}
+
+func (m Map) checkDigests() error {
+	next := int64(0)
+	for _, d := range m.Digests {
+		sum, err := hex.DecodeString(d.SHA256)
+		switch {
+		case int64(d.Block) < next:
+			return fmt.Errorf("the digest of block %d follows the one of block %d", d.Block, next-1)
+		case int64(d.Block) > (m.Size-1)/BlockSize:
+			return fmt.Errorf("block %d with a digest is after the end of the disk", d.Block)
+		case err != nil || len(sum) != sha256.Size || hex.EncodeToString(sum) != d.SHA256:
+			return fmt.Errorf("invalid digest %q of block %d", d.SHA256, d.Block)
+		}
+		next = int64(d.Block) + 1
+	}
 	return nil
 }
 
-// Write writes the map as JSON with one extent per line. The same map results in
+// Write writes the map as JSON with one extent or digest per line. The same map results in
 // the same bytes.
 func (m Map) Write(w io.Writer) error {
 	var b bytes.Buffer
@@ -119,7 +155,19 @@ func (m Map) Write(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "\n    {\"offset\": %d, \"length\": %d, \"type\": %q}", e.Offset, e.Length, e.Type)
 	}
-	b.WriteString("\n  ]\n}\n")
+	b.WriteString("\n  ]")
+	for i, d := range m.Digests {
+		if i == 0 {
+			b.WriteString(",\n  \"digests\": [")
+		} else {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "\n    {\"block\": %d, \"sha256\": %q}", d.Block, d.SHA256)
+	}
+	if len(m.Digests) > 0 {
+		b.WriteString("\n  ]")
+	}
+	b.WriteString("\n}\n")
 	_, err := w.Write(b.Bytes())
 	return err
 }

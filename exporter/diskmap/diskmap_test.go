@@ -34,6 +34,29 @@ func TestReadAndWrite(t *testing.T) {
 	}
 }
 
+func TestDigests(t *testing.T) {
+	text := strings.Replace(example, "\n  ]\n", "\n  ],\n  \"digests\": [\n    {\"block\": 0, \"sha256\": \""+strings.Repeat("0f", 32)+"\"}\n  ]\n", 1)
+	m, err := Read(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := m.Write(&b); err != nil || b.String() != text {
+		t.Errorf("written: %v\n%s", err, b.String())
+	}
+	for want, change := range map[string][2]string{
+		"invalid digest":        {"0f0f", "0F0f"},
+		`invalid digest "0f"`:   {strings.Repeat("0f", 32), "0f"},
+		"after the end":         {`"block": 0`, `"block": 1`},
+		"the digest of block 0": {`"digests": [`, `"digests": [{"block": 0, "sha256": "` + strings.Repeat("00", 32) + `"},`},
+		"the digest of block -": {`"block": 0`, `"block": -1`},
+	} {
+		if _, err := Read(strings.NewReader(strings.Replace(text, change[0], change[1], 1))); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	for want, change := range map[string][2]string{
 		"unexpected EOF":                      {example, ""},

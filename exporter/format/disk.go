@@ -34,7 +34,11 @@ func (w diskWriter) write(j *job) error {
 	if !j.in.Map || !j.format.Options.Has(Map) {
 		return nil
 	}
-	return j.create(j.format.Suffixes[0]+mapSuffix, func(f *os.File) error { return d.Map().Write(f) })
+	m := d.Map()
+	if m.Digests, err = d.Digests(); err != nil {
+		return err
+	}
+	return j.create(j.format.Suffixes[0]+mapSuffix, func(f *os.File) error { return m.Write(f) })
 }
 
 // mapSuffix follows the name of a disk in the name of its map.

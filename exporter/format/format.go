@@ -21,7 +21,7 @@ import (
 
 // Version is the version of the output of all formats. It changes when any
 // format encodes the same machine differently than before.
-const Version = 2
+const Version = 3
 
 // Default is the name of the format that a build writes if the user names none.
 const Default = "kernel+initrd"

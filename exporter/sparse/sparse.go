@@ -8,15 +8,19 @@ package sparse
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-build/slipway/exporter/diskmap"
 )
@@ -285,6 +289,43 @@ func (c Content) Map() diskmap.Map {
 	}
 	freeTo(c.Size)
 	return m
+}
+
+// Digests returns the digests of the blocks of a disk with this content, for its
+// map. It reads the content on all processors.
+func (c Content) Digests() ([]diskmap.Digest, error) {
+	var blocks []int64 // that may have data
+	for _, r := range c.Runs {
+		for n := r.Offset / diskmap.BlockSize; n*diskmap.BlockSize < r.End(); n++ {
+			if last := len(blocks) - 1; last < 0 || blocks[last] < n {
+				blocks = append(blocks, n)
+			}
+		}
+	}
+	digests := make([]diskmap.Digest, len(blocks))
+	zero := make([]byte, diskmap.BlockSize)
+	var group errgroup.Group
+	var next atomic.Int64
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() error {
+			buf := make([]byte, diskmap.BlockSize)
+			for i := next.Add(1) - 1; i < int64(len(blocks)); i = next.Add(1) - 1 {
+				n, err := c.ReadAt(buf, blocks[i]*diskmap.BlockSize)
+				if err != nil && err != io.EOF {
+					return err
+				}
+				clear(buf[n:])
+				if !bytes.Equal(buf, zero) {
+					digests[i] = diskmap.Digest{Block: int32(blocks[i]), SHA256: fmt.Sprintf("%x", sha256.Sum256(buf))}
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(digests, func(d diskmap.Digest) bool { return d.SHA256 == "" }), nil
 }
 
 // Hash returns the xxHash64 of the runs of each content. It tells contents apart,

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-build/slipway/exporter/diskmap"
+	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/publisher/ami"
 	"github.com/slipway-build/slipway/publisher/awstest"
 	"github.com/slipway-build/slipway/publisher/disk"
@@ -236,6 +237,61 @@ func TestVerifyEncryptedGap(t *testing.T) {
 	}
 	if v := verify(t, fake, *start.SnapshotId, open(t, path), ami.Options{}); v.Different != 1 {
 		t.Errorf("with a map: got %+v", v)
+	}
+	noViolations(t, fake)
+}
+
+// TestVerifyMap verifies with the digests of a disk instead of its content.
+func TestVerifyMap(t *testing.T) {
+	t.Parallel()
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	data := content(1, 6)
+	image := mustPublish(t, fake, write(t, data), ami.Options{}).Images[0]
+	whole := sparse.Bytes(data)
+	m := whole.Map()
+	path := filepath.Join(t.TempDir(), "machine.raw.map")
+	save := func() *disk.Disk {
+		var text bytes.Buffer
+		if err := m.Write(&text); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, text.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := disk.OpenMap(path)
+		if m.Digests == nil {
+			if err == nil || !strings.Contains(err.Error(), "MAP=true") {
+				t.Errorf("without digests: %v", err)
+			}
+			return nil
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	save()
+	var err error
+	if m.Digests, err = whole.Digests(); err != nil {
+		t.Fatal(err)
+	}
+	d := save()
+	var o ami.Options
+	o.Architecture, o.Register.BootMode = disk.AMD64, "legacy-bios"
+	if v := verify(t, fake, image.Image, d, o); !v.Match || v.Blocks != 4 || len(v.Notes) > 0 || v.Content != "sha256:"+write(t, data).Digest() {
+		t.Errorf("got %+v", v)
+	}
+	if v := verify(t, fake, image.Image, d, ami.Options{}); !v.Match || len(v.Notes) != 1 {
+		t.Errorf("got %+v", v)
+	}
+	o.Register.BootMode = "uefi"
+	if v := verify(t, fake, image.Image, d, o); v.Match || len(v.Attributes) != 1 {
+		t.Errorf("got %+v", v)
+	}
+	m.Digests[2].SHA256 = strings.Repeat("0f", 32)
+	v := verify(t, fake, image.Snapshot, save(), ami.Options{})
+	if diff := cmp.Diff([]ami.BlockDifference{{Index: 3, Kind: ami.BlockChanged, Offset: 3 * disk.BlockSize}}, v.Differences); diff != "" || v.Match {
+		t.Errorf("differences (-want +got):\n%s", diff)
 	}
 	noViolations(t, fake)
 }

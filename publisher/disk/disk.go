@@ -40,13 +40,13 @@ type Block struct {
 	Sum   Sum
 }
 
-// A Disk is a raw disk in a file.
+// A Disk is a raw disk in a file, or only the map of one.
 type Disk struct {
 	Name   string // of the file, for messages
 	Size   int64  // bytes
 	Blocks []Block
 
-	file     *os.File
+	file     *os.File // nil if only the map is known
 	temp     bool
 	free     []extent // blocks that no program reads, see Free
 	warnings []string
@@ -111,6 +111,9 @@ func spool(ctx context.Context, r io.Reader, file *os.File) error {
 
 // Close closes the file, and removes it if Spool created it.
 func (d *Disk) Close() error {
+	if d.file == nil {
+		return nil
+	}
 	err := d.file.Close()
 	if d.temp {
 		err = errors.Join(err, os.Remove(d.file.Name()))
@@ -119,11 +122,16 @@ func (d *Disk) Close() error {
 }
 
 // ReadAt implements io.ReaderAt.
-func (d *Disk) ReadAt(p []byte, at int64) (int, error) { return d.file.ReadAt(p, at) }
+func (d *Disk) ReadAt(p []byte, at int64) (int, error) {
+	if d.file == nil {
+		return 0, errMapOnly
+	}
+	return d.file.ReadAt(p, at)
+}
 
 // ReadBlock reads a block. After the end of the disk, it is padded with zeros.
 func (d *Disk) ReadBlock(index int32, block *[BlockSize]byte) error {
-	n, err := d.file.ReadAt(block[:], int64(index)*BlockSize)
+	n, err := d.ReadAt(block[:], int64(index)*BlockSize)
 	if err == io.EOF {
 		err = nil
 	}

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"cmp"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,41 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/diskmap"
 )
+
+// errMapOnly is the error of reading a disk of which only the map is known.
+var errMapOnly = errors.New("a map has only the digests of a disk, not its content")
+
+// OpenMap reads the map of a disk instead of the disk. Only the size, the
+// digests and Free of the result are known. It fails if the map has no digests.
+func OpenMap(path string) (*Disk, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	m, err := diskmap.Read(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if m.Digests == nil {
+		return nil, fmt.Errorf("%s: it has no digests of blocks: build the disk again with --build-arg MAP=true, or use the disk", path)
+	}
+	if m.Size > MaxSize {
+		return nil, fmt.Errorf("%s: the disk is larger than the largest volume (%d GiB)", path, MaxSize>>30)
+	}
+	d := &Disk{Name: path, Size: m.Size, free: freeBlocks(&m)}
+	for _, digest := range m.Digests {
+		b := Block{Index: digest.Block}
+		if _, err := hex.Decode(b.Sum[:], []byte(digest.SHA256)); err != nil { // checked by Read
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		d.Blocks = append(d.Blocks, b)
+	}
+	return d, nil
+}
+
+// MapOnly reports whether OpenMap opened the disk.
+func (d *Disk) MapOnly() bool { return d.file == nil }
 
 // readMap reads the map of the disk. It returns nil if there is no valid one.
 //
