@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/buildkit/frontend/gateway/client"
@@ -13,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/slipway-build/slipway/internal/failure"
+	"github.com/slipway-build/slipway/machine"
 )
 
 // explain replaces the text of the error of a failed step by the message of its
@@ -33,6 +36,11 @@ func (r *request) explain(ctx context.Context, err error) error {
 		if len(s.Ranges) > 0 {
 			message = fmt.Sprintf("%s:%d: %s", s.Info.GetFilename(), s.Ranges[0].Start.Line, message)
 			break
+		}
+	}
+	if len(errdefs.Sources(err)) == 0 {
+		if at, ok := r.components.named(message); ok {
+			return machine.Diagnostics{r.sources.errorAt(at, "%s", message)}
 		}
 	}
 	// Not wrapped: BuildKit shows the text of the gRPC status that the error
@@ -73,4 +81,39 @@ func (r *request) failure(ctx context.Context, failed *errdefs.Solve) string {
 		return ""
 	}
 	return failure.Clean(message.String())
+}
+
+// components are the lines of the images of a machine, by component. The
+// exporter names components in its messages.
+type components struct {
+	mu    sync.Mutex
+	lines map[string]machine.Range
+}
+
+// add adds the components of a plan, which differ between platforms.
+func (c *components) add(plan *machine.Plan) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lines == nil {
+		c.lines = map[string]machine.Range{}
+	}
+	for _, t := range plan.Trees {
+		c.lines[t.Name] = t.Range
+	}
+	for _, l := range plan.Layouts {
+		c.lines[l.Name] = l.Range
+	}
+}
+
+// named returns the lines of the component that a message names.
+func (c *components) named(message string) (machine.Range, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found := ""
+	for name := range c.lines {
+		if len(name) > len(found) && strings.Contains(message, name) {
+			found = name
+		}
+	}
+	return c.lines[found], found != ""
 }

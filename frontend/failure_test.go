@@ -26,6 +26,11 @@ func TestFailedStep(t *testing.T) {
 			program: "/slipway-exporter", message: "slipway-exporter: SIZE is too small",
 			want: "[kernel+initrd] write aws: slipway-exporter: SIZE is too small",
 		},
+		{
+			program: "/slipway-exporter", message: "slipway-exporter: segment of services.sshd: a name is too long",
+			want: "aws.yml:5: [kernel+initrd] write aws: slipway-exporter: segment of services.sshd: a name is too long",
+			at:   []string{"aws.yml:5:image: slipwaybuild/sshd:v1"},
+		},
 		{program: "/slipway-exporter", message: " ", want: `process "/slipway-exporter write`}, // a program without a message
 	} {
 		g := newGateway(t, yaml)

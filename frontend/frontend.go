@@ -106,6 +106,7 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 			return nil, nil, err
 		}
 	}
+	b.req.components.add(resolved.plan)
 	parts, err := b.prepareGraph(ctx, resolved)
 	if err != nil {
 		return nil, nil, err

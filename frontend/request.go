@@ -28,6 +28,8 @@ type request struct {
 	sources sources
 	lint    lint
 	builder *capabilities
+
+	components components // for messages
 }
 
 func newRequest(ctx context.Context, c client.Client) (*request, error) {
