@@ -58,6 +58,13 @@ func hostMount(source string, options []string) bool {
 // that the kernel runs outside of the container.
 var kernelDirectories = []string{"/proc/sys", "/sys"}
 
+// confined reports whether a container runs as root without all capabilities.
+// With all of them, it can take over the machine anyway: see [AllCapabilities].
+func (p *planner) confined(c *Container) bool {
+	uid, _ := p.number(c.UID)
+	return uid == 0 && !c.Userns.separate() && !hasAll(c.Capabilities)
+}
+
 // writableKernel returns the paths at which root in a container can write the
 // kernel directories: those that a bind opens, and, if the container is denied
 // all capabilities, those of the usual mounts.

@@ -145,8 +145,7 @@ func (p *planner) warnContainer(s section, own, all schema.Decoded[Container], i
 		}
 		warn(AllCapabilities, key, "has all capabilities and no other restriction: list those that it needs, or set readonly")
 	}
-	uid, _ := p.number(c.UID)
-	if paths := c.writableKernel(denied(c, all.Node)); s.name == contract.Services && uid == 0 && !c.Userns.separate() && len(paths) > 0 {
+	if paths := c.writableKernel(denied(c, all.Node)); s.name == contract.Services && p.confined(c) && len(paths) > 0 {
 		warn(KernelWritable, "image", "runs as root, can write %s, and so take over the machine: add readonlyPaths: [%s]", strings.Join(paths, " and "), strings.Join(paths, ", "))
 	}
 	if granted := grants(own, all); denied(o, own.Node) && len(granted) > 0 {
