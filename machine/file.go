@@ -221,6 +221,9 @@ func (k checker) sources(f *File, node *schema.Node) {
 	case len(given) > 1:
 		k.errorf(node, "%s must have only one of %s", k.where, schema.Either(given))
 	}
+	if len(f.Symlink) > maxPath || strings.Contains(f.Symlink, "\x00") {
+		k.errorf(node.Key("symlink"), "symlink in %s must be at most %d bytes long, without NUL characters", k.where, maxPath)
+	}
 }
 
 // parents returns the directories above a path, outermost first.

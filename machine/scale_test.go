@@ -77,6 +77,21 @@ func TestPathLimits(t *testing.T) {
 	}
 }
 
+// TestSymlinkLimits checks that the target of a symbolic link that Linux rejects
+// is an error on its line.
+func TestSymlinkLimits(t *testing.T) {
+	for target, want := range map[string]string{
+		strings.Repeat("x", 4095): "",
+		strings.Repeat("x", 4096): "machine.yml:3: symlink in file",
+		`"a\0b"`:                  "machine.yml:3: symlink in file",
+	} {
+		_, err := machine.Parse(machine.Source{Name: "machine.yml", Data: []byte("files:\n- path: etc/a\n  symlink: " + target + "\n")})
+		if want == "" && err != nil || want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)) {
+			t.Errorf("%d bytes: %.300v, want %q", len(target), err, want)
+		}
+	}
+}
+
 // BenchmarkAfter plans a chain of services. The time per service must not
 // depend on their number.
 func BenchmarkAfter(b *testing.B) {
