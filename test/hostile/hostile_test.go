@@ -1,0 +1,252 @@
+// Package hostile builds machines of images and YAML that somebody made to
+// harm: to write outside of their place, to exhaust memory, to change the
+// meaning of a boot entry, or to make the builder contact a server. A build
+// either makes exactly the files that are right, or fails with a message about
+// a line of the YAML.
+package hostile
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"unicode"
+
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/slipway-build/slipway/internal/testutil/stack"
+)
+
+const syntax = "# syntax=slipwaybuild/slipway:1\n"
+
+// newDir returns a new directory with a machine YAML.
+func newDir(t testing.TB, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "machine.yml"), []byte(syntax+text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// build builds the machine YAML in a directory and returns what buildx prints.
+func build(dir string, args ...string) (string, error) {
+	_, stderr, err := stack.Buildx(dir, append(args, "--progress=plain", "-f", "machine.yml", ".")...)
+	return stderr, err
+}
+
+// service returns the YAML of a service.
+func service(name, ref string) string {
+	return fmt.Sprintf("  - name: %s\n    image: %s\n    readonly: true\n", name, ref)
+}
+
+// TestAccepted builds all accepted images in one machine, from the registry and
+// from an OCI layout, to all formats, and compares each file with what is right.
+func TestAccepted(t *testing.T) {
+	stack.Require(t)
+	yaml := "kernel:\n  image: slipwaybuild/kernel:v1\n  cmdline: console=ttyS0\ninit:\n  - slipwaybuild/init:v1\n  - slipwaybuild/runc:v1\nservices:\n"
+	images, layouts := accepted(), newStore(t)
+	var contexts []string
+	for _, i := range images {
+		img := i.build(t)
+		push(t, i.ref(), img)
+		contexts = append(contexts, layouts.add(t, i.ref(), img))
+		yaml += service(i.name, i.ref())
+	}
+	dir := newDir(t, yaml)
+	// Formats whose files have the same names cannot be built together.
+	for _, group := range []string{"tar,kernel+initrd,raw,iso", "kernel+squashfs", "kernel+erofs"} {
+		registry, layout := filepath.Join(dir, group, "registry"), filepath.Join(dir, group, "layout")
+		target := "--target=" + group
+		if out, err := build(dir, target, "-o", registry); err != nil {
+			t.Fatalf("%s from the registry: %v\n%s", group, err, shorten(out))
+		}
+		if out, err := build(dir, append(contexts, target, "-o", layout)...); err != nil {
+			t.Fatalf("%s from a layout: %v\n%s", group, err, shorten(out))
+		}
+		files, err := os.ReadDir(registry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			sameFile(t, filepath.Join(registry, f.Name()), filepath.Join(layout, f.Name()))
+		}
+		for name := range strings.SplitSeq(group, ",") {
+			i := slices.IndexFunc(formats, func(f fileFormat) bool { return f.name == name })
+			t.Run(name, func(t *testing.T) { formats[i].compare(t, registry, images) })
+		}
+	}
+}
+
+// TestRefused builds the images that must not become part of a machine.
+func TestRefused(t *testing.T) {
+	stack.Require(t)
+	layouts := newStore(t)
+	for _, i := range refused(t) {
+		img := i.build(t)
+		push(t, i.ref(), img)
+		context := layouts.add(t, i.ref(), img)
+		for _, source := range []struct {
+			name, want string
+			args       []string
+		}{
+			{"layout", i.layout, []string{context}},
+			{"registry", i.registry, nil},
+		} {
+			t.Run(i.name+" from a "+source.name, func(t *testing.T) {
+				dir := newDir(t, "services:\n"+service("hostile", i.ref()))
+				out, err := build(dir, append(source.args, "--target=tar", "-o", "out")...)
+				expect(t, dir, out, err, source.want, ">>>     image: "+i.ref())
+			})
+		}
+	}
+	t.Run("wrong digest", func(t *testing.T) {
+		i := image{name: "wrong-digest", layers: [][]file{{reg("x", strings.Repeat("x", 1000))}}}
+		img := i.build(t)
+		context := layouts.add(t, i.ref(), img)
+		layouts.corrupt(t, img)
+		dir := newDir(t, "services:\n"+service("hostile", i.ref()))
+		out, err := build(dir, context, "--target=tar", "-o", "out")
+		expect(t, dir, out, err, "digest", "")
+	})
+}
+
+// expect checks a build that must fail with a message, on a line of the YAML if
+// one is responsible. Without a message, the build must succeed.
+func expect(t *testing.T, dir, out string, err error, want, line string) {
+	t.Helper()
+	files, _ := os.ReadDir(filepath.Join(dir, "out"))
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("the build failed: %v", err)
+	case want == "":
+		contained(t, filepath.Join(dir, "out", "machine.tar"))
+	case err == nil:
+		t.Errorf("the build succeeded; it must fail with %q", want)
+	case !strings.Contains(out, want):
+		t.Errorf("the output lacks %q", want)
+	case !strings.Contains(out, line):
+		t.Errorf("the output lacks the line %q", line)
+	case len(files) > 0:
+		t.Errorf("the failed build left %v", files)
+	}
+	printable(t, out)
+	if t.Failed() {
+		t.Log(shorten(out))
+	}
+}
+
+// contained reports an error if a machine without an init has files outside of
+// its containers and its modules.
+func contained(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer f.Close()
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if h.Typeflag != tar.TypeDir && !strings.HasPrefix(h.Name, "containers/services/hostile/") && !expected[h.Name] {
+			t.Errorf("the machine has the file %q", h.Name)
+		}
+	}
+}
+
+// expected are the files of TestKernelTar.
+var expected = map[string]bool{"boot/kernel": true, "boot/cmdline": true, "lib/modules/1/x": true, "up": true}
+
+// printable reports an error if a text changes the terminal that shows it.
+func printable(t *testing.T, out string) {
+	t.Helper()
+	for _, r := range out {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			t.Errorf("the output has the control character %q", r)
+			return
+		}
+	}
+}
+
+func shorten(s string) string {
+	const limit = 4000
+	if len(s) > limit {
+		return "…" + s[len(s)-limit:]
+	}
+	return s
+}
+
+// TestForeignLayers builds images whose layers name a URL. No request may leave
+// for it.
+func TestForeignLayers(t *testing.T) {
+	stack.Require(t)
+	var requests atomic.Int64
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		http.Error(w, "none", http.StatusNotFound)
+	})}
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
+
+	layouts := newStore(t)
+	for i, media := range []types.MediaType{types.DockerForeignLayer, types.OCIRestrictedLayer, types.OCILayer} {
+		foreign := image{
+			name: fmt.Sprintf("foreign-%d", i), layers: [][]file{{reg("x", "x")}}, media: media,
+			urls: []string{"http://" + listener.Addr().String() + "/layer"},
+		}
+		img := foreign.build(t)
+		context := layouts.add(t, foreign.ref(), img)
+		dir := newDir(t, "services:\n"+service("foreign", foreign.ref()))
+		if out, err := build(dir, context, "--target=tar", "--no-cache", "-o", "out"); err != nil {
+			t.Logf("%s fails: %s", media, shorten(out))
+		}
+		if n := requests.Swap(0); n > 0 {
+			t.Errorf("%s: %d requests to the URL of the layer", media, n)
+		}
+	}
+}
+
+// TestKernelTar builds kernel images whose archive of modules is hostile.
+func TestKernelTar(t *testing.T) {
+	stack.Require(t)
+	layouts := newStore(t)
+	for _, c := range []struct {
+		name    string
+		entries []file
+		want    string // the error; "": the build succeeds
+	}{
+		{"plain", []file{reg("/lib/modules/1/x", "x"), symlink("up", "../../../../etc")}, ""},
+		{"up", []file{reg("../../etc/passwd", "x")}, "leads out of the root"},
+		{"long", []file{reg(long+"n", "x")}, "has 256 bytes: Linux allows 255"},
+		{"below-file", []file{reg("f", "x"), reg("f/x", "x")}, "f"},
+		{"sparse", []file{{raw: unboundedSparseMap()}}, "sparse"},
+		{"link", []file{hardlink("a", "../../../etc/passwd")}, "leads out of the root"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			i := image{name: "kernel-" + c.name, layers: [][]file{{reg("kernel", "kernel"), reg("kernel.tar", string(archive(t, c.entries)))}}}
+			context := layouts.add(t, i.ref(), i.build(t))
+			dir := newDir(t, "kernel:\n  image: "+i.ref()+"\n  cmdline: quiet\n")
+			out, err := build(dir, context, "--target=tar", "-o", "out")
+			expect(t, dir, out, err, c.want, ">>>   image: "+i.ref())
+		})
+	}
+}
