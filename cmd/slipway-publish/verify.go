@@ -175,10 +175,13 @@ func printVerification(w io.Writer, v *ami.Verification, asJSON bool) error {
 	}
 	for _, b := range v.Differences {
 		fmt.Fprintf(w, "  block %d is %s: ", b.Index, b.Kind)
-		if b.Bytes == 0 { // of a map
+		switch b.Bytes {
+		case 0: // of a map
 			fmt.Fprintf(w, "in the 512 KiB at %d\n", b.Offset)
-		} else {
-			fmt.Fprintf(w, "%d bytes differ, the first at %d: %v\n", b.Bytes, b.Offset, b.Place)
+		case 1:
+			fmt.Fprintf(w, "byte %d differs: %v\n", b.Offset, b.Place)
+		default:
+			fmt.Fprintf(w, "%d bytes differ, the first is %d: %v\n", b.Bytes, b.Offset, b.Place)
 		}
 	}
 	if more := v.Different - len(v.Differences); more > 0 {

@@ -34,7 +34,7 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, code, message = h.run(nil, "aws", "verify", "--boot-mode", "legacy-bios", image.Image, "other.raw")
-	if code != 1 || !strings.Contains(out, "  block 3 is changed: 1 bytes differ, the first at 1572963: outside of all partitions\n") || !strings.HasSuffix(message, " is not other.raw\n") {
+	if code != 1 || !strings.Contains(out, "  block 3 is changed: byte 1572963 differs: outside of all partitions\n") || !strings.HasSuffix(message, " is not other.raw\n") {
 		t.Errorf("exit %d: %s%s", code, out, message)
 	}
 	out, code, message = h.run(nil, "aws", "verify", "--json", image.Snapshot, "other.raw")

@@ -176,6 +176,13 @@ func TestVerifyAttributes(t *testing.T) {
 		})
 	}
 
+	// Only the owner can read UefiData.
+	fake.SetKnobs(awstest.Knobs{Denied: []string{"ec2:DescribeImageAttribute"}})
+	if v := verify(t, fake, good.Image, d, ami.Options{}); !v.Match || len(v.Notes) != 1 || !strings.HasPrefix(v.Notes[0], "UefiData is not compared: AWS refused: ") {
+		t.Errorf("got %+v", v)
+	}
+	fake.SetKnobs(awstest.Knobs{})
+
 	// The same options as for the publish are right.
 	o := ami.Options{Name: "machine-3"}
 	o.Register.ImdsSupport = "v2.0"

@@ -158,7 +158,7 @@ func (s *searcher) espFile(esp *fat.FS, file string, content *io.SectionReader) 
 	case isInitramfs(magic):
 		s.initramfs(file, content)
 	default:
-		data := s.read(content, content.Size())
+		data := s.read(content)
 		if bootConfigurations.MatchString(file) {
 			s.add(cmdlineSecrets(file, data)...)
 		}
@@ -192,7 +192,7 @@ func (s *searcher) initramfs(file string, r io.Reader) {
 		s.left -= h.Size
 		switch h.Mode & cpio.TypeMask {
 		case cpio.TypeFile:
-			s.add(fileSecrets(h.Name, s.read(initrd, h.Size))...)
+			s.add(fileSecrets(h.Name, s.read(initrd))...)
 		case cpio.TypeDir:
 			s.add(repository(h.Name + "/")...)
 		}
@@ -203,12 +203,9 @@ func (s *searcher) initramfs(file string, r io.Reader) {
 	}
 }
 
-// read returns the content of a file, or nil if it is too large to be searched.
-func (s *searcher) read(r io.Reader, size int64) []byte {
-	if size > maxSearched {
-		return nil
-	}
-	data, _ := io.ReadAll(io.LimitReader(r, size)) // Next reports an error of the archive
+// read returns the start of the content of a file.
+func (s *searcher) read(r io.Reader) []byte {
+	data, _ := io.ReadAll(io.LimitReader(r, maxSearched)) // Next reports an error of the archive
 	return data
 }
 

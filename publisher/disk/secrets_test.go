@@ -104,6 +104,7 @@ func TestSecrets(t *testing.T) {
 		"replaced":              {map[string][]byte{"initrd.img": slices.Concat(archive(t, secret), archive(t, member{secret.path, "x"}))}, []Secret{inner}},
 		"no boot configuration": {map[string][]byte{"old/initrd": archive(t, secret)}, []Secret{inner}},
 		"file of the partition": {map[string][]byte{"web.key": []byte(secret.content)}, []Secret{{Path: "web.key", What: "a private key"}}},
+		"large":                 {map[string][]byte{"initrd.img": archive(t, member{secret.path, secret.content + strings.Repeat("x", 3<<20)})}, []Secret{inner}},
 		"repository":            {map[string][]byte{"initrd.img": archive(t, member{"srv/.git/HEAD", "ref"}, member{"srv/.git/config", "x"})}, []Secret{{Path: "srv/.git", What: "a Git repository with its history"}}},
 		"command line": {
 			map[string][]byte{"loader/entries/one.conf": []byte("linux /kernel\noptions console=ttyS0 INSECURE=true\n")},
