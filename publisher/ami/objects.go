@@ -59,14 +59,25 @@ func (o objects) region(ctx context.Context, bucket string) (string, error) {
 // delete removes an object and the parts of its incomplete uploads. It succeeds
 // if they are gone.
 func (o objects) delete(ctx context.Context, bucket, key string) error {
+	// A part whose request was canceled may arrive after the upload was
+	// aborted, so S3 advises to abort it again until no part is left.
 	var aborted error
-	for upload, err := range o.uploads(ctx, bucket, key) {
-		if hasCode("NoSuchBucket")(err) {
-			return nil
-		} else if err != nil {
-			return err
+	for attempt, found := 0, true; found && attempt < 10; attempt++ {
+		if attempt > 0 {
+			if err := sleep(ctx, 500*time.Millisecond); err != nil {
+				return err
+			}
 		}
-		aborted = errors.Join(aborted, o.abort(ctx, bucket, upload))
+		aborted, found = nil, false
+		for upload, err := range o.uploads(ctx, bucket, key) {
+			if hasCode("NoSuchBucket")(err) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			found = true
+			aborted = errors.Join(aborted, o.abort(ctx, bucket, upload))
+		}
 	}
 	return errors.Join(aborted, o.deleteObject(ctx, bucket, key))
 }
