@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -15,7 +18,9 @@ import (
 // A manifest lists the digests of a snapshot's blocks, so that the next upload
 // does not have to read them. It is stored in tags of the snapshot: EBS creates
 // and deletes it with the snapshot, it is free, and whoever may describe the
-// parent can read it. Disks whose manifest does not fit have none.
+// parent can read it. A manifest that does not fit into the tags is stored in a
+// file in the state directory instead, which only later runs on this machine
+// find.
 //
 // Format: a byte with version 1, then runs of blocks that are not zero. Each
 // run consists of two unsigned varints, the number of blocks to skip and the
@@ -28,7 +33,8 @@ const (
 	shortSum        = 12
 	tagLength       = 256
 	maxTags         = 50
-	ownTags         = 5 // Name and those of [target.tags]
+	ownTags         = 5  // Name and those of [target.tags]
+	spareTags       = 10 // for programs of the account that tag resources
 )
 
 // short is the start of a block's digest.
@@ -100,6 +106,52 @@ func manifestTags(d *disk.Disk, most int) []types.Tag {
 		text = text[n:]
 	}
 	return tags
+}
+
+// manifestAge is the age at which the file of a manifest is removed. The
+// snapshot is probably gone by then.
+const manifestAge = 90 * 24 * time.Hour
+
+// manifestFile returns the path of the file with a snapshot's manifest.
+func (o *Options) manifestFile(snapshot string) string {
+	return filepath.Join(o.State, "manifests", filepath.Base(snapshot))
+}
+
+// saveManifest writes the file with a snapshot's manifest, and removes old ones.
+func (o *Options) saveManifest(snapshot string, d *disk.Disk) error {
+	path := o.manifestFile(snapshot)
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if info, err := file.Info(); err == nil && time.Since(info.ModTime()) > manifestAge {
+			_ = os.Remove(filepath.Join(dir, file.Name())) // the next run tries again
+		}
+	}
+	// A run that is killed must not leave a part of the file under its name.
+	part := path + ".part"
+	if err := os.WriteFile(part, encodeManifest(d.Blocks), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(part, path)
+}
+
+// loadManifest reads the file with a snapshot's manifest. It returns nil if
+// there is none.
+func (o *Options) loadManifest(snapshot string) (map[int32]short, error) {
+	data, err := os.ReadFile(o.manifestFile(snapshot))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return decodeManifest(data)
 }
 
 // manifestOf returns the manifest of a snapshot, or nil if it has none.

@@ -1,8 +1,11 @@
 package ami
 
 import (
+	"maps"
+	"os"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
@@ -59,4 +62,29 @@ func FuzzManifest(f *testing.F) {
 			t.Errorf("got %d blocks from %d bytes", len(got), len(data))
 		}
 	})
+}
+
+// TestManifestFile checks that the file is found again and that old ones go.
+func TestManifestFile(t *testing.T) {
+	o := Options{State: t.TempDir()}
+	d := &disk.Disk{Size: 3 * disk.BlockSize, Blocks: []disk.Block{{Index: 0, Sum: disk.Sum{1}}, {Index: 2, Sum: disk.Sum{2}}}}
+	for _, id := range []string{"snap-1", "snap-2"} {
+		if err := o.saveManifest(id, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := o.loadManifest("snap-1")
+	if want := (map[int32]short{0: {1}, 2: {2}}); err != nil || !maps.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	old := time.Now().Add(-2 * manifestAge)
+	if err := os.Chtimes(o.manifestFile("snap-1"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.saveManifest("snap-2", d); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := o.loadManifest("snap-1"); got != nil || err != nil {
+		t.Errorf("an old manifest is left: %v, %v", got, err)
+	}
 }

@@ -156,6 +156,9 @@ func (p parents) read(ctx context.Context, snapshot *types.Snapshot) (*parent, e
 		return nil, describe("list the blocks of the parent "+from.id, err)
 	}
 	manifest, err := manifestOf(snapshot.Tags)
+	if err == nil && manifest == nil {
+		manifest, err = p.publisher.options.loadManifest(from.id)
+	}
 	if err != nil {
 		p.step("%s: %v: reading its blocks instead", from.id, err)
 	}

@@ -323,6 +323,37 @@ func TestParent(t *testing.T) {
 	}
 }
 
+// TestManifests checks that the manifest leaves room for the tags of others, and
+// that a later run finds one that does not fit into the tags.
+func TestManifests(t *testing.T) {
+	t.Parallel()
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	data := content(1, 40*16*3/2) // 40 tags of 16 blocks
+	path := filepath.Join(t.TempDir(), "machine.raw")
+	state := t.TempDir()
+	for i, want := range []int{40 * 16, 1} {
+		data[7] = byte(i)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		image := mustPublish(t, fake, open(t, path), ami.Options{Name: fmt.Sprint("machine-", i), State: state, Parent: "auto"}).Images[0]
+		if image.Blocks.Written != want {
+			t.Errorf("run %d: got %+v, want %d blocks", i, image.Blocks, want)
+		}
+	}
+	if reads := fake.Count("ebs:GetSnapshotBlock"); reads > 0 {
+		t.Errorf("%d blocks of the parent were read", reads)
+	}
+	// A manifest that fits leaves 10 tags.
+	mustPublish(t, fake, write(t, content(2, 30*16*3/2)), ami.Options{Name: "machine-3"})
+	for _, s := range fake.Snapshots() {
+		if len(s.Tags) > 40 {
+			t.Errorf("%s has %d tags", s.ID, len(s.Tags))
+		}
+	}
+	noViolations(t, fake)
+}
+
 // TestParentEncryption publishes a disk without encryption, with the default
 // key and with another key. Then it publishes changed disks with parents.
 func TestParentEncryption(t *testing.T) {
