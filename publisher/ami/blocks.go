@@ -28,9 +28,11 @@ func (b blocks) start(ctx context.Context, input *ebs.StartSnapshotInput) (*ebs.
 	return call(ctx, b.caller, b.ebs.StartSnapshot, input)
 }
 
-// put writes a block.
+// put writes a block. The caller has acquired the window.
 func (b blocks) put(ctx context.Context, snapshot string, block disk.Block, data []byte) error {
-	_, err := try(ctx, b.caller, func(ctx context.Context) (*ebs.PutSnapshotBlockOutput, error) {
+	c := b.caller
+	c.window = b.window
+	_, err := try(ctx, c, func(ctx context.Context) (*ebs.PutSnapshotBlockOutput, error) {
 		return b.ebs.PutSnapshotBlock(ctx, &ebs.PutSnapshotBlockInput{
 			SnapshotId:        &snapshot,
 			BlockIndex:        &block.Index,

@@ -53,7 +53,7 @@ func GC(ctx context.Context, cfg aws.Config, o GCOptions) ([]Leftover, error) {
 		return nil, err
 	}
 	setDefault(&o.Timeout, defaultTimeout)
-	client := newHTTPClient(cfg, 1, o.Timeout)
+	client := newHTTPClient(cfg, 1)
 	before := time.Now().Add(-o.OlderThan)
 	var all []Leftover
 	var errs []error

@@ -168,7 +168,7 @@ func (p *Publisher) targets(cfg aws.Config) (direct, copies []*target, err error
 		return nil, nil, err
 	}
 	o := &p.options
-	client := newHTTPClient(cfg, o.Workers, o.Timeout)
+	client := newHTTPClient(cfg, o.Workers)
 	for i, region := range regions {
 		key, err := o.keyOf(region)
 		if err != nil {

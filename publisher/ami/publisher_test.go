@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,11 +17,13 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"golang.org/x/time/rate"
 
 	"github.com/slipway-build/slipway/exporter/diskmap"
 	"github.com/slipway-build/slipway/publisher/ami"
@@ -614,6 +618,51 @@ func TestLowRate(t *testing.T) {
 	data := content(1, 12) // of which 8 are not zero
 	image := mustPublish(t, fake, write(t, data), ami.Options{Rate: 4, Timeout: time.Second, Workers: 16}).Images[0]
 	equal(t, fake, home, image.Snapshot, data)
+	noViolations(t, fake)
+}
+
+// slowConn limits the rate of all connections together.
+type slowConn struct {
+	net.Conn
+	limit *rate.Limiter
+}
+
+func (c slowConn) Write(p []byte) (n int, err error) {
+	for len(p) > 0 && err == nil {
+		piece := p[:min(len(p), 4<<10)]
+		if err = c.limit.WaitN(context.Background(), len(piece)); err != nil {
+			return n, err
+		}
+		var m int
+		m, err = c.Conn.Write(piece)
+		n, p = n+m, p[m:]
+	}
+	return n, err
+}
+
+// TestSlowLine publishes on a line that delivers one block within the limit of
+// an attempt, but not the 16 of the first window: like 2 Mbit/s and 20 seconds.
+func TestSlowLine(t *testing.T) {
+	t.Parallel()
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	limit := rate.NewLimiter(1<<20, 4<<10)
+	cfg := configure(t, fake)
+	cfg.HTTPClient = cfg.HTTPClient.(*awshttp.BuildableClient).WithTransportOptions(func(t *http.Transport) {
+		t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			return slowConn{conn, limit}, err
+		}
+	})
+	data := content(1, 27)
+	p, err := ami.New(write(t, data), ami.Options{Name: "machine-1", State: t.TempDir(), Timeout: 1200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := p.Publish(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, fake, home, result.Images[0].Snapshot, data)
 	noViolations(t, fake)
 }
 

@@ -38,20 +38,21 @@ type caller struct {
 	retries *atomic.Int64
 	pace    *rate.Limiter // of the attempts; may be nil
 	onRetry func(error)   // called before each retry; may be nil
+	window  *window       // that the request is in; may be nil
 }
 
 // try calls request until it succeeds, it fails with an error that a retry
 // cannot cure, or patience ends. The tests in transient add to the errors that
 // are worth a retry.
 func try[Out any](ctx context.Context, c caller, request func(context.Context) (Out, error), transient ...func(error) bool) (Out, error) {
-	start := time.Now()
+	start, limit := time.Now(), c.attempt
 	for delay := firstDelay; ; delay = min(2*delay, longest) {
 		waited, err := c.wait(ctx)
 		if err != nil {
 			return *new(Out), err
 		}
 		start = start.Add(waited)
-		attempt, cancel := context.WithTimeout(ctx, c.attempt)
+		attempt, cancel := context.WithTimeout(ctx, limit)
 		out, err := request(attempt)
 		cancel()
 		if err == nil {
@@ -64,22 +65,42 @@ func try[Out any](ctx context.Context, c caller, request func(context.Context) (
 		for _, is := range transient {
 			again = again || is(err)
 		}
-		limit := patience
+		wait := patience
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {
-			limit = unreachable
+			wait = unreachable
 		}
-		if !again || time.Since(start) > limit {
+		if !again || time.Since(c.progress(start)) > wait {
 			return out, err
+		}
+		if errors.Is(err, context.DeadlineExceeded) { // the line may be too slow for the limit
+			limit = min(2*limit, 4*c.attempt)
 		}
 		c.retries.Add(1)
 		if c.onRetry != nil {
 			c.onRetry(err)
 		}
-		if err := sleep(ctx, time.Duration(rand.Int64N(int64(delay)))+delay/4); err != nil {
+		pause := time.Duration(rand.Int64N(int64(delay))) + delay/4
+		if c.window != nil {
+			err = c.window.yield(ctx, pause)
+		} else {
+			err = sleep(ctx, pause)
+		}
+		if err != nil {
 			return out, err
 		}
 	}
+}
+
+// progress returns since when nothing has succeeded: on a slow line, a request
+// can fail again and again while others succeed.
+func (c caller) progress(start time.Time) time.Time {
+	if c.window != nil {
+		if last := c.window.progress(); last.After(start) {
+			return last
+		}
+	}
+	return start
 }
 
 // wait waits until the pace permits an attempt. It returns how long that took,

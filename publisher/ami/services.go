@@ -76,7 +76,7 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 // newHTTPClient returns the client of the configuration, which has the user's
 // CA bundle, changed to keep up to workers connections to each host. A client
 // of a type that is not the SDK's is returned as it is.
-func newHTTPClient(cfg aws.Config, workers int, attempt time.Duration) aws.HTTPClient {
+func newHTTPClient(cfg aws.Config, workers int) aws.HTTPClient {
 	if cfg.HTTPClient == nil {
 		cfg.HTTPClient = awshttp.NewBuildableClient()
 	}
@@ -98,7 +98,6 @@ func newHTTPClient(cfg aws.Config, workers int, attempt time.Duration) aws.HTTPC
 		t.TLSClientConfig.NextProtos = []string{"http/1.1"}
 		t.MaxIdleConns = 0
 		t.MaxIdleConnsPerHost = workers
-		t.ResponseHeaderTimeout = attempt
 		t.WriteBufferSize = 64 << 10
 	})
 }

@@ -90,7 +90,7 @@ func Verify(ctx context.Context, cfg aws.Config, id string, d *disk.Disk, o Opti
 		return nil, err
 	}
 	v := verifier{
-		aws:  connect(cfg, regions[0], newHTTPClient(cfg, o.Workers, o.Timeout), limits{o.Timeout, o.Workers, o.Rate, &o.Monitor.Retries}),
+		aws:  connect(cfg, regions[0], newHTTPClient(cfg, o.Workers), limits{o.Timeout, o.Workers, o.Rate, &o.Monitor.Retries}),
 		disk: d, options: &o,
 		result: &Verification{
 			Region: regions[0], Disk: d.Name, Content: "sha256:" + d.Digest(), Snapshot: id,

@@ -30,3 +30,34 @@ func TestWindow(t *testing.T) {
 		t.Errorf("shrank to %d, want 10", w.limit)
 	}
 }
+
+// TestYield checks that requests that are sent again respect a window that has
+// shrunk, and precede new ones.
+func TestYield(t *testing.T) {
+	w := newWindow(2)
+	for range 2 {
+		if err := w.acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.shrink() // to 1
+	again := make(chan error)
+	go func() { again <- w.yield(t.Context(), 0) }()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := w.acquire(ctx); err == nil {
+		t.Fatal("a new request preceded one that is sent again")
+	}
+	select {
+	case <-again:
+		t.Fatal("two requests are in a window of one")
+	default:
+	}
+	w.release(false)
+	if err := <-again; err != nil {
+		t.Error(err)
+	}
+	if w.used != 1 || w.retry != 0 {
+		t.Errorf("%d requests in the window, %d waiting", w.used, w.retry)
+	}
+}
