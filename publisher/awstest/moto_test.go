@@ -52,7 +52,7 @@ func startMoto(t *testing.T) string {
 		_ = cmd.Process.Kill()
 		<-ended
 		if t.Failed() {
-			t.Logf("moto's log: %s", log.Bytes())
+			t.Logf("the end of moto's log: %s", log.Bytes()[max(0, log.Len()-2000):])
 		}
 	})
 	for {

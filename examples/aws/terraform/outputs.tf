@@ -12,3 +12,8 @@ output "policy_import" {
   description = "ARN of the policy for --method import."
   value       = one(aws_iam_policy.import[*].arn)
 }
+
+output "github_role" {
+  description = "ARN of the role for GitHub's workflows, for the variable AWS_ROLE of examples/ci/github.yml."
+  value       = one(module.github[*].role)
+}

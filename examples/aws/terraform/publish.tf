@@ -1,36 +1,75 @@
 # The permissions of slipway-publish. Attach one of the policies to the user or role
 # that publishes.
 
-# Both methods: find, register, share and remove images and their snapshots.
+# Both methods: find, register, copy, share and remove images and their snapshots.
+# slipway-publish tags everything that it makes with slipway:token. It may change
+# and remove only what has that tag.
 data "aws_iam_policy_document" "images" {
   statement {
-    sid       = "Describe"
-    actions   = ["ec2:DescribeImages", "ec2:DescribeImageAttribute", "ec2:DescribeSnapshots", "ec2:GetEbsEncryptionByDefault"]
+    sid = "Describe"
+    actions = [
+      "ec2:DescribeImages", "ec2:DescribeImageAttribute", "ec2:DescribeSnapshots",
+      "ec2:GetEbsEncryptionByDefault", "ec2:GetEbsDefaultKmsKeyId",
+    ]
     resources = ["*"]
   }
   statement {
-    sid = "Images"
-    actions = [
-      "ec2:RegisterImage", "ec2:DeregisterImage", "ec2:CopyImage", "ec2:CopySnapshot",
-      "ec2:ModifyImageAttribute", "ec2:EnableImageDeprecation", "ec2:CreateTags",
-    ]
+    sid       = "Create"
+    actions   = ["ec2:RegisterImage", "ec2:CopyImage"]
     resources = [local.images, local.snapshots]
   }
   statement {
-    sid       = "RemoveOurOwn"
-    actions   = ["ec2:DeleteSnapshot"]
-    resources = [local.snapshots]
+    sid       = "TagOnCreation"
+    actions   = ["ec2:CreateTags"]
+    resources = [local.images, local.snapshots, local.import_tasks]
+    condition {
+      test     = "StringEquals"
+      variable = "ec2:CreateAction"
+      values   = ["RegisterImage", "CopyImage", "ImportSnapshot", "StartSnapshot"]
+    }
+  }
+  statement {
+    sid = "ChangeOurOwn"
+    actions = [
+      "ec2:DeregisterImage", "ec2:DeleteSnapshot", "ec2:ModifyImageAttribute",
+      "ec2:ModifySnapshotAttribute", "ec2:EnableImageDeprecation", "ec2:CreateTags",
+    ]
+    resources = [local.images, local.snapshots]
     condition {
       test     = "Null"
       variable = "aws:ResourceTag/slipway:token"
       values   = ["false"]
     }
   }
-  # For --ssm-parameter.
+  # For --ssm-parameter, and to start instances by the name of the parameter.
   statement {
     sid       = "Parameter"
-    actions   = ["ssm:GetParameter", "ssm:PutParameter", "ssm:DeleteParameter"]
+    actions   = ["ssm:GetParameter", "ssm:GetParameters", "ssm:PutParameter", "ssm:DeleteParameter"]
     resources = ["arn:${local.partition}:ssm:*:${local.account}:parameter/slipway/*"]
+  }
+  # For --kms-key.
+  dynamic "statement" {
+    for_each = length(var.kms_keys) == 0 ? [] : [var.kms_keys]
+    content {
+      sid = "Keys"
+      actions = [
+        "kms:DescribeKey", "kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncrypt*",
+      ]
+      resources = statement.value
+    }
+  }
+  dynamic "statement" {
+    for_each = length(var.kms_keys) == 0 ? [] : [var.kms_keys]
+    content {
+      sid       = "Grants"
+      actions   = ["kms:CreateGrant"]
+      resources = statement.value
+      condition {
+        test     = "Bool"
+        variable = "kms:GrantIsForAWSResource"
+        values   = ["true"]
+      }
+    }
   }
 }
 
@@ -151,8 +190,34 @@ data "aws_iam_policy_document" "import" {
   }
   statement {
     sid       = "Import"
-    actions   = ["ec2:ImportSnapshot", "ec2:DescribeImportSnapshotTasks", "ec2:CancelImportTask", "ec2:CreateTags"]
+    actions   = ["ec2:ImportSnapshot", "ec2:DescribeImportSnapshotTasks", "ec2:CancelImportTask"]
     resources = ["*"]
+  }
+  # ImportSnapshot cannot tag its snapshot.
+  statement {
+    sid       = "TagImported"
+    actions   = ["ec2:CreateTags"]
+    resources = [local.snapshots]
+    condition {
+      test     = "Null"
+      variable = "aws:RequestTag/slipway:token"
+      values   = ["false"]
+    }
+  }
+  statement {
+    sid       = "Role"
+    actions   = ["iam:GetRole"]
+    resources = [aws_iam_role.vmimport[0].arn]
+  }
+  statement {
+    sid       = "PassRole"
+    actions   = ["iam:PassRole"]
+    resources = [aws_iam_role.vmimport[0].arn]
+    condition {
+      test     = "StringEquals"
+      variable = "iam:PassedToService"
+      values   = ["vmie.amazonaws.com"]
+    }
   }
 }
 

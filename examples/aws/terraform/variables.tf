@@ -33,3 +33,15 @@ variable "bucket" {
   type        = string
   default     = null
 }
+
+variable "kms_keys" {
+  description = "ARNs of the keys for --kms-key. Default: none."
+  type        = list(string)
+  default     = []
+}
+
+variable "github_repository" {
+  description = "GitHub repository, as OWNER/NAME, whose workflows may publish. Default: none."
+  type        = string
+  default     = null
+}

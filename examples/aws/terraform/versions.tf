@@ -20,4 +20,6 @@ locals {
   partition = data.aws_partition.current.partition
   snapshots = "arn:${local.partition}:ec2:*::snapshot/*"
   images    = "arn:${local.partition}:ec2:*::image/*"
+
+  import_tasks = "arn:${local.partition}:ec2:*:${local.account}:import-snapshot-task/*"
 }

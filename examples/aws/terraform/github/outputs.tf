@@ -1,0 +1,4 @@
+output "role" {
+  description = "ARN of the role."
+  value       = aws_iam_role.publish.arn
+}
