@@ -52,7 +52,7 @@ func explain(err error) (status int, message string) {
 	if class == ami.ClassInterrupted {
 		message = strings.Replace(message, context.Canceled.Error(), "interrupted", 1)
 	}
-	if advice := advice(class); advice != "" {
+	if advice := advice(class); advice != "" && (class != ami.ClassCredentials || strings.Contains(message, "AWS refused")) {
 		message += "; " + advice
 	}
 	return int(class), message

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -300,6 +301,51 @@ func TestKill(t *testing.T) {
 		}
 		for _, v := range fake.Violations() {
 			t.Error(v)
+		}
+	}
+}
+
+// TestCredentialErrors checks that each source of credentials that fails says
+// why.
+func TestCredentialErrors(t *testing.T) {
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	h := newHost(t, fake, content(1, 2))
+	config := filepath.Join(h.dir, "config")
+	if err := os.WriteFile(config, []byte(`[profile sso]
+sso_session = work
+sso_account_id = 123456789012
+sso_role_name = publish
+[sso-session work]
+sso_region = us-east-1
+sso_start_url = https://example.awsapps.com/start
+[profile process]
+credential_process = sh -c "echo no card >&2; exit 3"
+[profile web]
+role_arn = arn:aws:iam::123456789012:role/publish
+web_identity_token_file = /no/such/token
+[profile base]
+aws_access_key_id = AKIDEXAMPLE
+aws_secret_access_key = secret
+[profile mfa]
+role_arn = arn:aws:iam::123456789012:role/publish
+source_profile = base
+mfa_serial = arn:aws:iam::123456789012:mfa/me
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for profile, want := range map[string]string{
+		"sso":     "run aws sso login --profile sso",
+		"process": "credential_process failed: ",
+		"web":     "open /no/such/token: no such file or directory",
+		"mfa":     "requires the code of an MFA device: run the command in a terminal",
+	} {
+		cmd := h.command("aws", "--name", "x1x", "machine.raw")
+		cmd.Env = append(os.Environ(), "SLIPWAY_PUBLISH_COMMAND=1", "HOME="+h.dir, "AWS_PROFILE="+profile, "AWS_CONFIG_FILE="+config,
+			"AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // without a terminal
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != 4 || !strings.Contains(string(out), want) {
+			t.Errorf("%s: exit %d: %s; want 4 and %q", profile, code, out, want)
 		}
 	}
 }

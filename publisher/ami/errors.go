@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/smithy-go"
 )
@@ -63,7 +64,7 @@ func ClassOf(err error) Class {
 	case "UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation":
 		return ClassPermission
 	case "AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "ExpiredToken", "ExpiredTokenException",
-		"RequestExpired", "SignatureDoesNotMatch", "InvalidSignatureException", "InvalidAccessKeyId", "MissingAuthenticationToken":
+		"RequestExpired", "RequestTimeTooSkewed", "RequestInTheFuture", "SignatureDoesNotMatch", "InvalidSignatureException", "InvalidAccessKeyId", "MissingAuthenticationToken":
 		return ClassCredentials
 	case "InvalidAMIName.Duplicate":
 		return ClassNameTaken
@@ -99,6 +100,22 @@ func isRefusal(err error) bool {
 	return errors.As(err, &api) && !isTransient(err)
 }
 
+// isClockSkew reports whether AWS rejected the time of a signature.
+func isClockSkew(err error) bool {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode() {
+	case "RequestTimeTooSkewed", "RequestInTheFuture":
+		return true
+	case "SignatureDoesNotMatch", "InvalidSignatureException", "AuthFailure":
+		text := api.ErrorMessage()
+		return strings.Contains(text, "Signature expired") || strings.Contains(text, "Signature not yet current")
+	}
+	return false
+}
+
 // describe turns an error of the SDK into one line: the action, AWS's message
 // and AWS's error code.
 func describe(action string, err error) error {
@@ -106,9 +123,18 @@ func describe(action string, err error) error {
 	var classed *Error
 	var request *url.Error
 	var untrusted *tls.CertificateVerificationError
+	var page htmlError
+	var dns *net.DNSError
 	switch class := ClassOf(err); {
 	case errors.As(err, &classed):
 		return err
+	case errors.As(err, &page):
+		return &Error{class, fmt.Errorf("%s: %w", action, page)}
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return &Error{class, fmt.Errorf("%s: there is no host %s: the region does not exist, or DNS does not work here", action, dns.Name)}
+	case isClockSkew(err) && errors.As(err, &api):
+		return &Error{ClassCredentials, fmt.Errorf("%s: the clock of this machine is wrong: it shows %s, but AWS refused: %s (%s)",
+			action, time.Now().UTC().Format(time.RFC3339), strings.TrimSpace(api.ErrorMessage()), api.ErrorCode())}
 	case errors.As(err, &api):
 		return &Error{class, fmt.Errorf("%s: AWS refused: %s (%s)", action, strings.TrimSpace(api.ErrorMessage()), api.ErrorCode())}
 	case errors.As(err, &untrusted):

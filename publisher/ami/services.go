@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"mime"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -74,17 +76,17 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 }
 
 // newHTTPClient returns the client of the configuration, which has the user's
-// CA bundle, changed to keep up to workers connections to each host. A client
-// of a type that is not the SDK's is returned as it is.
+// CA bundle, changed to keep up to workers connections to each host and to
+// reject HTML. A client of a type that is not the SDK's is used as it is.
 func newHTTPClient(cfg aws.Config, workers int) aws.HTTPClient {
 	if cfg.HTTPClient == nil {
 		cfg.HTTPClient = awshttp.NewBuildableClient()
 	}
 	client, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
 	if !ok {
-		return cfg.HTTPClient
+		return noHTML{cfg.HTTPClient}
 	}
-	return client.WithTransportOptions(func(t *http.Transport) {
+	return noHTML{client.WithTransportOptions(func(t *http.Transport) {
 		// One connection of HTTP/2 has a lower throughput than many of
 		// HTTP/1.1. The SDK has prepared the transport for HTTP/2, so ALPN
 		// would still offer it to the server.
@@ -99,8 +101,38 @@ func newHTTPClient(cfg aws.Config, workers int) aws.HTTPClient {
 		t.MaxIdleConns = 0
 		t.MaxIdleConnsPerHost = workers
 		t.WriteBufferSize = 64 << 10
-	})
+	})}
 }
+
+// noHTML is a client that fails if something else than AWS answers, such as a
+// proxy or the login page of a network. AWS answers with XML or JSON.
+type noHTML struct{ aws.HTTPClient }
+
+// Do implements [aws.HTTPClient].
+func (c noHTML) Do(request *http.Request) (*http.Response, error) {
+	response, err := c.HTTPClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); kind != "text/html" {
+		return response, nil
+	}
+	response.Body.Close()
+	return nil, htmlError{request.URL.Host, response.StatusCode}
+}
+
+// An htmlError is the answer of a proxy.
+type htmlError struct {
+	host   string
+	status int
+}
+
+func (e htmlError) Error() string {
+	return fmt.Sprintf("%s answered with a web page and status %d: something between this machine and AWS intercepts the requests; check HTTPS_PROXY and the network", e.host, e.status)
+}
+
+// RetryableError reports whether the proxy says that the failure is temporary.
+func (e htmlError) RetryableError() bool { return e.status >= 500 }
 
 // resolveRegions returns the regions to work in: names without repetitions, or
 // otherwise the region of the configuration.
