@@ -87,12 +87,20 @@ func (c *Container) writableKernel(denied bool) []string {
 		}
 		for _, dir := range kernelDirectories {
 			rest, below := strings.CutPrefix(dir, strings.TrimSuffix(source, "/"))
-			if at := path.Join(m.Destination, rest); below && (rest == "" || rest[0] == '/') && !slices.Contains(c.ReadonlyPaths, at) {
+			if at := path.Join(m.Destination, rest); below && (rest == "" || rest[0] == '/') && !c.protects(at) {
 				found = append(found, at)
 			}
 		}
 	}
 	return found
+}
+
+// protects reports whether a path in a container is read-only or masked, or
+// below one that is.
+func (c *Container) protects(file string) bool {
+	return slices.ContainsFunc(slices.Concat(c.ReadonlyPaths, c.MaskedPaths), func(p string) bool {
+		return p == file || strings.HasPrefix(file, p+"/")
+	})
 }
 
 // endless are programs that run until they are stopped, with the options that
