@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"strings"
+	"syscall"
 
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/gateway/client"
@@ -16,7 +18,7 @@ import (
 const probeName = "device"
 
 // keepsDevices reports whether the builder creates the device nodes of images.
-// A builder in a user namespace cannot, and skips them silently.
+// A builder in a user namespace cannot, and skips those of images silently.
 func (r *request) keepsDevices(ctx context.Context) bool {
 	if running, err := r.runningFrontend(); err == nil && running != nil && initialUserNamespace() {
 		return true // the builder is in the namespace of this container
@@ -33,7 +35,7 @@ func (r *request) keepsDevices(ctx context.Context) bool {
 		return true // only a warning depends on it
 	}
 	_, err = ref.StatFile(ctx, client.StatRequest{Path: probeName})
-	return err == nil || !isNotFound(err)
+	return err == nil || !isNotFound(err) && !strings.Contains(err.Error(), syscall.EPERM.Error())
 }
 
 // unpacks reports whether the builder unpacks images of registries.
@@ -63,7 +65,7 @@ func deviceProbe() (llb.State, error) {
 	if err := w.Close(); err != nil {
 		return llb.State{}, err
 	}
-	name := llb.WithCustomName("[internal] look whether the builder keeps device nodes")
+	name := llb.WithCustomName("[internal] create a device node, which fails on rootless builders")
 	packed := llb.Scratch().File(llb.Mkfile("/probe.tar", 0o644, archive.Bytes()), name)
 	return llb.Scratch().File(llb.Copy(packed, "/probe.tar", "/", &llb.CopyInfo{AttemptUnpack: true}), name), nil
 }

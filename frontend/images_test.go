@@ -358,7 +358,25 @@ func TestLayoutAsLayout(t *testing.T) {
 	g = newGateway(t, layoutYAML("slipwaybuild/sshd:v1", "linux/s390x"))
 	addLayout(g, "slipwaybuild/sshd:v1")
 	_, err := Build(t.Context(), g)
-	wantError(t, err, "image docker.io/slipwaybuild/sshd:v1: no manifest for linux/s390x", "aws.yml:3:image: slipwaybuild/sshd:v1")
+	wantError(t, err, "image docker.io/slipwaybuild/sshd:v1: does not exist for linux/s390x, but for linux/amd64, linux/arm64", "aws.yml:3:image: slipwaybuild/sshd:v1")
+
+	for platform, want := range map[string]string{"linux/amd64": "", "linux/arm64": "does not exist for linux/arm64, but for linux/amd64"} {
+		g = newGateway(t, layoutYAML("slipwaybuild/sshd:v1", platform))
+		g.Layouts["store"] = gatewaytest.NewManifest("own", ocispecs.ImageConfig{}, "linux/amd64")
+		g.Opts["context:slipwaybuild/sshd:v1"] = "oci-layout://store@" + g.Layouts["store"].Digest.String()
+		if want != "" {
+			_, err := Build(t.Context(), g)
+			wantError(t, err, want, "aws.yml:3:image: slipwaybuild/sshd:v1")
+			continue
+		}
+		mustBuild(t, g)
+		if got := flag(onlyGraph(t, g).exec("/slipway-packer layout"), "--blob"); len(got) != 2 {
+			t.Errorf("blobs %q, want configuration and layer", got)
+		}
+		if got := warnings(g); len(got) > 0 {
+			t.Errorf("warnings %q", got)
+		}
+	}
 
 	g = newGateway(t, layoutYAML("slipwaybuild/sshd:v1", "linux/amd64"))
 	addLayout(g, "slipwaybuild/sshd:v1")

@@ -62,12 +62,26 @@ func (r *resolver) storedLayout(ctx context.Context, value string, selected []st
 	}
 	out.Digest = stored.Digest().String()
 	out.Index = store.blobs([]ocispecs.Descriptor{{Digest: stored.Digest()}})[0]
-	manifests, err := selectManifests(root.Manifests, selected)
+	existing := root.Manifests
+	if len(existing) == 0 {
+		// The layout contains a manifest without an index.
+		var p ocispecs.Platform
+		config, err := r.readBlob(ctx, store, root.Config.Digest)
+		if err != nil {
+			return out, err
+		}
+		if err := json.Unmarshal(config, &p); err != nil {
+			return out, fmt.Errorf("read its configuration: %w", err)
+		}
+		existing = []ocispecs.Descriptor{{Digest: stored.Digest(), Platform: &p}}
+		out.Blobs = store.blobs(append([]ocispecs.Descriptor{root.Config}, root.Layers...))
+	}
+	manifests, err := selectManifests(existing, selected)
 	if err != nil {
 		return out, err
 	}
 	if len(root.Manifests) == 0 {
-		out.Blobs = store.blobs(append([]ocispecs.Descriptor{root.Config}, root.Layers...))
+		manifests = nil
 	}
 	for _, d := range manifests {
 		m, err := r.descriptors(ctx, store, d.Digest)
@@ -185,9 +199,20 @@ func selectManifests(manifests []ocispecs.Descriptor, names []string) ([]ocispec
 		matcher := platforms.OnlyStrict(p)
 		i := slices.IndexFunc(manifests, func(d ocispecs.Descriptor) bool { return d.Platform != nil && matcher.Match(*d.Platform) })
 		if i < 0 {
-			return nil, fmt.Errorf("no manifest for %s", name)
+			return nil, notFor(p, manifestPlatforms(manifests))
 		}
 		out = append(out, manifests[i])
 	}
 	return out, nil
+}
+
+// manifestPlatforms returns the platforms of manifests, except of attestations.
+func manifestPlatforms(manifests []ocispecs.Descriptor) []string {
+	var out []string
+	for _, d := range manifests {
+		if d.Platform != nil && d.Platform.OS != "unknown" {
+			out = append(out, platforms.FormatAll(platforms.Normalize(*d.Platform)))
+		}
+	}
+	return out
 }

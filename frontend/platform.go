@@ -84,10 +84,16 @@ func platformError(ctx context.Context, p ocispecs.Platform, resolve platformRes
 		})
 	}
 	all.Wait()
-	slices.Sort(found)
-	found = slices.DeleteFunc(slices.Compact(found), func(name string) bool { return name == "" })
-	if len(found) == 0 {
+	return notFor(p, found)
+}
+
+// notFor returns the error for an image that exists for other platforms. Empty
+// ones are ignored.
+func notFor(p ocispecs.Platform, existing []string) error {
+	existing = slices.DeleteFunc(slices.Clone(existing), func(name string) bool { return name == "" })
+	slices.Sort(existing)
+	if existing = slices.Compact(existing); len(existing) == 0 {
 		return fmt.Errorf("does not exist for %s", platforms.FormatAll(p))
 	}
-	return fmt.Errorf("does not exist for %s, but for %s", platforms.FormatAll(p), strings.Join(found, ", "))
+	return fmt.Errorf("does not exist for %s, but for %s", platforms.FormatAll(p), strings.Join(existing, ", "))
 }

@@ -133,7 +133,7 @@ func contextName(ref string) string {
 // not use: most likely its name is misspelled.
 func (r *request) unusedContexts(m *machine.Machine) []string {
 	used := []string{toolsContext, contextName(r.sources.frontendRef().Name)}
-	for _, ref := range m.ImageRefs() {
+	for _, ref := range m.AllImageRefs() {
 		if strings.HasPrefix(ref.Name, packageScheme) {
 			return nil // its Dockerfile can use any context
 		}

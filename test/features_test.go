@@ -52,7 +52,12 @@ func features(image string) []feature {
 		return func(files map[string]string, _ string) bool { _, ok := files[name]; return ok }
 	}
 	hasLayout := func(files map[string]string, _ string) bool {
-		return strings.Contains(files["containers/volumes/images/index.json"], "manifest")
+		for name, text := range files {
+			if strings.HasPrefix(name, "containers/volumes/images/") && strings.HasSuffix(name, "/index.json") {
+				return strings.Contains(text, "manifest")
+			}
+		}
+		return false
 	}
 	volume := func(image string) string {
 		return "volumes:\n  - name: images\n    image: " + image + "\n    format: oci\n    platforms: [linux/amd64]\n"

@@ -269,7 +269,9 @@ func (g *Gateway) fileOp(op *pb.FileOp, inputs []Files, output int64) (Files, er
 		case *pb.FileAction_Copy:
 			src := strings.Trim(a.Copy.Src, "/")
 			if text, ok := get(action.SecondaryInput)[src]; ok && a.Copy.AttemptUnpackDockerCompatibility {
-				g.unpack(text, out)
+				if err := g.unpack(text, out); err != nil {
+					return nil, err
+				}
 				break
 			}
 			for name, text := range get(action.SecondaryInput) {
@@ -293,16 +295,16 @@ func (g *Gateway) fileOp(op *pb.FileOp, inputs []Files, output int64) (Files, er
 }
 
 // unpack adds the files of a tar archive, as far as it is one.
-func (g *Gateway) unpack(archive string, out Files) {
+func (g *Gateway) unpack(archive string, out Files) error {
 	for r := tar.NewReader(strings.NewReader(archive)); ; {
 		h, err := r.Next()
 		if err != nil {
-			return
+			return nil
 		}
-		device := h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock
-		if !device || !g.Rootless {
-			out[h.Name] = ""
+		if g.Rootless && (h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock) {
+			return errors.New("operation not permitted")
 		}
+		out[h.Name] = ""
 	}
 }
 
