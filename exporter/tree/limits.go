@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"unicode/utf8"
 )
 
 // Limits of Linux in bytes (include/uapi/linux/limits.h).
@@ -75,6 +76,10 @@ func (e Entry) check() error {
 			return fmt.Errorf("%q: %w", shorten(e.Path), err)
 		}
 	}
+	if len(e.Xattrs) > 0 && !utf8.ValidString(e.Path) {
+		// The list for the init, which is JSON, could not name the file.
+		return fmt.Errorf("%q: the path of a file with extended attributes must be valid UTF-8", shorten(e.Path))
+	}
 	for name, value := range e.Xattrs {
 		if err := checkXattr(name, value); err != nil {
 			return fmt.Errorf("%q: %w", shorten(e.Path), err)
@@ -131,7 +136,7 @@ func checkLink(target string) error {
 
 func checkXattr(name, value string) error {
 	switch {
-	case name == "" || strings.ContainsRune(name, 0):
+	case name == "" || strings.ContainsRune(name, 0) || !utf8.ValidString(name):
 		return fmt.Errorf("extended attribute %q: invalid name", shorten(name))
 	case len(name) > xattrNameMax:
 		return fmt.Errorf("extended attribute %q: the name has %d bytes: Linux allows %d", shorten(name), len(name), xattrNameMax)

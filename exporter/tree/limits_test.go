@@ -15,10 +15,12 @@ func TestCheck(t *testing.T) {
 		`the name "nnnn`:                              NewDir("a/" + name),
 		`has 256 bytes: Linux allows 255`:             NewFile(name, 0o644, ""),
 		`"l": the target of a symbolic link is empty`: NewSymlink("l", ""),
-		`"l": the target of the symbolic link has 4096 bytes: Linux allows 4095`: NewSymlink("l", strings.Repeat("a", 4096)),
-		`"f": extended attribute "user.nnn`:                                      {Path: "f", Type: File, Xattrs: map[string]string{"user." + name: ""}},
-		`"f": extended attribute "": invalid name`:                               {Path: "f", Type: File, Xattrs: map[string]string{"": "x"}},
-		`"f": extended attribute "user.a" has 65537 bytes: Linux allows 65536`:   {Path: "f", Type: File, Xattrs: map[string]string{"user.a": strings.Repeat("x", 65537)}},
+		`"l": the target of the symbolic link has 4096 bytes: Linux allows 4095`:  NewSymlink("l", strings.Repeat("a", 4096)),
+		`"f": extended attribute "user.nnn`:                                       {Path: "f", Type: File, Xattrs: map[string]string{"user." + name: ""}},
+		`"\xff": the path of a file with extended attributes must be valid UTF-8`: {Path: "\xff", Type: File, Xattrs: map[string]string{"user.a": "x"}},
+		`"f": extended attribute "user.\xff": invalid name`:                       {Path: "f", Type: File, Xattrs: map[string]string{"user.\xff": "x"}},
+		`"f": extended attribute "": invalid name`:                                {Path: "f", Type: File, Xattrs: map[string]string{"": "x"}},
+		`"f": extended attribute "user.a" has 65537 bytes: Linux allows 65536`:    {Path: "f", Type: File, Xattrs: map[string]string{"user.a": strings.Repeat("x", 65537)}},
 	} {
 		if err := Check([]Entry{NewDir("."), e}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Check(%.20q…) = %v, want %q", e.Path, err, want)

@@ -273,6 +273,7 @@ func refused(t testing.TB) []refusedImage {
 		{image{name: "long-target", layers: one(symlink("x", strings.Repeat("t", 4096)))}, "has 4096 bytes: Linux allows 4095", "name too long"},
 		{image{name: "long-xattr", layers: one(withXattr(reg("x", "x"), "user."+strings.Repeat("u", 251), "v"))}, "the name has 256 bytes: Linux allows 255", "x"},
 		{image{name: "large-xattr", layers: one(withXattr(reg("x", "x"), "user.x", strings.Repeat("v", 70_000)))}, "has 70000 bytes: Linux allows 65536", "x"},
+		{image{name: "xattr-path", layers: one(withXattr(reg("\xff", "x"), "user.x", "v"))}, "must be valid UTF-8", "must be valid UTF-8"},
 		{image{name: "deep-links", layers: one(deepLink...)}, "Linux allows", "x"},
 		{image{name: "sparse-map", layers: one(file{raw: unboundedSparseMap()})}, "sparse", "sparse"},
 		{image{name: "cycle", layers: one(hardlink("a", "b"), hardlink("b", "a"))}, "which has no earlier entry", "no such file"},
