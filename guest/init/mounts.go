@@ -42,10 +42,7 @@ func setRoot() error {
 	)
 }
 
-const (
-	noExec  = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	noSetID = unix.MS_NOSUID | unix.MS_NODEV
-)
+const noExec = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
 // mountKernel mounts the interfaces of the kernel, and /dev.
 func mountKernel() error {
@@ -56,8 +53,8 @@ func mountKernel() error {
 	})
 }
 
-// mountWritable makes / read-only and mounts the writable directories. Sizes
-// and directories are those of LinuxKit.
+// mountWritable makes / read-only and mounts the writable directories. Sizes,
+// options and directories are those of LinuxKit.
 func mountWritable() error {
 	var errs []error
 	// The root of an initramfs is writable until here, so missing directories
@@ -72,7 +69,7 @@ func mountWritable() error {
 	options := map[string]string{"run": "size=10%,mode=755", "tmp": "size=10%,mode=1777", "var": "size=50%,mode=755"}
 	var mounts []mount
 	for _, dir := range contract.TemporaryDirectories() {
-		mounts = append(mounts, mount{"tmpfs", "/" + dir, noSetID | unix.MS_RELATIME, options[dir]})
+		mounts = append(mounts, mount{"tmpfs", "/" + dir, noExec | unix.MS_RELATIME, options[dir]})
 	}
 	errs = append(errs,
 		mountAll(mounts),

@@ -46,12 +46,17 @@ func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
 	begin := sinceBoot()
 	finish := m.times.begin(name)
 	err = m.runBundle(ctx, name, b, p.Timeout, logs)
-	finish(err != nil)
+	stopped := errors.Is(err, errStopped)
+	finish(err != nil && !stopped)
 	if releaseErr := b.Release(); releaseErr != nil {
 		m.out.say("%s: clean up: %v", name, releaseErr)
 	}
 	if err == nil {
 		m.out.say("%s: done in %.2f s, exit 0", name, (sinceBoot() - begin).Seconds())
+		return
+	}
+	if stopped { // for example because it asked for that itself
+		m.out.say("%s: stopped: %v", name, err)
 		return
 	}
 	m.out.say("%s: failed: %v", name, err)
@@ -66,6 +71,8 @@ func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
 		m.stopFor(ctx, name, reboot)
 	}
 }
+
+var errStopped = errors.New("the machine stops")
 
 // stopFor stops the machine because a container failed, and waits until ctx ends.
 func (m *machine) stopFor(ctx context.Context, name string, state powerState) {
@@ -128,7 +135,7 @@ func (m *machine) waitFor(ctx context.Context, name string, b *bundle.Bundle, p 
 			if err := context.Cause(ctx); err != context.Canceled {
 				return err
 			}
-			return errors.New("stopped because the machine stops")
+			return errStopped
 		}
 	}
 }

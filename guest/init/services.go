@@ -159,6 +159,9 @@ func (s *service) supervise() {
 		}
 		if !again && !s.policy.Restart.Again(failure) {
 			s.say("%s, see %s", end, s.stream.place)
+			if failure && ran > 0 {
+				s.stream.quote(s.out)
+			}
 			s.update(func() {
 				s.wanted, s.state, s.since = false, ended, sinceBoot()
 				if failure {

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -36,7 +37,7 @@ ethernets:
 		`service web: started in [\d.]+ s`,
 		`service broken: failed: .*/nonesuch: no such file.*`,
 		`machine is up, services started: 3`,
-		`service short: ended, exit 7, see /var/log/short\.log`,
+		`service short: ended, exit 7, see /var/log/short\.log\n +\| out of luck`,
 		`REPORT root: rootfs / rootfs ro,[^\n]*`,
 		`REPORT write: touch: /x: Read-only file system`,
 		`REPORT hooks: first last`,
@@ -107,6 +108,7 @@ func TestPolicy(t *testing.T) {
 		`REPORT setuid:`,
 		`REPORT keys: sshd: running ssh_host_ecdsa_key\.pub: OK ssh_host_ed25519_key\.pub: OK`,
 		`REPORT seccomp: (Seccomp:\s2 .*Operation not permitted|.*Operation not permitted Seccomp:\s2)`,
+		`REPORT noexec: 3`,
 		`REPORT private: prw------- srw------- total [\d]+`,
 		`poweroff now`,
 	)
@@ -135,6 +137,15 @@ func TestWithoutContainerd(t *testing.T) {
 			`poweroff`,
 		)
 		m.inOrder(t, "reboot now", "Linux version", "service web: stopped: ended, exit 0", "poweroff now")
+	})
+	// A batch job that powers the machine off has not failed.
+	t.Run("batch", func(t *testing.T) {
+		m := boot(t, dir, "test.batch")
+		m.wait(t)
+		m.says(t, `onboot 002-batch: stopped: the machine stops`)
+		if bytes.Contains(m.console(t), []byte("failed")) {
+			t.Error("the console says that something has failed")
+		}
 	})
 	t.Run("halt", func(t *testing.T) {
 		m := boot(t, dir, "test.fail=halt")
