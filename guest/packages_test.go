@@ -3,6 +3,8 @@
 package guest_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,6 +79,46 @@ func TestSources(t *testing.T) {
 	}
 	if checked < 10 {
 		t.Errorf("only %d packages have programs of guest/", checked)
+	}
+}
+
+// TestSandbox checks that packages which others can talk to, or which run all
+// the time, have the masked and read-only paths of Docker's containers. Without
+// them root in a container needs no capability to take over the machine, for
+// example through /proc/sys/kernel/core_pattern. docker and getty have all
+// capabilities.
+func TestSandbox(t *testing.T) {
+	masked := []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
+		"/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+	}
+	readonly := []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+	for _, name := range []string{"dhcpcd", "logwrite", "metadata", "nginx", "node_exporter", "openntpd", "rngd", "sshd"} {
+		text, err := os.ReadFile("../packages/" + name + "/Dockerfile")
+		if err != nil {
+			t.Fatal(err)
+		}
+		label := regexp.MustCompile(`(?s)LABEL org\.mobyproject\.config='(.*?)'`).FindSubmatch(text)
+		if label == nil {
+			t.Fatalf("%s has no label", name)
+		}
+		var config struct {
+			Readonly, NoNewPrivileges  bool
+			MaskedPaths, ReadonlyPaths []string
+		}
+		if err := json.Unmarshal(bytes.ReplaceAll(label[1], []byte("\\\n"), nil), &config); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		want := readonly
+		if name == "dhcpcd" { // sets parameters of network interfaces
+			want = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys/fs", "/proc/sys/kernel", "/proc/sys/vm", "/proc/sysrq-trigger"}
+		}
+		if !config.Readonly || !config.NoNewPrivileges {
+			t.Errorf("%s: readonly %v, noNewPrivileges %v", name, config.Readonly, config.NoNewPrivileges)
+		}
+		if diff := cmp.Diff([2][]string{masked, want}, [2][]string{config.MaskedPaths, config.ReadonlyPaths}); diff != "" {
+			t.Errorf("%s: -want +got\n%s", name, diff)
+		}
 	}
 }
 

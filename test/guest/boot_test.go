@@ -247,6 +247,7 @@ func TestServices(t *testing.T) {
 		`REPORT metrics: node_exporter_build_info\{.*version="1\..*"\} 1 node_uname_info\{.*nodename="linuxkit-.*\} 1`,
 		`REPORT filesystems: / /run /tmp /var`,
 		`REPORT clock: 2029`,
+		`REPORT escape: docker opens sys/kernel/core_pattern docker opens sysrq-trigger`,
 		`REPORT ctr: TASK PID STATUS docker \d+ RUNNING getty \d+ RUNNING logwrite \d+ RUNNING nginx \d+ RUNNING node_exporter \d+ RUNNING ntpserver \d+ RUNNING openntpd \d+ RUNNING report \d+ RUNNING`,
 		`REPORT docker: 67108864`,
 		`REPORT.getty +running .*`,
