@@ -150,7 +150,7 @@ func mountControl(unified bool) error {
 // controller of version 1.
 func mountCgroups(unified bool) error {
 	if unified {
-		if err := mountAll([]mount{{"cgroup2", bundle.CgroupRoot, noExec | unix.MS_RELATIME, ""}}); err != nil {
+		if err := mountUnified(); err != nil {
 			return err
 		}
 		if inContainer() {
@@ -172,6 +172,19 @@ func mountCgroups(unified bool) error {
 		errs = append(errs, os.WriteFile(clone, []byte("1"), 0))
 	}
 	return errors.Join(errs...)
+}
+
+// mountUnified mounts the hierarchy of version 2. A container engine may have
+// mounted it, often read-only.
+func mountUnified() error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(bundle.CgroupRoot, &fs); err != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		return mountAll([]mount{{"cgroup2", bundle.CgroupRoot, noExec | unix.MS_RELATIME, ""}})
+	}
+	if err := unix.Mount("", bundle.CgroupRoot, "", unix.MS_REMOUNT|unix.MS_BIND|noExec|unix.MS_RELATIME, ""); err != nil {
+		return fmt.Errorf("make %s writable: %w", bundle.CgroupRoot, err)
+	}
+	return nil
 }
 
 // cgroupControllers returns the enabled controllers in the text of

@@ -65,7 +65,7 @@ func TestContainer(t *testing.T) {
 			t.Fatalf("no service runs: %s", out)
 		}
 	}
-	report := runc("exec", name, "sh", "-c", "touch /x; cat /var/log/onboot/000-hello.out.log; cat /proc/1/comm")
+	report := runc("exec", name, "sh", "-c", "touch /x; cat /var/log/onboot/onboot.000-hello.out.log; cat /proc/1/comm")
 	for _, want := range []string{"/x: Read-only file system", "hello", "init"} {
 		if !strings.Contains(report, want) {
 			t.Errorf("the machine reports %q, without %q", report, want)
@@ -129,8 +129,9 @@ func TestContainerHosts(t *testing.T) {
 	host := build(t, "container-host.yml")
 	for name, want := range map[string][]string{
 		"v1": {
-			`REPORT v1/full: hello -800 500000 0::/init`,
-			`REPORT hybrid/full: hello -800 500000 0::/init`,
+			// The init reads the command line of the host.
+			`REPORT v1/full: hello -800 500000`,
+			`REPORT hybrid/full: hello -800 500000 0::/`,
 		},
 		"v2": {
 			`REPORT v2/full: hello -800 500000 0::/init cpuset cpu io memory hugetlb pids rdma misc`,
