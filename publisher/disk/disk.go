@@ -75,7 +75,10 @@ func Spool(ctx context.Context, r io.Reader, dir string) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Disk{Name: "standard input", file: file, temp: true}
+	// Without a name, the file goes even if the process is killed. Where an open
+	// file cannot be removed, Close removes it.
+	removed := os.Remove(file.Name()) == nil
+	d := &Disk{Name: "standard input", file: file, temp: !removed}
 	if err := spool(ctx, r, file); err != nil {
 		d.Close()
 		return nil, fmt.Errorf("copy standard input to %s: %w", file.Name(), err)
@@ -90,10 +93,10 @@ func Spool(ctx context.Context, r io.Reader, dir string) (*Disk, error) {
 func spool(ctx context.Context, r io.Reader, file *os.File) error {
 	block := make([]byte, BlockSize)
 	for at := int64(0); ; {
-		if err := ctx.Err(); err != nil {
-			return err
+		n, err := readFull(ctx, r, block)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		n, err := io.ReadFull(r, block)
 		if !isZero(block[:n]) {
 			if _, err := file.WriteAt(block[:n], at); err != nil {
 				return err
@@ -106,6 +109,26 @@ func spool(ctx context.Context, r io.Reader, file *os.File) error {
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// readFull is io.ReadFull that ends when ctx does, although r may be a pipe that
+// delivers nothing. The read continues then, so that block must not be used.
+func readFull(ctx context.Context, r io.Reader, block []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		n, err := io.ReadFull(r, block)
+		done <- result{n, err}
+	}()
+	select {
+	case got := <-done:
+		return got.n, got.err
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
 	}
 }
 

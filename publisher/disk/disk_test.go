@@ -2,13 +2,16 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/slipway-build/slipway/exporter/disk/disktest"
 	"github.com/slipway-build/slipway/exporter/fat"
@@ -279,5 +282,34 @@ func BenchmarkOpen(b *testing.B) {
 			b.Fatal(err)
 		}
 		d.Close()
+	}
+}
+
+// TestSpoolStalls cancels the copy of a pipe that delivers nothing. It must end,
+// and leave no file.
+func TestSpoolStalls(t *testing.T) {
+	dir := t.TempDir()
+	r, w := io.Pipe()
+	defer w.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := Spool(ctx, r, dir)
+		ended <- err
+	}()
+	if _, err := w.Write([]byte("start")); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+		t.Errorf("files that a kill would leave: %v, %v", files, err)
+	}
+	cancel()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the copy does not end")
 	}
 }
