@@ -68,6 +68,7 @@ func newPublishCommand() *cobra.Command {
 	flags.StringArrayVar(&o.AllowSecrets, "allow-secret", nil, "`path` on the disk that may have secrets; may be repeated")
 	flags.StringVar(&o.SSMParameter, "ssm-parameter", "", "`name` of an SSM parameter to set to the ID of the AMI")
 	flags.StringVar(&f.registerFile, "register", "", "YAML `file` with other fields of RegisterImage")
+	flags.BoolVar(&o.KeepGoing, "keep-going", false, "keep the AMIs of the other regions if one fails")
 	flags.BoolVar(&o.Keep, "keep", false, "after a failure, keep what was made, so that the same command can continue")
 	flags.StringVar(&o.State, "state", "", "`directory` for the state of unfinished runs (default: $XDG_STATE_HOME/slipway)")
 	flags.IntVar(&o.Workers, "workers", 128, "maximum `number` of blocks to write at the same time")
@@ -122,10 +123,10 @@ func (f *publishFlags) run(cmd *cobra.Command, path string) error {
 	stop := follow(cmd.ErrOrStderr(), f.options.Monitor)
 	result, err := p.Publish(ctx, cfg)
 	stop()
-	if err != nil {
-		return err
+	if result != nil { // with --keep-going, there may be errors too
+		err = errors.Join(err, printResult(cmd.OutOrStdout(), result, time.Since(started), f.account.json))
 	}
-	return printResult(cmd.OutOrStdout(), result, time.Since(started), f.account.json)
+	return err
 }
 
 // complete checks the flags and sets the options that follow from them.

@@ -101,6 +101,10 @@ type Options struct {
 	// SSMParameter is the name of an SSM parameter to set to the image's ID.
 	SSMParameter string
 
+	// KeepGoing makes the regions independent: a failure undoes only what was
+	// made in its region.
+	KeepGoing bool
+
 	// Keep keeps what a failed run made, so that the next run can continue.
 	Keep bool
 

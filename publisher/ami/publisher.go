@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -87,7 +88,8 @@ func (p *Publisher) Options() Options { return p.options }
 func (p *Publisher) Warnings() []string { return p.warnings }
 
 // Publish makes an AMI of the disk in each region. If it fails or ctx is
-// canceled, it removes what this run made, unless Keep is set.
+// canceled, it removes what this run made, unless Keep is set. With KeepGoing, it
+// can return both the images in some regions and the errors of the others.
 func (p *Publisher) Publish(ctx context.Context, cfg aws.Config) (*Result, error) {
 	if err := p.checkSecrets(ctx); err != nil {
 		return nil, err
@@ -105,6 +107,9 @@ func (p *Publisher) Publish(ctx context.Context, cfg aws.Config) (*Result, error
 		}
 	}()
 
+	if p.options.KeepGoing {
+		return p.publishEach(ctx, direct, copies)
+	}
 	// The names and permissions in all regions, before the first upload.
 	err = each(ctx, copies, func(ctx context.Context, t *target) error { return preflight(ctx, t, direct[0]) })
 	if err == nil {
@@ -150,6 +155,61 @@ func (p *Publisher) Preflight(ctx context.Context, cfg aws.Config) (*Result, err
 		return nil, err
 	}
 	return p.result(all), nil
+}
+
+// publishEach makes the images independently of each other. A copy depends on
+// its source.
+func (p *Publisher) publishEach(ctx context.Context, direct, copies []*target) (*Result, error) {
+	var mu sync.Mutex
+	failed := map[*target]error{}
+	// step works on those of the targets that have not failed yet.
+	step := func(targets []*target, work func(context.Context, *target) error) {
+		var group sync.WaitGroup
+		rest := slices.DeleteFunc(slices.Clone(targets), func(t *target) bool { return failed[t] != nil })
+		for _, t := range rest {
+			group.Go(func() {
+				if err := work(ctx, t); err != nil {
+					err = p.cleanUp(ctx, []*target{t}, nil, fmt.Errorf("%s: %w", t.region, err))
+					mu.Lock()
+					defer mu.Unlock()
+					failed[t] = err
+				}
+			})
+		}
+		group.Wait()
+	}
+	step(direct, publish)
+	source := failed[direct[0]]
+	step(copies, func(ctx context.Context, t *target) error {
+		if source != nil {
+			return &Error{ClassOf(source), fmt.Errorf("there is no image in %s to copy", direct[0].region)}
+		}
+		if err := preflight(ctx, t, direct[0]); err != nil {
+			return err
+		}
+		return copyFrom(ctx, t, direct[0])
+	})
+	all := slices.Concat(direct, copies)
+	step(all, finish)
+	step(all, func(_ context.Context, t *target) error {
+		err := t.journal.close(true)
+		t.journal = nil
+		return err
+	})
+
+	var made []*target
+	var errs []error
+	for _, t := range all {
+		if err := failed[t]; err != nil {
+			errs = append(errs, err)
+		} else {
+			made = append(made, t)
+		}
+	}
+	if made == nil {
+		return nil, errors.Join(errs...)
+	}
+	return p.result(made), errors.Join(errs...)
 }
 
 // preflight looks for the image and inspects a target without a journal.

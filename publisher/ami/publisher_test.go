@@ -553,6 +553,33 @@ func TestFailureInOneRegionUndoesAll(t *testing.T) {
 	}
 }
 
+// TestKeepGoing fails in one of three regions. The others keep their images.
+func TestKeepGoing(t *testing.T) {
+	t.Parallel()
+	for _, onlyCopy := range []bool{false, true} {
+		deny := `{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"},
+			{"Effect": "Deny", "Action": "ec2:EnableImageDeprecation", "Resource": "*", "Condition": {"StringEquals": {"aws:RequestedRegion": "eu-west-1"}}}]}`
+		fake := awstest.StartTLS(t, awstest.Knobs{Policies: []string{deny}})
+		data := content(1, 6)
+		result, err := publish(t.Context(), t, fake, write(t, data), ami.Options{
+			Regions: []string{home, "eu-west-1", "ap-northeast-1"}, Copy: onlyCopy, KeepGoing: true, DeprecateAfter: time.Hour,
+		})
+		if ami.ClassOf(err) != ami.ClassPermission || !strings.HasPrefix(err.Error(), "eu-west-1: ") {
+			t.Errorf("got %v", err)
+		}
+		if result == nil || len(result.Images) != 2 {
+			t.Fatalf("got %+v", result)
+		}
+		for _, image := range result.Images {
+			equal(t, fake, image.Region, image.Snapshot, data)
+		}
+		if left := fake.Snapshots(); len(left) != 2 {
+			t.Errorf("left behind: %v", left)
+		}
+		noOrphans(t, fake)
+	}
+}
+
 // empty checks that a publish has left nothing in the account and in the state
 // directory.
 func empty(t testing.TB, fake *awstest.Server, state string) {
