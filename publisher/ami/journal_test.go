@@ -1,9 +1,12 @@
 package ami
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/ebs"
 )
 
 func TestJournal(t *testing.T) {
@@ -56,5 +59,39 @@ func TestJournal(t *testing.T) {
 	}
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("the journal was not removed: %v", err)
+	}
+}
+
+// TestPendingIsKept ends a wait. Cleaning up must keep what AWS is still making,
+// and the error must say how to go on.
+func TestPendingIsKept(t *testing.T) {
+	cause := poll(t.Context(), "snap-1", -1, func(context.Context) (bool, error) { return false, nil })
+	p := &Publisher{options: Options{Monitor: new(Monitor)}}
+	for what, test := range map[string]struct {
+		change record
+		cause  error
+	}{
+		"snapshot": {record{Start: new(ebs.StartSnapshotInput), Snapshot: "snap-1"}, cause},
+		"image":    {record{Register: true, Image: "ami-1"}, cause},
+	} {
+		j, err := openJournal(t.Context(), t.TempDir(), "x", func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := j.note(test.change); err != nil {
+			t.Fatal(err)
+		}
+		// Services without clients: an undo would panic.
+		one := &target{publisher: p, region: "us-east-1", journal: j, image: new(Image)}
+		err = p.cleanUp(t.Context(), []*target{one}, nil, test.cause)
+		if err == nil || err.Error() != "snap-1: not finished after -1ns; run the same command again to continue" {
+			t.Errorf("%s: got %v", what, err)
+		}
+		if _, err := os.Stat(j.lock.Path()); err != nil {
+			t.Errorf("%s: the journal is gone: %v", what, err)
+		}
+		if err := j.close(true); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -318,12 +318,13 @@ func copyFrom(ctx context.Context, t, source *target) error {
 	return r.wait(ctx)
 }
 
-// cleanUp undoes what a failed run made. It returns the cause of the failure,
-// with what could not be undone.
+// cleanUp undoes what a failed run made, unless AWS is still making what the
+// next run wants. It returns the cause of the failure, with what could not be
+// undone.
 func (p *Publisher) cleanUp(ctx context.Context, direct, copies []*target, cause error) error {
-	if p.options.Keep {
+	if p.options.Keep || errors.Is(cause, errPending) {
 		for _, t := range slices.Concat(direct, copies) {
-			if t.journal != nil && (t.journal.Start != nil || t.journal.Object != "" || t.journal.Copy != nil) {
+			if t.journal != nil && (t.journal.Start != nil || t.journal.Object != "" || t.journal.Copy != nil || t.journal.Register) {
 				return &Error{ClassOf(cause), fmt.Errorf("%w; run the same command again to continue", cause)}
 			}
 		}

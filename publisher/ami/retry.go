@@ -188,9 +188,12 @@ func isTransient(err error) bool {
 
 func isThrottle(err error) bool { return throttles.IsErrorThrottle(err) == aws.TrueTernary }
 
+// errPending is the end of a wait for something that AWS is still making.
+var errPending = errors.New("not finished")
+
 // poll calls check at growing intervals until it reports done three times in a
 // row, because consecutive descriptions of a resource can contradict each
-// other. It fails after limit.
+// other. It fails with errPending after limit.
 func poll(ctx context.Context, what string, limit time.Duration, check func(context.Context) (done bool, err error)) error {
 	const enough = 3
 	start, inRow := time.Now(), 0
@@ -207,7 +210,7 @@ func poll(ctx context.Context, what string, limit time.Duration, check func(cont
 		default:
 			inRow = 0
 			if time.Since(start) > limit {
-				return fail(ClassOther, "%s: not finished after %v; run the same command again to continue waiting", what, limit)
+				return fail(ClassOther, "%s: %w after %v", what, errPending, limit)
 			}
 			delay = min(delay*3/2, 10*time.Second)
 		}
