@@ -63,6 +63,9 @@ func TestLargeMachines(t *testing.T) {
 			if c.packed != "" && !strings.Contains(names, c.packed) || c.packed == "" && strings.Contains(names, "pack 20000") {
 				t.Errorf("vertices:\n%s\nwant %q", names, c.packed)
 			}
+			if args := graph.exec("/slipway-packer entries"); len(flag(args, "--source")) > 0 {
+				t.Errorf("the packer gets a directory of sources that does not exist: %q", args)
+			}
 			if strings.Contains(c.name, "services") && !strings.HasPrefix(graph.mkfiles()["entries.json"], "\x28\xb5\x2f\xfd") {
 				t.Error("the entries are not compressed")
 			}

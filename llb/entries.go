@@ -62,11 +62,15 @@ func (b builder) entries(component string, entries []machine.Entry) (packed, err
 	for _, context := range slices.Sorted(maps.Keys(contexts)) {
 		mounts = append(mounts, mount{at: path.Join(sourcesPath, context), state: b.in.Contexts[context]})
 	}
+	args := slices.Concat([]string{"entries", "--spec", "/spec/entries.json"}, b.encoding())
+	if inline == nil {
+		args = append(args, "--source", sourcesPath) // which does not exist without mounts
+	}
 	return packed{component: component, state: b.run(vertex{
 		component: component,
 		name:      fmt.Sprintf("pack %d entries", len(entries)),
 		program:   packerPath,
-		args:      slices.Concat([]string{"entries", "--spec", "/spec/entries.json"}, b.encoding(), []string{"--source", sourcesPath}),
+		args:      args,
 		mounts:    mounts,
 		secrets:   secrets,
 		opts:      opts,
