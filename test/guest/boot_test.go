@@ -178,7 +178,7 @@ func TestReboot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := bootAs(t, dir, vm.Config{NoNetwork: true, Cmdline: "slipway.watchdog=10 test.crash=" + name})
-			m.await(t, `(?s)`+how+`.*Linux version`)
+			m.awaitReboot(t, how)
 			m.says(t, `REPORT panic: 10 1 1`)
 		})
 	}

@@ -148,8 +148,8 @@ func TestContainerHosts(t *testing.T) {
 			m.wait(t)
 			m.says(t, want...)
 			console := m.console(t)
-			if n := bytes.Count(console, []byte(": machine is up, services started: 1")); n != 2 {
-				t.Errorf("%d of 2 containers are up", n)
+			if up := regexp.MustCompile(`CONTAINER .* machine is up, services started: 1`).FindAll(console, -1); len(up) != 2 {
+				t.Errorf("%d of 2 containers are up", len(up))
 			}
 			for _, bad := range []string{"busy", "not permitted", "file exists"} {
 				if line := regexp.MustCompile(`CONTAINER .*` + bad + `.*`).Find(console); line != nil {

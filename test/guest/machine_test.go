@@ -81,6 +81,18 @@ func (g *guest) await(t *testing.T, pattern string) {
 	}
 }
 
+// awaitReboot waits until the machine boots again after a text. Unlike await, it
+// accepts a panic.
+func (g *guest) awaitReboot(t *testing.T, after string) {
+	t.Helper()
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
+		if _, rest, ok := bytes.Cut(g.console(t), []byte(after)); ok && bytes.Contains(rest, []byte("Linux version")) {
+			return
+		}
+	}
+	t.Fatalf("the machine does not reboot after %q", after)
+}
+
 func (g *guest) press(t *testing.T, command string) {
 	t.Helper()
 	if err := g.Monitor(t.Context(), command); err != nil {
