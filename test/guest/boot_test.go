@@ -143,7 +143,7 @@ func TestWithoutContainerd(t *testing.T) {
 		m := boot(t, dir, "test.batch")
 		m.wait(t)
 		m.says(t, `onboot 002-batch: stopped: the machine stops`)
-		if bytes.Contains(m.console(t), []byte("failed")) {
+		if bytes.Contains(m.console(t), []byte(": failed")) { // the kernel has other failures
 			t.Error("the console says that something has failed")
 		}
 	})
