@@ -1,25 +1,21 @@
 package iso9660
 
 import (
-	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"testing"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
 // FuzzWrite checks that xorriso accepts every image, and extracts what was
 // written.
 func FuzzWrite(f *testing.F) {
-	if _, err := exec.LookPath("xorriso"); err != nil {
-		f.Skip("xorriso is not installed")
-	}
-	if os.Getuid() != 0 {
-		f.Skip("only root can create devices and change owners")
-	}
+	need.Program(f, "xorriso", "xorriso")
+	need.Root(f)
 	for _, script := range treetest.Scripts {
 		f.Add(script)
 	}

@@ -1,24 +1,20 @@
 package squashfs
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
 // FuzzWrite checks that unsquashfs accepts every image, and extracts what was
 // written.
 func FuzzWrite(f *testing.F) {
-	if _, err := exec.LookPath("unsquashfs"); err != nil {
-		f.Skip("unsquashfs is not installed")
-	}
-	if os.Getuid() != 0 {
-		f.Skip("only root can create devices and change owners")
-	}
+	need.Program(f, "unsquashfs", "squashfs-tools")
+	need.Root(f)
 	for _, script := range treetest.Scripts {
 		f.Add(script)
 	}

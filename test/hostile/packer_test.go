@@ -45,9 +45,7 @@ func writeLayers(t *testing.T, img v1.Image) []string {
 // TestPacker packs and writes the accepted images without a builder, to the
 // formats that need no kernel.
 func TestPacker(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can create devices and change owners")
-	}
+	need.Root(t)
 	need.Program(t, "unsquashfs", "squashfs-tools")
 	need.Program(t, "fsck.erofs", "erofs-utils")
 	images := accepted()
