@@ -226,6 +226,7 @@ func warningLines(stderr string) []string {
 	_, list, _ := strings.Cut(stderr, "found")
 	var lines []string
 	for line := range strings.Lines(list) {
+		line = strings.TrimPrefix(line, "\x1b[0m") // the end of a color of docker buildx
 		if strings.HasPrefix(line, " - ") {
 			lines = append(lines, line)
 		}
