@@ -50,7 +50,7 @@ func (l lint) filter(warnings machine.Diagnostics) machine.Diagnostics {
 // of them.
 const maxShown = 100
 
-// shown returns the first warnings, of which the last one counts the others.
+// shown returns the first warnings. If there are more, the last one counts them.
 func shown(warnings machine.Diagnostics) machine.Diagnostics {
 	rest := len(warnings) - maxShown
 	if rest <= 0 {

@@ -54,8 +54,8 @@ func (b builder) write(f format.Format, p parts) llb.State {
 	})
 }
 
-// loaders copies the boot loaders out of the tools, of which the program is a
-// mount already. A failed step with two mounts of one state has no error message:
+// loaders copies the boot loaders out of the tools, which are mounted already
+// for their program. A failed step with two mounts of one state has no error message:
 // BuildKit 0.34 releases the state twice.
 func (b builder) loaders() llb.State {
 	return llb.Scratch().Platform(b.in.Builder).File(

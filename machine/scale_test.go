@@ -78,7 +78,7 @@ func TestPathLimits(t *testing.T) {
 }
 
 // TestSymlinkLimits checks that the target of a symbolic link that Linux rejects
-// is an error on its line.
+// is an error on the line.
 func TestSymlinkLimits(t *testing.T) {
 	for target, want := range map[string]string{
 		strings.Repeat("x", 4095): "",

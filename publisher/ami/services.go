@@ -105,7 +105,7 @@ func newHTTPClient(cfg aws.Config, workers int) aws.HTTPClient {
 }
 
 // noHTML is a client that fails if something else than AWS answers, such as a
-// proxy or the login page of a network. AWS answers with XML or JSON.
+// proxy or the login page of a network. AWS returns XML or JSON.
 type noHTML struct{ aws.HTTPClient }
 
 // Do implements [aws.HTTPClient].
