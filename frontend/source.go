@@ -34,6 +34,9 @@ func readSources(ctx context.Context, c client.Client, ui *dockerui.Client) (sou
 	}
 	all := sources{src}
 	for name := range strings.FieldsFuncSeq(ui.BuildArgs["OVERLAYS"], func(c rune) bool { return c == ',' }) {
+		if quoted := printable.Line(name); quoted != name {
+			return nil, fmt.Errorf("--build-arg OVERLAYS: %s is not a file name: it contains a control character", quoted)
+		}
 		overlay, err := dockerui.NewClient(entrypoint{c, path.Join(path.Dir(src.Filename), name)})
 		if err != nil {
 			return nil, err

@@ -63,8 +63,9 @@ func TestAccepted(t *testing.T) {
 	}
 	dir := newDir(t, yaml)
 	// Formats whose files have the same names cannot be built together.
-	for _, group := range []string{"tar,kernel+initrd,raw,iso", "kernel+squashfs", "kernel+erofs"} {
-		registry, layout := filepath.Join(dir, group, "registry"), filepath.Join(dir, group, "layout")
+	for i, group := range []string{"tar,kernel+initrd,raw,iso", "kernel+squashfs", "kernel+erofs"} {
+		out := filepath.Join(dir, fmt.Sprint("out", i)) // docker buildx takes no comma
+		registry, layout := filepath.Join(out, "registry"), filepath.Join(out, "layout")
 		target := "--target=" + group
 		if out, err := build(dir, target, "-o", registry); err != nil {
 			t.Fatalf("%s from the registry: %v\n%s", group, err, shorten(out))

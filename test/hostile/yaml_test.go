@@ -37,7 +37,7 @@ func TestYAML(t *testing.T) {
 		{"alias bomb", bomb(9), nil, "must be a string", ">>>"},
 		{"alias cycle", "services: &a\n  - *a\n", nil, "a", ">>>"},
 		{"merge bomb", "a: &a {x: 1}\nb: &b {<<: [*a,*a]}\nkernel: {<<: [*b,*b]}\n", nil, "unknown key", ">>>"},
-		{"100 MB", "files:\n  - path: a\n    contents: \"" + strings.Repeat("x", 100<<20) + "\"\n", nil, "large", ""},
+		{"100 MB", "files:\n  - path: a\n    contents: \"" + strings.Repeat("x", 100<<20) + "\"\n", nil, "exceeds maximum allowed size", ""},
 		{"deep", "services: " + strings.Repeat("[", 100_000) + "\n", nil, "", ">>>"},
 		{"deep blocks", "services:\n" + func() string {
 			var b strings.Builder
