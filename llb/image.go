@@ -12,9 +12,6 @@ import (
 // image packs the root filesystem of an image.
 func (b builder) image(t machine.Tree, rootfs Rootfs) llb.State {
 	args, mounts := rootfs.inputs()
-	for _, m := range t.MountPoints {
-		args = append(args, "--mountpoint", m.Type+":"+m.Path)
-	}
 	return b.run(vertex{
 		component: t.Name,
 		name:      "pack " + t.Image,

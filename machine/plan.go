@@ -54,8 +54,6 @@ type Tree struct {
 	Prefix string // directory in the machine, without a leading slash; empty: the root
 	Rules  string // which of LinuxKit's rules for images apply: RulesInit, RulesVolume or RulesContainer
 	Range  Range  // of the image
-
-	MountPoints []MountPoint // to make, unless the image has them
 }
 
 // The rules for the files of images.
@@ -184,7 +182,7 @@ func (p *planner) kernel() {
 
 func (p *planner) init() {
 	for i, ref := range p.Init {
-		p.plan.Trees = append(p.plan.Trees, Tree{Name: initName(i), Image: ref.Name, Rules: RulesInit, Range: at(p.node.Key("init").Index(i))})
+		p.plan.Trees = append(p.plan.Trees, Tree{initName(i), ref.Name, "", RulesInit, at(p.node.Key("init").Index(i))})
 	}
 }
 
@@ -196,7 +194,7 @@ func (p *planner) volumes() {
 		case v.layout():
 			p.plan.Layouts = append(p.plan.Layouts, Layout{v.component(), v.Image.Name, prefix, each(v.Platforms, Platform.String), place})
 		case v.Image.Name != "":
-			p.plan.Trees = append(p.plan.Trees, Tree{Name: v.component(), Image: v.Image.Name, Prefix: prefix, Rules: RulesVolume, Range: place})
+			p.plan.Trees = append(p.plan.Trees, Tree{v.component(), v.Image.Name, prefix, RulesVolume, place})
 		}
 	}
 }
@@ -224,13 +222,7 @@ func (p *planner) container(s section, i int) {
 	if !shared {
 		holder = tree
 		p.trees[c.Image.Name] = tree
-		p.plan.Trees = append(p.plan.Trees, Tree{
-			Name: s.component(c), Image: c.Image.Name, Prefix: tree, Rules: RulesContainer, Range: at(own.Node.Key("image")),
-		})
-	}
-	if c.Readonly {
-		i := slices.IndexFunc(p.plan.Trees, func(t Tree) bool { return t.Prefix == holder })
-		p.plan.Trees[i].addMountPoints(p.mountPoints(c))
+		p.plan.Trees = append(p.plan.Trees, Tree{s.component(c), c.Image.Name, tree, RulesContainer, at(own.Node.Key("image"))})
 	}
 	p.file(dir+"/"+contract.Config, p.spec(c, image))
 	p.file(dir+"/"+contract.Runtime, runtimeSpec(c, dir, holder))

@@ -8,7 +8,7 @@
 //
 // Usage:
 //
-//	slipway-packer pack    IMAGE --prefix PATH --rules init|container|volume|none --mountpoint TYPE:PATH ... ARCHIVE --out DIR
+//	slipway-packer pack    IMAGE --prefix PATH --rules init|container|volume|none ARCHIVE --out DIR
 //	slipway-packer kernel  IMAGE --binary PATH --tar PATH --ucode PATH ARCHIVE --out DIR
 //	slipway-packer entries --spec FILE --source DIR ARCHIVE --out DIR
 //	slipway-packer layout  --index FILE --name REFERENCE --blob FILE ... --platform OS/ARCH[/VARIANT] ... --prefix PATH ARCHIVE --out DIR
@@ -49,8 +49,6 @@ func pack(args []string, _ io.Writer) error {
 	image := flags.image()
 	prefix := flags.String("prefix", "", "`path` in the machine for the files")
 	rules := flags.String("rules", string(segment.RulesNone), "init, container, volume or none")
-	var texts []string
-	flags.ListVar(&texts, "mountpoint", "`TYPE:PATH` in the image to make if it is missing; TYPE is dir, file, or empty if it must exist; repeated")
 	packer, err := flags.packer(args)
 	if err != nil {
 		return err
@@ -58,15 +56,7 @@ func pack(args []string, _ io.Writer) error {
 	if err := flags.oneOf(image); err != nil {
 		return err
 	}
-	var points []segment.MountPoint
-	for _, text := range texts {
-		point, err := segment.ParseMountPoint(text)
-		if err != nil {
-			return err
-		}
-		points = append(points, point)
-	}
-	return packer.Pack(*image, strings.Trim(*prefix, "/"), segment.Rules(*rules), points...)
+	return packer.Pack(*image, strings.Trim(*prefix, "/"), segment.Rules(*rules))
 }
 
 func kernel(args []string, _ io.Writer) error {

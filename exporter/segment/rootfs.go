@@ -33,9 +33,8 @@ func (r Rootfs) read(spool string) (entries []tree.Entry, closeTree func(), err 
 
 // Pack writes the segment of an image whose files are below prefix in the
 // machine; "" is the root. For RulesInit it also writes APKName, if the image has
-// such a database. Pack makes those of the mount points that the image does not
-// have. It is an error if the type of such a mount point is unknown.
-func (p Packer) Pack(image Rootfs, prefix string, rules Rules, points ...MountPoint) error {
+// such a database.
+func (p Packer) Pack(image Rootfs, prefix string, rules Rules) error {
 	if err := checkPrefix(prefix); err != nil {
 		return err
 	}
@@ -52,9 +51,6 @@ func (p Packer) Pack(image Rootfs, prefix string, rules Rules, points ...MountPo
 		}
 	}
 	if entries, err = Apply(rules, entries); err != nil {
-		return err
-	}
-	if entries, err = addMountPoints(entries, points); err != nil {
 		return err
 	}
 	return p.write(AddPrefix(prefix, entries))

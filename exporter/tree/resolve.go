@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -110,47 +109,4 @@ func Find(entries []Entry, name string) (Entry, error) {
 		return NewDir(path.Join(".", at)), nil
 	}
 	return *n.file, nil
-}
-
-// Add returns a tree with more files, each where its path resolves to, and the
-// missing directories above it. It adds nothing where the tree has a file
-// already; that one must be a directory if the other one is, and vice versa.
-func Add(entries []Entry, files ...Entry) ([]Entry, error) {
-	u := newUnpacker()
-	known := map[string]bool{}
-	for i := range entries {
-		known[entries[i].Path] = true
-		if err := u.put(entries[i].Path, &entries[i]); err != nil {
-			return nil, err
-		}
-	}
-	for _, file := range files {
-		old, err := Find(entries, file.Path)
-		if err == nil {
-			if (old.Type == Dir) != (file.Type == Dir) {
-				return nil, fmt.Errorf("%s: is a %s, must be a %s", file.Path, old.Type, file.Type)
-			}
-			continue
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s: %w", file.Path, err)
-		}
-		_, at, err := u.resolve(file.Path, true)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file.Path, err)
-		}
-		file.Path = at
-		added := []Entry{file}
-		for dir := path.Dir(at); dir != "."; dir = path.Dir(dir) {
-			added = append(added, NewDir(dir))
-		}
-		for _, e := range added {
-			if !known[e.Path] {
-				known[e.Path] = true
-				entries = append(entries, e)
-			}
-		}
-	}
-	Sort(entries)
-	return entries, nil
 }
