@@ -67,7 +67,8 @@ func New(stub []byte, sections []Section) (sparse.Content, error) {
 			return sparse.Content{}, err
 		}
 		last = s.tableEnd + i*sectionSize
-		h := head[last:]
+		h := head[last : last+sectionSize]
+		clear(h) // stubs for arm64 fill the space behind the table with instructions
 		copy(h, section.Name)
 		le.PutUint32(h[8:], uint32(section.Content.Size))
 		le.PutUint32(h[12:], uint32(address))

@@ -43,6 +43,14 @@ func TestSections(t *testing.T) {
 	stubs := map[string][]byte{
 		"small": disktest.Program(0x8664, 0x400), "large": disktest.Program(0x8664, 0x1000), "systemd": stub,
 	}
+	// systemd's stub for arm64 has instructions behind the section table.
+	filled := bytes.Clone(stubs["large"])
+	header := int(binary.LittleEndian.Uint32(filled[0x3c:]))
+	table := header + 24 + int(binary.LittleEndian.Uint16(filled[header+20:]))
+	for i := table + 40*int(binary.LittleEndian.Uint16(filled[header+6:])); i < 0x1000; i++ {
+		filled[i] = 0xd5
+	}
+	stubs["filled"] = filled
 	for name, stub := range stubs {
 		t.Run(name, func(t *testing.T) {
 			image, err := New(stub, sections())
