@@ -101,7 +101,8 @@ func TestTerraformExample(t *testing.T) {
 // proxy corrects that.
 func publishToMoto(t *testing.T, motoURL string) string {
 	t.Helper()
-	proxy := httputil.NewSingleHostReverseProxy(must(url.Parse(motoURL)))
+	target := must(url.Parse(motoURL))
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
 	proxy.ModifyResponse = func(r *http.Response) error {
 		if r.Request.Method != http.MethodPost || r.Request.URL.Path != "/snapshots" {
 			return nil
@@ -114,11 +115,6 @@ func publishToMoto(t *testing.T, motoURL string) string {
 		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
 		r.Header.Del("Content-Length")
 		return nil
-	}
-	director := proxy.Director
-	proxy.Director = func(r *http.Request) {
-		director(r)
-		r.Host = r.URL.Host
 	}
 	server := httptest.NewServer(proxy)
 	defer server.Close()
