@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -48,6 +49,15 @@ func (k checker) needs(annotation string, names []string, node *schema.Node) {
 		if !k.index.services[name] {
 			k.errorf(node, "annotation %s of %s names %s, which is not a service of this machine%s", annotation, k.where, schema.Quote(name), k.suggest(name, k.index.serviceNames))
 		}
+	}
+}
+
+// useless reports the annotations of a container that have no effect because
+// another one is missing. The label of its image is already applied.
+func (p *planner) useless(s section, c *Container, own *schema.Node) {
+	for _, k := range policy.Useless(s.name, c.Annotations) {
+		place := cmp.Or(at(own.Key("annotations").Key(k.Name)), at(own.Key("image")))
+		p.errorAt(place, "annotation %s of %s has no effect without %s", k.Name, s.title(c), k.Needs)
 	}
 }
 

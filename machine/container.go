@@ -43,7 +43,7 @@ type Container struct {
 	Rlimits           []Rlimit          `yaml:"rlimits" also:"ulimits" doc:"Resource limits of the process: NAME,SOFT,HARD with the names of getrlimit(2). Use unlimited for no limit." example:"[\"nofile,1024,4096\"]"`
 	UIDMappings       []IDMapping       `yaml:"uidMappings" doc:"Users of the user namespace of the container."`
 	GIDMappings       []IDMapping       `yaml:"gidMappings" doc:"Groups of the user namespace of the container."`
-	Annotations       map[string]string `yaml:"annotations" also:"labels" doc:"Annotations in the config.json of the container. The init follows those that start with build.slipway., see guest.md." example:"{build.slipway.restart: always}"`
+	Annotations       map[string]string `yaml:"annotations" also:"labels" doc:"Annotations in the config.json of the container. The init follows those that start with build.slipway., see guest.md; these are merged with the label key by key." example:"{build.slipway.restart: always}"`
 	Runtime           Runtime           `yaml:"runtime" merge:"keys" doc:"What the init prepares before the container starts. Merged with the label key by key."`
 }
 

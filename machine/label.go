@@ -1,8 +1,11 @@
 package machine
 
 import (
+	"maps"
+	"strings"
 	"sync"
 
+	"github.com/slipway-build/slipway/internal/contract/policy"
 	"github.com/slipway-build/slipway/internal/schema"
 )
 
@@ -29,6 +32,22 @@ func withLabel(own, label schema.Decoded[Container]) schema.Decoded[Container] {
 	all := schema.Overlay(label, own)
 	all.Value.Capabilities = extended(own.Value.Capabilities, label.Value.Capabilities, label.Value.CapabilitiesAdd, own.Value.CapabilitiesAdd)
 	all.Value.Binds = extended(own.Value.Binds, label.Value.Binds, label.Value.BindsAdd, own.Value.BindsAdd)
+	all.Value.Annotations = withAnnotations(all.Value.Annotations, label.Value.Annotations)
+	return all
+}
+
+// withAnnotations adds those annotations of a label that the init follows,
+// unless the YAML sets them. The YAML replaces the other ones, as in LinuxKit.
+func withAnnotations(annotations, label map[string]string) map[string]string {
+	all := maps.Clone(annotations)
+	for name, value := range label {
+		if _, set := all[name]; !set && strings.HasPrefix(name, policy.Prefix) {
+			if all == nil {
+				all = map[string]string{}
+			}
+			all[name] = value
+		}
+	}
 	return all
 }
 

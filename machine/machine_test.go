@@ -510,3 +510,38 @@ files: [{path: etc/json, metadata: json}, {path: etc/yaml, metadata: yaml}]
 		t.Error("the machine itself has changed")
 	}
 }
+
+// Annotations that the init follows are merged with those of the label. LinuxKit
+// replaces the other ones.
+func TestAnnotationsOfLabel(t *testing.T) {
+	m := parse(t, `
+services:
+  - name: merged
+    image: a
+    annotations: {build.slipway.restart: always, org.example.team: web}
+  - {name: cleared, image: a, annotations: {}}
+  - {name: same, image: a}
+`)
+	p, err := m.Plan(map[string]machine.Image{"docker.io/library/a": {Config: ocispec.ImageConfig{
+		Cmd:    []string{"run"},
+		Labels: map[string]string{machine.Label: `{"annotations": {"build.slipway.seccomp": "default", "build.slipway.restart": "on-failure", "org.example.image": "a"}}`},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]map[string]string{}
+	for _, e := range p.Configs {
+		if name, ok := strings.CutSuffix(e.Path, "/config.json"); ok {
+			var spec struct{ Annotations map[string]string }
+			if err := json.Unmarshal(e.Contents, &spec); err != nil {
+				t.Fatal(err)
+			}
+			got[filepath.Base(name)] = spec.Annotations
+		}
+	}
+	check(t, "annotations", map[string]map[string]string{
+		"merged":  {"build.slipway.restart": "always", "build.slipway.seccomp": "default", "org.example.team": "web"},
+		"cleared": {"build.slipway.restart": "on-failure", "build.slipway.seccomp": "default"},
+		"same":    {"build.slipway.restart": "on-failure", "build.slipway.seccomp": "default", "org.example.image": "a"},
+	}, got)
+}

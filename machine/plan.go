@@ -207,6 +207,7 @@ func (p *planner) container(s section, i int) {
 		return
 	}
 	c := &all.Value
+	p.useless(s, c, own.Node)
 	if s.name == contract.Services {
 		p.wait(c, cmp.Or(at(own.Node.Key("annotations")), at(own.Node.Key("image"))))
 	}

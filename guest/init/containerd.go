@@ -311,6 +311,15 @@ func (d *daemon) waitTask(space, id string) (end string, failure bool) {
 	}
 }
 
+// exec runs a program in the container of a service, with the runc that
+// containerd's shim uses too.
+func (d *daemon) exec(ctx context.Context, b *bundle.Bundle, args []string) error {
+	return d.m.runc.execIn(ctx, runcRoot(namespace(b)), b.Name, args)
+}
+
+// runcRoot is where containerd's shim has the state of runc for a namespace.
+func runcRoot(namespace string) string { return filepath.Join(containerdRun, "runc", namespace) }
+
 // remove removes what exists of the task and the container, so that the name
 // can be used again. Containerd rejects some of these calls while it still
 // works on an earlier one, so remove tries again until nothing is left.
@@ -347,7 +356,7 @@ func (d *daemon) removeTask(ctx context.Context, space, name string) error {
 	if !errors.Is(err, containerd.ErrNotFound) {
 		return err
 	}
-	root := filepath.Join(containerdRun, "runc", space)
+	root := runcRoot(space)
 	if _, err := os.Lstat(filepath.Join(root, name)); err == nil {
 		if err := d.m.reaper.run(ctx, d.m.runc.command(nil, "--root", root, "delete", "--force", name)); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -148,30 +149,22 @@ func (m *machine) list() string {
 	m.mu.Unlock()
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tSTATE\tSINCE\tPID\tSTARTS\tRESTART\tLAST END")
+	fmt.Fprintln(w, "NAME\tSTATE\tHEALTH\tSINCE\tPID\tSTARTS\tRESTART\tLAST END")
 	now := sinceBoot()
 	for _, s := range services {
 		s.mu.Lock()
-		pid, end := "-", s.end
+		pid := "-"
 		if s.pid > 0 {
 			pid = fmt.Sprint(s.pid)
 		}
-		if end == "" {
-			end = "-"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%.0fs\t%s\t%d\t%s\t%s\n", s.name, s.state, (now - s.since).Seconds(), pid, s.starts, s.restart(), end)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.0fs\t%s\t%d\t%s\t%s\n", s.name, s.state, cmp.Or(s.health, "-"), (now - s.since).Seconds(), pid, s.starts, s.restart(), cmp.Or(s.end, "-"))
 		s.mu.Unlock()
 	}
 	w.Flush()
 	return b.String()
 }
 
-func (s *service) restart() policy.Restart {
-	if s.policy.Restart == "" {
-		return policy.Never
-	}
-	return s.policy.Restart
-}
+func (s *service) restart() policy.Restart { return cmp.Or(s.policy.Restart, policy.Never) }
 
 // line returns the state of the service in a few words.
 func (s *service) line() string {
@@ -202,6 +195,12 @@ func (s *service) status() string {
 				row("memory", "%s bytes", strings.TrimSpace(string(used)))
 			}
 		}
+	}
+	if s.health != unchecked {
+		row("health", "%s", s.health)
+	}
+	if s.problem != "" {
+		row("problem", "%s", s.problem)
 	}
 	row("starts", "%d", s.starts)
 	if s.end != "" {

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,8 +17,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// testReaper is shared by all tests: a process can have only one.
-var testReaper = sync.OnceValue(newReaper)
+// testReaper is shared by all tests: a process can have only one. Its goroutine
+// must not belong to the bubble of a test.
+var testReaper = newReaper()
 
 func TestTail(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
@@ -99,7 +99,7 @@ func TestIsPowerButton(t *testing.T) {
 }
 
 func TestReaperRun(t *testing.T) {
-	r := testReaper()
+	r := testReaper
 	for _, test := range []struct{ script, want string }{
 		{"exit 0", ""},
 		{"exit 3", "/bin/sh: exit 3"},
@@ -127,7 +127,7 @@ func TestReaperRun(t *testing.T) {
 // Many children that end at the same time, each with its own status, while
 // others are started.
 func TestReaperStress(t *testing.T) {
-	r := testReaper()
+	r := testReaper
 	const children = 200
 	started := make(map[int]*process, children)
 	for i := range children {
@@ -155,7 +155,7 @@ func TestReaperStress(t *testing.T) {
 }
 
 func TestReaperOutput(t *testing.T) {
-	r := testReaper()
+	r := testReaper
 	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	if err != nil {
 		t.Fatal(err)
@@ -177,7 +177,7 @@ func TestReaperOutput(t *testing.T) {
 }
 
 func testMachine(out io.Writer) *machine {
-	return &machine{out: &console{out: []io.Writer{out}}, times: &timeline{}, reaper: testReaper(), turns: newTurns()}
+	return &machine{out: &console{out: []io.Writer{out}}, times: &timeline{}, reaper: testReaper, turns: newTurns()}
 }
 
 // Hooks run among the stages of the init, in the order of their names. Links

@@ -12,7 +12,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 )
+
+// The main goroutine keeps the main thread, so that no other goroutine can
+// change the namespaces of /proc/1.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	name := filepath.Base(os.Args[0])

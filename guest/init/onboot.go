@@ -121,7 +121,7 @@ func (m *machine) waitFor(ctx context.Context, name string, b *bundle.Bundle, p 
 			m.out.say("%s: still running after %.0f s", name, time.Since(begin).Seconds())
 		case <-ctx.Done():
 			pid, signal := p.pid, syscall.SIGTERM
-			if container := readPID(b); container != 0 { // otherwise p is the container itself, or it does not exist yet
+			if container := readPID(pidFile(b)); container != 0 { // otherwise p is the container itself, or it does not exist yet
 				pid = container
 			}
 			if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil && ignoresSignal(status, signal) {

@@ -50,7 +50,7 @@ func (r *runc) create(ctx context.Context, b *bundle.Bundle, stdout, stderr *os.
 	if err := r.reaper.run(ctx, create); err != nil {
 		return nil, err
 	}
-	pid := readPID(b)
+	pid := readPID(pidFile(b))
 	if pid == 0 {
 		return nil, fmt.Errorf("%s: no process id from runc", pidFile(b))
 	}
@@ -91,9 +91,10 @@ const bundleDir = "/run/init/bundles"
 
 func pidFile(b *bundle.Bundle) string { return filepath.Join("/run", b.Name+".pid") }
 
-// readPID returns the process ID of a container, or 0 if there is none yet.
-func readPID(b *bundle.Bundle) int {
-	text, err := os.ReadFile(pidFile(b))
+// readPID returns the process ID that runc has written to a file, or 0 if there
+// is none yet.
+func readPID(file string) int {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0
 	}
@@ -133,6 +134,11 @@ func (r *runc) start(ctx context.Context, b *bundle.Bundle, out *stream) (*task,
 		close(t.done)
 	}()
 	return t, nil
+}
+
+// exec runs a program in the container of a service.
+func (r *runc) exec(ctx context.Context, b *bundle.Bundle, args []string) error {
+	return r.execIn(ctx, "", b.Name, args)
 }
 
 // remove removes the container of a service.

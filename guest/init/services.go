@@ -25,6 +25,9 @@ import (
 type engine interface {
 	// start starts the container of a bundle. Its output goes to the stream.
 	start(ctx context.Context, b *bundle.Bundle, out *stream) (*task, error)
+	// exec runs a program in a running container. It is an error if the program
+	// does not exit with status 0.
+	exec(ctx context.Context, b *bundle.Bundle, args []string) error
 	// remove removes what start has made, also if it failed.
 	remove(b *bundle.Bundle)
 }
@@ -91,6 +94,10 @@ type service struct {
 	tries   int
 	starts  int    // tries that succeeded
 	end     string // of the last run
+	health  health
+	problem string // why the last check failed
+	works   bool   // whether a check has succeeded since the last start
+	sick    bool   // whether it must be restarted because it is unhealthy
 }
 
 func newService(name string) *service {
@@ -148,32 +155,32 @@ func (s *service) supervise() {
 		if s.await(func() bool { return s.wanted || s.closing }, nil); s.closing {
 			return
 		}
-		end, failure, again, ran := s.run()
+		r := s.run()
 		var wanted bool
-		s.update(func() { s.pid, s.end, wanted = 0, end, s.wanted })
+		s.update(func() { s.pid, s.end, wanted = 0, r.end, s.wanted })
 		if !wanted {
-			s.say("stopped: %s", end)
+			s.say("stopped: %s", r.end)
 			s.enter(stopped)
 			delay = firstDelay
 			continue
 		}
-		if !again && !s.policy.Restart.Again(failure) {
-			s.say("%s, see %s", end, s.stream.place)
-			if failure && ran > 0 {
+		if !r.again && !s.policy.Restart.Again(r.failed) {
+			s.say("%s, see %s", r.end, s.stream.place)
+			if r.failed && r.took > 0 {
 				s.stream.quote(s.out)
 			}
 			s.update(func() {
 				s.wanted, s.state, s.since = false, ended, sinceBoot()
-				if failure {
+				if r.failed {
 					s.state = failed
 				}
 			})
 			continue
 		}
-		if ran >= stable {
+		if r.took >= stable && !r.useless {
 			delay = firstDelay
 		}
-		s.say("%s; restarting in %v", end, delay)
+		s.say("%s; restarting in %v", r.end, delay)
 		s.enter(pausing)
 		elapsed := make(chan struct{})
 		timer := time.AfterFunc(delay, func() { close(elapsed) })
@@ -185,10 +192,18 @@ func (s *service) supervise() {
 	}
 }
 
-// run runs the service once, until it ends or is no longer wanted. It returns
-// how it ended, whether that is a failure, whether the service must be restarted
-// whatever its policy, and how long it ran.
-func (s *service) run() (end string, failure, again bool, ran time.Duration) {
+// A run is one run of a service.
+type run struct {
+	end     string // how it ended
+	failed  bool
+	again   bool          // whether the service must be restarted whatever its policy
+	took    time.Duration // 0: the container was not started
+	useless bool          // whether the checks of its health have all failed
+}
+
+// run runs the service once, until it ends, is no longer wanted, or is unhealthy
+// and must be restarted.
+func (s *service) run() run {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() { // interrupts waiting
@@ -200,24 +215,33 @@ func (s *service) run() (end string, failure, again bool, ran time.Duration) {
 	task, engine, err := s.start(ctx)
 	if err != nil {
 		// A container that was too slow to start is not at fault.
-		return "failed: " + err.Error(), true, errors.Is(err, errSlow), 0
+		return run{end: "failed: " + err.Error(), failed: true, again: errors.Is(err, errSlow)}
 	}
 	started := time.Now()
 	s.update(func() { s.state, s.since, s.pid, s.starts = running, sinceBoot(), task.pid, s.starts+1 })
-	if s.await(s.unwanted, task.done) {
+	if s.policy.Health != nil {
+		go s.monitor(ctx, engine, task)
+	}
+	if s.await(func() bool { return !s.wanted || s.sick }, task.done) {
 		s.stop(task)
 	}
+	cancel()
+	r := run{took: time.Since(started)}
+	sick := s.endHealth(&r)
 	select {
 	case <-task.done:
 	default:
-		return "could not be killed", true, false, time.Since(started)
+		r.end, r.failed = "could not be killed", true
+		return r
 	}
-	end = task.end
-	if outOfMemory(task.memory) {
-		end += ", out of memory"
+	if r.end, r.failed = task.end, task.failed; outOfMemory(task.memory) {
+		r.end += ", out of memory"
+	}
+	if sick {
+		r.end, r.failed = "unhealthy, "+r.end, true
 	}
 	engine.remove(s.bundle)
-	return end, task.failed, false, time.Since(started)
+	return r
 }
 
 // errSlow is the cause of a start that exceeds its timeout.

@@ -28,6 +28,7 @@ type play struct {
 	acts    map[string][]act // by name; the last one repeats
 	trace   []string
 	removed int
+	check   func(ctx context.Context, at time.Duration) error // of the health of all services; at counts from begin
 }
 
 // An act is one run of a container.
@@ -81,6 +82,10 @@ func (p *play) start(ctx context.Context, b *bundle.Bundle, _ *stream) (*task, e
 		time.AfterFunc(next.ends, end)
 	}
 	return t, nil
+}
+
+func (p *play) exec(ctx context.Context, _ *bundle.Bundle, _ []string) error {
+	return p.check(ctx, time.Since(p.begin))
 }
 
 func (p *play) remove(*bundle.Bundle) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,6 +27,8 @@ type Policy struct {
 	Failure Failure       // what to do when an onboot container fails
 	Timeout time.Duration // to run, or for a service to stop; 0: none, or [StopTimeout] for a service
 	Seccomp bool          // whether to use the default seccomp profile
+	Health  *Health       // how to check a service; nil: not at all
+	Boot    *Boot         // of a service that is part of a healthy machine; nil: of another one
 }
 
 // StopTimeout is how long a service has to stop by default.
@@ -59,6 +62,7 @@ const (
 type Key struct {
 	Name     string
 	Sections []string // in which it has an effect
+	Needs    string   // the annotation without which it has no effect; empty: none
 	Values   string   // that are valid
 	Default  string
 	Doc      string
@@ -85,9 +89,44 @@ func Keys() []Key {
 			},
 		},
 		{
+			Name: Prefix + "boot-health", Sections: []string{contract.Services}, Values: "a duration, for example 5m", Default: "none", Example: "5m",
+			Doc: "The machine is healthy only if this service is. If the service is not within this time after the services begin to start, the machine reboots.",
+			set: func(p *Policy, value string) error { return duration(&p.boot().Timeout, value) },
+		},
+		{
+			Name: Prefix + "boot-reboots", Sections: []string{contract.Services}, Needs: Prefix + "boot-health", Values: "0 to 1000", Default: strconv.Itoa(BootReboots), Example: "1",
+			Doc: "How many times in a row the machine reboots because the service is not healthy; 0: never. It needs build.slipway.boot-health.",
+			set: func(p *Policy, value string) error { return count(&p.boot().Reboots, value, 0) },
+		},
+		{
 			Name: Prefix + "failure", Sections: []string{contract.Onboot}, Values: "continue, halt, reboot", Default: "continue", Example: "halt",
 			Doc: "What the init does if the container cannot be started, fails, or exceeds its timeout: it continues to boot, halts or reboots.",
 			set: func(p *Policy, value string) error { return choose(&p.Failure, value, Continue, Halt, Reboot) },
+		},
+		{
+			Name: Prefix + "health", Sections: []string{contract.Services}, Values: "exec PROGRAM ARGUMENT…, http://HOST:PORT/PATH or tcp://HOST:PORT", Default: "none", Example: "http://localhost:8080/healthz",
+			Doc: "How the init checks whether the service works: a program in the container that exits with status 0, a URL that answers with status 200 to 399, or a port that accepts connections. HOST is localhost or an IP address, in the network of the service. The arguments of exec may also be a JSON array. A service that is unhealthy restarts as build.slipway.restart says.",
+			set: (*Policy).setCheck,
+		},
+		{
+			Name: Prefix + "health-failures", Sections: []string{contract.Services}, Needs: Prefix + "health", Values: "1 to 1000", Default: strconv.Itoa(HealthFailures), Example: "5",
+			Doc: "How many checks in a row must fail until the service is unhealthy.",
+			set: func(p *Policy, value string) error { return count(&p.health().Failures, value, 1) },
+		},
+		{
+			Name: Prefix + "health-interval", Sections: []string{contract.Services}, Needs: Prefix + "health", Values: "a duration, for example 30s", Default: HealthInterval.String(), Example: "10s",
+			Doc: "The time between two checks. Until the first one succeeds, it is at most 2 seconds.",
+			set: func(p *Policy, value string) error { return duration(&p.health().Interval, value) },
+		},
+		{
+			Name: Prefix + "health-start-period", Sections: []string{contract.Services}, Needs: Prefix + "health", Values: "a duration, for example 1m", Default: HealthStartPeriod.String(), Example: "2m",
+			Doc: "How long after a start of the service failures do not count, unless a check has succeeded before.",
+			set: func(p *Policy, value string) error { return duration(&p.health().StartPeriod, value) },
+		},
+		{
+			Name: Prefix + "health-timeout", Sections: []string{contract.Services}, Needs: Prefix + "health", Values: "a duration, for example 10s", Default: HealthTimeout.String(), Example: "5s",
+			Doc: "How long a check may take; then it has failed.",
+			set: func(p *Policy, value string) error { return duration(&p.health().Timeout, value) },
 		},
 		{
 			Name: Prefix + "restart", Sections: []string{contract.Services}, Values: "no, on-failure, always", Default: "no", Example: "always",
@@ -107,14 +146,7 @@ func Keys() []Key {
 		{
 			Name: Prefix + "timeout", Sections: []string{contract.Onboot, contract.Onshutdown, contract.Services}, Values: "a duration, for example 30s or 5m", Default: "none; for a service " + StopTimeout.String(), Example: "30s",
 			Doc: "In onboot and onshutdown, how long the container may run; then the init stops it, and it has failed. In services, how long the service may take to stop; then the init kills it.",
-			set: func(p *Policy, value string) error {
-				d, err := time.ParseDuration(value)
-				if err != nil || d <= 0 {
-					return errors.New("must be a duration, for example 30s or 5m")
-				}
-				p.Timeout = d
-				return nil
-			},
+			set: func(p *Policy, value string) error { return duration(&p.Timeout, value) },
 		},
 	}
 }
@@ -169,7 +201,29 @@ func Parse(section string, annotations map[string]string) (Policy, error) {
 			}
 		}
 	}
+	for _, k := range Useless(section, annotations) {
+		errs = append(errs, fmt.Errorf("annotation %s has no effect without %s", k.Name, k.Needs))
+	}
+	if h := p.Health; h != nil && h.Command == nil && h.URL == "" && h.Address == "" {
+		p.Health = nil
+	}
+	if p.Boot != nil && p.Boot.Timeout == 0 {
+		p.Boot = nil
+	}
 	return p, errors.Join(errs...)
+}
+
+// Useless returns the annotations of a container that have no effect because
+// another one is missing.
+func Useless(section string, annotations map[string]string) (keys []Key) {
+	for _, k := range Keys() {
+		_, set := annotations[k.Name]
+		_, complete := annotations[k.Needs]
+		if set && !complete && k.Needs != "" && slices.Contains(k.Sections, section) {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // Cycle returns a cycle of services that wait for each other: each waits for
