@@ -105,7 +105,7 @@ func Keys() []Key {
 		},
 		{
 			Name: Prefix + "health", Sections: []string{contract.Services}, Values: "exec PROGRAM ARGUMENT…, http://HOST:PORT/PATH or tcp://HOST:PORT", Default: "none", Example: "http://localhost:8080/healthz",
-			Doc: "How the init checks whether the service works: a program in the container that exits with status 0, a URL that answers with status 200 to 399, or a port that accepts connections. HOST is localhost or an IP address, in the network of the service. The arguments of exec may also be a JSON array. A service that is unhealthy restarts as build.slipway.restart says.",
+			Doc: "How the init checks whether the service works: a program in the container that exits with status 0, a URL whose status is 200 to 399, or a port that accepts connections. HOST is localhost or an IP address, in the network of the service. The arguments of exec may also be a JSON array. A service that is unhealthy restarts as build.slipway.restart says.",
 			set: (*Policy).setCheck,
 		},
 		{
