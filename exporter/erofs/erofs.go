@@ -1,4 +1,4 @@
-// Package erofs writes EROFS file systems without compression.
+// Package erofs writes and reads EROFS file systems without compression.
 //
 // Format: Linux, Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h.
 // Numbers are little-endian. Layout in blocks of 4 KiB:

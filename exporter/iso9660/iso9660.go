@@ -1,4 +1,4 @@
-// Package iso9660 writes ISO 9660 file systems.
+// Package iso9660 writes and reads ISO 9660 file systems.
 //
 // Formats: ECMA-119, 4th edition (ISO 9660), with the System Use Sharing
 // Protocol 1.12 and the Rock Ridge Interchange Protocol 1.12 for POSIX names, owners

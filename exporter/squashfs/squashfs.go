@@ -1,4 +1,4 @@
-// Package squashfs writes SquashFS 4.0 file systems.
+// Package squashfs writes and reads SquashFS 4.0 file systems.
 //
 // Format: Linux, Documentation/filesystems/squashfs.rst and
 // fs/squashfs/squashfs_fs.h. Numbers are little-endian. Layout:

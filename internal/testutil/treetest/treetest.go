@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -232,4 +234,43 @@ func text(size int64) string {
 		}
 	}
 	return string(b)
+}
+
+// Read checks that entries which were read from a file system are a tree that
+// Linux allows, and reads up to limit bytes of each file. Damaged content is no
+// failure.
+func Read(t testing.TB, entries []tree.Entry, limit int64) {
+	t.Helper()
+	if err := tree.Check(entries); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Size == 0 {
+			continue
+		}
+		content, err := e.Open()
+		if err != nil {
+			t.Fatalf("%s: %v", e.Path, err)
+		}
+		_, _ = io.CopyN(io.Discard, content, limit)
+		content.Close()
+	}
+}
+
+// Extract writes a tree to a temporary directory, as root, and returns the
+// directory.
+func Extract(t testing.TB, entries []tree.Entry) string {
+	t.Helper()
+	var archive bytes.Buffer
+	if err := tree.WriteTar(&archive, entries, time.Unix(0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cmd := exec.Command("tar", "--extract", "--directory", dir, "--numeric-owner", "--same-owner", "--same-permissions",
+		"--xattrs", "--xattrs-include=*", "--absolute-names")
+	cmd.Stdin = &archive
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v\n%s", err, out)
+	}
+	return dir
 }
