@@ -1,4 +1,4 @@
-// Package qcow2 writes disks in QEMU's copy-on-write format.
+// Package qcow2 writes and reads disks in QEMU's copy-on-write format.
 //
 // Format: QEMU, docs/interop/qcow2.txt, version 3. Numbers are big-endian. Layout of
 // a file in clusters of 64 KiB:

@@ -11,6 +11,7 @@ import (
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
@@ -498,7 +499,7 @@ func (s *reader) content(path string, size int64, d data) io.ReaderAt {
 		offsets[i] = next
 		next += int64(b &^ rawData)
 	}
-	return &tree.BlockReader{Size: size, BlockSize: s.blockSize, Block: func(number int64) ([]byte, error) {
+	return &sparse.BlockReader{Size: size, BlockSize: s.blockSize, Block: func(number int64) ([]byte, error) {
 		if number < int64(len(d.blocks)) {
 			return s.block(block{offsets[number], d.blocks[number]})
 		}

@@ -1,4 +1,4 @@
-// Package vhd writes disks in Microsoft's virtual hard disk format.
+// Package vhd writes and reads disks in Microsoft's virtual hard disk format.
 //
 // Format: Microsoft, Virtual Hard Disk Image Format Specification 1.0 (2006).
 // Numbers are big-endian. A fixed VHD is the disk and a footer of 512 bytes. Layout

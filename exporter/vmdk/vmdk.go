@@ -1,4 +1,4 @@
-// Package vmdk writes disks in VMware's stream-optimized format.
+// Package vmdk writes and reads disks in VMware's stream-optimized format.
 //
 // Format: VMware, Virtual Disk Format 5.0 (2011), "Stream-Optimized Compressed Sparse
 // Extents". Numbers are little-endian. Layout in sectors of 512 bytes:

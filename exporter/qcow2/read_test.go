@@ -1,0 +1,91 @@
+package qcow2
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/testutil/sparsetest"
+)
+
+// small is a disk for tests of damaged files.
+var small = sparse.Content{Size: 8 << 20, Runs: sparse.Bytes(bytes.Repeat([]byte("data"), 4096)).At(1 << 20)}
+
+// Read returns what was written.
+func TestRead(t *testing.T) {
+	want := sparsetest.Disk(t)
+	for name, file := range written(t, want) {
+		got, err := Read(bytes.NewReader(file), int64(len(file)))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		sparsetest.Equal(t, want, got)
+	}
+}
+
+// Read returns what qemu-img wrote.
+func TestReadQEMU(t *testing.T) {
+	want := sparsetest.Disk(t)
+	for name, options := range map[string][]string{
+		"plain":         {"-O", "qcow2"},
+		"version 2":     {"-O", "qcow2", "-o", "compat=0.10"},
+		"small cluster": {"-O", "qcow2", "-o", "cluster_size=4096"},
+		"compressed":    {"-c", "-O", "qcow2"},
+		"zstd":          {"-c", "-O", "qcow2", "-o", "compression_type=zstd"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := sparsetest.Convert(t, want, options...)
+			got, err := Read(bytes.NewReader(file), int64(len(file)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sparsetest.Equal(t, want, got)
+		})
+	}
+}
+
+func TestReadErrors(t *testing.T) {
+	for name, test := range map[string]struct {
+		file   string
+		change func([]byte) []byte
+		want   string
+	}{
+		"truncated":      {"", func(b []byte) []byte { return b[:70] }, "72 bytes are after the end of the file, which has 70"},
+		"magic":          {"", func(b []byte) []byte { b[0]++; return b }, "byte 0: there is no header of version 2 or 3"},
+		"clusters":       {"", func(b []byte) []byte { b[23] = 30; return b }, "byte 20: clusters have 2^30 bytes"},
+		"backing file":   {"", func(b []byte) []byte { b[15] = 104; return b }, "a backing file: flatten it with qemu-img convert"},
+		"encryption":     {"", func(b []byte) []byte { b[35] = 2; return b }, "unsupported feature: encryption"},
+		"features":       {"", func(b []byte) []byte { b[79] = 4; return b }, "incompatible features 0x4"},
+		"large disk":     {"", func(b []byte) []byte { b[26] = 1; return b }, "byte 24: the disk has"},
+		"table":          {"", func(b []byte) []byte { b[42] = 1; return b }, "are after the end of the file"},
+		"missing sector": {"", func(b []byte) []byte { return b[:len(b)-512] }, "a cluster is after the end of the file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := test.change(written(t, small)[test.file])
+			if _, err := Read(bytes.NewReader(file), int64(len(file))); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+		})
+	}
+	if _, err := Read(bytes.NewReader(make([]byte, 4096)), 4096); !errors.Is(err, ErrFormat) {
+		t.Errorf("zeros: %v, want ErrFormat", err)
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	var seeds [][]byte
+	for _, file := range written(f, small) {
+		seeds = append(seeds, file)
+	}
+	sparsetest.Fuzz(f, Read, seeds...)
+}
+
+func written(t testing.TB, disk sparse.Content) map[string][]byte {
+	c, err := New(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string][]byte{"": sparsetest.File(t, c)}
+}

@@ -1,0 +1,101 @@
+package vhd
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/testutil/sparsetest"
+)
+
+// small is a disk for tests of damaged files.
+var small = sparse.Content{Size: 8 << 20, Runs: sparse.Bytes(bytes.Repeat([]byte("data"), 4096)).At(1 << 20)}
+
+// Read returns what was written.
+func TestRead(t *testing.T) {
+	want := sparsetest.Disk(t)
+	for name, file := range written(t, want) {
+		got, err := Read(bytes.NewReader(file), int64(len(file)))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		sparsetest.Equal(t, want, got)
+	}
+}
+
+// Read returns what qemu-img wrote.
+func TestReadQEMU(t *testing.T) {
+	want := sparsetest.Disk(t)
+	for name, options := range map[string][]string{
+		"dynamic": {"-O", "vpc", "-o", "force_size=on"},
+		"fixed":   {"-O", "vpc", "-o", "subformat=fixed,force_size=on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := sparsetest.Convert(t, want, options...)
+			got, err := Read(bytes.NewReader(file), int64(len(file)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sparsetest.Equal(t, want, got)
+		})
+	}
+}
+
+func TestReadErrors(t *testing.T) {
+	for name, test := range map[string]struct {
+		file   string
+		change func([]byte) []byte
+		want   string
+	}{
+		"truncated":    {"fixed", func(b []byte) []byte { return b[:70] }, "512 bytes are after the end of the file, which has 70"},
+		"footer":       {"fixed", func(b []byte) []byte { return b[:len(b)-512] }, "there is no footer"},
+		"checksum":     {"fixed", func(b []byte) []byte { b[len(b)-1]++; return b }, "the footer has a wrong checksum"},
+		"short":        {"fixed", func(b []byte) []byte { return b[512:] }, "but there are"},
+		"header":       {"dynamic", func(b []byte) []byte { b[512]++; return b }, "there is no header of a dynamic disk"},
+		"table":        {"dynamic", func(b []byte) []byte { b[1536] = 1; return b }, "block 0 is after the end of the file"},
+		"differencing": {"dynamic", differencing, "unsupported kind of VHD: type 4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := test.change(written(t, small)[test.file])
+			if _, err := Read(bytes.NewReader(file), int64(len(file))); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+		})
+	}
+	if _, err := Read(bytes.NewReader(make([]byte, 4096)), 4096); !errors.Is(err, ErrFormat) {
+		t.Errorf("zeros: %v, want ErrFormat", err)
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	var seeds [][]byte
+	for _, file := range written(f, small) {
+		seeds = append(seeds, file)
+	}
+	sparsetest.Fuzz(f, Read, seeds...)
+}
+
+func written(t testing.TB, disk sparse.Content) map[string][]byte {
+	files := map[string][]byte{}
+	for name, write := range map[string]func(sparse.Content, [16]byte, time.Time) (sparse.Content, error){"fixed": Fixed, "dynamic": Dynamic} {
+		c, err := write(disk, [16]byte{}, time.Unix(315532800, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = sparsetest.File(t, c)
+	}
+	return files
+}
+
+// differencing changes the type in the footer.
+func differencing(b []byte) []byte {
+	footer := b[len(b)-sectorSize:]
+	footer[63] = 4
+	copy(footer[64:], make([]byte, 4))
+	binary.BigEndian.PutUint32(footer[64:], checksum(footer))
+	return b
+}

@@ -1,0 +1,84 @@
+package vmdk
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/testutil/sparsetest"
+)
+
+// small is a disk for tests of damaged files.
+var small = sparse.Content{Size: 8 << 20, Runs: sparse.Bytes(bytes.Repeat([]byte("data"), 4096)).At(1 << 20)}
+
+// Read returns what was written.
+func TestRead(t *testing.T) {
+	want := sparsetest.Disk(t)
+	for name, file := range written(t, want) {
+		got, err := Read(bytes.NewReader(file), int64(len(file)))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		sparsetest.Equal(t, want, got)
+	}
+}
+
+// Read returns what qemu-img wrote.
+func TestReadQEMU(t *testing.T) {
+	want := sparsetest.Disk(t)
+	for name, options := range map[string][]string{
+		"stream-optimized": {"-O", "vmdk", "-o", "subformat=streamOptimized"},
+		"sparse":           {"-O", "vmdk", "-o", "subformat=monolithicSparse"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := sparsetest.Convert(t, want, options...)
+			got, err := Read(bytes.NewReader(file), int64(len(file)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sparsetest.Equal(t, want, got)
+		})
+	}
+}
+
+func TestReadErrors(t *testing.T) {
+	for name, test := range map[string]struct {
+		file   string
+		change func([]byte) []byte
+		want   string
+	}{
+		"truncated":   {"", func(b []byte) []byte { return b[:70] }, "512 bytes are after the end of the file, which has 70"},
+		"magic":       {"", func(b []byte) []byte { b[0]++; return b }, "byte 0: there is no header"},
+		"footer":      {"", func(b []byte) []byte { return b[:len(b)-512] }, "there is no header"},
+		"grains":      {"", func(b []byte) []byte { b[len(b)-1024+20] = 3; return b }, "in grains of 3"},
+		"compression": {"", func(b []byte) []byte { b[len(b)-1024+77] = 9; return b }, "unsupported feature: compression 9"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := test.change(written(t, small)[test.file])
+			if _, err := Read(bytes.NewReader(file), int64(len(file))); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+		})
+	}
+	if _, err := Read(bytes.NewReader(make([]byte, 4096)), 4096); !errors.Is(err, ErrFormat) {
+		t.Errorf("zeros: %v, want ErrFormat", err)
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	var seeds [][]byte
+	for _, file := range written(f, small) {
+		seeds = append(seeds, file)
+	}
+	sparsetest.Fuzz(f, Read, seeds...)
+}
+
+func written(t testing.TB, disk sparse.Content) map[string][]byte {
+	var b bytes.Buffer
+	if err := Write(&b, disk, "disk.vmdk", 1); err != nil {
+		t.Fatal(err)
+	}
+	return map[string][]byte{"": b.Bytes()}
+}
