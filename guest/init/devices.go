@@ -101,9 +101,14 @@ func modaliases() []string {
 	return names
 }
 
-// A hotplug receives the events of new devices from the kernel and loads their
-// drivers.
-type hotplug struct{ fd int }
+// A hotplug receives the events of devices from the kernel. It loads the drivers
+// of new devices and passes on what happens to disks.
+type hotplug struct {
+	fd     int
+	loader *modprobe.Loader // nil without modules
+	disks  *disks
+	out    *console
+}
 
 func listenForDevices() (*hotplug, error) {
 	const kernelEvents = 1 // multicast group of the kernel; 2 is that of udev
@@ -117,40 +122,48 @@ func listenForDevices() (*hotplug, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("hotplug: %w", err)
 	}
-	return &hotplug{fd}, nil
+	return &hotplug{fd: fd}, nil
 }
 
-func (h *hotplug) serve(loader *modprobe.Loader, out *console) {
+func (h *hotplug) serve() {
 	buffer := make([]byte, 16<<10) // larger than any uevent
 	for {
-		n, _, err := unix.Recvfrom(h.fd, buffer, 0)
-		if err == unix.EINTR || err == unix.ENOBUFS {
+		n, from, err := unix.Recvfrom(h.fd, buffer, 0)
+		switch {
+		case err == unix.ENOBUFS: // events are lost
+			h.disks.scan()
 			continue
-		}
-		if err != nil {
-			out.say("hotplug: %v: drivers of new devices will not be loaded", err)
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			h.out.say("hotplug: %v: new devices will not be noticed", err)
 			return
 		}
-		if modalias := addedDevice(buffer[:n]); modalias != "" {
-			if err := loader.LoadFor(modalias); err != nil {
-				out.say("hotplug: %v", err)
+		if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != 0 {
+			continue // not from the kernel
+		}
+		event := parseEvent(buffer[:n])
+		if event["ACTION"] == "add" && event["MODALIAS"] != "" && h.loader != nil {
+			if err := h.loader.LoadFor(event["MODALIAS"]); err != nil {
+				h.out.say("hotplug: %v", err)
 			}
+		}
+		if name := event["DEVNAME"]; event["SUBSYSTEM"] == "block" && name != "" {
+			h.disks.changed(name)
 		}
 	}
 }
 
-// addedDevice returns the modalias from a uevent that announces a new device:
-// "add@PATH", then KEY=VALUE fields, each followed by a zero byte.
-func addedDevice(event []byte) (modalias string) {
-	if !bytes.HasPrefix(event, []byte("add@")) {
-		return ""
-	}
+// parseEvent parses a uevent: a line "ACTION@PATH", then KEY=VALUE fields, each
+// followed by a zero byte.
+func parseEvent(event []byte) map[string]string {
+	fields := map[string]string{}
 	for field := range bytes.SplitSeq(event, []byte{0}) {
-		if value, ok := bytes.CutPrefix(field, []byte("MODALIAS=")); ok {
-			modalias = string(value)
+		if key, value, ok := bytes.Cut(field, []byte("=")); ok {
+			fields[string(key)] = string(value)
 		}
 	}
-	return modalias
+	return fields
 }
 
 // modprobeCommand is the program modprobe, which loads all modules that its

@@ -26,6 +26,7 @@ type machine struct {
 	args      []cmdline.Arg // of the kernel
 	runc      *runc
 
+	disks           *disks        // nil in a container
 	containerd      *daemon       // nil without containerd
 	containerdPlace string        // places when it was started
 	turns           chan struct{} // see newTurns
@@ -110,7 +111,7 @@ func (m *machine) start(ctx context.Context) {
 	}
 	m.runStages(ctx, m.stages("/etc/init.d",
 		stage{"005-volumes", func(context.Context) error { return mountVolumes() }},
-		stage{"010-onboot", func(ctx context.Context) error { return m.runAll(ctx, contract.Onboot) }},
+		stage{"010-onboot", m.runOnboot},
 		stage{"020-containerd", m.startServices},
 	))
 	if ctx.Err() == nil {
@@ -155,19 +156,23 @@ func (m *machine) startDrivers() {
 	loader, err := openModules(m.args)
 	m.report(err)
 	m.report(startWatchdog(loader, m.args))
-	if loader == nil {
-		return
-	}
 	// Listen first, or a device that appears meanwhile would be missed.
 	hotplug, err := listenForDevices()
 	m.report(err)
-	begin := time.Now()
-	m.report(makeNodes(loader.Nodes()))
-	m.report(loadDrivers(loader))
-	m.out.say("drivers: loaded in %.2f s", time.Since(begin).Seconds())
-	if hotplug != nil {
-		go hotplug.serve(loader, m.out)
+	if loader != nil {
+		begin := time.Now()
+		m.report(makeNodes(loader.Nodes()))
+		m.report(loadDrivers(loader))
+		m.out.say("drivers: loaded in %.2f s", time.Since(begin).Seconds())
 	}
+	m.disks, err = newDisks(m.out)
+	m.report(err)
+	if hotplug != nil {
+		hotplug.loader, hotplug.disks, hotplug.out = loader, m.disks, m.out
+		go hotplug.serve()
+	}
+	m.disks.scan()
+	m.disks.settle(time.Second)
 }
 
 // stop runs the onshutdown containers while the services still run, then stops

@@ -27,7 +27,7 @@ func (m *machine) runAll(ctx context.Context, section string) error {
 	return err
 }
 
-// runToEnd runs one container and prints how it ended. If it fails, its policy
+// runToEnd runs one container of the boot or shutdown. If it fails, its policy
 // may stop the machine.
 func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
 	name := kind + " " + filepath.Base(dir)
@@ -37,31 +37,11 @@ func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
 		return
 	}
 	p := m.policy(b, kind)
-	logs, err := m.openLogs(filepath.Join("/run/log", kind), kind+"."+b.Name)
-	if err != nil {
-		m.out.say("%s: %v", name, err)
-		return
-	}
-	defer logs.close()
-	begin := sinceBoot()
 	finish := m.times.begin(name)
-	err = m.runBundle(ctx, name, b, p.Timeout, logs)
-	stopped := errors.Is(err, errStopped)
-	finish(err != nil && !stopped)
-	if releaseErr := b.Release(); releaseErr != nil {
-		m.out.say("%s: clean up: %v", name, releaseErr)
-	}
-	if err == nil {
-		m.out.say("%s: done in %.2f s, exit 0", name, (sinceBoot() - begin).Seconds())
-		return
-	}
-	if stopped { // for example because it asked for that itself
-		m.out.say("%s: stopped: %v", name, err)
-		return
-	}
-	m.out.say("%s: failed: %v", name, err)
-	logs.quote(m.out)
-	if ctx.Err() != nil {
+	err = m.runOnce(ctx, kind, b, p)
+	failed := err != nil && !errors.Is(err, errStopped)
+	finish(failed)
+	if !failed || ctx.Err() != nil {
 		return
 	}
 	switch p.Failure {
@@ -70,6 +50,32 @@ func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
 	case policy.Reboot:
 		m.stopFor(ctx, name, reboot)
 	}
+}
+
+// runOnce runs one container and prints how it ended.
+func (m *machine) runOnce(ctx context.Context, kind string, b *bundle.Bundle, p policy.Policy) error {
+	name := kind + " " + b.Name
+	logs, err := m.openLogs(filepath.Join("/run/log", kind), kind+"."+b.Name)
+	if err != nil {
+		m.out.say("%s: %v", name, err)
+		return nil
+	}
+	defer logs.close()
+	begin := sinceBoot()
+	err = m.runBundle(ctx, name, b, p.Timeout, logs)
+	if releaseErr := b.Release(); releaseErr != nil {
+		m.out.say("%s: clean up: %v", name, releaseErr)
+	}
+	switch {
+	case err == nil:
+		m.out.say("%s: done in %.2f s, exit 0", name, (sinceBoot() - begin).Seconds())
+	case errors.Is(err, errStopped): // for example because it asked for that itself
+		m.out.say("%s: stopped: %v", name, err)
+	default:
+		m.out.say("%s: failed: %v", name, err)
+		logs.quote(m.out)
+	}
+	return err
 }
 
 var errStopped = errors.New("the machine stops")

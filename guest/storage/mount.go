@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/guest/blkid"
+	"github.com/slipway-build/slipway/internal/kernel/mountinfo"
 )
 
 // mountCommand mounts the filesystem on a device, or with a label or UUID, or
@@ -36,6 +37,15 @@ func mountCommand(flags *flag.FlagSet, args []string) error {
 	case *uuid != "":
 		*device = "UUID=" + *uuid
 	}
+	// The init runs the container again for a new disk if an annotation says so.
+	mounted, err := mountedOn(dir)
+	if err != nil {
+		return err
+	}
+	if *device == "" && mounted != "" {
+		log.Printf("%s is already mounted on %s: nothing to do", mounted, dir)
+		return nil
+	}
 	var path string
 	var content blkid.Content
 	err = await(*timeout, func() error {
@@ -45,6 +55,10 @@ func mountCommand(flags *flag.FlagSet, args []string) error {
 	if err != nil {
 		return err
 	}
+	if same(path, mounted) {
+		log.Printf("%s is already mounted on %s: nothing to do", path, dir)
+		return nil
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -53,6 +67,31 @@ func mountCommand(flags *flag.FlagSet, args []string) error {
 	}
 	log.Printf("mounted %s (%v) on %s", path, content, dir)
 	return linkByUUID()
+}
+
+// mountedOn returns the device that is mounted on a directory, or "".
+func mountedOn(dir string) (device string, err error) {
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil { // else it does not exist
+		dir = resolved
+	}
+	mounts, err := mountinfo.Read()
+	for _, m := range mounts {
+		if m.Path == filepath.Clean(dir) {
+			device = m.Source
+		}
+	}
+	if !strings.HasPrefix(device, "/dev/") {
+		device = ""
+	}
+	return device, err
+}
+
+// same reports whether two paths, which may be symbolic links, lead to the same
+// device.
+func same(a, b string) bool {
+	one, err1 := os.Stat(a)
+	other, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(one, other)
 }
 
 // findFilesystem returns the device to mount: a path, LABEL=…, UUID=…, or for

@@ -75,6 +75,7 @@ type Config struct {
 	Disk         string   // disk image, which never changes: QEMU discards the guest's writes
 	DiskFormat   string   // QEMU's name of the image format; default: raw
 	Data         []string // raw images of more disks, on virtio; the guest's writes change them
+	Devices      []string // more of QEMU's devices, each the value of -device
 	Kernel       string
 	Initrd       string
 	Cmdline      string
@@ -422,6 +423,9 @@ func (c *Config) args(sshPort, metadataPort int) []string {
 			"-drive", "if=none,id="+id+",format=raw,discard=unmap,file="+quote(file),
 			// Not NVMe: under load, requests to that of QEMU 7.2 can hang.
 			"-device", "virtio-blk-pci,drive="+id)
+	}
+	for _, device := range c.Devices {
+		args = append(args, "-device", device)
 	}
 	if c.Kernel != "" {
 		args = append(args, "-kernel", c.Kernel, "-append", c.Cmdline)

@@ -327,6 +327,44 @@ func TestStorage(t *testing.T) {
 	)
 }
 
+// TestHotplug attaches disks to a running machine: an empty EBS volume, which the
+// machine formats and mounts, and another one that goes again.
+func TestHotplug(t *testing.T) {
+	t.Parallel()
+	disks := t.TempDir()
+	for _, name := range []string{"first", "second"} {
+		f, err := os.Create(filepath.Join(disks, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.Truncate(64<<20), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := bootWith(t, build(t, "hotplug.yml"), vm.Config{NoNetwork: true, Devices: []string{
+		"pcie-root-port,id=one,chassis=1", "pcie-root-port,id=two,chassis=2",
+	}})
+	m.await(t, `REPORT timeout`)
+	m.press(t, "drive_add 0 if=none,id=first,format=raw,file="+filepath.Join(disks, "first"))
+	m.press(t, "device_add nvme,drive=first,bus=one,serial=vol0123456789abcdef0")
+	m.await(t, `REPORT ready`)
+	m.press(t, "drive_add 0 if=none,id=second,format=raw,file="+filepath.Join(disks, "second"))
+	m.press(t, "device_add virtio-blk-pci,id=second,drive=second,bus=two,serial=second")
+	m.await(t, `REPORT twice`)
+	m.press(t, "device_del second")
+	m.wait(t)
+	const id = `by-id/nvme-QEMU_NVMe_Ctrl_vol0123456789abcdef0`
+	m.says(t,
+		`onboot 000-format: failed: exit 1`,
+		`REPORT timeout: 4294967295`,
+		`REPORT volume: `+id+` \.\./\.\./nvme0n1 `+id+`-part1 \.\./\.\./nvme0n1p1 by-label/my\\x20data \.\./\.\./nvme0n1p1 by-path/p\S+-nvme-1 \.\./\.\./nvme0n1`,
+		`REPORT content: \.\./\.\./nvme0n1p1 \.\./\.\./nvme0n1p1`,
+		`REPORT second: /dev/vda`,
+		`REPORT again: 1`,
+		`REPORT gone: 0`,
+	)
+}
+
 // TestOffline boots the machine of examples/aws.yml without a network, without
 // metadata, and with invalid metadata. It must still boot.
 func TestOffline(t *testing.T) {

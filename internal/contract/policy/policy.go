@@ -25,6 +25,7 @@ type Policy struct {
 	Restart Restart       // when a service is restarted
 	After   []string      // services that must start before this one
 	Failure Failure       // what to do when an onboot container fails
+	Hotplug Hotplug       // what makes an onboot container run again
 	Timeout time.Duration // to run, or for a service to stop; 0: none, or [StopTimeout] for a service
 	Seccomp bool          // whether to use the default seccomp profile
 	Health  *Health       // how to check a service; nil: not at all
@@ -57,6 +58,12 @@ const (
 	Halt     Failure = "halt"
 	Reboot   Failure = "reboot"
 )
+
+// Hotplug says for which new devices an onboot container runs again.
+type Hotplug string
+
+// Disk is the value of build.slipway.hotplug.
+const Disk Hotplug = "disk"
 
 // Key is an annotation.
 type Key struct {
@@ -127,6 +134,17 @@ func Keys() []Key {
 			Name: Prefix + "health-timeout", Sections: []string{contract.Services}, Needs: Prefix + "health", Values: "a duration, for example 10s", Default: HealthTimeout.String(), Example: "5s",
 			Doc: "How long a check may take; then it has failed.",
 			set: func(p *Policy, value string) error { return duration(&p.health().Timeout, value) },
+		},
+		{
+			Name: Prefix + "hotplug", Sections: []string{contract.Onboot}, Values: "disk", Default: "none", Example: "disk",
+			Doc: "The container also runs again after the boot, each time a disk is attached to the machine. If it fails then, the init prints why and does nothing else.",
+			set: func(p *Policy, value string) error {
+				if Hotplug(value) != Disk {
+					return errors.New("must be disk")
+				}
+				p.Hotplug = Disk
+				return nil
+			},
 		},
 		{
 			Name: Prefix + "restart", Sections: []string{contract.Services}, Values: "no, on-failure, always", Default: "no", Example: "always",

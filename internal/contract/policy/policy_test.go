@@ -27,6 +27,8 @@ func TestParse(t *testing.T) {
 		}, policy.Policy{Restart: policy.OnFailure, After: []string{"a", "b"}, Timeout: 90 * time.Second, Seccomp: true}, ""},
 		{contract.Onboot, map[string]string{"build.slipway.failure": "reboot"}, policy.Policy{Failure: policy.Reboot}, ""},
 		{contract.Services, map[string]string{"build.slipway.failure": "halt"}, policy.Policy{}, ""},
+		{contract.Onboot, map[string]string{"build.slipway.hotplug": "disk"}, policy.Policy{Hotplug: policy.Disk}, ""},
+		{contract.Onboot, map[string]string{"build.slipway.hotplug": "card"}, policy.Policy{}, "annotation build.slipway.hotplug must be disk"},
 		{contract.Services, map[string]string{"build.slipway.restart": "yes"}, policy.Policy{}, "annotation build.slipway.restart must be no, on-failure or always"},
 		{contract.Onboot, map[string]string{"build.slipway.timeout": "30"}, policy.Policy{}, "annotation build.slipway.timeout must be a duration, for example 30s or 5m"},
 		{contract.Onboot, map[string]string{"build.slipway.timeout": "-1s"}, policy.Policy{}, "annotation build.slipway.timeout must be a duration, for example 30s or 5m"},
