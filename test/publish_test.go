@@ -48,7 +48,7 @@ func TestRepublish(t *testing.T) {
 		most       int // at most so many blocks
 	}{
 		{"nothing", machine(string(yaml)), 0},
-		{"the kernel's command line", machine(strings.Replace(string(yaml), `"console=ttyS0,115200n8"`, `"console=ttyS0,115200n8 quiet"`, 1)), tables},
+		{"the kernel's command line", machine(strings.Replace(string(yaml), `"console=ttyS0,115200n8 `, `"console=ttyS0,115200n8 quiet `, 1)), tables},
 		{"a service, rngd", changed("rngd"), tables + 2}, // the blocks of its segment
 		{"an init image, runc", changed("runc"), tables + 10},
 	} {
