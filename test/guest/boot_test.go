@@ -341,7 +341,7 @@ func TestHotplug(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m := bootWith(t, build(t, "hotplug.yml"), vm.Config{NoNetwork: true, Devices: []string{
+	m := bootWith(t, build(t, "hotplug.yml"), vm.Config{NoNetwork: true, Cmdline: "nvme_core.io_timeout=4294967295", Devices: []string{
 		"pcie-root-port,id=one,chassis=1", "pcie-root-port,id=two,chassis=2",
 	}})
 	m.await(t, `REPORT timeout`)
