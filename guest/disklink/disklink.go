@@ -12,7 +12,7 @@ import (
 	"sync"
 )
 
-// A Keeper keeps the links to all devices that it is told of.
+// A Keeper keeps the links to all devices that its user names.
 type Keeper struct {
 	root string // of the filesystem; "/" except in tests
 
