@@ -23,8 +23,10 @@ import (
 // layers, wherever it is in its own layer, and keeps files of that layer. A hard
 // link is another name for the file that its target names when the link is
 // applied, whatever later entries do to the target. The attributes in the header
-// of the link are ignored. The layers can change the attributes of the root. In
-// all other respects, ReadLayers works like ReadTar.
+// of the link are ignored. The layers can change the attributes of the root. A
+// file below a symbolic link of a lower layer turns the link into a directory,
+// as overlayfs does, while links of its own layer are followed. In all other
+// respects, ReadLayers works like ReadTar.
 func ReadLayers(layers []*io.SectionReader) ([]Entry, error) {
 	u := newUnpacker()
 	root := NewDir("")

@@ -63,7 +63,11 @@ func TestReadLayers(t *testing.T) {
 				{dir("d", 0o700), file("d/a"), file("d/b"), dir("d/e", 0o700), file("d/e/f"), file("g")},
 				{file("d/.wh.a"), file("d/.wh.e"), file(".wh.g"), file(".wh.missing"), file("no/.wh.x"), file("g/.wh.x")},
 			},
-			want: "dir     0700 0:0 d\nfile    0644 0:0 d/b \"d/b\"\n",
+			want: "dir     0700 0:0 d\nfile    0644 0:0 d/b \"d/b\"\ndir     0755 0:0 g\ndir     0755 0:0 no\n",
+		},
+		"whiteouts below a symlink": {
+			layers: [][]tar.Header{{dir("d", 0o700), file("d/a"), symlink("l", "d")}, {file("l/.wh.a"), file("m/n/.wh.x")}},
+			want:   "dir     0700 0:0 d\nfile    0644 0:0 d/a \"d/a\"\ndir     0700 0:0 l\ndir     0755 0:0 m\ndir     0755 0:0 m/n\n",
 		},
 		"whiteouts hide nothing of their own layer": {
 			layers: [][]tar.Header{
@@ -100,7 +104,7 @@ func TestReadLayers(t *testing.T) {
 		},
 		"opaque nothing": {
 			layers: [][]tar.Header{{file("a")}, {file("b/.wh..wh..opq"), file("a/.wh..wh..opq")}},
-			want:   "file    0644 0:0 a \"a\"\n",
+			want:   "dir     0755 0:0 a\ndir     0755 0:0 b\n",
 		},
 		"types change": {
 			layers: [][]tar.Header{
@@ -135,16 +139,25 @@ func TestReadLayers(t *testing.T) {
 			want: "dir     0755 0:0 a\nfile    0644 0:0 a/b \"./a/./b\"\ndir     0755 0:0 c\nfile    0644 0:0 c/d \"/c//d\"\n" +
 				"file    0644 0:0 f \"e/../f\"\nfile    0644 0:0 h \"g/../h\"\nfile    0644 0:0 " + long + " \"" + long + "\"\n",
 		},
-		"through symlinks": {
-			layers: [][]tar.Header{
-				{dir("usr", 0o755), dir("usr/lib", 0o711), symlink("lib", "usr/lib"), symlink("usr/up", "../../../x"), symlink("abs", "/usr"), file("usr/lib/old"), file("usr/lib/older")},
-				{file("lib/so"), file("usr/up/y"), link("abs/lib/link", "lib/so"), file("abs/lib/.wh.old")},
-				{dir("lib", 0o755), file("lib/.wh.older")},
-			},
-			want: "symlink 0777 0:0 abs -> /usr\ndir     0755 0:0 lib\ndir     0755 0:0 usr\ndir     0711 0:0 usr/lib\n" +
-				"file    0644 0:0 usr/lib/link \"lib/so\" = usr/lib/so\nfile    0644 0:0 usr/lib/older \"usr/lib/older\"\n" +
-				"file    0644 0:0 usr/lib/so \"lib/so\" = usr/lib/link\n" +
+		"through symlinks of the same layer": {
+			layers: [][]tar.Header{{
+				dir("usr", 0o755), dir("usr/lib", 0o711), symlink("lib", "usr/lib"), symlink("usr/up", "../../../x"), symlink("abs", "/usr"),
+				file("lib/so"), file("usr/up/y"), link("abs/lib/link", "lib/so"),
+			}},
+			want: "symlink 0777 0:0 abs -> /usr\nsymlink 0777 0:0 lib -> usr/lib\ndir     0755 0:0 usr\ndir     0711 0:0 usr/lib\n" +
+				"file    0644 0:0 usr/lib/link \"lib/so\" = usr/lib/so\nfile    0644 0:0 usr/lib/so \"lib/so\" = usr/lib/link\n" +
 				"symlink 0777 0:0 usr/up -> ../../../x\ndir     0755 0:0 x\nfile    0644 0:0 x/y \"usr/up/y\"\n",
+		},
+		"below files of a lower layer": {
+			layers: [][]tar.Header{
+				{dir("usr", 0o755), dir("usr/lib", 0o711), symlink("lib", "usr/lib"), symlink("dangling", "no"), symlink("up", "../.."), file("file"), file("usr/lib/old")},
+				{file("lib/so"), file("dangling/a/b"), file("up/c"), file("file/d"), symlink("same", "lib"), file("same/e")},
+			},
+			want: "dir     0755 0:0 dangling\ndir     0755 0:0 dangling/a\nfile    0644 0:0 dangling/a/b \"dangling/a/b\"\n" +
+				"dir     0755 0:0 file\nfile    0644 0:0 file/d \"file/d\"\n" +
+				"dir     0711 0:0 lib\nfile    0644 0:0 lib/e \"same/e\"\nfile    0644 0:0 lib/so \"lib/so\"\nsymlink 0777 0:0 same -> lib\n" +
+				"dir     0755 0:0 up\nfile    0644 0:0 up/c \"up/c\"\n" +
+				"dir     0755 0:0 usr\ndir     0711 0:0 usr/lib\nfile    0644 0:0 usr/lib/old \"usr/lib/old\"\n",
 		},
 		"attributes": {
 			layers: [][]tar.Header{

@@ -38,7 +38,7 @@ func errBelow(at string, n *node) error {
 
 // resolve returns what name resolves to, and its path, as for a process whose root
 // is the root of the tree: symbolic links never lead out of it. If create is true,
-// it creates missing directories.
+// it creates missing directories, also in place of other files of lower layers.
 func (u *unpacker) resolve(name string, create bool) (n *node, at string, err error) {
 	way := []*node{u.root}
 	var names []string
@@ -62,17 +62,21 @@ func (u *unpacker) resolve(name string, create bool) (n *node, at string, err er
 			continue
 		}
 		child := dir.children[part]
-		if child == nil {
-			if !create {
-				return nil, "", fmt.Errorf("%s: %w", path.Join(append(names, part)...), fs.ErrNotExist)
-			}
+		if child == nil && !create {
+			return nil, "", fmt.Errorf("%s: %w", path.Join(append(names, part)...), fs.ErrNotExist)
+		}
+		if child == nil || create && child.children == nil && child.layer < u.layer {
 			if err := checkResolved(length+len(part), part); err != nil {
 				return nil, "", err
 			}
 			if err := u.spent.spend(length + len(part)); err != nil {
 				return nil, "", err
 			}
-			child = &node{layer: u.layer, children: map[string]*node{}}
+			created := &node{layer: u.layer, children: map[string]*node{}}
+			if child != nil {
+				created.file = u.linked(child, path.Join(append(names, part)...))
+			}
+			child = created
 			dir.children[part] = child
 		}
 		if child.children != nil || child.file.Type != Symlink {
@@ -89,6 +93,21 @@ func (u *unpacker) resolve(name string, create bool) (n *node, at string, err er
 		rest = append(strings.Split(child.file.Link, "/"), rest...)
 	}
 	return way[len(way)-1], path.Join(names...), nil
+}
+
+// linked returns the attributes of a directory that takes the place of a file of
+// a lower layer: those of the directory in the same layer to which the file, at
+// the given path, is a symbolic link, or else nil.
+func (u *unpacker) linked(n *node, at string) *Entry {
+	if n.file.Type != Symlink {
+		return nil
+	}
+	target, _, err := u.resolve(at, false)
+	if err != nil || target.children == nil || target.file == nil || target.layer != n.layer {
+		return nil
+	}
+	file := *target.file
+	return &file
 }
 
 // Find returns the file that name resolves to in a tree, as for a process whose

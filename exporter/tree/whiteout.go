@@ -20,9 +20,14 @@ func (u *unpacker) whiteout(dir, base string) error {
 	if base != whiteoutOpaque && (name == "" || name == "." || name == "..") {
 		return errors.New("a whiteout must name a file")
 	}
-	parent, _, err := u.directory(dir, false)
+	// BuildKit and Docker create the directory too if it does not exist.
+	parent, _, err := u.directory(dir, true)
 	if err != nil {
-		return nil // the directory does not exist, so there is nothing to remove
+		return err
+	}
+	if parent.file == nil {
+		created := NewDir("")
+		parent.file = &created
 	}
 	if base == whiteoutOpaque {
 		for name, child := range parent.children {

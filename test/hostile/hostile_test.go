@@ -10,18 +10,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"unicode"
 
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
@@ -192,36 +194,55 @@ func shorten(s string) string {
 	return s
 }
 
-// TestForeignLayers builds images whose layers name a URL. No request may leave
-// for it.
+// TestForeignLayers builds images whose layers name a URL. No request leaves for
+// it if the image is in an OCI layout. BuildKit asks for layers of a registry, as
+// docs/explanation/security.md says, without the credentials for the registry.
 func TestForeignLayers(t *testing.T) {
 	stack.Require(t)
-	var requests atomic.Int64
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		requests.Add(1)
+	requests := make(chan *http.Request, 100)
+	foreign := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests <- r
 		http.Error(w, "none", http.StatusNotFound)
-	})}
-	go server.Serve(listener)
-	t.Cleanup(func() { server.Close() })
-
-	layouts := newStore(t)
-	for i, media := range []types.MediaType{types.DockerForeignLayer, types.OCIRestrictedLayer, types.OCILayer} {
-		foreign := image{
-			name: fmt.Sprintf("foreign-%d", i), layers: [][]file{{reg("x", "x")}}, media: media,
-			urls: []string{"http://" + listener.Addr().String() + "/layer"},
+	}))
+	t.Cleanup(foreign.Close)
+	// The stack's registry rejects such images.
+	images := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(images.Close)
+	host := strings.TrimPrefix(images.URL, "http://")
+	for builder, binary := range map[string]string{"current": "", "oldest": stack.File(t, "oldest", "buildkitd")} {
+		d, err := buildkitd.Start(t.Context(), buildkitd.Config{Binary: binary, Registries: []string{host}})
+		if err != nil {
+			t.Fatal(err)
 		}
-		img := foreign.build(t)
-		context := layouts.add(t, foreign.ref(), img)
-		dir := newDir(t, "services:\n"+service("foreign", foreign.ref()))
-		if out, err := build(dir, context, "--target=tar", "--no-cache", "-o", "out"); err != nil {
-			t.Logf("%s fails: %s", media, shorten(out))
-		}
-		if n := requests.Swap(0); n > 0 {
-			t.Errorf("%s: %d requests to the URL of the layer", media, n)
+		t.Cleanup(func() {
+			if err := d.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		layouts := newStore(t)
+		for i, media := range []types.MediaType{types.DockerForeignLayer, types.OCIRestrictedLayer, types.OCILayer} {
+			image := image{
+				name: fmt.Sprintf("foreign-%d", i), layers: [][]file{{reg("x", fmt.Sprintf("%s %d", builder, i))}}, media: media,
+				urls: []string{foreign.URL + "/layer"},
+			}
+			img := image.build(t)
+			ref := host + "/" + image.name + ":v1"
+			push(t, ref, img)
+			for source, args := range map[string][]string{"registry": nil, "layout": {layouts.add(t, ref, img)}} {
+				dir := newDir(t, "services:\n"+service("hostile", ref))
+				cmd := d.Build(t.Context(), append(args, "--progress=plain", "--target=tar", "-o", "out", "-f", "machine.yml", ".")...)
+				cmd.Dir = dir
+				out, err := cmd.CombinedOutput()
+				expect(t, dir, string(out), err, "", "")
+				if n := len(requests); (n > 0) != (source == "registry") {
+					t.Errorf("%s, %s from a %s: %d requests to the URL of the layer", builder, media, source, n)
+				}
+				for len(requests) > 0 {
+					if r := <-requests; r.Method != http.MethodGet || r.Header.Get("Authorization") != "" {
+						t.Errorf("%s, %s: request %s %v", builder, media, r.Method, r.Header)
+					}
+				}
+			}
 		}
 	}
 }

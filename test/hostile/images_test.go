@@ -86,14 +86,14 @@ func (i image) ref() string { return stack.Registry + "/test/hostile/" + i.name 
 // prefix is the place of its files in a machine with it as a service.
 func (i image) prefix() string { return "containers/services/" + i.name + "/rootfs" }
 
-// push puts an image into the stack's registry.
+// push puts an image into a registry.
 func push(t testing.TB, ref string, img v1.Image) {
 	t.Helper()
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.Write(tag, img); err != nil {
+	if err := remote.Write(tag, img, remote.WithNondistributable); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -195,10 +195,13 @@ func accepted() []acceptedImage {
 	return []acceptedImage{
 		{image{name: "links", layers: layers(
 			[]file{symlink("up", "../../../../../../etc"), symlink("abs", "/etc"), symlink("loop", "loop"), symlink("a", "b"), symlink("b", "a"), symlink("dangling", "/no/such"), symlink("root", "/proc/self/root"), dir("etc"),
-				// In the same layer: BuildKit's snapshotter replaces a link of a
-				// lower layer by a directory.
 				reg("up/one", "1"), reg("abs/two", "2")},
 		)}, []tree.Entry{link("up", "../../../../../../etc"), link("abs", "/etc"), link("loop", "loop"), link("a", "b"), link("b", "a"), link("dangling", "/no/such"), link("root", "/proc/self/root"), regular("etc/one", "1"), regular("etc/two", "2")}},
+		{image{name: "lower-links", layers: layers(
+			// Neither BuildKit nor Docker follows the links of a lower layer.
+			[]file{dir("real"), reg("real/kept", "0"), symlink("link", "real"), symlink("dangling", "no"), reg("file", "x"), symlink("gone", "real"), symlink("opaque", "/real")},
+			[]file{reg("link/x", "1"), reg("dangling/a/b", "2"), reg("file/x", "3"), reg("gone/.wh.kept", ""), reg("opaque/.wh..wh..opq", ""), reg("none/.wh.x", "")},
+		)}, []tree.Entry{regular("real/kept", "0"), regular("link/x", "1"), regular("dangling/a/b", "2"), regular("file/x", "3")}},
 		{image{name: "absolute", layers: layers([]file{reg("/abs", "1"), reg("./dot", "2"), reg("//twice", "3"), reg("x/./y", "4")})},
 			[]tree.Entry{regular("abs", "1"), regular("dot", "2"), regular("twice", "3"), regular("x/y", "4")}},
 		{image{name: "odd", layers: layers(oddFiles)}, oddWant},
