@@ -38,10 +38,12 @@ test: images
 	cd hack/oldest && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/oldest/ tool
 	go test -timeout 25m ./...
 
-## test-boot: what make test does a part of: boots every format with every firmware that it supports and the packages for arm64, kills 50 builders
+## test-boot: what make test does a part of: boots every format with every firmware that it supports and the packages for arm64, builds on Docker Engine 29, kills 50 builders
 test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
-	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 netcat-openbsd openssh-client dosfstools mtools
+	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 netcat-openbsd openssh-client dosfstools mtools containerd runc
+	hack/engine 29
+	go test -timeout 15m ./test -run TestNewEngine -boot
 	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems|TestAWSArm64' -boot
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage' -arch arm64
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50

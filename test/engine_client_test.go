@@ -23,7 +23,7 @@ func TestEngineImages(t *testing.T) {
 	}
 	for _, store := range []engine.Store{engine.Classic, engine.Containerd} {
 		t.Run(string(store), func(t *testing.T) {
-			e := startEngine(t, store, nil)
+			e := startEngine(t, engine.Config{Store: store})
 			dir := machineYAML(t, "init:\n  - slipwaybuild/ca-certificates:v1\n")
 			for _, c := range []struct{ name, output, builder string }{
 				{"test/image", "type=image,name=test/image", ""},

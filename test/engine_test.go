@@ -2,7 +2,9 @@ package test
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -14,9 +16,9 @@ import (
 )
 
 // startEngine starts a Docker Engine that the test stops.
-func startEngine(t *testing.T, store engine.Store, settings map[string]any) *engine.Engine {
+func startEngine(t *testing.T, c engine.Config) *engine.Engine {
 	t.Helper()
-	e, err := engine.Start(t.Context(), store, settings)
+	e, err := engine.Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,14 +61,30 @@ func dockerFails(t *testing.T, e *engine.Engine, dir string, want []string, args
 	}
 }
 
-// TestEngine builds on a real Docker Engine, through its docker driver, with
-// each of its image stores.
+// TestEngine builds on Docker Engine 28, through its docker driver, with each of
+// its image stores.
 func TestEngine(t *testing.T) {
 	stack.Require(t)
+	testEngine(t, "28")
+	t.Run("user namespace", testRemappedEngine)
+}
+
+// TestNewEngine builds on Docker Engine 29 as TestEngine does, and through the
+// docker-container driver.
+func TestNewEngine(t *testing.T) {
+	stack.Require(t)
+	if !*bootAll {
+		t.Skip("requires hack/engine 29 and takes minutes: make test-boot runs it")
+	}
+	testEngine(t, "29")
+	t.Run("docker-container", testContainerDriver)
+}
+
+func testEngine(t *testing.T, version string) {
 	want := digest(t, awsDisk(t))
 	for _, store := range []engine.Store{engine.Classic, engine.Containerd} {
 		t.Run(string(store), func(t *testing.T) {
-			e := startEngine(t, store, nil)
+			e := startEngine(t, engine.Config{Version: version, Store: store})
 			t.Run("same bytes", func(t *testing.T) {
 				dir := t.TempDir()
 				docker(t, e, "..", "buildx", "build", "-f", "examples/aws.yml", "--target", "raw", "--build-arg", "SIZE=100M", "-o", dir, ".")
@@ -81,7 +99,6 @@ func TestEngine(t *testing.T) {
 			t.Run("features", func(t *testing.T) { testEngineFeatures(t, e, store) })
 		})
 	}
-	t.Run("user namespace", testRemappedEngine)
 }
 
 const engineMachine = "init:\n  - slipwaybuild/init:v1\n  - slipwaybuild/runc:v1\n"
@@ -185,7 +202,7 @@ func testEngineFeatures(t *testing.T, e *engine.Engine, store engine.Store) {
 // An Engine that maps the users of containers keeps device nodes, and nobody warns
 // about them.
 func testRemappedEngine(t *testing.T) {
-	e := startEngine(t, engine.Classic, map[string]any{"userns-remap": "default"})
+	e := startEngine(t, engine.Config{Settings: map[string]any{"userns-remap": "default"}})
 	image := t.TempDir()
 	write(t, image, map[string]string{"Dockerfile": "FROM debian:bookworm-slim AS build\nRUN mkdir -p /out/dev && mknod /out/dev/disk b 7 0\nFROM scratch\nCOPY --from=build /out /\n"})
 	ref := stack.Registry + "/test/nodes:v1"
@@ -201,6 +218,63 @@ func testRemappedEngine(t *testing.T) {
 	if _, ok := tree(t, filepath.Join(dir, "out", "machine.tar"))["dev/disk"]; !ok {
 		t.Error("the machine lacks the device")
 	}
+}
+
+// testContainerDriver builds with a BuildKit in a container of an Engine: the
+// same bytes, with the features of the table.
+func testContainerDriver(t *testing.T) {
+	e := startEngine(t, engine.Config{Version: "29", Store: engine.Containerd})
+	config := filepath.Join(t.TempDir(), "buildkitd.toml")
+	text := fmt.Sprintf("[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%[1]q]\n  http = true\n  insecure = true\n", stack.Registry)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// Engines of tests have no network for containers.
+	docker(t, e, "", "buildx", "create", "--name=container", "--driver=docker-container", "--buildkitd-config="+config,
+		"--driver-opt=network=host", "--driver-opt=image="+buildkitImage(t))
+	build := func(dir string, args ...string) *exec.Cmd {
+		return e.Command(t.Context(), dir, "docker", append([]string{"buildx", "build", "--builder=container"}, args...)...)
+	}
+	dir := t.TempDir()
+	cmd := build("..", "--progress=plain", "-f", "examples/aws.yml", "--target", "raw", "--build-arg", "SIZE=100M", "-o", dir, ".")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	sameFile(t, awsDisk(t), filepath.Join(dir, "aws.raw"))
+	testFeatures(t, "current", build)
+}
+
+// buildkitImage publishes an image for the docker-container driver with the
+// stack's BuildKit, and Debian's runc and its libraries.
+func buildkitImage(t *testing.T) string {
+	t.Helper()
+	dir, ref := t.TempDir(), stack.Registry+"/test/buildkit:v1"
+	runc, err := exec.LookPath("runc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	libraries, err := exec.Command("ldd", runc).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{stack.File(t, "bin", "buildkitd"): "usr/bin/buildkitd", stack.File(t, "bin", "buildctl"): "usr/bin/buildctl", runc: "usr/bin/runc"}
+	for word := range strings.FieldsSeq(string(libraries)) {
+		if strings.HasPrefix(word, "/") {
+			files[word] = strings.TrimPrefix(word, "/")
+		}
+	}
+	for from, to := range files {
+		to = filepath.Join(dir, "root", to)
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("cp", "-L", from, to).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	write(t, dir, map[string]string{"Dockerfile": "FROM scratch\nCOPY root /\nVOLUME /var/lib/buildkit\nENTRYPOINT [\"buildkitd\"]\n"})
+	push(t, dir, ref)
+	return ref
 }
 
 // digest returns the SHA-256 digest of a file in hexadecimal.

@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,6 +25,14 @@ const (
 	Containerd Store = "containerd" // containerd's content store and overlayfs snapshots
 )
 
+// A Config configures an Engine. The zero value is Engine 28 with the classic
+// image store.
+type Config struct {
+	Version  string         // argument of hack/engine; default: 28
+	Store    Store          // default: Classic
+	Settings map[string]any // override those of daemon.json
+}
+
 // An Engine is a running dockerd.
 type Engine struct {
 	Socket string // path of the API's unix socket
@@ -32,17 +41,17 @@ type Engine struct {
 	process *process.Process
 }
 
-// Start starts an empty dockerd with the given image store and settings, which
-// override those of daemon.json. It pulls docker.io's images from the stack's
+// Start starts an empty dockerd. It pulls docker.io's images from the stack's
 // registry. Stop stops it, and it exits with this process at the latest.
-func Start(ctx context.Context, store Store, settings map[string]any) (*Engine, error) {
+func Start(ctx context.Context, c Config) (*Engine, error) {
 	root, err := stack.Root()
 	if err != nil {
 		return nil, err
 	}
-	dockerd := filepath.Join(root, ".stack", "engine", "dockerd")
+	c.Version = cmp.Or(c.Version, "28")
+	dockerd := filepath.Join(root, ".stack", "engine", c.Version, "dockerd")
 	if _, err := os.Stat(dockerd); err != nil {
-		return nil, fmt.Errorf("start dockerd: %w: run hack/engine", err)
+		return nil, fmt.Errorf("start dockerd: %w: run hack/engine %s", err, c.Version)
 	}
 	dir, err := os.MkdirTemp("", "engine-") // short, because the length of a socket's path is limited
 	if err != nil {
@@ -53,21 +62,21 @@ func Start(ctx context.Context, store Store, settings map[string]any) (*Engine, 
 		return nil, err
 	}
 	e := &Engine{Socket: filepath.Join(dir, "sock"), dir: dir}
-	if err := e.start(ctx, filepath.Join(root, ".stack", "bin", "buildx"), dockerd, store, settings); err != nil {
+	if err := e.start(ctx, filepath.Join(root, ".stack", "bin", "buildx"), dockerd, c); err != nil {
 		return nil, errors.Join(fmt.Errorf("start dockerd: %w", err), e.Stop())
 	}
 	return e, nil
 }
 
-func (e *Engine) start(ctx context.Context, buildx, dockerd string, store Store, settings map[string]any) error {
+func (e *Engine) start(ctx context.Context, buildx, dockerd string, c Config) error {
 	config := map[string]any{
 		"bridge": "none", "iptables": false, "ip6tables": false, "userland-proxy": false,
 		"data-root": filepath.Join(e.dir, "data"), "exec-root": filepath.Join(e.dir, "exec"), "pidfile": filepath.Join(e.dir, "pid"),
 		"hosts":            []string{"unix://" + e.Socket},
 		"registry-mirrors": []string{"http://" + stack.Registry},
-		"features":         map[string]bool{"containerd-snapshotter": store == Containerd},
+		"features":         map[string]bool{"containerd-snapshotter": c.Store == Containerd},
 	}
-	for key, value := range settings {
+	for key, value := range c.Settings {
 		config[key] = value
 	}
 	text, err := json.Marshal(config)
