@@ -14,6 +14,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/internal/gatewaytest"
+	"github.com/slipway-build/slipway/machine"
 )
 
 // newGateway returns a gateway with a machine and the images that tests use.
@@ -21,7 +22,9 @@ func newGateway(t *testing.T, yaml string) *gatewaytest.Gateway {
 	t.Helper()
 	g := gatewaytest.New(t, "aws.yml", yaml)
 	for _, name := range []string{"slipway:1", "kernel:v1", "init:v1", "rngd:v1", "sshd:v1"} {
-		g.Images["docker.io/slipwaybuild/"+name] = gatewaytest.NewImage(name, ocispecs.ImageConfig{Cmd: []string{"/bin/" + name}})
+		g.Images["docker.io/slipwaybuild/"+name] = gatewaytest.NewImage(name, ocispecs.ImageConfig{
+			Cmd: []string{"/bin/" + name}, Labels: map[string]string{machine.Label: "readonlyPaths: [/proc/sys, /sys]"},
+		})
 	}
 	g.Run = func(*pb.ExecOp) (gatewaytest.Files, error) {
 		return gatewaytest.Files{segment.FileName: "segment"}, nil

@@ -282,7 +282,7 @@ func TestOCILayout(t *testing.T) {
 // A builder that cannot serve blobs unpacks the layout, and the user learns why
 // that takes longer.
 func TestOCILayoutOnOldBuilder(t *testing.T) {
-	g := newGateway(t, twoImages)
+	g := newGateway(t, strings.Replace(twoImages, "sshd:v1\n", "sshd:v1\n    uid: 33\n", 1))
 	addLayout(g, "slipwaybuild/sshd:v1")
 	g.Missing = []apicaps.CapID{pb.CapSourceImageBlob}
 	mustBuild(t, g)

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/slipway-build/slipway/internal/schema"
 )
 
@@ -66,28 +68,35 @@ func (p *planner) confined(c *Container) bool {
 }
 
 // writableKernel returns the paths at which root in a container can write the
-// kernel directories: those that a bind opens, and, if the container is denied
-// all capabilities, those of the usual mounts.
-func (c *Container) writableKernel(denied bool) []string {
+// kernel directories: those that a bind opens, and, if the container has no
+// capabilities, so that it seems harmless, those of the usual mounts.
+func (c *Container) writableKernel() []string {
+	bare := len(expanded(c.Capabilities))+len(expanded(c.Ambient)) == 0
 	var found []string
-	for _, m := range c.mounts() {
-		if slices.Contains(m.Options, "ro") {
+	mounts := c.mounts()
+	for i, m := range mounts {
+		if slices.Contains(m.Options, "ro") || slices.Contains(m.Options, "rro") {
 			continue
 		}
 		source := ""
 		switch {
 		case m.Type == "bind":
 			source = path.Clean(m.Source)
-		case denied && m.Type == "proc":
+		case bare && m.Type == "proc":
 			source = "/proc"
-		case denied && m.Type == "sysfs":
+		case bare && m.Type == "sysfs":
 			source = "/sys"
 		default:
 			continue
 		}
 		for _, dir := range kernelDirectories {
 			rest, below := strings.CutPrefix(dir, strings.TrimSuffix(source, "/"))
-			if at := path.Join(m.Destination, rest); below && (rest == "" || rest[0] == '/') && !c.protects(at) {
+			if !below || rest != "" && rest[0] != '/' {
+				continue
+			}
+			at := path.Join(m.Destination, rest)
+			hidden := slices.ContainsFunc(mounts[i+1:], func(m specs.Mount) bool { return within(at, m.Destination) })
+			if !hidden && !c.protects(at) {
 				found = append(found, at)
 			}
 		}
@@ -98,9 +107,13 @@ func (c *Container) writableKernel(denied bool) []string {
 // protects reports whether a path in a container is read-only or masked, or
 // below one that is.
 func (c *Container) protects(file string) bool {
-	return slices.ContainsFunc(slices.Concat(c.ReadonlyPaths, c.MaskedPaths), func(p string) bool {
-		return p == file || strings.HasPrefix(file, p+"/")
-	})
+	return slices.ContainsFunc(slices.Concat(c.ReadonlyPaths, c.MaskedPaths), func(p string) bool { return within(file, p) })
+}
+
+// within reports whether a file is at or below a path.
+func within(file, p string) bool {
+	p = path.Clean(p)
+	return file == p || strings.HasPrefix(file, strings.TrimSuffix(p, "/")+"/")
 }
 
 // endless are programs that run until they are stopped, with the options that

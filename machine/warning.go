@@ -47,7 +47,7 @@ func Rules() []Rule {
 		{FileHidden, "the init mounts temporary filesystems on /run, /tmp and /var, which hide files of the root filesystem below them"},
 		{HostnameShared, "a host name needs a separate UTS namespace; without uts: new the container does not start"},
 		{KernelIgnored, "the other keys of kernel are ignored if kernel.image is not set"},
-		{KernelWritable, "root in a service can write /proc/sys or /sys, and so take over the machine, even without capabilities"},
+		{KernelWritable, "root in a service without capabilities can write /proc/sys or /sys, and so take over the machine"},
 		{LabelGrants, "the label of an image grants mounts and namespaces of the machine, or all ambient capabilities, although the machine YAML denies all capabilities"},
 		{LatestTag, "an image without a tag, or with the tag latest, can change although the machine YAML does not"},
 		{NeverEnds, "an onboot container runs a program that does not end, so that the services never start"},
@@ -145,7 +145,7 @@ func (p *planner) warnContainer(s section, own, all schema.Decoded[Container], i
 		}
 		warn(AllCapabilities, key, "has all capabilities and no other restriction: list those that it needs, or set readonly")
 	}
-	if paths := c.writableKernel(denied(c, all.Node)); s.name == contract.Services && p.confined(c) && len(paths) > 0 {
+	if paths := c.writableKernel(); s.name == contract.Services && p.confined(c) && len(paths) > 0 {
 		warn(KernelWritable, "image", "runs as root, can write %s, and so take over the machine: add readonlyPaths: [%s]", strings.Join(paths, " and "), strings.Join(paths, ", "))
 	}
 	if granted := grants(own, all); denied(o, own.Node) && len(granted) > 0 {

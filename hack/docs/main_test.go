@@ -136,13 +136,16 @@ func warnings(t *testing.T, file, text string) []string {
 	images := map[string]machine.Image{}
 	for _, ref := range m.ImageRefs() {
 		config := ocispec.ImageConfig{Cmd: []string{"/bin/run"}, Env: []string{"PATH=/bin"}}
+		config.Labels = map[string]string{machine.Label: "readonlyPaths: [/proc/sys, /sys]"}
 		switch {
 		case strings.Contains(ref.Name, "/user:"):
 			config.User = "33"
 		case strings.Contains(ref.Name, "/silent:"):
 			config.Cmd = nil
 		case strings.Contains(ref.Name, "/greedy:"):
-			config.Labels = map[string]string{machine.Label: "pid: host"}
+			config.Labels[machine.Label] = "pid: host"
+		case strings.Contains(ref.Name, "/bare:"):
+			config.Labels = nil
 		}
 		images[ref.Name] = machine.Image{Config: config}
 	}

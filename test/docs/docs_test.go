@@ -127,9 +127,10 @@ func newTools(t *testing.T, root string) *tools {
 	tl.env = append(tl.env, fake.Env()...)
 
 	// Stand-ins for images that the pages name as examples.
+	const label, run = "LABEL org.mobyproject.config='readonlyPaths: [/proc/sys, /sys]'\n", "ENV PATH=/bin\nCMD [\"/run\"]\n"
 	for name, dockerfile := range map[string]string{
-		"web": "ENV PATH=/bin\nCMD [\"/run\"]\n", "user": "ENV PATH=/bin\nUSER 33\nCMD [\"/run\"]\n", "silent": "",
-		"greedy": "ENV PATH=/bin\nCMD [\"/run\"]\nLABEL org.mobyproject.config='pid: host'\n",
+		"web": run + label, "user": run + "USER 33\n" + label, "silent": label, "bare": run,
+		"greedy": run + "LABEL org.mobyproject.config='pid: host'\n",
 	} {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "Dockerfile"), "FROM scratch\nCOPY Dockerfile /run\n"+dockerfile, 0o644)
