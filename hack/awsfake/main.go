@@ -34,6 +34,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
@@ -52,6 +54,7 @@ func main() {
 		knobs.Denied = strings.Split(s, ",")
 		return nil
 	})
+	bandwidth := flag.Int("bandwidth", 0, "bits per second that the fake receives, on all connections together; 0 means no limit")
 	seed := flag.Uint64("seed", 0, "seed of a schedule of faults; 0 means no faults")
 	probability := flag.Float64("faults", 0.05, "probability that a request fails, with -seed")
 	save := flag.String("save", "", "instead of serving, save the volume of this `snapshot` from the fake at -listen")
@@ -68,7 +71,7 @@ func main() {
 		if *seed != 0 {
 			knobs.Faults = awstest.Random(*seed, *probability, 3, awstest.Throttle, awstest.Internal, awstest.Reset, awstest.LostReset, awstest.LostError)
 		}
-		err = serve(ctx, *listen, *bucket, knobs)
+		err = serve(ctx, *listen, *bucket, *bandwidth, knobs)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "awsfake: %v\n", err)
@@ -76,7 +79,7 @@ func main() {
 	}
 }
 
-func serve(ctx context.Context, address, bucket string, knobs awstest.Knobs) error {
+func serve(ctx context.Context, address, bucket string, bandwidth int, knobs awstest.Knobs) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("-listen: %w", err)
@@ -87,6 +90,9 @@ func serve(ctx context.Context, address, bucket string, knobs awstest.Knobs) err
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
+	}
+	if bandwidth > 0 {
+		listener = slowListener{listener, rate.NewLimiter(rate.Limit(bandwidth/8), slowPiece)}
 	}
 	fake := awstest.New(knobs)
 	defer fake.Close()
@@ -106,6 +112,35 @@ func serve(ctx context.Context, address, bucket string, knobs awstest.Knobs) err
 		return err
 	}
 	return nil
+}
+
+// slowPiece is the number of bytes that a slow line delivers at once.
+const slowPiece = 4 << 10
+
+// A slowListener is a server behind a slow line, which all connections share.
+type slowListener struct {
+	net.Listener
+	limit *rate.Limiter
+}
+
+func (l slowListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		// A client waits for what the line has delivered, not for a buffer.
+		err = tcp.SetReadBuffer(slowPiece)
+	}
+	return slowConn{conn, l.limit}, err
+}
+
+type slowConn struct {
+	net.Conn
+	limit *rate.Limiter
+}
+
+func (c slowConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p[:min(len(p), slowPiece)])
+	_ = c.limit.WaitN(context.Background(), n) // n is at most the burst, and the context never ends
+	return n, err
 }
 
 // handler returns a handler for the fake and for the requests below /_awstest/.

@@ -100,7 +100,7 @@ func get(t *testing.T, url string) string {
 
 func TestLoopbackOnly(t *testing.T) {
 	for _, address := range []string{"0.0.0.0:4580", ":4580", "192.0.2.1:4580", "4580"} {
-		if err := serve(t.Context(), address, "", awstest.Knobs{}); err == nil || !strings.Contains(err.Error(), "-listen") {
+		if err := serve(t.Context(), address, "", 0, awstest.Knobs{}); err == nil || !strings.Contains(err.Error(), "-listen") {
 			t.Errorf("%s: %v", address, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ebs"
@@ -28,11 +29,14 @@ func (b blocks) start(ctx context.Context, input *ebs.StartSnapshotInput) (*ebs.
 	return call(ctx, b.caller, b.ebs.StartSnapshot, input)
 }
 
-// put writes a block. The caller has acquired the window.
-func (b blocks) put(ctx context.Context, snapshot string, block disk.Block, data []byte) error {
+// put writes a block. The caller has acquired the window. put returns how long
+// the last attempt took.
+func (b blocks) put(ctx context.Context, snapshot string, block disk.Block, data []byte) (took time.Duration, err error) {
 	c := b.caller
 	c.window = b.window
-	_, err := try(ctx, c, func(ctx context.Context) (*ebs.PutSnapshotBlockOutput, error) {
+	_, err = try(ctx, c, func(ctx context.Context) (*ebs.PutSnapshotBlockOutput, error) {
+		start := time.Now()
+		defer func() { took = time.Since(start) }()
 		return b.ebs.PutSnapshotBlock(ctx, &ebs.PutSnapshotBlockInput{
 			SnapshotId:        &snapshot,
 			BlockIndex:        &block.Index,
@@ -42,7 +46,7 @@ func (b blocks) put(ctx context.Context, snapshot string, block disk.Block, data
 			ChecksumAlgorithm: ebstypes.ChecksumAlgorithmChecksumAlgorithmSha256,
 		})
 	}, isSnapshotUnknown)
-	return err
+	return took, err
 }
 
 // isSnapshotUnknown reports whether EBS does not know a snapshot. That can

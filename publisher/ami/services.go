@@ -49,7 +49,7 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 	single.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
 
 	requests := caller{attempt: l.attempt, retries: l.retries}
-	window, writes := newWindow(l.workers), requests
+	window, writes := newWindow(l.workers, l.attempt), requests
 	writes.pace = rate.NewLimiter(rate.Limit(l.rate), max(1, int(l.rate/20)))
 	writes.onRetry = func(err error) {
 		if isThrottle(err) || errors.Is(err, context.DeadlineExceeded) {

@@ -144,17 +144,21 @@ func (u uploader) write(ctx context.Context, blocks []disk.Block, parent *parent
 		select {
 		case buffer = <-buffers:
 		case <-ctx.Done():
-			window.release(false)
+			window.release()
 			continue
 		}
 		if buffer == nil {
 			buffer = new([disk.BlockSize]byte)
 		}
 		group.Go(func() error {
-			err := u.put(ctx, block, buffer)
+			took, err := u.put(ctx, block, buffer)
 			buffers <- buffer
-			window.release(err == nil)
-			return err
+			if err != nil {
+				window.release()
+				return err
+			}
+			window.succeed(took)
+			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -167,20 +171,25 @@ func diskChanged(d *disk.Disk) error {
 	return fail(ClassDisk, "%s changed during the upload; publish it again when it is complete", d.Name)
 }
 
-func (u uploader) put(ctx context.Context, block disk.Block, buffer *[disk.BlockSize]byte) error {
+// put writes a block and returns how long the last attempt took.
+func (u uploader) put(ctx context.Context, block disk.Block, buffer *[disk.BlockSize]byte) (time.Duration, error) {
 	d, snapshot := u.publisher.disk, u.journal.Snapshot
 	if err := d.ReadBlock(block.Index, buffer); err != nil {
-		return fail(ClassDisk, "%s: %w", d.Name, err)
-	}
-	if err := u.aws.blocks.put(ctx, snapshot, block, buffer[:]); err != nil {
-		if ctx.Err() == nil && sha256.Sum256(buffer[:]) != block.Sum {
-			return diskChanged(d)
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
 		}
-		return describe(fmt.Sprintf("write block %d of %s", block.Index, snapshot), err)
+		return 0, fail(ClassDisk, "%s: %w", d.Name, err)
+	}
+	took, err := u.aws.blocks.put(ctx, snapshot, block, buffer[:])
+	if err != nil {
+		if ctx.Err() == nil && sha256.Sum256(buffer[:]) != block.Sum {
+			return 0, diskChanged(d)
+		}
+		return 0, describe(fmt.Sprintf("write block %d of %s", block.Index, snapshot), err)
 	}
 	u.monitor().Bytes.Add(disk.BlockSize)
 	u.monitor().Written.Add(1)
-	return u.journal.note(record{Block: &block.Index})
+	return took, u.journal.note(record{Block: &block.Index})
 }
 
 // complete completes the snapshot and waits until it can be used.

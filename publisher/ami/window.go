@@ -8,8 +8,9 @@ import (
 
 // A window limits the number of concurrent requests as TCP limits
 // unacknowledged data: it grows by one with each success and halves when AWS
-// throttles or a request times out. So a slow line never carries more blocks
-// than it can deliver before they time out.
+// throttles or a request times out. It shrinks by one with a success that took
+// long, so that a slow line does not carry more blocks than it can deliver
+// before they time out.
 type window struct {
 	mu     sync.Mutex
 	free   sync.Cond
@@ -17,12 +18,15 @@ type window struct {
 	retry  int // requests that wait to be sent again, before all new ones
 	limit  int
 	max    int
+	slow   time.Duration // of a request, after which the window does not grow
 	halved time.Time
 	last   time.Time // when a request last succeeded
 }
 
-func newWindow(most int) *window {
-	w := &window{limit: min(16, most), max: most}
+// newWindow returns a window for up to most requests, for each of which an
+// attempt has a limit. The first blocks arrive within 20 seconds at 1 Mbit/s.
+func newWindow(most int, limit time.Duration) *window {
+	w := &window{limit: min(4, most), max: most, slow: limit / 4}
 	w.free.L = &w.mu
 	return w
 }
@@ -46,13 +50,26 @@ func (w *window) acquire(ctx context.Context) error {
 	return nil
 }
 
-func (w *window) release(success bool) {
+// release leaves the window after a request failed.
+func (w *window) release() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.used--
-	if success {
+	w.free.Broadcast()
+}
+
+// succeed leaves the window after a request succeeded, whose last attempt took
+// some time.
+func (w *window) succeed(took time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.used--
+	w.last = time.Now()
+	switch {
+	case took < w.slow:
 		w.limit = min(w.limit+1, w.max)
-		w.last = time.Now()
+	case took > 2*w.slow:
+		w.limit = max(w.limit-1, 1)
 	}
 	w.free.Broadcast()
 }
@@ -67,7 +84,7 @@ func (w *window) yield(ctx context.Context, pause time.Duration) error {
 		w.free.Broadcast()
 	})
 	defer stop()
-	w.release(false)
+	w.release()
 	err := sleep(ctx, pause)
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 )
 
 func TestWindow(t *testing.T) {
-	w := newWindow(20)
-	for range 16 {
+	w := newWindow(8, 20*time.Second)
+	for range 4 {
 		if err := w.acquire(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -16,25 +16,37 @@ func TestWindow(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if err := w.acquire(ctx); err == nil {
-		t.Fatal("the new window is larger than 16")
+		t.Fatal("the new window is larger than 4")
 	}
-	for range 16 {
-		w.release(true)
+	for range 4 {
+		w.succeed(6 * time.Second)
 	}
-	if w.limit != 20 {
-		t.Errorf("grew to %d, want 20", w.limit)
+	if w.limit != 4 {
+		t.Errorf("grew to %d on a slow line, want 4", w.limit)
+	}
+	for range 6 {
+		w.succeed(time.Second)
+	}
+	if w.limit != 8 {
+		t.Errorf("grew to %d, want 8", w.limit)
 	}
 	w.shrink()
 	w.shrink() // within the same second
-	if w.limit != 10 {
-		t.Errorf("shrank to %d, want 10", w.limit)
+	if w.limit != 4 {
+		t.Errorf("shrank to %d, want 4", w.limit)
+	}
+	for range 9 {
+		w.succeed(11 * time.Second)
+	}
+	if w.limit != 1 {
+		t.Errorf("shrank to %d on a slow line, want 1", w.limit)
 	}
 }
 
 // TestYield checks that requests that are sent again respect a window that has
 // shrunk, and precede new ones.
 func TestYield(t *testing.T) {
-	w := newWindow(2)
+	w := newWindow(2, time.Second)
 	for range 2 {
 		if err := w.acquire(t.Context()); err != nil {
 			t.Fatal(err)
@@ -53,7 +65,7 @@ func TestYield(t *testing.T) {
 		t.Fatal("two requests are in a window of one")
 	default:
 	}
-	w.release(false)
+	w.release()
 	if err := <-again; err != nil {
 		t.Error(err)
 	}
