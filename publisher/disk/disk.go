@@ -40,13 +40,19 @@ type Block struct {
 	Sum   Sum
 }
 
-// A Disk is a raw disk in a file, or only the map of one.
+// An Extent is a part of a disk.
+type Extent struct {
+	Offset, Length int64 // bytes
+}
+
+// A Disk is a raw disk in a file or elsewhere, or only the map of one.
 type Disk struct {
 	Name   string // of the file, for messages
 	Size   int64  // bytes
 	Blocks []Block
 
-	file     *os.File // nil if only the map is known
+	content  io.ReaderAt // nil if only the map is known
+	file     *os.File    // the content, unless that is elsewhere
 	temp     bool
 	free     []extent // blocks that no program reads, see Free
 	warnings []string
@@ -59,12 +65,26 @@ func Open(ctx context.Context, path string) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Disk{Name: path, file: file}
+	d := &Disk{Name: path, content: file, file: file}
 	if err := d.scan(ctx, path+".map"); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return d, nil
+}
+
+// New returns a disk of which all is known, and content that cannot change. The
+// blocks are those that are not zero, in order. The extents in free are parts of
+// the disk that no program reads before it writes them.
+func New(name string, size int64, blocks []Block, free []Extent, content io.ReaderAt) *Disk {
+	d := &Disk{Name: name, Size: size, Blocks: blocks, content: content}
+	for _, e := range free {
+		first, end := (e.Offset+BlockSize-1)/BlockSize, (e.Offset+e.Length)/BlockSize
+		if first < end {
+			d.free = append(d.free, extent{first, end})
+		}
+	}
+	return d
 }
 
 // Spool is like Open for input from a pipe. It buffers the input in a sparse temporary
@@ -78,7 +98,7 @@ func Spool(ctx context.Context, r io.Reader, dir string) (*Disk, error) {
 	// Without a name, the file goes even if the process is killed. Where an open
 	// file cannot be removed, Close removes it.
 	removed := os.Remove(file.Name()) == nil
-	d := &Disk{Name: "standard input", file: file, temp: !removed}
+	d := &Disk{Name: "standard input", content: file, file: file, temp: !removed}
 	if err := spool(ctx, r, file); err != nil {
 		d.Close()
 		return nil, fmt.Errorf("copy standard input to %s: %w", file.Name(), err)
@@ -146,10 +166,10 @@ func (d *Disk) Close() error {
 
 // ReadAt implements io.ReaderAt.
 func (d *Disk) ReadAt(p []byte, at int64) (int, error) {
-	if d.file == nil {
+	if d.content == nil {
 		return 0, errMapOnly
 	}
-	return d.file.ReadAt(p, at)
+	return d.content.ReadAt(p, at)
 }
 
 // ReadBlock reads a block. After the end of the disk, it is padded with zeros.
@@ -178,10 +198,10 @@ func (d *Disk) Digest() string {
 // Changed reads the file again and reports whether its content differs from what
 // Open read.
 func (d *Disk) Changed(ctx context.Context) (bool, error) {
-	if d.temp { // no one else has the file
+	if d.temp || d.file == nil { // no one else has the file, or it cannot change
 		return false, nil
 	}
-	now := &Disk{Name: d.Name, file: d.file}
+	now := &Disk{Name: d.Name, content: d.file, file: d.file}
 	if err := now.scan(ctx, ""); err != nil {
 		return false, fmt.Errorf("%s: %w", d.Name, err)
 	}
@@ -289,6 +309,15 @@ func (d *Disk) digest(ctx context.Context, extents []extent, check func(at int64
 func (d *Disk) Free(index int32) bool {
 	i, found := slices.BinarySearchFunc(d.free, int64(index), func(e extent, index int64) int { return cmp.Compare(e.first, index) })
 	return found || i > 0 && int64(index) < d.free[i-1].end
+}
+
+// FreeExtents returns the blocks for which Free is true, as parts of the disk.
+func (d *Disk) FreeExtents() []Extent {
+	var free []Extent
+	for _, e := range d.free {
+		free = append(free, Extent{e.first * BlockSize, (e.end - e.first) * BlockSize})
+	}
+	return free
 }
 
 // extents returns the blocks that are not entirely in holes.

@@ -45,7 +45,7 @@ func OpenMap(path string) (*Disk, error) {
 }
 
 // MapOnly reports whether OpenMap opened the disk.
-func (d *Disk) MapOnly() bool { return d.file == nil }
+func (d *Disk) MapOnly() bool { return d.content == nil }
 
 // readMap reads the map of the disk. It returns nil if there is no valid one.
 //
