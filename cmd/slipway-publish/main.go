@@ -2,9 +2,9 @@
 //
 // Usage:
 //
-//	slipway-publish aws [flags] FILE|-
+//	slipway-publish aws [flags] FILE|-|oci://…
 //	slipway-publish aws gc [flags]
-//	slipway-publish aws verify [flags] AMI|SNAPSHOT DISK|MAP
+//	slipway-publish aws verify [flags] AMI|SNAPSHOT DISK|MAP|oci://…
 //
 // The result goes to standard output, progress and errors to standard error.
 // Credentials, region and endpoints come from the same sources as those of the

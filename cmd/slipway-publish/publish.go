@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +18,7 @@ import (
 
 	"github.com/slipway-build/slipway/cmd/internal/cli"
 	"github.com/slipway-build/slipway/publisher/ami"
+	"github.com/slipway-build/slipway/publisher/artifact"
 	"github.com/slipway-build/slipway/publisher/disk"
 )
 
@@ -33,15 +34,16 @@ type publishFlags struct {
 
 func newPublishCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "aws [flags] FILE|-",
+		Use:   "aws [flags] FILE|-|oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]",
 		Short: "Publish a raw disk as an AMI",
-		Long:  "Publish a raw disk as an Amazon Machine Image (AMI).",
+		Long:  "Publish a raw disk as an Amazon Machine Image (AMI): one in a file, from standard input (-), or in a registry (oci://).",
 		Example: `  slipway-publish aws out/web.raw
   slipway-publish aws --name web-2 --parent auto --region us-east-1,eu-west-1 out/web.raw
-  slipway-publish aws --name web-2 --dry-run - <out/web.raw`,
+  slipway-publish aws --name web-2 --dry-run - <out/web.raw
+  slipway-publish aws --name web-2 oci://registry.example.com/machines/web:v2`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return cli.Usagef("%d disks instead of one: a FILE, or - for standard input", len(args))
+				return cli.Usagef("%d disks instead of one: a FILE, oci://REGISTRY/REPOSITORY:TAG, or - for standard input", len(args))
 			}
 			return nil
 		},
@@ -90,11 +92,8 @@ func (f *publishFlags) run(cmd *cobra.Command, path string) error {
 		return err
 	}
 	ctx, started := cmd.Context(), time.Now()
-	d, err := open(ctx, path)
+	d, err := open(cmd, path, f.arch)
 	if err != nil {
-		if ctx.Err() == nil {
-			err = &ami.Error{Class: ami.ClassDisk, Err: err}
-		}
 		return err
 	}
 	defer d.Close()
@@ -171,11 +170,47 @@ func (f *publishFlags) setKey(text string) error {
 	return nil
 }
 
-func open(ctx context.Context, path string) (*disk.Disk, error) {
-	if path == "-" {
-		return disk.Spool(ctx, os.Stdin, "")
+// open opens the disk that an argument names. One in a registry is for an
+// architecture of EC2, unless that is "".
+func open(cmd *cobra.Command, path, arch string) (d *disk.Disk, err error) {
+	ctx := cmd.Context()
+	switch {
+	case artifact.IsReference(path):
+		return openArtifact(cmd, path, arch)
+	case path == "-":
+		d, err = disk.Spool(ctx, os.Stdin, "")
+	case filepath.Ext(path) == ".map":
+		d, err = disk.OpenMap(path)
+	default:
+		d, err = disk.Open(ctx, path)
 	}
-	return disk.Open(ctx, path)
+	if err != nil && ctx.Err() == nil {
+		err = &ami.Error{Class: ami.ClassDisk, Err: err}
+	}
+	return d, err
+}
+
+// openArtifact opens a raw disk in a registry. It prints what a tag stands for.
+func openArtifact(cmd *cobra.Command, text, arch string) (*disk.Disk, error) {
+	ref, err := artifact.ParseReference(text)
+	if err != nil {
+		return nil, &ami.Error{Class: ami.ClassUsage, Err: err}
+	}
+	choice := artifact.Choice{Format: "raw"}
+	switch disk.Architecture(arch) {
+	case disk.AMD64:
+		choice.Architecture = "amd64"
+	case disk.ARM64:
+		choice.Architecture = "arm64"
+	}
+	a, err := artifact.Open(cmd.Context(), ref, choice)
+	if err != nil {
+		return nil, err
+	}
+	if !ref.Pinned() {
+		fmt.Fprintf(cmd.ErrOrStderr(), "slipway-publish: publishing %s\n", a.Reference)
+	}
+	return a.Disk(), nil
 }
 
 // readRegister reads fields of RegisterImage, by their names in the API. Fields

@@ -27,7 +27,7 @@ type verifyFlags struct {
 
 func newVerifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "verify [flags] AMI|SNAPSHOT {DISK|MAP | --rebuild YAML [-- BUILD-FLAGS]}",
+		Use:   "verify [flags] AMI|SNAPSHOT {DISK|MAP|oci://… | --rebuild YAML [-- BUILD-FLAGS]}",
 		Short: "Prove that an AMI is a disk",
 		Long: "Compare an AMI or a snapshot with a disk or its map, block by block, and the AMI's attributes with what a publish sets.\n" +
 			"The exit status is 1 if they differ.",
@@ -49,7 +49,7 @@ func newVerifyCommand() *cobra.Command {
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		switch dash := cmd.ArgsLenAtDash(); {
 		case f.rebuild == "" && (len(args) != 2 || dash >= 0):
-			return cli.Usagef("requires an AMI or a snapshot, and a DISK, its MAP (NAME.raw.map) or --rebuild YAML")
+			return cli.Usagef("requires an AMI or a snapshot, and a DISK, its MAP (NAME.raw.map), oci://REGISTRY/REPOSITORY:TAG or --rebuild YAML")
 		case f.rebuild != "" && (len(args) == 0 || dash < 0 && len(args) != 1 || dash >= 0 && dash != 1):
 			return cli.Usagef("--rebuild requires only an AMI or a snapshot, and flags of slipway build after --")
 		}
@@ -94,15 +94,8 @@ func (f *verifyFlags) run(cmd *cobra.Command, id string, args []string) error {
 			return err
 		}
 	}
-	openDisk := open
-	if filepath.Ext(path) == ".map" {
-		openDisk = func(_ context.Context, path string) (*disk.Disk, error) { return disk.OpenMap(path) }
-	}
-	d, err := openDisk(ctx, path)
+	d, err := open(cmd, path, f.arch)
 	if err != nil {
-		if ctx.Err() == nil {
-			err = &ami.Error{Class: ami.ClassDisk, Err: err}
-		}
 		return err
 	}
 	defer d.Close()

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -11,7 +12,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/slipway-build/slipway/cmd/internal/cli"
+	"github.com/slipway-build/slipway/frontend"
 	"github.com/slipway-build/slipway/internal/client"
+	"github.com/slipway-build/slipway/publisher/artifact"
 )
 
 func newBuildCommand() *cobra.Command {
@@ -23,8 +27,49 @@ func newBuildCommand() *cobra.Command {
   slipway build --format raw --size 100M -o out aws.yml`,
 	}
 	f := newBuildFlags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error { return build(cmd, f, args) }
+	push := cmd.Flags().String("push", "", "store the disks in a registry too: `oci://REGISTRY/REPOSITORY:TAG`")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *push == "" {
+			_, err := build(cmd, f, args)
+			return err
+		}
+		ref, err := artifact.ParseReference(*push)
+		if err != nil {
+			return cli.Usagef("--push: %w", err)
+		}
+		files, err := build(cmd, f, args)
+		if err != nil {
+			return err
+		}
+		return pushBuilt(cmd, f, files, ref)
+	}
 	return cmd
+}
+
+// pushBuilt stores the disks of a build in a registry.
+func pushBuilt(cmd *cobra.Command, f *builderFlags, files []client.File, ref artifact.Reference) error {
+	p := pushFlags{annotations: map[string]string{}}
+	var disks []string
+	for _, file := range files {
+		if formatOf(file.Path) != "" {
+			disks = append(disks, file.Path)
+		}
+	}
+	if disks == nil {
+		return cli.Usagef("--push: the build made no disk: choose one with --format, for example raw")
+	}
+	if lock := frontend.LockName(f.File); fileExists(lock) {
+		p.lock = lock
+	}
+	if len(f.Platforms) == 1 {
+		p.architecture = strings.TrimPrefix(f.Platforms[0], "linux/")
+	}
+	return p.push(cmd, disks, ref)
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // newBuildFlags adds the flags of build to a command.
@@ -48,20 +93,21 @@ func newBuildFlags(cmd *cobra.Command) *builderFlags {
 	return f
 }
 
-func build(cmd *cobra.Command, f *builderFlags, args []string) error {
+// build builds a machine and prints the files that it made.
+func build(cmd *cobra.Command, f *builderFlags, args []string) ([]client.File, error) {
 	remove, err := readStdin(cmd, args)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer remove()
 	b, progress, err := f.connect(cmd, args)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer b.Close()
 	files, err := client.Build(cmd.Context(), b, f.Options, progress)
 	if err := f.explain(cmd, progress, err); err != nil {
-		return err
+		return nil, err
 	}
 	for _, file := range files {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s\t%s\n", file.Path, units.HumanSize(float64(file.Size)))
@@ -70,7 +116,7 @@ func build(cmd *cobra.Command, f *builderFlags, args []string) error {
 			fmt.Fprintf(cmd.ErrOrStderr(), "\nto make an AMI of it: slipway-publish aws --name %s %s\n", name, file.Path)
 		}
 	}
-	return nil
+	return files, nil
 }
 
 // attestationVar defines a flag that takes true, false or the attributes of an

@@ -5,6 +5,8 @@
 //
 //	slipway build [flags] YAML [CONTEXT]
 //	slipway lock [flags] YAML [CONTEXT]
+//	slipway push [flags] DISK… oci://REGISTRY/REPOSITORY:TAG
+//	slipway pull [flags] oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]
 //	slipway version [flags]
 //
 // The names of the files that it made go to standard output, progress and
@@ -37,6 +39,6 @@ func newCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  cli.Subcommands,
 	}
-	root.AddCommand(newBuildCommand(), newLockCommand(), newVersionCommand())
+	root.AddCommand(newBuildCommand(), newLockCommand(), newPushCommand(), newPullCommand(), newVersionCommand())
 	return root
 }

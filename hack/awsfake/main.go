@@ -126,8 +126,9 @@ type slowListener struct {
 func (l slowListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		// A client waits for what the line has delivered, not for a buffer.
-		err = tcp.SetReadBuffer(slowPiece)
+		// The client must wait for the line, not for a large buffer. A smaller one
+		// would be slower than the line.
+		err = tcp.SetReadBuffer(16 * slowPiece)
 	}
 	return slowConn{conn, l.limit}, err
 }

@@ -23,6 +23,15 @@ const maxDisks = 200
 type Choice struct {
 	Architecture string // as in Go, for example amd64
 	Format       string // for example raw
+
+	// Preferred decides if several disks are left.
+	Preferred Preference
+}
+
+// A Preference is the disk to choose if there are several. Empty fields mean
+// that there is none.
+type Preference struct {
+	Architecture, Format string
 }
 
 // An Artifact is a disk in a registry. Its methods can be called concurrently.
@@ -134,6 +143,14 @@ func (c Choice) find(manifests []v1.Descriptor) (v1.Descriptor, error) {
 		all = append(all, kindOf(m))
 		if c.matches(m.Platform.Architecture, m.Annotations[AnnotationFormat]) {
 			found = append(found, m)
+		}
+	}
+	for _, preferred := range []Choice{{Architecture: c.Preferred.Architecture}, {Format: c.Preferred.Format}} {
+		others := func(m v1.Descriptor) bool {
+			return !preferred.matches(m.Platform.Architecture, m.Annotations[AnnotationFormat])
+		}
+		if best := slices.DeleteFunc(slices.Clone(found), others); len(best) > 0 {
+			found = best
 		}
 	}
 	switch {

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-build/slipway/cmd/internal/cli"
+	"github.com/slipway-build/slipway/exporter/format"
+	"github.com/slipway-build/slipway/publisher/artifact"
+	"github.com/slipway-build/slipway/publisher/disk"
+)
+
+func newPushCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "push [flags] DISK… oci://REGISTRY/REPOSITORY:TAG",
+		Short: "Store disks in a registry",
+		Long:  "Store disks in a registry, as one image index over architectures and formats. Prints the reference with its digest.",
+		Example: `  slipway push out/aws.raw oci://registry.example.com/machines/aws:v1
+  slipway push out/linux_amd64/aws.raw out/linux_arm64/aws.raw oci://registry.example.com/machines/aws:v1`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 || !artifact.IsReference(args[len(args)-1]) {
+				return cli.Usagef("requires disks, and where to store them: oci://REGISTRY/REPOSITORY:TAG")
+			}
+			return nil
+		},
+	}
+	f := pushFlags{annotations: map[string]string{}}
+	flags := cmd.Flags()
+	flags.StringVar(&f.architecture, "arch", "", "`architecture` of disks that do not show it: amd64 or arm64")
+	flags.StringVar(&f.format, "format", "", "`name` of the format (default: that of the file names)")
+	flags.StringVar(&f.lock, "lock", "", "lock `file` of the build, whose digest becomes an annotation")
+	cli.PairsVar(flags, f.annotations, "annotation", "annotation of the disks as `KEY=VALUE`, for example org.opencontainers.image.source=URL; may be repeated", nil)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ref, err := artifact.ParseReference(args[len(args)-1])
+		if err != nil {
+			return cli.Usagef("%w", err)
+		}
+		return f.push(cmd, args[:len(args)-1], ref)
+	}
+	return cmd
+}
+
+// pushFlags are the properties of disks to push.
+type pushFlags struct {
+	architecture, format, lock string
+	annotations                map[string]string
+}
+
+// push stores disks and prints the reference to them.
+func (f *pushFlags) push(cmd *cobra.Command, paths []string, ref artifact.Reference) error {
+	if f.lock != "" {
+		lock, err := os.ReadFile(f.lock)
+		if err != nil {
+			return err
+		}
+		f.annotations[artifact.AnnotationLock] = fmt.Sprintf("sha256:%x", sha256.Sum256(lock))
+	}
+	var uploads []artifact.Upload
+	for _, path := range paths {
+		u, err := f.upload(cmd.Context(), path)
+		if err != nil {
+			return err
+		}
+		defer u.Disk.Close()
+		uploads = append(uploads, u)
+	}
+	pushed, err := artifact.Push(cmd.Context(), ref, uploads)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), pushed)
+	return err
+}
+
+// upload opens a disk and finds out what it is.
+func (f *pushFlags) upload(ctx context.Context, path string) (u artifact.Upload, err error) {
+	u = artifact.Upload{Architecture: goArch(f.architecture), Format: f.format, Annotations: f.annotations}
+	if u.Format == "" {
+		if u.Format = formatOf(path); u.Format == "" {
+			return u, cli.Usagef("%s: the format is not known from the file name: use --format", path)
+		}
+	}
+	if u.Disk, err = disk.Open(ctx, path); err != nil {
+		return u, err
+	}
+	defer func() {
+		if err != nil {
+			u.Disk.Close()
+		}
+	}()
+	if u.Format == "raw" {
+		boot, err := u.Disk.Boot()
+		if err != nil {
+			return u, err
+		}
+		if u.Architecture == "" {
+			u.Architecture = architectureOf(boot)
+		}
+		for _, a := range []disk.Architecture{disk.AMD64, disk.ARM64} {
+			if goArch(string(a)) == u.Architecture {
+				u.BootMode = boot.Mode(a)
+			}
+		}
+	}
+	if u.Architecture == "" {
+		// The folder of the output of several platforms.
+		u.Architecture, _ = strings.CutPrefix(filepath.Base(filepath.Dir(path)), "linux_")
+	}
+	if u.Architecture != "amd64" && u.Architecture != "arm64" {
+		return u, cli.Usagef("%s: the architecture is not known from the disk: use --arch amd64 or arm64", path)
+	}
+	return u, nil
+}
+
+// architectureOf returns the only architecture that a disk boots on, or "".
+func architectureOf(boot disk.Boot) string {
+	switch {
+	case len(boot.UEFI) == 1:
+		return goArch(string(boot.UEFI[0]))
+	case len(boot.UEFI) == 0 && boot.BIOS:
+		return "amd64"
+	}
+	return ""
+}
+
+// goArch returns an architecture as in Go.
+func goArch(name string) string {
+	switch name {
+	case "x86_64":
+		return "amd64"
+	case "aarch64":
+		return "arm64"
+	}
+	return name
+}
+
+// formatOf returns the format of a file by its name, or "". Of several formats
+// with the same suffix it is the one with the shortest name.
+func formatOf(path string) string {
+	var best format.Format
+	suffix := ""
+	for _, f := range format.All() {
+		if f.Container || f.Firmware == 0 || len(f.Suffixes) != 1 || !strings.HasSuffix(path, f.Suffixes[0]) {
+			continue
+		}
+		longer := len(f.Suffixes[0]) - len(suffix)
+		if longer > 0 || longer == 0 && len(f.Name) < len(best.Name) || longer == 0 && f.Name == "raw" {
+			best, suffix = f, f.Suffixes[0]
+		}
+	}
+	return best.Name
+}
+
+func newPullCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "pull [flags] oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]",
+		Short: "Get a disk from a registry",
+		Long:  "Get a disk from a registry, and verify it. The file is sparse where the disk is zero.",
+		Example: `  slipway pull oci://registry.example.com/machines/aws:v1
+  slipway pull --arch arm64 -o out oci://registry.example.com/machines/aws:v1`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return cli.Usagef("requires one disk: oci://REGISTRY/REPOSITORY:TAG")
+			}
+			return nil
+		},
+	}
+	var choice artifact.Choice
+	var output string
+	flags := cmd.Flags()
+	flags.StringVar(&choice.Architecture, "arch", "", "`architecture`: amd64 or arm64 (default: this machine's, if there are several)")
+	flags.StringVar(&choice.Format, "format", "", "`name` of the format (default: raw, if there are several)")
+	flags.StringVarP(&output, "output", "o", ".", "`folder` for the file")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ref, err := artifact.ParseReference(args[0])
+		if err != nil {
+			return cli.Usagef("%w", err)
+		}
+		choice.Architecture = goArch(choice.Architecture)
+		return pull(cmd, ref, choice, output)
+	}
+	return cmd
+}
+
+// pull saves a disk of a registry in a folder.
+func pull(cmd *cobra.Command, ref artifact.Reference, choice artifact.Choice, output string) error {
+	choice.Preferred = artifact.Preference{Architecture: runtime.GOARCH, Format: "raw"}
+	a, err := artifact.Open(cmd.Context(), ref, choice)
+	if err != nil {
+		return err
+	}
+	if !ref.Pinned() {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s\n", a.Reference)
+	}
+	if err := os.Mkdir(output, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	dir, err := os.OpenRoot(output)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	name, err := a.Save(cmd.Context(), dir)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\t%s\n", filepath.Join(output, name), units.HumanSize(float64(a.Size)))
+	return err
+}
