@@ -35,6 +35,7 @@ test: images
 	hack/spdx
 	hack/engine
 	cd hack/versitygw && CGO_ENABLED=0 go build -trimpath -o ../../.stack/ tool
+	cd hack/oras && CGO_ENABLED=0 go build -trimpath -o ../../.stack/ tool
 	cd hack/oldest && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/oldest/ tool
 	go test -timeout 25m ./...
 

@@ -18,7 +18,7 @@
 // The same disk results in the same bytes, and so in the same digest: there are
 // no times and names of hosts in an artifact.
 //
-// docs/reference/channel.md specifies the format.
+// docs/reference/registry.md specifies the format.
 package artifact
 
 import (
