@@ -153,6 +153,3 @@ func (x *Index) blocks() []disk.Block {
 	}
 	return out
 }
-
-// encode returns the index as JSON.
-func (x *Index) encode() ([]byte, error) { return json.Marshal(x) }
