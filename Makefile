@@ -21,12 +21,12 @@ test test-boot repro: export SLIPWAY_TEST_ALL := 1
 ## demo: build examples/aws.yml, publish it to a fake of AWS, boot the published disk and log in by ssh
 demo: stack
 	$(bake) aws-images
-	hack/debian-packages qemu-system-x86 ovmf netcat-openbsd openssh-client
+	hack/debian-packages qemu-system-x86 ovmf
 	go run ./hack/demo
 
 ## test: unit tests, and end-to-end tests with BuildKit and QEMU
 test: images
-	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 netcat-openbsd openssh-client python3 python3-venv \
+	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client python3 python3-venv \
 		cpio zstd xorriso squashfs-tools erofs-utils fdisk gdisk dosfstools mtools qemu-utils grub-common grub-pc-bin systemd-boot-efi \
 		e2fsprogs xfsprogs btrfs-progs cryptsetup-bin rootlesskit uidmap containerd runc binutils file
 	id slipway-rootless >/dev/null 2>&1 || useradd --no-create-home --shell /usr/sbin/nologin slipway-rootless
@@ -42,7 +42,7 @@ test: images
 ## test-boot: what make test does a part of: boots every format with every firmware that it supports and the packages for arm64, builds on Docker Engine 29, kills 50 builders
 test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
-	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 netcat-openbsd openssh-client dosfstools mtools containerd runc
+	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client dosfstools mtools containerd runc
 	hack/engine 29
 	go test -timeout 15m ./test -run TestNewEngine -boot
 	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems|TestAWSArm64' -boot

@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/vm/cloud"
 )
 
 // awsDisk builds the machine of examples/aws.yml with the command in its
@@ -76,10 +78,10 @@ func testAWS(t *testing.T, config vm.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	metadata := vm.Metadata{
-		InstanceID: "i-0123456789abcdef0",
+	metadata := cloud.Instance{
+		ID:         "i-0123456789abcdef0",
 		Hostname:   "ip-169-254-0-15.eu-west-1.compute.internal",
-		PublicKey:  key.Public,
+		PublicKeys: []string{key.Public},
 		UserData:   `{"app": {"entries": {"greeting": {"content": "hello from user data"}}}}`,
 	}
 	config.Metadata, config.LogDir = &metadata, stack.Artifacts(t)
@@ -157,11 +159,14 @@ func testWrongKey(t *testing.T, g *guest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger := &guest{g.Machine, wrong}
-	result := stranger.run(t, "true")
+	if _, err := g.SSH(t.Context(), wrong, "true"); !errors.Is(err, vm.ErrRejected) {
+		t.Errorf("login with another key: %v", err)
+	}
+	stranger := exec.CommandContext(t.Context(), "sh", "-c", g.SSHCommand(wrong)+" -o BatchMode=yes true")
+	out, err := stranger.CombinedOutput()
 	// The brackets contain the allowed methods. Passwords are not allowed.
-	if result.Exit != 255 || !strings.Contains(result.Stderr, "Permission denied (publickey).") {
-		t.Errorf("ssh with another key: exit %d, %s", result.Exit, result.Stderr)
+	if stranger.ProcessState.ExitCode() != 255 || !strings.Contains(string(out), "Permission denied (publickey).") {
+		t.Errorf("ssh with another key: %v, %s", err, out)
 	}
 }
 
@@ -200,7 +205,7 @@ func testRootFilesystem(t *testing.T, g *guest) {
 	}
 }
 
-func testMetadata(t *testing.T, g *guest, metadata vm.Metadata) {
+func testMetadata(t *testing.T, g *guest, metadata cloud.Instance) {
 	listed := strings.Fields(g.output(t, inMachine("ls -1 /var/config")))
 	for _, name := range []string{"app", "hostname", "instance_id", "provider", "ssh", "userdata"} {
 		if !slices.Contains(listed, name) {
@@ -210,9 +215,9 @@ func testMetadata(t *testing.T, g *guest, metadata vm.Metadata) {
 	for file, want := range map[string]string{
 		"app/greeting":        "hello from user data",
 		"hostname":            metadata.Hostname,
-		"instance_id":         metadata.InstanceID,
+		"instance_id":         metadata.ID,
 		"provider":            "AWS",
-		"ssh/authorized_keys": metadata.PublicKey,
+		"ssh/authorized_keys": metadata.PublicKeys[0],
 		"userdata":            metadata.UserData,
 	} {
 		if got := g.output(t, inMachine("cat /var/config/"+file)); got != want {

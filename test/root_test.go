@@ -100,7 +100,7 @@ func (b rootBoot) boot(t *testing.T) {
 		}
 		config.Kernel, config.Initrd, config.Cmdline, config.Disk = files[0], files[1], string(cmdline), files[3]
 	case b.architecture == "arm64":
-		config.Data = files // as LinuxKit attaches it: a disk on virtio
+		config.Data = []vm.Drive{{File: files[0]}} // as LinuxKit attaches it: a disk on virtio
 	default:
 		config.CD = files[0]
 	}

@@ -1,5 +1,5 @@
 // Command slipway builds machines without docker buildx: it runs the frontend
-// in its own process, against any BuildKit.
+// in its own process, against any BuildKit. It also runs machines in QEMU.
 //
 // Usage:
 //
@@ -7,11 +7,17 @@
 //	slipway lock [flags] YAML [CONTEXT]
 //	slipway push [flags] DISK… oci://REGISTRY/REPOSITORY:TAG
 //	slipway pull [flags] oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]
+//	slipway run [flags] YAML|DISK|FOLDER|IMAGE [CONTEXT] [-- COMMAND…]
+//	slipway ps [flags]
+//	slipway ssh NAME [COMMAND…]
+//	slipway logs [flags] NAME
+//	slipway stop [flags] NAME…
 //	slipway version [flags]
 //
-// The names of the files that it made go to standard output, progress and
-// errors to standard error. Exit status: 0 success; 1 the build failed; 2 the
-// command line is invalid; 130 interrupted.
+// Results go to standard output, progress and errors to standard error. Exit
+// status: 0 success; 1 failure; 2 the command line is invalid; 130 interrupted.
+// slipway run and slipway ssh exit with the status of the command, and slipway
+// run without a command with the status of the machine.
 package main
 
 import (
@@ -35,10 +41,11 @@ func main() {
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "slipway COMMAND",
-		Short: "Build machines with any BuildKit",
+		Short: "Build machines with any BuildKit, and run them",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  cli.Subcommands,
 	}
-	root.AddCommand(newBuildCommand(), newLockCommand(), newPushCommand(), newPullCommand(), newVersionCommand())
+	root.AddCommand(newBuildCommand(), newLockCommand(), newPushCommand(), newPullCommand(), newVersionCommand(),
+		newRunCommand(), newPsCommand(), newSSHCommand(), newLogsCommand(), newStopCommand(), newSuperviseCommand())
 	return root
 }

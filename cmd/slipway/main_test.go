@@ -14,8 +14,8 @@ import (
 	"github.com/slipway-build/slipway/internal/client"
 )
 
-// run runs the program in this process.
-func run(t *testing.T, args ...string) (status int, stdout, stderr string) {
+// execute runs the program in this process.
+func execute(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var o, e bytes.Buffer
 	status = cli.Program{Root: newCommand()}.Run(context.Background(), args, &o, &e)
@@ -42,7 +42,7 @@ func TestErrors(t *testing.T) {
 		{"lock -", 2, "requires a file, beside which it writes the lock"},
 		{"lock --format raw a.yml", 2, "unknown flag: --format"},
 	} {
-		status, stdout, stderr := run(t, strings.Fields(c.args)...)
+		status, stdout, stderr := execute(t, strings.Fields(c.args)...)
 		if status != c.status || !strings.Contains(stderr, c.want) || stdout != "" {
 			t.Errorf("%s: status %d, want %d; %q, want %q", c.args, status, c.status, stderr, c.want)
 		}
@@ -93,7 +93,7 @@ func TestOptions(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	for _, args := range []string{"--help", "build -h", "lock --help", "--version", "build --version", "help build"} {
-		status, stdout, stderr := run(t, strings.Fields(args)...)
+		status, stdout, stderr := execute(t, strings.Fields(args)...)
 		if status != 0 || stdout == "" || stderr != "" {
 			t.Errorf("%s: status %d, %q, %q", args, status, stdout, stderr)
 		}
@@ -102,7 +102,7 @@ func TestHelp(t *testing.T) {
 
 // Without a builder, slipway knows its own version.
 func TestVersion(t *testing.T) {
-	status, stdout, stderr := run(t, "version", "--builder", "unix:///nonsuch/socket")
+	status, stdout, stderr := execute(t, "version", "--builder", "unix:///nonsuch/socket")
 	if status != 1 || stdout != "slipway  "+cli.Version()+"\n" || !strings.Contains(stderr, "unix:///nonsuch/socket does not answer") {
 		t.Errorf("status %d, %q, %q", status, stdout, stderr)
 	}

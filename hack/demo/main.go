@@ -26,6 +26,7 @@ import (
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/vm/cloud"
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
@@ -37,22 +38,17 @@ const (
 )
 
 func main() {
-	keep := flag.Bool("keep", false, "boot "+disk+" with its console in this terminal")
 	firmware := flag.String("firmware", string(vm.UEFI), "`firmware` that boots the disk: bios or uefi")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	action := demo
-	if *keep {
-		action = stay
-	}
 	root, err := stack.Root()
 	if err == nil {
 		err = os.Chdir(root)
 	}
 	if err == nil {
-		err = action(ctx, vm.Firmware(*firmware))
+		err = demo(ctx, vm.Firmware(*firmware))
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
@@ -108,42 +104,16 @@ power-on to kernel  %6.1f s
 power-on to ssh     %6.1f s
 power off           %6.1f s
 
-To boot the disk again with its console in your terminal, and to log in:
+To boot the disk again and log in:
 
-    go run ./hack/demo -keep
+    go run ./cmd/slipway run --uefi %s
 
 To publish it to your AWS account (docs/tutorials/first-ami.md):
 
     go run ./cmd/slipway-publish aws --name aws %s
 `, megabytes(initrdSize), initrd, megabytes(diskSize), disk, megabytes(data), built.Seconds(), published.Seconds(),
-		figures.kernel.Seconds(), figures.login.Seconds(), figures.off.Seconds(), disk)
+		figures.kernel.Seconds(), figures.login.Seconds(), figures.off.Seconds(), disk, disk)
 	return nil
-}
-
-// stay boots the disk of an earlier demo and waits until it is powered off.
-func stay(ctx context.Context, firmware vm.Firmware) error {
-	machine, key, err := start(ctx, vm.Config{Firmware: firmware, Disk: disk, Console: os.Stdout, Interactive: true})
-	if err != nil {
-		return err
-	}
-	defer machine.Kill()
-	go func() {
-		if _, err := machine.WaitSSH(ctx, key); err != nil {
-			fmt.Printf("\n\ndemo: %v\n", err)
-			return
-		}
-		fmt.Printf(`
-
-To log in, run in another terminal in this directory:
-
-    %s
-
-To power off, run there:       nsenter --target 1 --mount poweroff
-To stop QEMU, press here:      Ctrl-A X
-
-`, machine.SSHCommand(key))
-	}()
-	return machine.Wait(ctx)
 }
 
 // build builds a format of the example machine in out/.
@@ -212,9 +182,6 @@ func publish(ctx context.Context) (took time.Duration, err error) {
 
 // start boots a disk with the metadata of an EC2 instance.
 func start(ctx context.Context, config vm.Config) (*vm.Machine, vm.Key, error) {
-	if _, err := os.Stat(config.Disk); errors.Is(err, os.ErrNotExist) {
-		return nil, vm.Key{}, fmt.Errorf("%s is missing: run make demo first", config.Disk)
-	}
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return nil, vm.Key{}, err
 	}
@@ -223,10 +190,10 @@ func start(ctx context.Context, config vm.Config) (*vm.Machine, vm.Key, error) {
 		return nil, vm.Key{}, err
 	}
 	config.LogDir = logs
-	config.Metadata = &vm.Metadata{
-		InstanceID: "i-0123456789abcdef0",
+	config.Metadata = &cloud.Instance{
+		ID:         "i-0123456789abcdef0",
 		Hostname:   "ip-169-254-0-15.ec2.internal",
-		PublicKey:  key.Public,
+		PublicKeys: []string{key.Public},
 	}
 	machine, err := vm.Start(ctx, config)
 	return machine, key, err

@@ -7,9 +7,12 @@ import (
 	"io"
 	"regexp"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // panicMark is the message of a kernel panic. Without panic= on its command
@@ -116,4 +119,17 @@ var control = regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x09\x0b-\x1f\x7
 func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimSpace(control.ReplaceAllString(text, "")), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// exitStatusLine matches the line with which the init ends a batch machine.
+var exitStatusLine = regexp.MustCompile(`(?m)^(?:\[ *\d+\.\d+\] )?` + regexp.QuoteMeta(contract.ExitStatus) + `(\d{1,3})\s*$`)
+
+// exitStatus returns the last exit status in the output of a console.
+func exitStatus(text []byte) int {
+	all := exitStatusLine.FindAllSubmatch(text, -1)
+	if len(all) == 0 {
+		return 0
+	}
+	status, _ := strconv.Atoi(string(all[len(all)-1][1]))
+	return status & 0xff
 }

@@ -3,16 +3,19 @@ package vm
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // A Key is an SSH key pair.
@@ -24,14 +27,10 @@ type Key struct {
 // NewKey creates an Ed25519 key pair named id_ed25519 in a directory, or reads
 // the existing one.
 func NewKey(dir string) (Key, error) {
-	if err := installed("ssh-keygen", "openssh-client"); err != nil {
-		return Key{}, err
-	}
 	path := filepath.Join(dir, "id_ed25519")
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "slipway", "-f", path).CombinedOutput()
-		if err != nil {
-			return Key{}, fmt.Errorf("ssh-keygen %s: %w: %s", path, err, out)
+	if !exists(path) {
+		if err := createKey(path); err != nil {
+			return Key{}, fmt.Errorf("create an ssh key: %w", err)
 		}
 	}
 	public, err := os.ReadFile(path + ".pub")
@@ -41,49 +40,124 @@ func NewKey(dir string) (Key, error) {
 	return Key{Path: path, Public: strings.TrimSpace(string(public))}, nil
 }
 
+func createKey(path string) error {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return err
+	}
+	block, err := ssh.MarshalPrivateKey(private, "slipway")
+	if err != nil {
+		return err
+	}
+	authorized, err := ssh.NewPublicKey(public)
+	if err != nil {
+		return err
+	}
+	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(authorized))) + " slipway\n"
+	if err := os.WriteFile(path+".pub", []byte(line), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(path, pem.EncodeToMemory(block), 0o600)
+}
+
+// ErrRejected is the error of a login whose key the machine does not accept.
+var ErrRejected = errors.New("the machine rejects the ssh key")
+
+// Login connects to an SSH server as root. The machine's host key is new at
+// each boot, so Login does not check it. The error is ErrRejected if the server
+// does not accept the key.
+func Login(ctx context.Context, address string, key Key) (*ssh.Client, error) {
+	private, err := os.ReadFile(key.Path)
+	if err != nil {
+		return nil, fmt.Errorf("ssh key: %w", err)
+	}
+	signer, err := ssh.ParsePrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("ssh key %s: %w", key.Path, err)
+	}
+	conn, err := (&net.Dialer{Timeout: 30 * time.Second}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("ssh: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	c, channels, requests, err := ssh.NewClientConn(conn, address, &ssh.ClientConfig{
+		User:            "root",
+		Auth:            []ssh.AuthMethod{ssh.PublicKeys(signer)},
+		HostKeyCallback: ssh.InsecureIgnoreHostKey(),
+	})
+	if err != nil {
+		conn.Close()
+		if strings.Contains(err.Error(), "unable to authenticate") {
+			return nil, fmt.Errorf("%w %s", ErrRejected, key.Path)
+		}
+		return nil, fmt.Errorf("ssh: %w", err)
+	}
+	return ssh.NewClient(c, channels, requests), nil
+}
+
 // A Result is the result of a command on the machine.
 type Result struct {
 	Stdout, Stderr string
 
-	// Exit is the command's exit status, or 255 if ssh failed. Stderr then has
-	// ssh's error message.
+	// Exit is the command's exit status, or 255 if the connection ended before
+	// the command.
 	Exit int
 }
 
-// sshOptions returns the options of a login with this key only. The machine's
-// host key is new at each boot, so ssh neither checks nor stores it.
-func (m *Machine) sshOptions(key Key) []string {
-	return []string{"-F", "none", "-i", key.Path, "-p", strconv.Itoa(m.SSHPort), "-o", "IdentitiesOnly=yes",
-		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"}
+// ExitStatus returns the exit status of a command from the error of its
+// session, as the program ssh does.
+func ExitStatus(err error) int {
+	var exit *ssh.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit) && exit.Signal() != "":
+		return 128 + signalNumbers[exit.Signal()]
+	case errors.As(err, &exit):
+		return exit.ExitStatus()
+	}
+	return 255
+}
+
+// signalNumbers has the signals of RFC 4254, section 6.10.
+var signalNumbers = map[string]int{"ABRT": 6, "ALRM": 14, "FPE": 8, "HUP": 1, "ILL": 4, "INT": 2, "KILL": 9, "PIPE": 13, "QUIT": 3, "SEGV": 11, "TERM": 15, "USR1": 10, "USR2": 12}
+
+// SSHCommand returns the command line of a login with the program ssh, with this
+// key only.
+func SSHCommand(address string, key Key) string {
+	host, port, _ := net.SplitHostPort(address)
+	return strings.Join([]string{"ssh", "-F", "none", "-i", key.Path, "-p", port, "-o", "IdentitiesOnly=yes",
+		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "root@" + host}, " ")
 }
 
 // SSHCommand returns the command line for a login as root.
-func (m *Machine) SSHCommand(key Key) string {
-	return "ssh " + strings.Join(m.sshOptions(key), " ") + " root@127.0.0.1"
-}
+func (m *Machine) SSHCommand(key Key) string { return SSHCommand(m.SSHAddress(), key) }
 
-// SSH runs a shell command on the machine as root. If the login is rejected,
-// the Result has Exit 255. SSH returns an error if ssh cannot run or ctx is
-// done.
+// SSH runs a shell command on the machine as root. It returns an error if the
+// login fails or ctx is done.
 func (m *Machine) SSH(ctx context.Context, key Key, command string) (Result, error) {
-	if err := installed("ssh", "openssh-client"); err != nil {
+	what := fmt.Sprintf("ssh %q did not finish", command)
+	client, err := Login(ctx, m.SSHAddress(), key)
+	if ctx.Err() != nil {
+		return Result{}, m.failure(what, context.Cause(ctx))
+	}
+	if err != nil {
 		return Result{}, err
 	}
-	args := append(m.sshOptions(key), "-o", "BatchMode=yes", "-o", "ConnectTimeout=30",
-		"-o", "ServerAliveInterval=10", // a killed machine does not close the connection
-		"root@127.0.0.1", command)
-	cmd := exec.CommandContext(ctx, "ssh", args...)
-	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK=") // no keys of an agent
+	defer client.Close()
+	defer context.AfterFunc(ctx, func() { client.Close() })()
+	session, err := client.NewSession()
+	if err != nil {
+		return Result{}, fmt.Errorf("ssh: %w", err)
+	}
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	session.Stdout, session.Stderr = &stdout, &stderr
+	err = session.Run(command)
 	if ctx.Err() != nil {
-		return Result{}, m.failure(fmt.Sprintf("ssh %q did not finish", command), context.Cause(ctx))
+		return Result{}, m.failure(what, context.Cause(ctx))
 	}
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		return Result{}, fmt.Errorf("run ssh: %w", err)
-	}
-	return Result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}, nil
+	return Result{stdout.String(), stderr.String(), ExitStatus(err)}, nil
 }
 
 // WaitSSH waits until a login with this key succeeds and returns the time from
@@ -97,12 +171,10 @@ func (m *Machine) WaitSSH(ctx context.Context, key Key) (time.Duration, error) {
 		if m.greeted(ctx) {
 			result, err := m.SSH(ctx, key, "true")
 			switch {
-			case err != nil:
-				return 0, err
-			case result.Exit == 0:
+			case errors.Is(err, ErrRejected):
+				return 0, m.failure("no ssh", err)
+			case err == nil && result.Exit == 0:
 				return m.console.now(), nil
-			case strings.Contains(result.Stderr, "Permission denied"):
-				return 0, m.failure("ssh with "+key.Path, errors.New(strings.TrimSpace(result.Stderr)))
 			}
 		}
 		select {
@@ -114,21 +186,26 @@ func (m *Machine) WaitSSH(ctx context.Context, key Key) (time.Duration, error) {
 	}
 }
 
-// greeted reports whether an SSH server answers (RFC 4253, section 4.2). QEMU
-// accepts connections before the guest does, and retries to forward an early
-// one at increasing intervals. So each attempt is short.
-func (m *Machine) greeted(ctx context.Context) bool {
+func (m *Machine) greeted(ctx context.Context) bool { return Greets(ctx, m.SSHAddress(), "SSH-") }
+
+// Greets reports whether a server answers a connection with a greeting, for
+// example SSH- for ssh (RFC 4253, section 4.2). QEMU accepts connections before
+// the guest does, and retries to forward an early one at increasing intervals.
+// So each attempt is short.
+func Greets(ctx context.Context, address, want string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", m.sshAddress())
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return false
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	greeting := make([]byte, len("SSH-"))
+	greeting := make([]byte, len(want))
 	_, err = io.ReadFull(conn, greeting)
-	return err == nil && string(greeting) == "SSH-"
+	return err == nil && string(greeting) == want
 }
 
-func (m *Machine) sshAddress() string { return "127.0.0.1:" + strconv.Itoa(m.SSHPort) }
+// SSHAddress returns the address at which the host forwards to the guest's port
+// 22.
+func (m *Machine) SSHAddress() string { return "127.0.0.1:" + strconv.Itoa(m.SSHPort) }

@@ -1,15 +1,16 @@
-// Package vm boots machines in QEMU as EC2 boots them, for tests and the demo:
-// with a disk on NVMe under SeaBIOS or OVMF, a virtio network with EC2's
-// metadata service at 169.254.169.254, a serial console, and access by SSH.
+// Package vm boots machines in QEMU as EC2 boots them: with a disk on NVMe under
+// BIOS or UEFI, a virtio network with EC2's metadata service at 169.254.169.254,
+// a serial console, and access by SSH. It does not require root.
 //
-// QEMU emulates the processor (TCG), so that it runs wherever the tests run. It
-// does not require root.
+// By default QEMU emulates the processor (TCG), so that tests run everywhere.
+//
+// A program that imports this package serves as a helper of QEMU when its first
+// argument says so.
 package vm
 
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,49 +19,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/slipway-build/slipway/internal/vm/cloud"
 )
-
-// A Firmware loads the boot loader from the disk.
-type Firmware string
-
-// Firmware of EC2's boot modes.
-const (
-	BIOS Firmware = "bios" // SeaBIOS, which comes with QEMU
-	UEFI Firmware = "uefi" // OVMF, of the Debian package ovmf
-)
-
-// A platform is how QEMU emulates a machine of an architecture.
-type platform struct {
-	qemu, qemuPackage string
-	machine           []string // QEMU's arguments
-	code, vars        string   // paths of the UEFI firmware and its variables
-	firmwarePackage   string
-}
-
-var platforms = map[string]platform{
-	"amd64": {
-		qemu: "qemu-system-x86_64", qemuPackage: "qemu-system-x86",
-		// Without a display, SeaBIOS and GRUB print on the serial port, which
-		// is logged.
-		machine: []string{"-machine", "q35,graphics=off"},
-		code:    "/usr/share/OVMF/OVMF_CODE_4M.fd", vars: "/usr/share/OVMF/OVMF_VARS_4M.fd", firmwarePackage: "ovmf",
-	},
-	"arm64": {
-		qemu: "qemu-system-aarch64", qemuPackage: "qemu-system-arm",
-		machine: []string{"-machine", "virt", "-cpu", "cortex-a57"},
-		code:    "/usr/share/AAVMF/AAVMF_CODE.fd", vars: "/usr/share/AAVMF/AAVMF_VARS.fd", firmwarePackage: "qemu-efi-aarch64",
-	},
-}
-
-// Consoles maps an architecture to the kernel argument that selects the first
-// serial port as the console.
-var Consoles = map[string]string{"amd64": "console=ttyS0", "arm64": "console=ttyAMA0"}
 
 // grace is how long QEMU may take to exit after SIGTERM and to answer a monitor
 // command.
@@ -70,18 +35,19 @@ const grace = 5 * time.Second
 // loads it with Initrd and Cmdline. Otherwise the machine boots from Disk or
 // CD.
 type Config struct {
-	Architecture string   // as in GOARCH; default: amd64
-	Firmware     Firmware // default: BIOS
-	Disk         string   // disk image, which never changes: QEMU discards the guest's writes
-	DiskFormat   string   // QEMU's name of the image format; default: raw
-	Data         []string // raw images of more disks, on virtio; the guest's writes change them
-	Devices      []string // more of QEMU's devices, each the value of -device
+	Architecture string      // as in GOARCH; default: amd64
+	Accelerator  Accelerator // default: TCG
+	Firmware     Firmware    // default: BIOS
+	Disk         string      // disk image, which never changes: QEMU discards the guest's writes
+	DiskFormat   string      // QEMU's name of the image format; default: raw
+	Data         []Drive     // more disks, on virtio; the guest's writes change them
+	Devices      []string    // more of QEMU's devices, each the value of -device
 	Kernel       string
 	Initrd       string
 	Cmdline      string
 
 	// CPUs is the number of processors; default: 1. With more, QEMU 7.2 can
-	// hang where the kernel patches code that another CPU runs.
+	// hang under TCG where the kernel patches code that another CPU runs.
 	CPUs   int
 	Memory int // in MiB; default: 1024
 
@@ -89,14 +55,37 @@ type Config struct {
 	// memory. Its blocks on disk are the memory that the machine ever used.
 	MemoryFile string
 
-	Metadata  *Metadata // nil for a machine without metadata service
-	NoNetwork bool      // no network interface
+	// Variables is an optional file that keeps the variables of UEFI. It is
+	// created if it does not exist. By default, each start has the firmware's
+	// own variables.
+	Variables string
+
+	// TPM is an optional directory that keeps the state of a TPM 2.0. It is
+	// created if it does not exist.
+	TPM string
+
+	Metadata  *cloud.Instance // nil for a machine without metadata service
+	NoNetwork bool            // no network interface
+	Forwards  []Forward       // to the guest, beside ssh
 
 	CD string // ISO image in a CD drive on virtio, which boots if nothing else does
 
-	LogDir      string    // directory of console.log, qemu.log and metadata.log; created if missing
-	Console     io.Writer // optional copy of the serial console's output
-	Interactive bool      // the serial console reads from this process's terminal; ctrl-a x stops QEMU
+	LogDir  string    // directory of console.log, qemu.log and others; created if missing
+	Console io.Writer `json:"-"` // optional copy of the serial console's output
+}
+
+// A Drive is a disk with a raw image.
+type Drive struct {
+	File   string
+	Serial string // optional; up to 20 bytes
+}
+
+// A Forward makes a port of the guest available on the host.
+type Forward struct {
+	Address   string // IPv4 address of the host
+	Port      int    // of the host
+	GuestPort int
+	UDP       bool // default: TCP
 }
 
 // A Machine is a running machine. Times are since power-on.
@@ -104,12 +93,12 @@ type Machine struct {
 	SSHPort int // port of 127.0.0.1 that QEMU forwards to the guest's port 22
 
 	logDir  string
-	control string // directory of the monitor's socket
+	control string // directory of the sockets
 	console *console
-	serial  io.Writer // input of the serial console; nil if that is the terminal
+	serial  io.Writer // input of the serial console
 	cancel  context.CancelFunc
 	qemu    *os.Process
-	done    chan struct{} // closed when QEMU and the metadata service have exited
+	done    chan struct{} // closed when QEMU and its helpers have exited
 	err     error         // how QEMU exited; valid only after done is closed
 }
 
@@ -142,8 +131,8 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 	if err != nil {
 		return fmt.Errorf("create the console log: %w", err)
 	}
-	// A file, not a pipe: the helpers that QEMU starts for guestfwd share its
-	// stderr and can exit shortly after it.
+	// A file, not a pipe: the relays that QEMU starts share its stderr and can
+	// exit shortly after it.
 	stderr, err := os.Create(filepath.Join(m.logDir, "qemu.log"))
 	if err != nil {
 		log.Close()
@@ -151,40 +140,39 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 	}
 	defer stderr.Close()
 
-	metadata := &service{}
-	if config.Metadata != nil {
-		if metadata, err = config.Metadata.serve(ctx, m.logDir); err != nil {
-			log.Close()
-			return err
-		}
-	}
-
-	// Not in logDir, because the path of a socket has at most 107 bytes.
+	// Not in logDir, because the path of a socket has at most 103 bytes.
 	if m.control, err = os.MkdirTemp("", "vm"); err != nil {
 		log.Close()
-		return fmt.Errorf("create a directory for the monitor: %w", err)
+		return fmt.Errorf("create a directory for sockets: %w", err)
 	}
-	args := append(config.args(m.SSHPort, metadata.port), "-monitor", "unix:"+m.monitor()+",server=on,wait=off")
+	helpers, err := m.startHelpers(ctx, config)
+	if err != nil {
+		log.Close()
+		os.RemoveAll(m.control)
+		return err
+	}
+	args, err := config.args(m.sockets())
+	if err != nil {
+		log.Close()
+		m.cancel()
+		helpers.wait()
+		os.RemoveAll(m.control)
+		return err
+	}
 	qemu := exec.CommandContext(ctx, config.platform().qemu, args...)
 	m.console = newConsole(log, config.Console)
 	qemu.Stdout, qemu.Stderr = m.console, stderr
 	qemu.Cancel = func() error { return qemu.Process.Signal(syscall.SIGTERM) }
 	qemu.WaitDelay = grace
-	if config.Interactive {
-		qemu.Stdin = os.Stdin
-	} else {
-		m.serial, err = qemu.StdinPipe()
-	}
-
 	var ended <-chan error
-	if err == nil {
+	if m.serial, err = qemu.StdinPipe(); err == nil {
 		ended, err = spawn(qemu)
 	}
 	if err != nil {
 		log.Close()
-		os.RemoveAll(m.control)
 		m.cancel()
-		metadata.wait()
+		helpers.wait()
+		os.RemoveAll(m.control)
 		return fmt.Errorf("start QEMU: %w", err)
 	}
 	m.qemu = qemu.Process
@@ -197,7 +185,7 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 			m.err = fmt.Errorf("QEMU failed: %w: %s", err, tailOf(stderr.Name(), 5))
 		}
 		m.cancel()
-		metadata.wait()
+		helpers.wait()
 		log.Close()
 		os.RemoveAll(m.control)
 		close(m.done)
@@ -219,7 +207,15 @@ func (m *Machine) Wait(ctx context.Context) error {
 	}
 }
 
-// Type types text on the serial console. The machine must not be Interactive.
+// ExitStatus returns the exit status that the guest reported on the console when
+// it powered off; default: 0. See [contract.ExitStatus].
+func (m *Machine) ExitStatus() int {
+	m.console.mu.Lock()
+	defer m.console.mu.Unlock()
+	return exitStatus(m.console.text)
+}
+
+// Type types text on the serial console.
 func (m *Machine) Type(text string) error {
 	if _, err := io.WriteString(m.serial, text); err != nil {
 		return fmt.Errorf("serial console: %w", err)
@@ -227,8 +223,13 @@ func (m *Machine) Type(text string) error {
 	return nil
 }
 
-// Monitor sends a command to QEMU's monitor, for example "system_powerdown" for
-// the power button or "sendkey ctrl-alt-delete". It waits at most 5 seconds.
+// PressPowerButton asks the guest to power off, as EC2 does.
+func (m *Machine) PressPowerButton(ctx context.Context) error {
+	return m.Monitor(ctx, "system_powerdown")
+}
+
+// Monitor sends a command to QEMU's monitor, for example
+// "sendkey ctrl-alt-delete". It waits at most 5 seconds.
 func (m *Machine) Monitor(ctx context.Context, command string) error {
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
@@ -282,10 +283,18 @@ func (m *Machine) CPUTime() (time.Duration, error) {
 	return ticks * 10 * time.Millisecond, nil
 }
 
-func (m *Machine) monitor() string { return filepath.Join(m.control, "monitor") }
+func (m *Machine) monitor() string { return m.sockets().monitor }
 
-// Kill cuts the power and waits until QEMU and the metadata service have
-// exited. It does nothing if they already have.
+func (m *Machine) sockets() sockets {
+	return sockets{
+		ssh:      m.SSHPort,
+		monitor:  filepath.Join(m.control, "monitor"),
+		metadata: filepath.Join(m.control, "metadata"),
+		tpm:      filepath.Join(m.control, "tpm"),
+	}
+}
+
+// Kill cuts the power and waits until QEMU and its helpers have exited. It does nothing if they already have.
 func (m *Machine) Kill() {
 	m.cancel()
 	<-m.done
@@ -317,166 +326,4 @@ func (m *Machine) over() error {
 func (m *Machine) failure(what string, why error) error {
 	return fmt.Errorf("%s, %.0f s after power-on: %w; see %s", what,
 		m.console.now().Seconds(), why, filepath.Join(m.logDir, "console.log"))
-}
-
-func (c *Config) platform() platform { return platforms[cmp.Or(c.Architecture, "amd64")] }
-
-func (c *Config) check() error {
-	p := c.platform()
-	if p.qemu == "" {
-		return fmt.Errorf("unknown architecture %q", c.Architecture)
-	}
-	if c.Disk == "" && c.Kernel == "" && c.CD == "" && len(c.Data) == 0 {
-		return errors.New("a machine requires a disk, a CD or a kernel to boot")
-	}
-	for _, file := range append([]string{c.Disk, c.Kernel, c.Initrd, c.CD}, c.Data...) {
-		if file == "" {
-			continue
-		}
-		if _, err := os.Stat(file); err != nil {
-			return fmt.Errorf("nothing to boot: %w", err)
-		}
-	}
-	if c.LogDir == "" {
-		return errors.New("a machine requires a log directory")
-	}
-	switch c.Firmware {
-	case "", BIOS:
-	case UEFI:
-		if _, err := os.Stat(p.code); err != nil {
-			return fmt.Errorf("UEFI firmware: %w: apt-get install %s", err, p.firmwarePackage)
-		}
-	default:
-		return fmt.Errorf("unknown firmware %q: must be %s or %s", c.Firmware, BIOS, UEFI)
-	}
-	if err := installed(p.qemu, p.qemuPackage); err != nil {
-		return err
-	}
-	if c.Metadata != nil {
-		return installed("nc", "netcat-openbsd")
-	}
-	return nil
-}
-
-// installed returns an error with the Debian package to install if a program is
-// not in PATH.
-func installed(program, pkg string) error {
-	if _, err := exec.LookPath(program); err != nil {
-		return fmt.Errorf("%s is not installed: apt-get install %s", program, pkg)
-	}
-	return nil
-}
-
-// args returns QEMU's arguments, see
-// https://www.qemu.org/docs/master/system/invocation.html.
-func (c *Config) args(sshPort, metadataPort int) []string {
-	cpus, memory := c.CPUs, c.Memory
-	if cpus == 0 {
-		cpus = 1
-	}
-	if memory == 0 {
-		memory = 1024
-	}
-	// The guest has an address in the metadata service's network. QEMU accepts
-	// connections to the service and starts nc for each, which forwards it.
-	netdev := "user,id=net,net=169.254.0.0/16,host=169.254.0.2,dhcpstart=169.254.0.15" +
-		",hostfwd=tcp:127.0.0.1:" + strconv.Itoa(sshPort) + "-:22"
-	if c.Metadata != nil {
-		netdev += ",guestfwd=tcp:169.254.169.254:80-cmd:nc -N 127.0.0.1 " + strconv.Itoa(metadataPort)
-	}
-	serial := "stdio"
-	if c.Interactive {
-		serial = "mon:stdio"
-	}
-	p := c.platform()
-	args := append(slices.Clone(p.machine),
-		"-nodefaults", "-no-user-config", "-accel", "tcg", "-display", "none",
-		"-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
-		"-serial", serial,
-		"-device", "virtio-rng-pci",
-	)
-	if c.MemoryFile != "" {
-		args = append(args, "-machine", "memory-backend=memory", "-object",
-			fmt.Sprintf("memory-backend-file,id=memory,share=on,size=%dM,mem-path=%s", memory, quote(c.MemoryFile)))
-	}
-	if !c.NoNetwork {
-		args = append(args, "-netdev", netdev,
-			"-device", "virtio-net-pci,netdev=net,romfile=") // no ROM, so that it never boots from the network
-	}
-	if c.Firmware == UEFI {
-		args = append(args,
-			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+quote(p.code),
-			"-drive", "if=pflash,unit=1,format=raw,snapshot=on,file="+quote(p.vars))
-	}
-	order := ",bootindex=0"
-	if c.Kernel != "" {
-		order = "" // the kernel boots first
-	}
-	if c.Disk != "" {
-		args = append(args,
-			"-drive", "if=none,id=disk,snapshot=on,format="+cmp.Or(c.DiskFormat, "raw")+",file="+quote(c.Disk),
-			"-device", "nvme,drive=disk,serial=slipway"+order)
-	}
-	for i, file := range c.Data {
-		id := "data" + strconv.Itoa(i)
-		args = append(args,
-			"-drive", "if=none,id="+id+",format=raw,discard=unmap,file="+quote(file),
-			// Not NVMe: under load, requests to that of QEMU 7.2 can hang.
-			"-device", "virtio-blk-pci,drive="+id)
-	}
-	for _, device := range c.Devices {
-		args = append(args, "-device", device)
-	}
-	if c.Kernel != "" {
-		args = append(args, "-kernel", c.Kernel, "-append", c.Cmdline)
-	}
-	if c.Initrd != "" {
-		args = append(args, "-initrd", c.Initrd)
-	}
-	if c.CD != "" {
-		args = append(args,
-			"-drive", "if=none,id=cd,media=cdrom,format=raw,readonly=on,file="+quote(c.CD),
-			"-device", "virtio-scsi-pci", "-device", "scsi-cd,drive=cd,bootindex=1")
-	}
-	return args
-}
-
-// quote returns text for one of QEMU's comma-separated options.
-func quote(text string) string { return strings.ReplaceAll(text, ",", ",,") }
-
-// spawn starts a command that the kernel kills when this process exits for any
-// reason. The channel receives the result of cmd.Wait.
-func spawn(cmd *exec.Cmd) (<-chan error, error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started, ended := make(chan error), make(chan error, 1)
-	go func() {
-		// The kernel sends the signal when the thread that forked exits, so
-		// this goroutine keeps its thread.
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			ended <- cmd.Wait()
-		}
-	}()
-	return ended, <-started
-}
-
-// freePort returns a TCP port of 127.0.0.1 that is free at the moment.
-func freePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port, nil
-}
-
-// tailOf returns the last lines of a log, for an error message.
-func tailOf(file string, lines int) string {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return err.Error()
-	}
-	return lastLines(string(data), lines)
 }

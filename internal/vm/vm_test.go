@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +16,6 @@ import (
 	"time"
 
 	"github.com/slipway-build/slipway/internal/testutil/need"
-	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
 // bootSector creates a disk whose first sector prints text on the first serial
@@ -121,11 +118,11 @@ func TestKill(t *testing.T) {
 	if _, err := m.WaitConsole(ctx, regexp.MustCompile("here")); err != nil {
 		t.Fatal(err)
 	}
-	if !listens(m.sshAddress()) {
+	if !listens(m.SSHAddress()) {
 		t.Errorf("QEMU does not forward port %d", m.SSHPort)
 	}
 	m.Kill()
-	if listens(m.sshAddress()) {
+	if listens(m.SSHAddress()) {
 		t.Errorf("QEMU still listens on port %d", m.SSHPort)
 	}
 	if err := m.Wait(ctx); !errors.Is(err, errKilled) {
@@ -140,7 +137,7 @@ func TestDeath(t *testing.T) {
 		if _, err := m.WaitConsole(ctx, regexp.MustCompile("here")); err != nil {
 			t.Fatal(err)
 		}
-		fmt.Println(m.sshAddress())
+		fmt.Println(m.SSHAddress())
 		if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +196,7 @@ func TestPanic(t *testing.T) {
 
 // TestUEFI checks by OVMF's output that it runs and tries the NVMe disk.
 func TestUEFI(t *testing.T) {
-	need.File(t, platforms["amd64"].code, "ovmf")
+	need.File(t, "/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf")
 	m, ctx := start(t, Config{Firmware: UEFI, Disk: bootSector(t, "BIOS only", true)})
 	if _, err := m.WaitConsole(ctx, regexp.MustCompile(`BdsDxe: failed to load Boot\d+ "UEFI QEMU NVMe Ctrl slipway`)); err != nil {
 		t.Error(err)
@@ -216,51 +213,6 @@ func TestNothingToBoot(t *testing.T) {
 	} {
 		if _, err := Start(t.Context(), config); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
-		}
-	}
-}
-
-// TestMetadata reads from the service as a guest does, but on the host.
-func TestMetadata(t *testing.T) {
-	stack.File(t, "bin", "ec2-metadata-mock")
-	ctx, cancel := context.WithCancel(t.Context())
-	metadata := Metadata{InstanceID: "i-0abc", Hostname: "host.internal", PublicKey: "ssh-ed25519 AAAA me", UserData: "a: b\n"}
-	service, err := metadata.serve(ctx, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer service.wait()
-	defer cancel()
-
-	request := func(method, path, header, value string) (int, string) {
-		r, err := http.NewRequestWithContext(ctx, method, "http://"+service.address()+"/latest/"+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set(header, value)
-		answer, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer answer.Body.Close()
-		body, err := io.ReadAll(answer.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return answer.StatusCode, string(body)
-	}
-	if status, _ := request("GET", "meta-data/instance-id", "Accept", "*/*"); status != http.StatusUnauthorized {
-		t.Errorf("without a token: status %d", status)
-	}
-	_, token := request("PUT", "api/token", "X-aws-ec2-metadata-token-ttl-seconds", "60")
-	for path, want := range map[string]string{
-		"meta-data/instance-id":               metadata.InstanceID,
-		"meta-data/hostname":                  metadata.Hostname,
-		"meta-data/public-keys/0/openssh-key": metadata.PublicKey,
-		"user-data":                           metadata.UserData,
-	} {
-		if status, got := request("GET", path, "X-aws-ec2-metadata-token", token); status != http.StatusOK || got != want {
-			t.Errorf("%s: status %d, %q, want %q", path, status, got, want)
 		}
 	}
 }

@@ -30,6 +30,7 @@ import (
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/vm/cloud"
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
@@ -287,10 +288,10 @@ func boot(t *testing.T, m *machine, dir string) {
 		Kernel:  filepath.Join(dir, "machine-kernel"),
 		Initrd:  filepath.Join(dir, "machine-initrd.img"),
 		Cmdline: strings.TrimSpace(string(cmdline)),
-		Data:    []string{data},
+		Data:    []vm.Drive{{File: data}},
 		LogDir:  logs,
-		Metadata: &vm.Metadata{
-			InstanceID: "i-0123456789abcdef0", Hostname: "docs", PublicKey: key.Public,
+		Metadata: &cloud.Instance{
+			ID: "i-0123456789abcdef0", Hostname: "docs", PublicKeys: []string{key.Public},
 			UserData: `{"app": {"entries": {"greeting": {"content": "hello"}}}}`,
 		},
 	})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/vm/cloud"
 )
 
 // BenchmarkBoot boots the machine of examples/aws.yml and that of
@@ -76,7 +77,7 @@ func benchmarkBoot(b *testing.B, dir string) {
 		Kernel:     filepath.Join(dir, "machine-kernel"),
 		Initrd:     filepath.Join(dir, "machine-initrd.img"),
 		Cmdline:    "console=ttyS0",
-		Metadata:   &vm.Metadata{InstanceID: "i-0123456789abcdef0", Hostname: "bench", PublicKey: key.Public},
+		Metadata:   &cloud.Instance{ID: "i-0123456789abcdef0", Hostname: "bench", PublicKeys: []string{key.Public}},
 		MemoryFile: filepath.Join(memory, "memory"),
 		LogDir:     stack.Artifacts(b),
 	})

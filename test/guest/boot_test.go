@@ -10,6 +10,7 @@ import (
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/vm/cloud"
 )
 
 // TestBoot boots the machine of testdata/machine.yml, which reports its state
@@ -274,10 +275,10 @@ func TestStorage(t *testing.T) {
 	disks := t.TempDir()
 	run := func(name string, size int64, says ...string) {
 		ok := t.Run(name, func(t *testing.T) {
-			var data []string
+			var data []vm.Drive
 			for _, name := range []string{"one", "two", "three"} {
 				disk := filepath.Join(disks, name)
-				data = append(data, disk)
+				data = append(data, vm.Drive{File: disk})
 				f, err := os.OpenFile(disk, os.O_CREATE|os.O_RDWR, 0o644)
 				if err != nil {
 					t.Fatal(err)
@@ -377,7 +378,7 @@ func TestOffline(t *testing.T) {
 		"no network":  {vm.Config{NoNetwork: true}, []string{`onboot 002-metadata: failed: exit 1`, `service sshd: failed: .*authorized_keys.*`}},
 		"no metadata": {vm.Config{}, []string{`onboot 001-dhcpcd: done .*`, `onboot 002-metadata: failed: exit 1`}},
 		"invalid metadata": {
-			vm.Config{Metadata: &vm.Metadata{InstanceID: "i-1", Hostname: "two words/..", PublicKey: "no key", UserData: `{"../../etc/passwd": {"content": "root"}, "`}},
+			vm.Config{Metadata: &cloud.Instance{ID: "i-1", Hostname: "two words/..", PublicKeys: []string{"no key"}, UserData: `{"../../etc/passwd": {"content": "root"}, "`}},
 			[]string{`service sshd: started in .*`},
 		},
 	} {

@@ -144,7 +144,7 @@ func TestContainerHosts(t *testing.T) {
 			if name == "v1" {
 				args = "linuxkit.unified_cgroup_hierarchy=0"
 			}
-			m := bootWith(t, host, vm.Config{Data: []string{disk}, NoNetwork: true, Cmdline: args})
+			m := bootWith(t, host, vm.Config{Data: []vm.Drive{{File: disk}}, NoNetwork: true, Cmdline: args})
 			m.wait(t)
 			m.says(t, want...)
 			console := m.console(t)

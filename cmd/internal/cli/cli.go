@@ -64,9 +64,17 @@ func (p Program) Run(ctx context.Context, args []string, stdout, stderr io.Write
 		return 0
 	}
 	status, message := p.explain(ctx, cmd, err)
-	fmt.Fprintf(stderr, "%s: %s\n", root.Name(), message)
+	if message != "" {
+		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), message)
+	}
 	return status
 }
+
+// An ExitStatus is the error of a command that ends the program with this status
+// and without a message, for example that of another program.
+type ExitStatus int
+
+func (s ExitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 func (p Program) explain(ctx context.Context, cmd *cobra.Command, err error) (status int, message string) {
 	var failed *commandError
@@ -80,6 +88,10 @@ func (p Program) explain(ctx context.Context, cmd *cobra.Command, err error) (st
 			message += "; see " + cmd.CommandPath() + " --help"
 		}
 		return StatusUsage, message
+	}
+	var exit ExitStatus
+	if errors.As(err, &exit) {
+		return int(exit), ""
 	}
 	if p.Explain != nil {
 		if status, message = p.Explain(failed.error); status != 0 {

@@ -1,0 +1,299 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/containerd/console"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/slipway-build/slipway/internal/vm"
+)
+
+// escape is the key that leaves the console, ctrl-]. It does the same in telnet
+// and virsh.
+const escape = 0x1d
+
+// A Terminal connects the user's terminal to the console of a machine, or to a
+// shell in it. As an [io.Writer], it takes the output of the console.
+type Terminal struct {
+	in  io.Reader
+	out io.Writer
+	raw console.Console // nil if the input is not a terminal
+
+	mu      sync.Mutex
+	shown   bool         // whether the output of the console goes to the terminal
+	typed   bool         // whether the user has typed on the console
+	input   func([]byte) // what takes the keys
+	pressed chan byte    // keys in the menu
+}
+
+// NewTerminal returns the terminal of this process, which shows the console.
+func NewTerminal() *Terminal {
+	t := &Terminal{in: os.Stdin, out: os.Stdout, shown: true, pressed: make(chan byte)}
+	if c, err := console.ConsoleFromFile(os.Stdin); err == nil {
+		t.raw = c
+	}
+	return t
+}
+
+// IsTerminal reports whether a person can type.
+func (t *Terminal) IsTerminal() bool { return t.raw != nil }
+
+func (t *Terminal) Write(data []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.shown {
+		return t.out.Write(data)
+	}
+	return len(data), nil
+}
+
+// say prints a line for the user.
+func (t *Terminal) say(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fmt.Fprintf(t.out, "\r\n\x1b[7m slipway \x1b[0m "+format+"\r\n", args...)
+}
+
+// show shows or hides the console.
+func (t *Terminal) show(on bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.shown = on
+}
+
+// send makes a function take the keys.
+func (t *Terminal) send(to func([]byte)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.input = to
+}
+
+// Console connects the terminal to the console of a machine until the machine
+// ends. When ssh is ready and the user has not typed anything, it opens a shell.
+// It returns how the machine ended.
+func (t *Terminal) Console(ctx context.Context, s *Session) error {
+	if t.raw == nil {
+		return s.Wait(ctx)
+	}
+	if err := t.raw.SetRaw(); err != nil {
+		return err
+	}
+	defer t.raw.Reset()
+	t.say("This is the console. ctrl-] opens a menu: shell, power off, kill.")
+	escaped := make(chan struct{}, 1)
+	toConsole := func(keys []byte) {
+		t.typed = true
+		s.Type(string(keys))
+	}
+	t.send(toConsole)
+	go t.read(escaped)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- s.Wait(ctx) }()
+	ready := make(chan time.Duration, 1)
+	if !s.Entry.Config.NoNetwork {
+		go func() {
+			if after, err := s.WaitSSH(ctx, s.Entry.Key); err == nil {
+				ready <- after
+			}
+		}()
+	}
+	for {
+		shell := false
+		select {
+		case err := <-ended:
+			return err
+		case after := <-ready:
+			t.mu.Lock()
+			shell = !t.typed
+			t.mu.Unlock()
+			if !shell {
+				t.say("ssh is ready after %.1f s: ctrl-] s opens a shell.", after.Seconds())
+			} else {
+				t.say("ssh is ready after %.1f s. This is a shell; exit returns to the console.", after.Seconds())
+			}
+		case <-escaped:
+			switch t.menu(ended) {
+			case 's':
+				shell = true
+			case 'p':
+				t.say("Powering off. ctrl-] k kills the machine.")
+				if err := s.PressPowerButton(ctx); err != nil {
+					t.say("%v", err)
+				}
+			case 'k':
+				s.Kill()
+				return <-ended
+			}
+			t.send(toConsole)
+		}
+		if shell {
+			t.show(false)
+			_, err := t.Shell(ctx, s.SSHAddress(), s.Entry.Key, escaped)
+			t.show(true)
+			if err != nil {
+				t.say("%v", err)
+			}
+			t.say("This is the console. ctrl-] p powers the machine off, ctrl-] s opens a shell.")
+			t.send(toConsole)
+		}
+	}
+}
+
+// menu asks what to do.
+func (t *Terminal) menu(ended chan error) byte {
+	t.send(func(keys []byte) {
+		select {
+		case t.pressed <- keys[0]:
+		default:
+		}
+	})
+	t.show(false)
+	defer t.show(true)
+	t.say("s: shell by ssh   p: power off   k: kill   other keys: back")
+	select {
+	case key := <-t.pressed:
+		return key
+	case err := <-ended:
+		ended <- err
+		return 0
+	}
+}
+
+// read passes keys on, except the one that escapes. It ends with the process,
+// because nothing can interrupt a read from a terminal.
+func (t *Terminal) read(escaped chan<- struct{}) {
+	keys := make([]byte, 1024)
+	for {
+		n, err := t.in.Read(keys)
+		rest := keys[:n]
+		for len(rest) > 0 {
+			at := 0
+			for at < len(rest) && rest[at] != escape {
+				at++
+			}
+			if at > 0 {
+				t.mu.Lock()
+				if t.input != nil {
+					t.input(rest[:at])
+				}
+				t.mu.Unlock()
+			}
+			if at == len(rest) {
+				break
+			}
+			rest = rest[at+1:]
+			select {
+			case escaped <- struct{}{}:
+			default:
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Shell opens a shell in the terminal and returns its exit status. ctrl-] closes
+// it.
+func (t *Terminal) Shell(ctx context.Context, address string, key vm.Key, escaped <-chan struct{}) (int, error) {
+	client, err := vm.Login(ctx, address, key)
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	defer context.AfterFunc(ctx, func() { client.Close() })()
+	session, err := client.NewSession()
+	if err != nil {
+		return 0, fmt.Errorf("ssh: %w", err)
+	}
+	stdin, err := session.StdinPipe()
+	if err != nil {
+		return 0, err
+	}
+	session.Stdout, session.Stderr = t.out, t.out
+	size, _ := t.raw.Size()
+	if err := session.RequestPty(terminalType(), int(size.Height), int(size.Width), ssh.TerminalModes{}); err != nil {
+		return 0, fmt.Errorf("ssh: %w", err)
+	}
+	defer followSize(t.raw, session)()
+	if err := session.Shell(); err != nil {
+		return 0, fmt.Errorf("ssh: %w", err)
+	}
+	t.send(func(keys []byte) { stdin.Write(keys) })
+	defer t.send(nil)
+	done := make(chan error, 1)
+	go func() { done <- session.Wait() }()
+	select {
+	case err := <-done:
+		return vm.ExitStatus(err), nil
+	case <-escaped:
+		return 0, nil
+	}
+}
+
+func terminalType() string {
+	if name := os.Getenv("TERM"); name != "" {
+		return name
+	}
+	return "vt100"
+}
+
+// SSH logs in to a machine and runs a command, or a shell if the command is
+// empty. It returns the exit status.
+func SSH(ctx context.Context, r Record, command string) (int, error) {
+	t := NewTerminal()
+	if command == "" && t.raw != nil {
+		if err := t.raw.SetRaw(); err != nil {
+			return 0, err
+		}
+		defer t.raw.Reset()
+		escaped := make(chan struct{}, 1)
+		go t.read(escaped)
+		return t.Shell(ctx, r.SSHAddress, r.Key, escaped)
+	}
+	client, err := vm.Login(ctx, r.SSHAddress, r.Key)
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	defer context.AfterFunc(ctx, func() { client.Close() })()
+	session, err := client.NewSession()
+	if err != nil {
+		return 0, fmt.Errorf("ssh: %w", err)
+	}
+	stdin, err := session.StdinPipe() // not session.Stdin, whose copy would have to end before Wait returns
+	if err != nil {
+		return 0, err
+	}
+	session.Stdout, session.Stderr = os.Stdout, os.Stderr
+	if command == "" {
+		err = session.Shell()
+	} else {
+		err = session.Start(command)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("ssh: %w", err)
+	}
+	go func() {
+		io.Copy(stdin, os.Stdin)
+		stdin.Close()
+	}()
+	err = session.Wait()
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	if missing := (*ssh.ExitMissingError)(nil); errors.As(err, &missing) {
+		return vm.ExitStatus(err), errors.New("ssh: the connection ended before the command")
+	}
+	return vm.ExitStatus(err), nil
+}
