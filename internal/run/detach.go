@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,8 +25,7 @@ func (s Store) Detach(ctx context.Context, e *Entry, program string, args ...str
 	if err := e.save(); err != nil {
 		return err
 	}
-	logPath := filepath.Join(e.Dir, supervisorLog)
-	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(filepath.Join(e.Dir, supervisorLog), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,8 @@ func (s Store) Detach(ctx context.Context, e *Entry, program string, args ...str
 			return nil
 		}
 		if over {
-			text, err := os.ReadFile(logPath)
+			// The process removes the file, but it stays open here.
+			text, err := io.ReadAll(io.NewSectionReader(log, 0, 64<<10))
 			if message := strings.TrimSpace(string(text)); message != "" {
 				_, message, _ = strings.Cut(message, ": ") // after the program's name
 				return errors.New(message)
