@@ -29,7 +29,7 @@ const (
 const probeTimeout = 3 * time.Second
 
 // FindAccelerator returns the fastest accelerator for guests of an architecture
-// that works on this host, and for TCG the reason why it is none of the others.
+// that works on this host, and for TCG the reason why nothing faster works.
 // It finds out by running a tiny guest.
 func FindAccelerator(ctx context.Context, architecture string) (Accelerator, error) {
 	native := map[string]Accelerator{"linux": KVM, "darwin": HVF}[runtime.GOOS]
