@@ -47,6 +47,7 @@ test-boot: images
 	go test -timeout 15m ./test -run TestNewEngine -boot
 	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems|TestAWSArm64' -boot
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage' -arch arm64
+	go test -timeout 25m ./test/guest -run TestHealth -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50
 
 ## fuzz: run each fuzz target for FUZZTIME, 30s by default

@@ -2,15 +2,18 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/slipway-build/slipway/guest/bundle"
 	"github.com/slipway-build/slipway/internal/contract/policy"
@@ -61,7 +64,13 @@ func (m *machine) serveControl(conn net.Conn) {
 		return
 	}
 	var a answer
-	text, err := m.control(r.Args)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { // until the client ends
+		defer cancel()
+		io.Copy(io.Discard, conn)
+	}()
+	text, err := m.control(ctx, r.Args)
 	a.Text = text
 	if err != nil {
 		a.Error = err.Error()
@@ -70,8 +79,8 @@ func (m *machine) serveControl(conn net.Conn) {
 }
 
 // control handles a request of the program service. That program shows logs
-// without a request.
-func (m *machine) control(args []string) (string, error) {
+// without a request. When ctx ends, it stops waiting.
+func (m *machine) control(ctx context.Context, args []string) (string, error) {
 	if len(args) == 0 {
 		return "", errors.New("no command")
 	}
@@ -83,12 +92,14 @@ func (m *machine) control(args []string) (string, error) {
 			return m.times.svg(), nil
 		}
 		return m.times.text(), nil
+	case "wait-healthy":
+		return m.controlWait(ctx, names)
 	case "status", "start", "stop", "restart":
 		var text strings.Builder
 		for _, name := range names {
-			s := m.findService(name)
-			if s == nil {
-				return text.String(), fmt.Errorf("no service %s (services: %s)", name, strings.Join(m.serviceNames(), ", "))
+			s, err := m.findService(name)
+			if err != nil {
+				return text.String(), err
 			}
 			switch command {
 			case "status":
@@ -108,6 +119,27 @@ func (m *machine) control(args []string) (string, error) {
 	default:
 		return "", fmt.Errorf("%s: unknown command", command)
 	}
+}
+
+// controlWait handles the request wait-healthy: [--timeout DURATION] [NAME…].
+func (m *machine) controlWait(ctx context.Context, args []string) (string, error) {
+	var timeout time.Duration
+	if len(args) > 1 && args[0] == "--timeout" {
+		var err error
+		if timeout, err = time.ParseDuration(args[1]); err != nil || timeout <= 0 {
+			return "", fmt.Errorf("--timeout %q: must be a duration, for example 5m", args[1])
+		}
+		args = args[2:]
+	}
+	var services []*service
+	for _, name := range args {
+		s, err := m.findService(name)
+		if err != nil {
+			return "", err
+		}
+		services = append(services, s)
+	}
+	return "", m.waitHealthy(ctx, services, timeout)
 }
 
 // turnOff stops the service and waits until it has stopped.
@@ -130,16 +162,6 @@ func (s *service) turnOn() error {
 		return fmt.Errorf("service %s: %s", s.name, s.end)
 	}
 	return nil
-}
-
-func (m *machine) serviceNames() []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var names []string
-	for _, s := range m.services {
-		names = append(names, s.name)
-	}
-	return names
 }
 
 // list returns a table of all services.

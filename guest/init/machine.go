@@ -30,6 +30,7 @@ type machine struct {
 	containerd      *daemon       // nil without containerd
 	containerdPlace string        // places when it was started
 	turns           chan struct{} // see newTurns
+	dumps           []dump        // of earlier boots
 	mu              sync.Mutex
 	services        []*service
 }
@@ -92,6 +93,9 @@ func (m *machine) start(ctx context.Context) {
 		m.report(watchPowerButton(m.requests))
 	}
 	m.report(mountControl(!m.cgroupsV1()))
+	m.dumps, err = readPstore(pstoreDir)
+	m.report(err)
+	m.showDumps(m.dumps)
 	if bundle.OwnLimits() != nil {
 		m.out.say("without CAP_SYS_RESOURCE, resource limits and OOM scores of containers are not above those of the init")
 	}
@@ -160,6 +164,7 @@ func (m *machine) startDrivers() {
 	hotplug, err := listenForDevices()
 	m.report(err)
 	if loader != nil {
+		m.report(loadPstore(loader, m.args))
 		begin := time.Now()
 		m.report(makeNodes(loader.Nodes()))
 		m.report(loadDrivers(loader))

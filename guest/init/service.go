@@ -16,6 +16,7 @@ import (
 
 const serviceUsage = `usage: service list
        service status|start|stop|restart NAME…
+       service wait-healthy [--timeout DURATION] [NAME…]
        service logs [-f] [-n LINES] NAME     a service, containerd or init
        service timeline [--svg]`
 
@@ -32,6 +33,7 @@ func serviceCommand(args []string, out io.Writer) error {
 		if len(rest) > 0 {
 			return errors.New(serviceUsage)
 		}
+	case "wait-healthy":
 	case "timeline":
 		if len(rest) > 1 || len(rest) == 1 && rest[0] != "--svg" {
 			return errors.New(serviceUsage)

@@ -334,6 +334,7 @@ func (s *service) stop(t *task) {
 // other, no service waits for another.
 func (m *machine) startServices(ctx context.Context) error {
 	m.checkContainerd()
+	m.report(saveDumps(m.dumps, logDir))
 	dirs, err := bundle.List("/" + contract.Bundles(contract.Services))
 	if err != nil {
 		return err
@@ -375,6 +376,7 @@ func (m *machine) startServices(ctx context.Context) error {
 	for _, s := range all {
 		go s.supervise()
 	}
+	go m.watchBoot(ctx, findCounter)
 	for _, s := range all {
 		s.await(s.settled, ctx.Done())
 	}
@@ -413,15 +415,18 @@ func (m *machine) engine(ctx context.Context) (engine, error) {
 	return m.containerd, m.containerd.await(ctx)
 }
 
-// findService returns the service with a name, or nil.
-func (m *machine) findService(name string) *service {
+// findService returns the service with a name.
+func (m *machine) findService(name string) (*service, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	i := slices.IndexFunc(m.services, func(s *service) bool { return s.name == name })
-	if i < 0 {
-		return nil
+	var names []string
+	for _, s := range m.services {
+		if s.name == name {
+			return s, nil
+		}
+		names = append(names, s.name)
 	}
-	return m.services[i]
+	return nil, fmt.Errorf("no service %s (services: %s)", name, strings.Join(names, ", "))
 }
 
 // started returns the number of services that have been started.

@@ -287,7 +287,7 @@ func TestControl(t *testing.T) {
 			{"timeline --svg", "<svg xmlns", ""},
 			{"dance", "", "dance: unknown command"},
 		} {
-			text, err := p.control(strings.Fields(c.command))
+			text, err := p.control(t.Context(), strings.Fields(c.command))
 			if !strings.Contains(text, c.want) || (err != nil || c.err != "") && (err == nil || err.Error() != c.err) {
 				t.Errorf("service %s: %q, %v", c.command, text, err)
 			}

@@ -76,6 +76,13 @@ func (l *File) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
+// Close closes the log.
+func (l *File) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.file.Close()
+}
+
 func (l *File) rotate() error {
 	l.file.Close()
 	for i := l.keep; i > 0; i-- {

@@ -134,6 +134,7 @@ func TestWithoutContainerd(t *testing.T) {
 		m.says(t,
 			`containerd: not in this machine; running services with runc`,
 			`cgroups: .*memory:/web .*`,
+			`service web: healthy [\d.]+ s after its start`,
 			`reboot`,
 			`poweroff`,
 		)
