@@ -208,6 +208,7 @@ func (p *planner) container(s section, i int) {
 	}
 	c := &all.Value
 	p.useless(s, c, own.Node)
+	p.sandbox(s, c, all.Node)
 	if s.name == contract.Services {
 		p.wait(c, cmp.Or(at(own.Node.Key("annotations")), at(own.Node.Key("image"))))
 	}

@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/contract/policy"
 	"github.com/slipway-build/slipway/internal/schema"
 )
 
@@ -146,7 +147,11 @@ func (p *planner) warnContainer(s section, own, all schema.Decoded[Container], i
 		warn(AllCapabilities, key, "has all capabilities and no other restriction: list those that it needs, or set readonly")
 	}
 	if paths := c.writableKernel(); s.name == contract.Services && p.confined(c) && len(paths) > 0 {
-		warn(KernelWritable, "image", "runs as root, can write %s, and so take over the machine: add readonlyPaths: [%s]", strings.Join(paths, " and "), strings.Join(paths, ", "))
+		advice := fmt.Sprintf("add annotations: {%ssandbox: default}, or set uid", policy.Prefix)
+		if slices.ContainsFunc(paths, func(p string) bool { return !slices.Contains(kernelDirectories, p) }) { // of a bind
+			advice = fmt.Sprintf("add readonlyPaths: [%s]", strings.Join(paths, ", "))
+		}
+		warn(KernelWritable, "image", "runs as root, can write %s, and so take over the machine: %s", strings.Join(paths, " and "), advice)
 	}
 	if granted := grants(own, all); denied(o, own.Node) && len(granted) > 0 {
 		warn(LabelGrants, "capabilities", "has no capabilities, but the label of image %s grants %s: set these keys too", o.Image.Text, strings.Join(granted, ", "))

@@ -20,7 +20,7 @@ func TestHealth(t *testing.T) {
 		`service flaky: unhealthy: exit 4: "not yet"`,
 		`service flaky: unhealthy, ended, killed by SIGKILL; restarting in 1s`,
 		`service flaky: healthy [\d.]+ s after its start`,
-		`machine is not healthy: service slow, which must be within 8s, is starting: exit 1`,
+		`machine is not healthy: service slow, which must be within 8s, is (waiting|starting: exit 1)`,
 		`REPORT checked`,
 		`REPORT late: service: service slow is (starting|unhealthy): exit 1`,
 		`REPORT list: flaky +running +healthy .*`,
@@ -41,7 +41,7 @@ func TestHealth(t *testing.T) {
 		m := bootWith(t, dir, vm.Config{NoNetwork: true, Firmware: vm.UEFI})
 		m.awaitReboot(t, "reboot 1 of at most 1")
 		m.awaitReboot(t, "sysrq: Trigger a crash")
-		m.wait(t)
+		m.awaitAfter(t, "REPORT pstore", "poweroff now")
 		m.says(t, append(said,
 			`not rebooting: the machine was not healthy after 1 reboots`,
 			`REPORT counter: 0`,

@@ -81,16 +81,22 @@ func (g *guest) await(t *testing.T, pattern string) {
 	}
 }
 
-// awaitReboot waits until the machine boots again after a text. Unlike await, it
-// accepts a panic.
+// awaitReboot waits until the machine boots again after a text.
 func (g *guest) awaitReboot(t *testing.T, after string) {
 	t.Helper()
+	g.awaitAfter(t, after, "Linux version")
+}
+
+// awaitAfter waits for a text on the console after another one. Unlike await, it
+// accepts a panic.
+func (g *guest) awaitAfter(t *testing.T, after, text string) {
+	t.Helper()
 	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
-		if _, rest, ok := bytes.Cut(g.console(t), []byte(after)); ok && bytes.Contains(rest, []byte("Linux version")) {
+		if _, rest, ok := bytes.Cut(g.console(t), []byte(after)); ok && bytes.Contains(rest, []byte(text)) {
 			return
 		}
 	}
-	t.Fatalf("the machine does not reboot after %q", after)
+	t.Fatalf("the console does not say %q after %q", text, after)
 }
 
 func (g *guest) press(t *testing.T, command string) {

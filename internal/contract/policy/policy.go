@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/slipway-build/slipway/internal/contract"
@@ -28,6 +29,7 @@ type Policy struct {
 	Hotplug Hotplug       // what makes an onboot container run again
 	Timeout time.Duration // to run, or for a service to stop; 0: none, or [StopTimeout] for a service
 	Seccomp bool          // whether to use the default seccomp profile
+	Sandbox bool          // whether the build side restricts the container as Docker does
 	Health  *Health       // how to check a service; nil: not at all
 	Boot    *Boot         // of a service that is part of a healthy machine; nil: of another one
 }
@@ -78,8 +80,8 @@ type Key struct {
 	set func(p *Policy, value string) error
 }
 
-// Keys returns all annotations, sorted by name.
-func Keys() []Key {
+// Keys returns all annotations, sorted by name. The caller must not change them.
+var Keys = sync.OnceValue(func() []Key {
 	return []Key{
 		{
 			Name: Prefix + "after", Sections: []string{contract.Services}, Values: "comma-separated names of services", Default: "none", Example: "database",
@@ -152,12 +154,21 @@ func Keys() []Key {
 			set: func(p *Policy, value string) error { return choose(&p.Restart, value, Never, OnFailure, Always) },
 		},
 		{
+			Name: Prefix + "sandbox", Sections: []string{contract.Onboot, contract.Onshutdown, contract.Services}, Values: "default, none", Default: "none", Example: "default",
+			Doc: "The value default gives the container the restrictions of Docker's containers: noNewPrivileges, masked and read-only paths, Docker's default capabilities and seccomp: default, each unless the machine YAML or the label sets it.",
+			set: func(p *Policy, value string) error {
+				var err error
+				p.Sandbox, err = isDefault(value)
+				p.Seccomp = p.Sandbox // unless the next annotation says otherwise
+				return err
+			},
+		},
+		{
 			Name: Prefix + "seccomp", Sections: []string{contract.Onboot, contract.Onshutdown, contract.Services}, Values: "default, none", Default: "none", Example: "default",
 			Doc: "The value default applies the default seccomp profile of Docker, which forbids system calls that containers do not need. Calls that belong to a capability of the container stay allowed.",
 			set: func(p *Policy, value string) error {
-				var choice string
-				err := choose(&choice, value, "default", "none")
-				p.Seccomp = choice == "default"
+				var err error
+				p.Seccomp, err = isDefault(value)
 				return err
 			},
 		},
@@ -167,6 +178,12 @@ func Keys() []Key {
 			set: func(p *Policy, value string) error { return duration(&p.Timeout, value) },
 		},
 	}
+})
+
+func isDefault(value string) (bool, error) {
+	var choice string
+	err := choose(&choice, value, "default", "none")
+	return choice == "default", err
 }
 
 func choose[T ~string](to *T, value string, choices ...T) error {

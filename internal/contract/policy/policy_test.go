@@ -47,6 +47,10 @@ func TestParse(t *testing.T) {
 		{contract.Services, map[string]string{"build.slipway.boot-reboots": "2"}, policy.Policy{}, "annotation build.slipway.boot-reboots has no effect without build.slipway.boot-health"},
 		{contract.Services, map[string]string{"build.slipway.health": "udp://x"}, policy.Policy{}, "annotation build.slipway.health must be exec PROGRAM ARGUMENT…, exec [\"PROGRAM\", \"ARGUMENT\", …], tcp://HOST:PORT or http://HOST:PORT/PATH, where HOST is localhost or an IP address"},
 		{contract.Onboot, map[string]string{"build.slipway.health-failures": "4"}, policy.Policy{}, ""},
+		{contract.Services, map[string]string{"build.slipway.sandbox": "default"}, policy.Policy{Sandbox: true, Seccomp: true}, ""},
+		{contract.Onboot, map[string]string{"build.slipway.sandbox": "default", "build.slipway.seccomp": "none"}, policy.Policy{Sandbox: true}, ""},
+		{contract.Services, map[string]string{"build.slipway.sandbox": "none", "build.slipway.seccomp": "default"}, policy.Policy{Seccomp: true}, ""},
+		{contract.Services, map[string]string{"build.slipway.sandbox": "yes"}, policy.Policy{}, "annotation build.slipway.sandbox must be default or none"},
 		{contract.Services, map[string]string{"build.slipway.after": "a,,b"}, policy.Policy{After: []string{"a"}}, "annotation build.slipway.after must be a comma-separated list of names of services"},
 	} {
 		got, err := policy.Parse(c.section, c.text)
