@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/slipway-build/slipway/exporter/cpio"
+	exporterdisk "github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/internal/kernel"
 )
@@ -81,26 +82,25 @@ func bootFiles(esp *fat.FS) (linux *io.SectionReader, initrds []io.Reader, err e
 	if err != nil {
 		return nil, nil, err
 	}
-	lines := bufio.NewScanner(io.LimitReader(text, maxEntry))
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) != 2 || fields[0] != "linux" && fields[0] != "initrd" {
-			continue
-		}
-		content, err := esp.Content(strings.Trim(fields[1], "/"))
+	data, err := io.ReadAll(io.LimitReader(text, maxEntry))
+	if err != nil {
+		return nil, nil, err
+	}
+	entry := exporterdisk.ParseBootEntry(string(data))
+	if entry.Kernel == "" || len(entry.Initrds) > maxInitrds {
+		return nil, nil, errUnknown
+	}
+	if linux, err = esp.Content(entry.Kernel); err != nil {
+		return nil, nil, err
+	}
+	for _, name := range entry.Initrds {
+		initrd, err := esp.Content(name)
 		if err != nil {
 			return nil, nil, err
 		}
-		if fields[0] == "linux" {
-			linux = content
-		} else {
-			initrds = append(initrds, content)
-		}
+		initrds = append(initrds, initrd)
 	}
-	if linux == nil || len(initrds) > maxInitrds {
-		return nil, nil, errUnknown
-	}
-	return linux, initrds, lines.Err()
+	return linux, initrds, nil
 }
 
 // unified returns the kernel and the initramfs in the program that UEFI firmware

@@ -1,12 +1,11 @@
 package disk
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
+	exporterdisk "github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/internal/kernel"
 )
@@ -65,20 +64,13 @@ func grubKernel(esp *fat.FS) *io.SectionReader {
 	if err != nil {
 		return nil
 	}
-	for lines := bufio.NewScanner(io.LimitReader(text, maxEntry)); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 2 || fields[0] != "linux" {
-			continue
-		}
-		path := fields[1]
-		if i := strings.LastIndexByte(path, ')'); i >= 0 {
-			path = path[i+1:] // after the device
-		}
-		linux, err := esp.Content(strings.Trim(path, "/"))
-		if err != nil {
-			return nil
-		}
-		return linux
+	script, err := io.ReadAll(io.LimitReader(text, maxEntry))
+	if err != nil {
+		return nil
 	}
-	return nil
+	linux, err := esp.Content(exporterdisk.ParseGRUB(string(script)).Kernel)
+	if err != nil {
+		return nil
+	}
+	return linux
 }
