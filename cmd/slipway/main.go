@@ -5,6 +5,8 @@
 //
 //	slipway build [flags] YAML [CONTEXT]
 //	slipway lock [flags] YAML [CONTEXT]
+//	slipway inspect [flags] IMAGE [PATH]
+//	slipway diff [flags] OLD NEW
 //	slipway push [flags] DISK… oci://REGISTRY/REPOSITORY:TAG
 //	slipway pull [flags] oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]
 //	slipway run [flags] YAML|DISK|FOLDER|IMAGE [CONTEXT] [-- COMMAND…]
@@ -45,7 +47,7 @@ func newCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  cli.Subcommands,
 	}
-	root.AddCommand(newBuildCommand(), newLockCommand(), newPushCommand(), newPullCommand(), newVersionCommand(),
+	root.AddCommand(newBuildCommand(), newLockCommand(), newInspectCommand(), newDiffCommand(), newPushCommand(), newPullCommand(), newVersionCommand(),
 		newRunCommand(), newPsCommand(), newSSHCommand(), newLogsCommand(), newStopCommand(), newSuperviseCommand())
 	return root
 }

@@ -31,6 +31,7 @@ type InitramfsReader struct {
 	streams []*stream // the file and, in a compressed part, what it unpacks to
 	archive *Reader   // nil between archives
 	left    int64     // bytes until the limit
+	part    int64     // see Part
 	err     error
 }
 
@@ -112,6 +113,10 @@ func (i *InitramfsReader) Next() (*Header, error) {
 	return nil, i.err
 }
 
+// Part returns the offset in the file, in bytes, of the archive that the current
+// member is in, or of the compressed part that this archive is in.
+func (i *InitramfsReader) Part() int64 { return i.part }
+
 // Read reads content of the current member. It returns io.EOF at its end.
 func (i *InitramfsReader) Read(p []byte) (int, error) {
 	if i.archive == nil {
@@ -152,6 +157,9 @@ func (i *InitramfsReader) nextArchive() error {
 	case err != nil:
 		return i.failure(err)
 	case bytes.HasPrefix(magic, []byte("0707")):
+		if !compressed {
+			i.part = s.offset()
+		}
 		i.archive = NewReader(s)
 		return nil
 	case bytes.HasPrefix(magic, []byte("\x1f\x8b")) && !compressed:
@@ -161,6 +169,7 @@ func (i *InitramfsReader) nextArchive() error {
 			return i.failure(err)
 		}
 		z.Multistream(false)
+		i.part = start
 		i.push(z, start, nil)
 		return nil
 	case bytes.HasPrefix(magic, []byte("\x28\xb5\x2f\xfd")) && !compressed:
@@ -170,6 +179,7 @@ func (i *InitramfsReader) nextArchive() error {
 		if err != nil {
 			return i.failure(err)
 		}
+		i.part = start
 		i.push(z, start, z.Close)
 		return nil
 	}

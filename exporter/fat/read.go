@@ -102,6 +102,33 @@ func (f *FS) valid(cluster uint32) bool {
 	return cluster >= firstCluster && cluster < f.clusters+firstCluster
 }
 
+// Free returns the number of bytes in clusters that no file uses. It reads the
+// file allocation table.
+func (f *FS) Free() (int64, error) {
+	const chunk = 3 << 10 // clusters whose entries are whole bytes in all variants
+	var free int64
+	for first := int64(0); first < int64(f.clusters)+firstCluster; first += chunk {
+		count := min(chunk, int64(f.clusters)+firstCluster-first)
+		table := make([]byte, (count*int64(f.bits)+7)/8+4)
+		if err := f.readFull(table[:len(table)-4], f.table+first*int64(f.bits)/8); err != nil {
+			return 0, err
+		}
+		for n := range count {
+			bit := n * int64(f.bits)
+			if first+n >= firstCluster && f.entry(table[bit/8:], bit) == 0 {
+				free++
+			}
+		}
+	}
+	return free * f.clusterSize, nil
+}
+
+// entry returns the entry of the file allocation table at the start of b. The bit
+// is its position in the table.
+func (f *FS) entry(b []byte, bit int64) uint32 {
+	return binary.LittleEndian.Uint32(b) >> (bit % 8) & (1<<min(f.bits, 28) - 1)
+}
+
 // at returns the offset of a cluster in bytes.
 func (f *FS) at(cluster uint32) int64 {
 	return f.data + int64(cluster-firstCluster)*f.clusterSize
@@ -451,15 +478,7 @@ func (c *clusterChain) next() error {
 		}
 		c.page = c.page[:n]
 	}
-	entry := binary.LittleEndian.Uint32(c.page[at-c.pageAt:]) >> (bit % 8)
-	switch c.f.bits {
-	case 12:
-		entry &= 0xfff
-	case 16:
-		entry &= 0xffff
-	default:
-		entry &= 0x0fffffff
-	}
+	entry := c.f.entry(c.page[at-c.pageAt:], bit)
 	if !c.f.valid(entry) {
 		entry = 0
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -222,6 +223,14 @@ func TestReadOthers(t *testing.T) {
 			}
 			if diff := cmp.Diff(want, contents(t, f)); diff != "" {
 				t.Errorf("contents (-written +read):\n%s", diff)
+			}
+			listing, err := exec.Command("mdir", "-i", img, "::/").Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			free, err := f.Free()
+			if text := strings.ReplaceAll(string(listing), " ", ""); err != nil || !strings.Contains(text, fmt.Sprintf("\n%dbytesfree", free)) {
+				t.Errorf("%d bytes are free, %v; mdir says:\n%s", free, err, listing)
 			}
 		})
 	}

@@ -21,6 +21,9 @@ type Program struct {
 	// "arm64", and "" for others.
 	Architecture string
 	Sections     []Section // in the order of their headers
+	// Signed reports whether there is a table of signatures. It does not verify
+	// them.
+	Signed bool
 }
 
 // Section returns the content of the first section of a name.
@@ -50,6 +53,10 @@ const (
 	optChecksum     = 64
 	optMin          = 112
 
+	// The directory of signatures is the fifth (PE Format, "Optional Header Data
+	// Directories").
+	optCertificatesSize = optMin + 4*8 + 4
+
 	sectionSize     = 40
 	initializedData = 0x40
 	readable        = 0x40000000
@@ -77,6 +84,7 @@ type headers struct {
 	fileAlign    int64
 	sectionAlign int64
 	imageSize    int64 // in memory
+	certificates int   // bytes of the table of signatures
 }
 
 type sectionHeader struct {
@@ -120,6 +128,13 @@ func readHeaders(r io.ReaderAt, size int64) (h headers, err error) {
 		return invalid(h.pe+peOptionalSize, fmt.Sprintf("the optional header has %d bytes", n))
 	}
 	table := h.pe + peOptional + int(le.Uint16(b[peOptionalSize:]))
+	if table-h.pe-peOptional >= optCertificatesSize+4 {
+		size4 := make([]byte, 4)
+		if err := readAt(r, size, size4, h.pe+peOptional+optCertificatesSize); err != nil {
+			return h, err
+		}
+		h.certificates = int(le.Uint32(size4))
+	}
 	h.tableEnd = table + count*sectionSize
 	h.size = int(le.Uint32(optional[optHeadersSize:]))
 	if h.tableEnd > h.size || int64(h.size) > size {
@@ -165,7 +180,7 @@ func Read(r io.ReaderAt, size int64) (Program, error) {
 	if err != nil {
 		return Program{}, err
 	}
-	p := Program{Architecture: architectures[h.machine]}
+	p := Program{Architecture: architectures[h.machine], Signed: h.certificates > 0}
 	for i, s := range h.sections {
 		if s.size > 0 && (s.at < int64(h.size) || s.size > size-s.at) {
 			return Program{}, fmt.Errorf("%w: byte %d: section %q has bytes %d to %d of %d", ErrFormat,

@@ -35,12 +35,17 @@ func Scan(dir string) ([]Package, error) {
 		return nil, err
 	}
 	defer root.Close()
+	return ScanFS(root.FS())
+}
+
+// ScanFS is like Scan for a root filesystem whose files implement io.ReaderAt.
+func ScanFS(root fs.FS) ([]Package, error) {
 	s := scanner{root: root}
 	if err := s.readRelease(); err != nil {
 		return nil, err
 	}
 	for _, database := range rpmDatabases {
-		if _, err := root.Stat(database); err == nil {
+		if _, err := fs.Stat(root, database); err == nil {
 			return nil, fmt.Errorf("/%s: rpm databases are not supported: name a scanner that reads them with --attest type=sbom,generator=IMAGE", database)
 		}
 	}
@@ -68,7 +73,7 @@ var rpmDatabases = []string{
 
 // A scanner collects the packages of an image.
 type scanner struct {
-	root       *os.Root
+	root       fs.FS
 	id, distro string // from os-release(5)
 	found      []Package
 }
@@ -92,7 +97,7 @@ type database struct {
 func (s *scanner) databases() ([]database, error) {
 	all := []database{{"var/lib/dpkg/status", s.addDeb}, {"lib/apk/db/installed", s.addAPK}, {"usr/lib/apk/db/installed", s.addAPK}}
 	const dir = "var/lib/dpkg/status.d" // in images without dpkg, one file per package
-	files, err := fs.ReadDir(s.root.FS(), dir)
+	files, err := fs.ReadDir(s.root, dir)
 	if err != nil && !isMissing(err) {
 		return nil, err
 	}
@@ -150,8 +155,8 @@ func (s *scanner) readRelease() error {
 }
 
 // open opens a regular file. Opening a FIFO would wait forever.
-func (s *scanner) open(name string) (*os.File, error) {
-	info, err := s.root.Stat(name)
+func (s *scanner) open(name string) (fs.File, error) {
+	info, err := fs.Stat(s.root, name)
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +256,7 @@ func (s *scanner) namespace(byDefault string) string {
 
 // readPrograms adds the modules of Go programs.
 func (s *scanner) readPrograms() error {
-	return fs.WalkDir(s.root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+	return fs.WalkDir(s.root, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
@@ -264,7 +269,11 @@ func (s *scanner) readPrograms() error {
 			return err
 		}
 		defer f.Close()
-		build, err := buildinfo.Read(&limitedReaderAt{f, maxProgram})
+		content, ok := f.(io.ReaderAt)
+		if !ok {
+			return fmt.Errorf("/%s cannot be read at an offset", name)
+		}
+		build, err := buildinfo.Read(&limitedReaderAt{content, maxProgram})
 		if err != nil {
 			return nil // not a Go program
 		}

@@ -185,7 +185,7 @@ func TestKernelForOtherArchitecture(t *testing.T) {
 		x86, arm string // boot modes
 		want     string // error, or a warning if there is a boot mode
 	}{
-		"x86 kernel": {nil, map[string][]byte{aa64: disktest.Program(0xaa64, 0x400), "kernel": bzImage(release), "initrd.img": nil, "loader/entries/a.conf": entry},
+		"x86 kernel": {nil, map[string][]byte{aa64: disktest.Program(0xaa64, 0x400), "kernel": disktest.Kernel(release), "initrd.img": nil, "loader/entries/a.conf": entry},
 			"", "", "cannot boot: EFI/BOOT/BOOTAA64.EFI is for arm64, but its kernel for x86_64; build it again"},
 		"arm64 kernel": {nil, map[string][]byte{x64: disktest.Program(0x8664, 0x400), "kernel": armImage(), "initrd.img": nil, "loader/entries/a.conf": entry},
 			"", "", "cannot boot: EFI/BOOT/BOOTX64.EFI is for x86_64, but its kernel for arm64; build it again"},
@@ -193,9 +193,9 @@ func TestKernelForOtherArchitecture(t *testing.T) {
 			"", "", "cannot boot: EFI/BOOT/BOOTX64.EFI is for x86_64, but its kernel for arm64; build it again"},
 		"BIOS": {code, map[string][]byte{"kernel": armImage(), "grub/grub.cfg": grubCfg},
 			"", "", "cannot boot: GRUB is for x86_64, but its kernel for arm64; build it again"},
-		"one of two": {code, map[string][]byte{aa64: disktest.Program(0xaa64, 0x400), "kernel": bzImage(release), "initrd.img": nil, "loader/entries/a.conf": entry, "grub/grub.cfg": grubCfg},
+		"one of two": {code, map[string][]byte{aa64: disktest.Program(0xaa64, 0x400), "kernel": disktest.Kernel(release), "initrd.img": nil, "loader/entries/a.conf": entry, "grub/grub.cfg": grubCfg},
 			"legacy-bios", "", "EFI/BOOT/BOOTAA64.EFI is for arm64, but its kernel for x86_64"},
-		"right": {code, map[string][]byte{x64: disktest.Program(0x8664, 0x400), "kernel": bzImage(release), "initrd.img": nil, "loader/entries/a.conf": entry, "grub/grub.cfg": grubCfg},
+		"right": {code, map[string][]byte{x64: disktest.Program(0x8664, 0x400), "kernel": disktest.Kernel(release), "initrd.img": nil, "loader/entries/a.conf": entry, "grub/grub.cfg": grubCfg},
 			"uefi-preferred", "", ""},
 		"right for arm64": {nil, map[string][]byte{aa64: disktest.Program(0xaa64, 0x400), "kernel": armImage(), "initrd.img": nil, "loader/entries/a.conf": entry},
 			"", "uefi", ""},

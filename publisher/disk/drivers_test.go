@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"encoding/binary"
 	"io"
 	"os"
 	"slices"
@@ -29,15 +28,6 @@ const (
 	ena     = "lib/modules/" + release + "/kernel/drivers/net/ethernet/amazon/ena/ena.ko"
 	nvme    = "lib/modules/" + release + "/kernel/drivers/nvme/host/nvme.ko"
 )
-
-// bzImage returns the start of a kernel for x86_64.
-func bzImage(release string) []byte {
-	kernel := make([]byte, 0x1000)
-	copy(kernel[0x202:], "HdrS")
-	binary.LittleEndian.PutUint16(kernel[0x20e:], 0x800)
-	copy(kernel[0xa00:], release+" (builder@host) #1 SMP")
-	return kernel
-}
 
 type member struct{ path, content string }
 
@@ -106,22 +96,22 @@ func TestMissingDrivers(t *testing.T) {
 		kernel, initrd []byte
 		want           []string // in the warnings
 	}{
-		"all built in":     {bzImage(release), archive(t, member{builtin, "kernel/drivers/nvme/host/nvme.ko\nx/ena.ko\n"}), nil},
-		"modules":          {bzImage(release), archive(t, member{builtin, "x.ko\n"}, member{ena, "x"}, member{nvme + ".xz", "x"}), nil},
-		"no ENA":           {bzImage(release), archive(t, noENA...), []string{"ENA"}},
-		"neither":          {bzImage(release), none, []string{"ENA", "NVMe"}},
-		"gzip":             {bzImage(release), gzipped(none), []string{"ENA", "NVMe"}},
-		"zstd":             {bzImage(release), zstded(none), []string{"ENA", "NVMe"}},
-		"segments":         {bzImage(release), slices.Concat(none, padding, zstded(archive(t, member{nvme, "x"})), padding, gzipped(archive(t)), zstded(archive(t, member{"etc/x", "x"})), padding), []string{"ENA"}},
-		"module far":       {bzImage(release), slices.Concat(zstded(none), zstded(none), padding, zstded(archive(t, member{ena, "x"}, member{nvme, "x"}))), nil},
-		"usr":              {bzImage(release), archive(t, member{"usr/" + builtin, "x.ko\n"}), []string{"ENA", "NVMe"}},
-		"no list":          {bzImage(release), archive(t, member{"init", "x"}), nil},
-		"another kernel's": {bzImage("6.2.0"), none, nil},
+		"all built in":     {disktest.Kernel(release), archive(t, member{builtin, "kernel/drivers/nvme/host/nvme.ko\nx/ena.ko\n"}), nil},
+		"modules":          {disktest.Kernel(release), archive(t, member{builtin, "x.ko\n"}, member{ena, "x"}, member{nvme + ".xz", "x"}), nil},
+		"no ENA":           {disktest.Kernel(release), archive(t, noENA...), []string{"ENA"}},
+		"neither":          {disktest.Kernel(release), none, []string{"ENA", "NVMe"}},
+		"gzip":             {disktest.Kernel(release), gzipped(none), []string{"ENA", "NVMe"}},
+		"zstd":             {disktest.Kernel(release), zstded(none), []string{"ENA", "NVMe"}},
+		"segments":         {disktest.Kernel(release), slices.Concat(none, padding, zstded(archive(t, member{nvme, "x"})), padding, gzipped(archive(t)), zstded(archive(t, member{"etc/x", "x"})), padding), []string{"ENA"}},
+		"module far":       {disktest.Kernel(release), slices.Concat(zstded(none), zstded(none), padding, zstded(archive(t, member{ena, "x"}, member{nvme, "x"}))), nil},
+		"usr":              {disktest.Kernel(release), archive(t, member{"usr/" + builtin, "x.ko\n"}), []string{"ENA", "NVMe"}},
+		"no list":          {disktest.Kernel(release), archive(t, member{"init", "x"}), nil},
+		"another kernel's": {disktest.Kernel("6.2.0"), none, nil},
 		"unknown kernel":   {[]byte("x"), none, nil},
-		"truncated":        {bzImage(release), broken[:len(broken)-8], nil},
-		"text behind":      {bzImage(release), append(bytes.Clone(none), "text"...), nil},
-		"xz":               {bzImage(release), append(bytes.Clone(none), "\xfd7zXZ\x00"...), nil},
-		"empty":            {bzImage(release), nil, nil},
+		"truncated":        {disktest.Kernel(release), broken[:len(broken)-8], nil},
+		"text behind":      {disktest.Kernel(release), append(bytes.Clone(none), "text"...), nil},
+		"xz":               {disktest.Kernel(release), append(bytes.Clone(none), "\xfd7zXZ\x00"...), nil},
+		"empty":            {disktest.Kernel(release), nil, nil},
 	} {
 		for form, files := range map[string]map[string][]byte{
 			"entry": {
@@ -160,7 +150,7 @@ func expectDrivers(t *testing.T, data []byte, want []string) {
 // There is no warning if the drivers can be in another place.
 func TestDriversElsewhere(t *testing.T) {
 	files := map[string][]byte{
-		"EFI/BOOT/BOOTX64.EFI": disktest.Program(0x8664, 0x400), "kernel": bzImage(release), "initrd.img": archive(t, noENA...),
+		"EFI/BOOT/BOOTX64.EFI": disktest.Program(0x8664, 0x400), "kernel": disktest.Kernel(release), "initrd.img": archive(t, noENA...),
 		"loader/entries/one.conf": []byte("linux /kernel\ninitrd /initrd.img\n"),
 	}
 	data := gptDisk(t, nil, files)

@@ -10,7 +10,7 @@ import (
 func TestPlace(t *testing.T) {
 	initrd := archive(t, member{"etc/hostname", "machine"}, member{"usr/bin/large", string(bytes.Repeat([]byte("large"), 100_000))}, member{"etc/last", "last"})
 	files := map[string][]byte{
-		"EFI/BOOT/BOOTX64.EFI":  unifiedKernel(t, bzImage(release), initrd),
+		"EFI/BOOT/BOOTX64.EFI":  unifiedKernel(t, disktest.Kernel(release), initrd),
 		"EFI/BOOT/BOOTAA64.EFI": disktest.Program(0xaa64, 0x400),
 		"grub/grub.cfg":         bytes.Repeat([]byte("# configuration\n"), 1000),
 	}
@@ -27,7 +27,7 @@ func TestPlace(t *testing.T) {
 		esp + "file system":                                   4096 * 512,
 		esp + `file "grub/grub.cfg"`:                          int64(bytes.Index(data, files["grub/grub.cfg"])) + 12_345,
 		esp + `file "EFI/BOOT/BOOTX64.EFI"`:                   int64(bytes.Index(data, files["EFI/BOOT/BOOTX64.EFI"][:1024])) + 10,
-		esp + `file "EFI/BOOT/BOOTX64.EFI", section ".linux"`: int64(bytes.Index(data, bzImage(release))) + 0x300,
+		esp + `file "EFI/BOOT/BOOTX64.EFI", section ".linux"`: int64(bytes.Index(data, disktest.Kernel(release))) + 0x300,
 		esp + `file "EFI/BOOT/BOOTX64.EFI", section ".initrd", near "usr/bin/large"`: int64(bytes.Index(data, []byte("largelarge"))) + 200_000,
 	} {
 		if got := d.Place(at).String(); got != want {

@@ -98,7 +98,7 @@ func TestSecrets(t *testing.T) {
 		want  []Secret
 	}{
 		"none":                  {map[string][]byte{"EFI/BOOT/BOOTX64.EFI": loader, "initrd.img": harmless}, nil},
-		"unified kernel image":  {map[string][]byte{"EFI/BOOT/BOOTX64.EFI": unifiedKernel(t, bzImage(release), archive(t, secret))}, []Secret{inner}},
+		"unified kernel image":  {map[string][]byte{"EFI/BOOT/BOOTX64.EFI": unifiedKernel(t, disktest.Kernel(release), archive(t, secret))}, []Secret{inner}},
 		"compressed":            {map[string][]byte{"initrd.img": zstded(archive(t, secret))}, []Secret{inner}},
 		"second segment":        {map[string][]byte{"initrd.img": slices.Concat(harmless, gzipped(archive(t, secret)))}, []Secret{inner}},
 		"replaced":              {map[string][]byte{"initrd.img": slices.Concat(archive(t, secret), archive(t, member{secret.path, "x"}))}, []Secret{inner}},

@@ -63,3 +63,17 @@ func Program(machine uint16, headers int) []byte {
 	copy(b[headers:], bytes.Repeat([]byte{0xcc}, section))
 	return b
 }
+
+// Kernel returns a file with the boot header of a kernel of a release for amd64
+// (Linux, Documentation/arch/x86/boot.rst).
+func Kernel(release string) []byte {
+	const magic, version, flags = 0x202, 0x20e, 0x236
+	b := make([]byte, 0x1000)
+	le := binary.LittleEndian
+	copy(b[magic:], "HdrS")
+	le.PutUint16(b[magic+4:], 0x20f)
+	le.PutUint16(b[version:], 0x800)
+	b[flags] = 1 // 64 bits
+	copy(b[0xa00:], release+" (builder@host) #1 SMP")
+	return b
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-build/slipway/cmd/internal/cli"
+	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/image"
+	"github.com/slipway-build/slipway/internal/image/report"
+)
+
+func newInspectCommand() *cobra.Command {
+	var asJSON, packages, list bool
+	var extract, html, output string
+	cmd := &cobra.Command{
+		Use:   "inspect [flags] IMAGE [PATH]",
+		Short: "Show what is in a disk or another image",
+		Long: `Show what is in an image: partitions, boot loaders, kernel, command line,
+components with their sizes, containers and packages.
+
+IMAGE is a file of any format that slipway build writes, a directory with the files
+of one machine, or their common prefix.`,
+		Example: `  slipway inspect out/aws.raw
+  slipway inspect --tree out/aws.raw etc
+  slipway inspect --extract containers/services/sshd/config.json out/aws.raw
+  slipway inspect --html aws.html out/aws.raw`,
+		Args: cobra.RangeArgs(1, 2),
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&asJSON, "json", false, "print JSON")
+	flags.BoolVar(&packages, "packages", false, "list all packages")
+	flags.BoolVar(&list, "tree", false, "list the files of the root file system, below PATH if it is given")
+	flags.StringVar(&extract, "extract", "", "write the file at `path` to --output, or a directory as a tar archive")
+	flags.StringVarP(&output, "output", "o", "-", "`file` for --extract; - is standard output")
+	flags.StringVar(&html, "html", "", "write the report as one HTML page to `file`")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 && !list {
+			return cli.Usagef("PATH needs --tree")
+		}
+		i, err := image.Open(args[0])
+		if err != nil {
+			return err
+		}
+		defer i.Close()
+		switch {
+		case list:
+			return listTree(cmd.OutOrStdout(), i, strings.Join(args[1:], ""))
+		case extract != "":
+			return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error { return extractPath(w, i, extract) })
+		case html != "":
+			return writeTo(html, cmd.OutOrStdout(), report.New(i).WriteHTML)
+		case asJSON:
+			return printJSON(cmd.OutOrStdout(), report.New(i))
+		}
+		return report.New(i).WriteText(cmd.OutOrStdout(), packages)
+	}
+	return cmd
+}
+
+func newDiffCommand() *cobra.Command {
+	var asJSON bool
+	var html string
+	cmd := &cobra.Command{
+		Use:   "diff [flags] OLD NEW",
+		Short: "Compare two images",
+		Long: `Compare two images by kernel, command line, containers, packages, components, files
+and blocks of 512 KiB. Exit status, as of diff: 0 they are the same; 1 they differ;
+2 trouble.`,
+		Example: `  slipway diff old/aws.raw out/aws.raw
+  slipway diff --json old/aws.raw out/aws.raw`,
+		Args: cobra.ExactArgs(2),
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().StringVar(&html, "html", "", "write the differences as one HTML page to `file`")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		d, err := compare(args[0], args[1])
+		if err != nil {
+			return trouble(cmd, err)
+		}
+		switch {
+		case html != "":
+			err = writeTo(html, cmd.OutOrStdout(), d.WriteHTML)
+		case asJSON:
+			err = printJSON(cmd.OutOrStdout(), d)
+		default:
+			err = d.WriteText(cmd.OutOrStdout())
+		}
+		if err != nil {
+			return trouble(cmd, err)
+		}
+		if !d.Same {
+			return cli.ExitStatus(statusDiffer)
+		}
+		return nil
+	}
+	return cmd
+}
+
+// Exit statuses of slipway diff, as of diff(1).
+const (
+	statusDiffer  = 1
+	statusTrouble = 2
+)
+
+// trouble prints an error and returns the exit status for it.
+func trouble(cmd *cobra.Command, err error) error {
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s: %v\n", cmd.Root().Name(), err)
+	return cli.ExitStatus(statusTrouble)
+}
+
+func compare(oldName, newName string) (*report.Diff, error) {
+	a, err := image.Open(oldName)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	b, err := image.Open(newName)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	return report.Compare(a, b)
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// writeTo writes to a file, which appears only when it is complete, or to stdout
+// for "-".
+func writeTo(name string, stdout io.Writer, write func(io.Writer) error) error {
+	if name == "-" {
+		return write(stdout)
+	}
+	f, err := os.CreateTemp(path.Dir(name), ".slipway-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails after the rename
+	if err := errors.Join(write(f), f.Chmod(0o644), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
+
+// below returns the entries of a path and what is in it.
+func below(root []tree.Entry, name string) ([]tree.Entry, error) {
+	name = path.Clean(strings.TrimLeft(name, "/"))
+	var found []tree.Entry
+	for _, e := range root {
+		if name == "." || e.Path == name || strings.HasPrefix(e.Path, name+"/") {
+			found = append(found, e)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("the image has no %q", name)
+	}
+	return found, nil
+}
+
+func listTree(w io.Writer, i *image.Image, name string) error {
+	entries, err := below(i.Root, name)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if _, err := fmt.Fprintln(w, report.Listing(e)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func extractPath(w io.Writer, i *image.Image, name string) error {
+	entries, err := below(i.Root, name)
+	if err != nil {
+		return err
+	}
+	if len(entries) == 1 && entries[0].Type == tree.File {
+		_, err := io.Copy(w, io.NewSectionReader(entries[0].ReaderAt(), 0, entries[0].Size))
+		return err
+	}
+	return tree.WriteTar(w, entries, time.Unix(exporter.Epoch, 0))
+}
