@@ -275,7 +275,7 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream) (
 	}
 	go func() {
 		defer close(t.done)
-		t.end, t.failed = d.waitTask(space, b.Name)
+		t.end, t.status = d.waitTask(space, b.Name)
 	}()
 	return t, nil
 }
@@ -292,21 +292,21 @@ func (d *daemon) create(ctx context.Context, space, name string, spec []byte, ou
 }
 
 // waitTask waits for the end of a container, across restarts of the daemon.
-func (d *daemon) waitTask(space, id string) (end string, failure bool) {
+func (d *daemon) waitTask(space, id string) (end string, exit int) {
 	for {
 		status, err := d.client.WaitTask(context.Background(), space, id)
 		switch {
 		case err == nil && status > 128 && unix.SignalName(syscall.Signal(status-128)) != "":
-			return "ended, killed by " + unix.SignalName(syscall.Signal(status-128)), true
+			return "ended, killed by " + unix.SignalName(syscall.Signal(status-128)), int(status)
 		case err == nil:
-			return fmt.Sprintf("ended, exit %d", status), status != 0
+			return fmt.Sprintf("ended, exit %d", status), int(status)
 		case errors.Is(err, containerd.ErrNotFound):
-			return "ended while containerd was not running", true
+			return "ended while containerd was not running", 1
 		case !errors.Is(err, containerd.ErrUnavailable):
-			return fmt.Sprintf("cannot be watched: %v", err), true
+			return fmt.Sprintf("cannot be watched: %v", err), 1
 		}
 		if err := d.await(context.Background()); err != nil {
-			return err.Error(), true
+			return err.Error(), 1
 		}
 	}
 }

@@ -59,6 +59,9 @@ func runMachine() {
 		m.out.say("the boot does not end; stopping anyway")
 	}
 	m.stop()
+	if state.status != nil {
+		m.out.say("%s%d", contract.ExitStatus, *state.status)
+	}
 	m.out.say("%s now", state.name)
 	m.out.drain()
 	unix.Sync()

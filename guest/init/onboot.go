@@ -41,6 +41,10 @@ func (m *machine) runToEnd(ctx context.Context, kind, dir string) {
 	err = m.runOnce(ctx, kind, b, p)
 	failed := err != nil && !errors.Is(err, errStopped)
 	finish(failed)
+	if p.Batch && !errors.Is(err, errStopped) {
+		m.finishBatch(statusOf(err))
+		<-ctx.Done()
+	}
 	if !failed || ctx.Err() != nil {
 		return
 	}
@@ -76,6 +80,32 @@ func (m *machine) runOnce(ctx context.Context, kind string, b *bundle.Bundle, p 
 		logs.quote(m.out)
 	}
 	return err
+}
+
+// An exitError is the error of a container whose process failed.
+type exitError syscall.WaitStatus
+
+func (e exitError) Error() string { return describe(syscall.WaitStatus(e)) }
+
+// statusOf returns the exit status of a container from its error; 1 if the error
+// is another one.
+func statusOf(err error) int {
+	var exit exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exitStatus(syscall.WaitStatus(exit))
+	}
+	return 1
+}
+
+// finishBatch powers the machine off because a batch job has ended. The exit
+// status of the job becomes that of the machine.
+func (m *machine) finishBatch(status int) {
+	state := powerOff
+	state.status = &status
+	requestPower(m.requests, state)
 }
 
 var errStopped = errors.New("the machine stops")
@@ -120,7 +150,7 @@ func (m *machine) waitFor(ctx context.Context, name string, b *bundle.Bundle, p 
 		select {
 		case <-p.done:
 			if p.status != 0 {
-				return errors.New(describe(p.status))
+				return exitError(p.status)
 			}
 			return nil
 		case <-reminder.C:

@@ -18,12 +18,13 @@ type powerState struct {
 	name    string
 	signal  syscall.Signal // that requests it from process 1; the same as for busybox, so that its programs work too
 	command int            // for reboot(2)
+	status  *int           // exit status of a batch machine, which the init prints; nil for others
 }
 
 var (
-	powerOff = powerState{"poweroff", syscall.SIGUSR2, unix.LINUX_REBOOT_CMD_POWER_OFF}
-	reboot   = powerState{"reboot", syscall.SIGTERM, unix.LINUX_REBOOT_CMD_RESTART}
-	halt     = powerState{"halt", syscall.SIGUSR1, unix.LINUX_REBOOT_CMD_HALT}
+	powerOff = powerState{"poweroff", syscall.SIGUSR2, unix.LINUX_REBOOT_CMD_POWER_OFF, nil}
+	reboot   = powerState{"reboot", syscall.SIGTERM, unix.LINUX_REBOOT_CMD_RESTART, nil}
+	halt     = powerState{"halt", syscall.SIGUSR1, unix.LINUX_REBOOT_CMD_HALT, nil}
 )
 
 // listenForPower catches all signals, so that none can end process 1, and turns

@@ -137,6 +137,14 @@ func (r *reaper) run(ctx context.Context, c command) error {
 }
 
 // describe returns how a process ended: "exit 0", "killed by SIGTERM".
+// exitStatus returns the exit status of a process as a shell does.
+func exitStatus(status syscall.WaitStatus) int {
+	if status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
 func describe(status syscall.WaitStatus) string {
 	if status.Signaled() {
 		return "killed by " + unix.SignalName(status.Signal())

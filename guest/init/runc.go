@@ -130,7 +130,7 @@ func (r *runc) start(ctx context.Context, b *bundle.Bundle, out *stream) (*task,
 	}
 	go func() {
 		<-p.done
-		t.end, t.failed = "ended, "+describe(p.status), p.status != 0
+		t.end, t.status = "ended, "+describe(p.status), exitStatus(p.status)
 		close(t.done)
 	}()
 	return t, nil

@@ -38,8 +38,8 @@ type task struct {
 	memory string // path of memory.events of its cgroup; "": none
 	signal func(syscall.Signal) error
 	done   chan struct{} // closed at its end
-	end    string        // how it ended; end and failed are valid only after done is closed
-	failed bool
+	end    string        // how it ended; end and status are valid only after done is closed
+	status int           // of its first process
 }
 
 // A state is what a service currently does.
@@ -83,6 +83,9 @@ type service struct {
 	stream *stream
 	engine func(ctx context.Context) (engine, error) // waits until it is ready
 	turns  chan struct{}                             // holds an element for each service that starts
+	// finished stops the machine because this service, a batch job, has ended
+	// for good.
+	finished func(status int)
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
@@ -175,6 +178,9 @@ func (s *service) supervise() {
 					s.state = failed
 				}
 			})
+			if s.policy.Batch {
+				s.finished(r.status)
+			}
 			continue
 		}
 		if r.took >= stable && !r.useless {
@@ -196,6 +202,7 @@ func (s *service) supervise() {
 type run struct {
 	end     string // how it ended
 	failed  bool
+	status  int           // of its first process; 1 if there was none
 	again   bool          // whether the service must be restarted whatever its policy
 	took    time.Duration // 0: the container was not started
 	useless bool          // whether the checks of its health have all failed
@@ -215,7 +222,7 @@ func (s *service) run() run {
 	task, engine, err := s.start(ctx)
 	if err != nil {
 		// A container that was too slow to start is not at fault.
-		return run{end: "failed: " + err.Error(), failed: true, again: errors.Is(err, errSlow)}
+		return run{end: "failed: " + err.Error(), failed: true, status: 1, again: errors.Is(err, errSlow)}
 	}
 	started := time.Now()
 	s.update(func() { s.state, s.since, s.pid, s.starts = running, sinceBoot(), task.pid, s.starts+1 })
@@ -231,10 +238,11 @@ func (s *service) run() run {
 	select {
 	case <-task.done:
 	default:
-		r.end, r.failed = "could not be killed", true
+		r.end, r.failed, r.status = "could not be killed", true, 1
 		return r
 	}
-	if r.end, r.failed = task.end, task.failed; outOfMemory(task.memory) {
+	r.end, r.failed, r.status = task.end, task.status != 0, task.status
+	if outOfMemory(task.memory) {
 		r.end += ", out of memory"
 	}
 	if sick {
@@ -390,7 +398,7 @@ func (m *machine) service(dir string) (*service, error) {
 		return nil, err
 	}
 	s := newService(b.Name)
-	s.bundle, s.out, s.times, s.engine, s.turns = b, m.out, m.times, m.engine, m.turns
+	s.bundle, s.out, s.times, s.engine, s.turns, s.finished = b, m.out, m.times, m.engine, m.turns, m.finishBatch
 	s.policy = m.policy(b, contract.Services)
 	s.stream, err = m.openStream(s.name)
 	return s, err

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,7 +70,9 @@ func (p *play) start(ctx context.Context, b *bundle.Bundle, _ *stream) (*task, e
 	}
 	t := &task{pid: 1 << 22, done: make(chan struct{})} // above the largest process id
 	end := sync.OnceFunc(func() {
-		t.end, t.failed = "ended", next.fails
+		if t.end = "ended"; next.fails {
+			t.status = 3
+		}
 		close(t.done)
 	})
 	t.signal = func(signal syscall.Signal) error {
@@ -99,6 +103,7 @@ func (p *play) add(name string, order policy.Policy, needs []*service, acts ...a
 	s := newService(name)
 	s.bundle, s.policy, s.needs, s.out, s.times, s.stream, s.turns = &bundle.Bundle{Name: name}, order, needs, p.out, p.times, &stream{}, p.turns
 	s.engine = func(context.Context) (engine, error) { return p, nil }
+	s.finished = func(status int) { p.note(fmt.Sprintf("finished %d", status)) }
 	p.acts[name] = acts
 	p.services = append(p.services, s)
 	go s.supervise()
@@ -136,6 +141,25 @@ func TestRestart(t *testing.T) {
 		}
 		if err := s.turnOn(); err != nil || s.state != running {
 			t.Errorf("start what has ended: %v, %s", err, s.state)
+		}
+		p.stopServices()
+	})
+}
+
+// The machine stops when a batch job has ended for good, with its status.
+func TestBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlay(io.Discard)
+		p.add("job", policy.Policy{Batch: true, Restart: policy.OnFailure}, nil,
+			act{ends: time.Second, fails: true},
+			act{ends: time.Second},
+		)
+		p.add("other", policy.Policy{Batch: true}, nil, act{ends: 10 * time.Second, fails: true})
+		time.Sleep(time.Hour)
+		for _, want := range []string{"3s finished 0", "10s finished 3"} {
+			if !slices.Contains(p.trace, want) {
+				t.Errorf("no %q in %q", want, p.trace)
+			}
 		}
 		p.stopServices()
 	})

@@ -31,6 +31,7 @@ type Policy struct {
 	Seccomp bool          // whether to use the default seccomp profile
 	Sandbox bool          // whether the build side restricts the container as Docker does
 	Health  *Health       // how to check a service; nil: not at all
+	Batch   bool          // whether the machine powers off when the container has ended
 	Boot    *Boot         // of a service that is part of a healthy machine; nil: of another one
 }
 
@@ -95,6 +96,16 @@ var Keys = sync.OnceValue(func() []Key {
 					p.After = append(p.After, name)
 				}
 				return nil
+			},
+		},
+		{
+			Name: Prefix + "batch", Sections: []string{contract.Onboot, contract.Services}, Values: "true, false", Default: "false", Example: "true",
+			Doc: "Whether the container is a batch job: when it has ended and does not restart, the machine powers off. slipway run exits with the exit status of the container.",
+			set: func(p *Policy, value string) error {
+				var choice string
+				err := choose(&choice, value, "true", "false")
+				p.Batch = choice == "true"
+				return err
 			},
 		},
 		{
