@@ -62,6 +62,10 @@ type ImageRef struct {
 	Section string // of the first use: the name of its [Tree], or "kernel"
 }
 
+// PackageFolder returns the folder in the build context from which the image is
+// built, and reports whether there is one.
+func (r ImageRef) PackageFolder() (string, bool) { return strings.CutPrefix(r.Name, packagePrefix) }
+
 // ImageRefs returns each image whose config and files the machine needs once,
 // in the order of first use: kernel, init, volumes, onboot, onshutdown,
 // services. Images of volumes with format oci are in [Plan.Layouts] only.

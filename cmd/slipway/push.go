@@ -192,28 +192,35 @@ func newPullCommand() *cobra.Command {
 	return cmd
 }
 
-// pull saves a disk of a registry in a folder.
+// pull saves a disk of a registry in a folder and prints its path.
 func pull(cmd *cobra.Command, ref artifact.Reference, choice artifact.Choice, output string) error {
+	path, size, err := save(cmd, ref, choice, output)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\t%s\n", path, units.HumanSize(float64(size)))
+	return err
+}
+
+// save saves a disk of a registry in a folder, and returns its path and its size
+// in bytes.
+func save(cmd *cobra.Command, ref artifact.Reference, choice artifact.Choice, output string) (path string, size int64, err error) {
 	choice.Preferred = artifact.Preference{Architecture: runtime.GOARCH, Format: "raw"}
 	a, err := artifact.Open(cmd.Context(), ref, choice)
 	if err != nil {
-		return err
+		return "", 0, err
 	}
 	if !ref.Pinned() {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s\n", a.Reference)
 	}
 	if err := os.Mkdir(output, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+		return "", 0, err
 	}
 	dir, err := os.OpenRoot(output)
 	if err != nil {
-		return err
+		return "", 0, err
 	}
 	defer dir.Close()
 	name, err := a.Save(cmd.Context(), dir)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\t%s\n", filepath.Join(output, name), units.HumanSize(float64(a.Size)))
-	return err
+	return filepath.Join(output, name), a.Size, err
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/slipway-build/slipway/internal/run"
 	"github.com/slipway-build/slipway/internal/vm"
 	"github.com/slipway-build/slipway/internal/vm/cloud"
+	"github.com/slipway-build/slipway/publisher/artifact"
 )
 
 // runFlags are the flags of slipway run.
@@ -44,6 +45,7 @@ type runFlags struct {
 	wait                   []string
 	timeout                time.Duration
 	detach                 bool
+	watch                  bool
 
 	command string // for ssh: of --ssh, or after --
 }
@@ -58,6 +60,7 @@ func newRunCommand() *cobra.Command {
 		Long: "Build a machine if necessary and boot it in QEMU. The console is in the terminal: ctrl-] opens a menu.\n" +
 			"When the machine accepts logins by ssh, a shell opens.",
 		Example: `  slipway run aws.yml
+  slipway run oci://registry.example.com/machines/aws:v1
   slipway run --publish 8080:80 web.yml
   slipway run --uefi --disk 10G:data --state web.state out/web.raw
   slipway run --ssh aws.yml -- uname -a
@@ -86,6 +89,7 @@ func newRunCommand() *cobra.Command {
 	flags.Lookup("ssh").NoOptDefVal = shell
 	flags.StringArrayVar(&f.wait, "wait", nil, "with --detach or --ssh, wait until `service=NAME`, port=NUMBER or text=REGEXP; may be repeated")
 	flags.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long --wait and --ssh wait")
+	flags.BoolVar(&f.watch, "watch", false, "build and boot again whenever the YAML or a file that it uses changes")
 	flags.BoolVarP(&f.detach, "detach", "d", false, "run in the background")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if at := cmd.ArgsLenAtDash(); at >= 0 {
@@ -119,23 +123,36 @@ func (f *runFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if f.watch {
+		w := watcher{cmd: cmd, flags: f, args: args, store: store, hardware: machine, terminal: run.NewTerminal()}
+		return w.watch()
+	}
 	source, err := f.open(cmd, args)
 	if err != nil {
 		return err
 	}
-	entry, err := store.Create(cmp.Or(f.name, source.Name), f.name != "")
+	entry, err := f.create(cmd, args[0], store, machine, source)
 	if err != nil {
 		return err
-	}
-	entry.Source, entry.Config = args[0], machine
-	if err := f.prepare(cmd, source, entry); err != nil {
-		return errors.Join(err, entry.Remove())
 	}
 	r := runner{cmd, f, store, entry, conditions}
 	if f.detach {
 		return r.background()
 	}
 	return r.foreground()
+}
+
+// create creates the folder and the record of a machine with this hardware.
+func (f *runFlags) create(cmd *cobra.Command, path string, store run.Store, hardware vm.Config, source run.Source) (*run.Entry, error) {
+	entry, err := store.Create(cmp.Or(f.name, source.Name), f.name != "")
+	if err != nil {
+		return nil, err
+	}
+	entry.Source, entry.Config = path, hardware
+	if err := f.prepare(cmd, source, entry); err != nil {
+		return nil, errors.Join(err, entry.Remove())
+	}
+	return entry, nil
 }
 
 // parse parses the values of flags that describe the hardware.
@@ -201,6 +218,9 @@ func (f *runFlags) open(cmd *cobra.Command, args []string) (run.Source, error) {
 		if len(args) > 1 {
 			return run.Source{}, cli.Usagef("a build context belongs to a machine YAML, not to %s", args[0])
 		}
+		if artifact.IsReference(args[0]) {
+			return f.pull(cmd, args[0])
+		}
 		return run.Open(args[0])
 	}
 	remove, err := readStdin(cmd, args)
@@ -227,12 +247,11 @@ func (f *runFlags) build(cmd *cobra.Command, args []string) (run.Source, error) 
 	if err != nil {
 		return run.Source{}, err
 	}
-	cache, err := os.UserCacheDir()
+	folder, err := cacheFolder(path, f.Target, f.Platforms[0])
 	if err != nil {
-		return run.Source{}, fmt.Errorf("folder for the build: %w", err)
+		return run.Source{}, err
 	}
-	id := sha256.Sum256([]byte(strings.Join([]string{path, f.Target, f.Platforms[0]}, "\n")))
-	f.Outputs = []string{filepath.Join(cache, "slipway", "run", fmt.Sprintf("%x", id[:8]))}
+	f.Outputs = []string{folder}
 	b, progress, err := f.connect(cmd, args)
 	if err != nil {
 		return run.Source{}, err
@@ -248,6 +267,40 @@ func (f *runFlags) build(cmd *cobra.Command, args []string) (run.Source, error) 
 	source, err := run.Open(files[0].Path)
 	source.Name = strings.TrimSuffix(filepath.Base(args[0]), filepath.Ext(args[0]))
 	return source, err
+}
+
+// cacheFolder returns the folder of the user's cache for what a key identifies.
+func cacheFolder(key ...string) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("folder for the machine: %w", err)
+	}
+	id := sha256.Sum256([]byte(strings.Join(key, "\n")))
+	return filepath.Join(cache, "slipway", "run", fmt.Sprintf("%x", id[:8])), nil
+}
+
+// pull saves a disk of a registry in a folder of the user's cache.
+func (f *runFlags) pull(cmd *cobra.Command, image string) (run.Source, error) {
+	ref, err := artifact.ParseReference(image)
+	if err != nil {
+		return run.Source{}, cli.Usagef("%w", err)
+	}
+	choice := artifact.Choice{Format: f.Target}
+	for _, name := range f.Platforms {
+		_, choice.Architecture, _ = strings.Cut(name, "/")
+	}
+	folder, err := cacheFolder(image, f.Target, choice.Architecture)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(folder), 0o755)
+	}
+	if err != nil {
+		return run.Source{}, err
+	}
+	path, _, err := save(cmd, ref, choice, folder)
+	if err != nil {
+		return run.Source{}, err
+	}
+	return run.Open(path)
 }
 
 // prepare completes the record of a machine with what its folder holds.

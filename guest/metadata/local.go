@@ -159,8 +159,9 @@ func readMedium(medium fs.FS, label string) (*instance, error) {
 func (in *instance) addMetaData(text []byte) {
 	in.set("metadata", string(text))
 	var meta struct {
-		InstanceID    string `yaml:"instance-id"`
-		LocalHostname string `yaml:"local-hostname"`
+		InstanceID    string    `yaml:"instance-id"`
+		LocalHostname string    `yaml:"local-hostname"`
+		PublicKeys    yaml.Node `yaml:"public-keys"`
 		Network       yaml.Node
 		Encoding      string `yaml:"network.encoding"`
 	}
@@ -170,6 +171,7 @@ func (in *instance) addMetaData(text []byte) {
 	}
 	in.set("instance_id", meta.InstanceID)
 	in.set("hostname", meta.LocalHostname)
+	in.addPublicKeys(&meta.PublicKeys)
 	switch meta.Network.Kind {
 	case yaml.MappingNode:
 		var config networkConfig
@@ -180,6 +182,19 @@ func (in *instance) addMetaData(text []byte) {
 		decoded, err := decodeGuestInfo(meta.Network.Value, meta.Encoding)
 		if in.networkErr = err; err == nil {
 			in.network, in.networkErr = parseNetworkConfig(decoded)
+		}
+	}
+}
+
+// addPublicKeys adds the keys of meta-data: a string, a list, or a map of names
+// to keys, as cloud-init accepts them.
+func (in *instance) addPublicKeys(node *yaml.Node) {
+	if node.Kind == yaml.ScalarNode && node.Tag != "!!null" {
+		in.addKeys(node.Value)
+	}
+	for i, child := range node.Content {
+		if node.Kind == yaml.SequenceNode || i%2 == 1 {
+			in.addPublicKeys(child)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -359,5 +360,24 @@ func TestHostileMedium(t *testing.T) {
 	}
 	if found, err := readRoot(dir, noCloudLabel); err != nil || string(found.userData) != "u" {
 		t.Errorf("a link on the medium: %+v, %v", found, err)
+	}
+}
+
+// The keys in cloud-init's meta-data have several forms.
+func TestMetaDataKeys(t *testing.T) {
+	for text, want := range map[string][]string{
+		"public-keys: key a":                           {"key a"},
+		"public-keys: [key a, key b]":                  {"key a", "key b"},
+		"public-keys: {one: key a, two: [key b, '']}":  {"key a", "key b"},
+		"public-keys: |\n  key a\n  key b\n":           {"key a", "key b"},
+		"public-keys: null":                            nil,
+		"instance-id: i":                               nil,
+		"x: &x [key a]\npublic-keys: [*x, {a: key b}]": {"key b"},
+	} {
+		found := newInstance()
+		found.addMetaData([]byte(text))
+		if !slices.Equal(found.keys, want) {
+			t.Errorf("%q: got %q, want %q", text, found.keys, want)
+		}
 	}
 }

@@ -3,11 +3,13 @@ package client
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/client"
 	"github.com/tonistiigi/fsutil"
 
+	"github.com/slipway-build/slipway/frontend"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -59,8 +61,14 @@ func (o Options) addHost(so *client.SolveOpt) error {
 }
 
 // sources returns the sources of files in the machine YAML and its overlays.
-// The frontend reports errors in them.
 func (o Options) sources() []machine.FileSource {
+	m, _ := o.parse()
+	return m.Sources()
+}
+
+// parse reads the machine YAML and its overlays, and returns their paths. The
+// frontend reports errors in them.
+func (o Options) parse() (*machine.Machine, []string) {
 	names := []string{o.File}
 	for name := range strings.FieldsFuncSeq(o.BuildArgs["OVERLAYS"], func(c rune) bool { return c == ',' }) {
 		names = append(names, filepath.Join(filepath.Dir(o.File), name))
@@ -74,7 +82,40 @@ func (o Options) sources() []machine.FileSource {
 		texts = append(texts, machine.Source{Name: name, Data: data})
 	}
 	m, _ := machine.Parse(texts...)
-	return m.Sources()
+	return m, names
+}
+
+// Inputs returns the paths of the files and folders on this computer that the
+// build of a machine reads: the machine YAML, its overlays and its lock, the
+// sources of files, package folders, and local folders of named contexts.
+func (o Options) Inputs() []string {
+	m, paths := o.parse()
+	paths = append(paths, frontend.LockName(o.File))
+	for _, s := range m.Sources() {
+		name := s.Source
+		if rest, ok := strings.CutPrefix(name, "~/"); ok {
+			home, _ := os.UserHomeDir()
+			name = filepath.Join(home, rest)
+		} else if !s.Outside() {
+			name = filepath.Join(o.Context, name)
+		}
+		paths = append(paths, name)
+	}
+	for _, ref := range m.AllImageRefs() {
+		if folder, ok := ref.PackageFolder(); ok {
+			paths = append(paths, filepath.Join(o.Context, folder))
+		}
+	}
+	for _, value := range o.BuildContexts {
+		if path, ok := strings.CutPrefix(value, "oci-layout://"); ok {
+			value = path
+		}
+		if !strings.Contains(value, "://") {
+			paths = append(paths, value)
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
 }
 
 // isReadable reports whether a path names a regular file that this process may

@@ -27,15 +27,17 @@ type Terminal struct {
 	raw console.Console // nil if the input is not a terminal
 
 	mu      sync.Mutex
-	shown   bool         // whether the output of the console goes to the terminal
-	typed   bool         // whether the user has typed on the console
-	input   func([]byte) // what takes the keys
-	pressed chan byte    // keys in the menu
+	shown   bool          // whether the output of the console goes to the terminal
+	typed   bool          // whether the user has typed on the console
+	input   func([]byte)  // what takes the keys
+	pressed chan byte     // keys in the menu
+	escaped chan struct{} // ctrl-]
+	reading sync.Once
 }
 
 // NewTerminal returns the terminal of this process, which shows the console.
 func NewTerminal() *Terminal {
-	t := &Terminal{in: os.Stdin, out: os.Stdout, shown: true, pressed: make(chan byte)}
+	t := &Terminal{in: os.Stdin, out: os.Stdout, shown: true, pressed: make(chan byte), escaped: make(chan struct{}, 1)}
 	if c, err := console.ConsoleFromFile(os.Stdin); err == nil {
 		t.raw = c
 	}
@@ -54,8 +56,12 @@ func (t *Terminal) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-// say prints a line for the user.
-func (t *Terminal) say(format string, args ...any) {
+// Say prints a line for the user.
+func (t *Terminal) Say(format string, args ...any) {
+	if t.raw == nil {
+		fmt.Fprintf(os.Stderr, "slipway: "+format+"\n", args...)
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	fmt.Fprintf(t.out, "\r\n\x1b[7m slipway \x1b[0m "+format+"\r\n", args...)
@@ -76,8 +82,8 @@ func (t *Terminal) send(to func([]byte)) {
 }
 
 // Console connects the terminal to the console of a machine until the machine
-// ends. When ssh is ready and the user has not typed anything, it opens a shell.
-// It returns how the machine ended.
+// ends or ctx is done. When ssh is ready and the user has not typed anything, it
+// opens a shell. It returns how the machine ended.
 func (t *Terminal) Console(ctx context.Context, s *Session) error {
 	if t.raw == nil {
 		return s.Wait(ctx)
@@ -86,14 +92,14 @@ func (t *Terminal) Console(ctx context.Context, s *Session) error {
 		return err
 	}
 	defer t.raw.Reset()
-	t.say("This is the console. ctrl-] opens a menu: shell, power off, kill.")
-	escaped := make(chan struct{}, 1)
+	t.Say("This is the console. ctrl-] opens a menu: shell, power off, kill.")
 	toConsole := func(keys []byte) {
 		t.typed = true
 		s.Type(string(keys))
 	}
 	t.send(toConsole)
-	go t.read(escaped)
+	defer t.send(nil)
+	t.startReading()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -117,18 +123,18 @@ func (t *Terminal) Console(ctx context.Context, s *Session) error {
 			shell = !t.typed
 			t.mu.Unlock()
 			if !shell {
-				t.say("ssh is ready after %.1f s: ctrl-] s opens a shell.", after.Seconds())
+				t.Say("ssh is ready after %.1f s: ctrl-] s opens a shell.", after.Seconds())
 			} else {
-				t.say("ssh is ready after %.1f s. This is a shell; exit returns to the console.", after.Seconds())
+				t.Say("ssh is ready after %.1f s. This is a shell; exit returns to the console.", after.Seconds())
 			}
-		case <-escaped:
+		case <-t.escaped:
 			switch t.menu(ended) {
 			case 's':
 				shell = true
 			case 'p':
-				t.say("Powering off. ctrl-] k kills the machine.")
+				t.Say("Powering off. ctrl-] k kills the machine.")
 				if err := s.PressPowerButton(ctx); err != nil {
-					t.say("%v", err)
+					t.Say("%v", err)
 				}
 			case 'k':
 				s.Kill()
@@ -138,12 +144,12 @@ func (t *Terminal) Console(ctx context.Context, s *Session) error {
 		}
 		if shell {
 			t.show(false)
-			_, err := t.Shell(ctx, s.SSHAddress(), s.Entry.Key, escaped)
+			_, err := t.Shell(ctx, s.SSHAddress(), s.Entry.Key)
 			t.show(true)
 			if err != nil {
-				t.say("%v", err)
+				t.Say("%v", err)
 			}
-			t.say("This is the console. ctrl-] p powers the machine off, ctrl-] s opens a shell.")
+			t.Say("This is the console. ctrl-] p powers the machine off, ctrl-] s opens a shell.")
 			t.send(toConsole)
 		}
 	}
@@ -159,7 +165,7 @@ func (t *Terminal) menu(ended chan error) byte {
 	})
 	t.show(false)
 	defer t.show(true)
-	t.say("s: shell by ssh   p: power off   k: kill   other keys: back")
+	t.Say("s: shell by ssh   p: power off   k: kill   other keys: back")
 	select {
 	case key := <-t.pressed:
 		return key
@@ -169,9 +175,12 @@ func (t *Terminal) menu(ended chan error) byte {
 	}
 }
 
-// read passes keys on, except the one that escapes. It ends with the process,
-// because nothing can interrupt a read from a terminal.
-func (t *Terminal) read(escaped chan<- struct{}) {
+// startReading starts to pass keys on. That ends with the process, because
+// nothing can interrupt a read from a terminal.
+func (t *Terminal) startReading() { t.reading.Do(func() { go t.read() }) }
+
+// read passes keys on, except the one that escapes.
+func (t *Terminal) read() {
 	keys := make([]byte, 1024)
 	for {
 		n, err := t.in.Read(keys)
@@ -193,7 +202,7 @@ func (t *Terminal) read(escaped chan<- struct{}) {
 			}
 			rest = rest[at+1:]
 			select {
-			case escaped <- struct{}{}:
+			case t.escaped <- struct{}{}:
 			default:
 			}
 		}
@@ -205,7 +214,7 @@ func (t *Terminal) read(escaped chan<- struct{}) {
 
 // Shell opens a shell in the terminal and returns its exit status. ctrl-] closes
 // it.
-func (t *Terminal) Shell(ctx context.Context, address string, key vm.Key, escaped <-chan struct{}) (int, error) {
+func (t *Terminal) Shell(ctx context.Context, address string, key vm.Key) (int, error) {
 	client, err := vm.Login(ctx, address, key)
 	if err != nil {
 		return 0, err
@@ -236,7 +245,7 @@ func (t *Terminal) Shell(ctx context.Context, address string, key vm.Key, escape
 	select {
 	case err := <-done:
 		return vm.ExitStatus(err), nil
-	case <-escaped:
+	case <-t.escaped:
 		return 0, nil
 	}
 }
@@ -257,9 +266,8 @@ func SSH(ctx context.Context, r Record, command string) (int, error) {
 			return 0, err
 		}
 		defer t.raw.Reset()
-		escaped := make(chan struct{}, 1)
-		go t.read(escaped)
-		return t.Shell(ctx, r.SSHAddress, r.Key, escaped)
+		t.startReading()
+		return t.Shell(ctx, r.SSHAddress, r.Key)
 	}
 	client, err := vm.Login(ctx, r.SSHAddress, r.Key)
 	if err != nil {
