@@ -31,6 +31,9 @@ func (r registrar) find(ctx context.Context) (bool, error) {
 		}
 		return false, fail(ClassNameTaken, "the name %s is taken by %s; choose another --name, or deregister it", name, *image.ImageId)
 	}
+	if err := r.verifyDisk(ctx); err != nil {
+		return false, err
+	}
 	r.found(image)
 	r.image.Existing = r.journal == nil || tagValue(image.Tags, tagRun) != r.journal.Run
 	if !r.image.Existing {

@@ -50,7 +50,9 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 
 	requests := caller{attempt: l.attempt, retries: l.retries}
 	window, writes := newWindow(l.workers, l.attempt), requests
-	writes.pace = rate.NewLimiter(rate.Limit(l.rate), max(1, int(l.rate/20)))
+	// A burst of one second is the same as what AWS permits per second. If AWS
+	// does not, it throttles, and the window shrinks.
+	writes.pace = rate.NewLimiter(rate.Limit(l.rate), max(1, int(l.rate)))
 	writes.onRetry = func(err error) {
 		if isThrottle(err) || errors.Is(err, context.DeadlineExceeded) {
 			window.shrink()

@@ -21,6 +21,9 @@ func (s snapshotter) run(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if len(same) > 0 {
+		if err := s.verifyDisk(ctx); err != nil {
+			return "", err
+		}
 		s.step("using %s, which has the same content", *same[0].SnapshotId)
 		s.monitor().Skipped.Add(int64(p.disk.Count()))
 		return *same[0].SnapshotId, nil
@@ -34,11 +37,16 @@ func (s snapshotter) run(ctx context.Context) (string, error) {
 // resume continues the snapshot in the journal. It returns "" if there is none
 // or if AWS has given it up.
 func (s snapshotter) resume(ctx context.Context) (string, error) {
-	switch j := s.journal; {
+	j := s.journal
+	if j.Object == "" && j.Start == nil {
+		return "", nil
+	}
+	if err := s.verifyDisk(ctx); err != nil {
+		return "", err
+	}
+	switch {
 	case j.Object != "":
 		return importDisk(ctx, s.target)
-	case j.Start == nil:
-		return "", nil
 	case j.Snapshot != "":
 		found, err := s.aws.snapshots.byID(ctx, j.Snapshot)
 		if err != nil && !isSnapshotMissing(err) {

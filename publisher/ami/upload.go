@@ -34,6 +34,11 @@ func (u uploader) run(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if parent != nil { // whose blocks are not written
+		if err := u.verifyDisk(ctx); err != nil {
+			return "", err
+		}
+	}
 	j := u.journal
 	if j.Start == nil {
 		if err := j.note(record{Start: u.request(parent)}); err != nil {
@@ -167,8 +172,19 @@ func (u uploader) write(ctx context.Context, blocks []disk.Block, parent *parent
 	return context.Cause(outer)
 }
 
-func diskChanged(d *disk.Disk) error {
-	return fail(ClassDisk, "%s changed during the upload; publish it again when it is complete", d.Name)
+func diskChanged(d *disk.Disk) error { return &Error{ClassDisk, d.Mismatch()} }
+
+// verifyDisk fails if the digests of the disk are wrong. EBS compares the blocks
+// that are written with their digests. Before this package relies on digests in
+// another way, it must call verifyDisk.
+func (t *target) verifyDisk(ctx context.Context) error {
+	if err := t.publisher.disk.Verify(ctx); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return &Error{ClassDisk, err}
+	}
+	return nil
 }
 
 // put writes a block and returns how long the last attempt took.

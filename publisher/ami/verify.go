@@ -85,6 +85,12 @@ func Verify(ctx context.Context, cfg aws.Config, id string, d *disk.Disk, o Opti
 	if len(regions) > 1 {
 		return nil, fail(ClassUsage, "%s exists in one region: use --region with one", id)
 	}
+	if err := d.Verify(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, &Error{ClassDisk, err}
+	}
 	o.State = cmp.Or(o.State, "unused")
 	if err := o.complete(d); err != nil {
 		return nil, err

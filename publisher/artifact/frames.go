@@ -135,7 +135,7 @@ func (c *compressor) compress(d *disk.Disk, block disk.Block) ([]byte, error) {
 		return nil, err
 	}
 	if disk.Sum(sha256.Sum256(c.block[:])) != block.Sum {
-		return nil, fmt.Errorf("%s changed while it was pushed; push it again when it is complete", d.Name)
+		return nil, d.Mismatch()
 	}
 	length := min(blockSize, d.Size-int64(block.Index)*blockSize)
 	return c.encoder.EncodeAll(c.block[:length], make([]byte, 0, maxFrame)), nil

@@ -16,6 +16,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -56,10 +57,17 @@ type Disk struct {
 	temp     bool
 	free     []extent // blocks that no program reads, see Free
 	warnings []string
+
+	verifying sync.Mutex
+	claimed   atomic.Bool // Blocks has the digests of the map, which no one has verified
 }
 
-// Open reads a file, except holes, and computes its digests. If there is a map of the
-// disk, PATH.map, Free uses it. The caller must close the disk.
+// Open reads a file, except holes, and computes its digests. The caller must close
+// the disk.
+//
+// If there is a map of the disk, PATH.map, Free uses it. If the map is as new as
+// the disk and has digests, Open takes these, and reads only the blocks that must be
+// zero and a sample of the others. See Verify.
 func Open(ctx context.Context, path string) (*Disk, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -224,6 +232,11 @@ func (d *Disk) scan(ctx context.Context, mapPath string) error {
 		return err
 	}
 	m := d.readMap(mapPath)
+	if m != nil && m.Digests != nil {
+		if err := d.takeDigests(ctx, m, mapPath, extents); err != nil || d.claimed.Load() {
+			return err
+		}
+	}
 	var mismatch atomic.Bool // between map and disk
 	check := func(at int64, block []byte) {
 		if m != nil && !fits(m, at, block) {
@@ -306,9 +319,11 @@ func (d *Disk) digest(ctx context.Context, extents []extent, check func(at int64
 
 // Free reports whether, according to the map of the disk, no program reads the block
 // before it writes it. The block is zero in the file.
-func (d *Disk) Free(index int32) bool {
-	i, found := slices.BinarySearchFunc(d.free, int64(index), func(e extent, index int64) int { return cmp.Compare(e.first, index) })
-	return found || i > 0 && int64(index) < d.free[i-1].end
+func (d *Disk) Free(index int32) bool { return isFree(d.free, index) }
+
+func isFree(free []extent, index int32) bool {
+	i, found := slices.BinarySearchFunc(free, int64(index), func(e extent, index int64) int { return cmp.Compare(e.first, index) })
+	return found || i > 0 && int64(index) < free[i-1].end
 }
 
 // FreeExtents returns the blocks for which Free is true, as parts of the disk.

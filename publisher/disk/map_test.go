@@ -2,10 +2,13 @@ package disk
 
 import (
 	"bytes"
+	"encoding/hex"
+	"errors"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/slipway-build/slipway/exporter/diskmap"
 )
@@ -65,6 +68,64 @@ func TestMap(t *testing.T) {
 		}
 		if len(d.Blocks) != 3 {
 			t.Errorf("%s: %d blocks of data, want 3", what, len(d.Blocks))
+		}
+	}
+}
+
+// TestDigestsOfMap checks when Open takes the digests of a map, and that wrong
+// ones are noticed before they matter.
+func TestDigestsOfMap(t *testing.T) {
+	const count = 40
+	data := make([]byte, count*BlockSize)
+	for i := range count {
+		if i%4 != 3 {
+			data[i*BlockSize+i] = byte(i + 1)
+		}
+	}
+	for what, test := range map[string]struct {
+		change  func(m *diskmap.Map)
+		age     time.Duration // by which the map is older than the disk
+		claimed bool
+		wrong   bool // Verify fails
+	}{
+		"right":                    {func(*diskmap.Map) {}, 0, true, false},
+		"older map":                {func(*diskmap.Map) {}, time.Second, false, false},
+		"no digests":               {func(m *diskmap.Map) { m.Digests = nil }, 0, false, false},
+		"a wrong first digest":     {func(m *diskmap.Map) { m.Digests[0].SHA256 = m.Digests[1].SHA256 }, 0, false, false},
+		"a wrong digest":           {func(m *diskmap.Map) { m.Digests[1].SHA256 = m.Digests[2].SHA256 }, 0, true, true},
+		"data without a digest":    {func(m *diskmap.Map) { m.Digests = slices.Delete(m.Digests, 3, 4) }, 0, false, false},
+		"a digest of a zero block": {func(m *diskmap.Map) { m.Digests[2].Block = 3 }, 0, false, false},
+		"data that is free": {func(m *diskmap.Map) {
+			m.Extents = []diskmap.Extent{{Length: BlockSize, Type: diskmap.Data}, {Offset: BlockSize, Length: (count - 1) * BlockSize, Type: diskmap.Free}}
+		}, 0, false, false},
+	} {
+		path := save(t, data)
+		want := open(t, path).Blocks
+		m := diskmap.Map{Version: 1, Size: int64(len(data)), Extents: []diskmap.Extent{{Length: int64(len(data)), Type: diskmap.Data}}}
+		for _, b := range want {
+			m.Digests = append(m.Digests, diskmap.Digest{Block: b.Index, SHA256: hex.EncodeToString(b.Sum[:])})
+		}
+		test.change(&m)
+		var text bytes.Buffer
+		if err := m.Write(&text); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path+".map", text.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		now := time.Now()
+		if err := errors.Join(os.Chtimes(path, now, now), os.Chtimes(path+".map", now, now.Add(-test.age))); err != nil {
+			t.Fatal(err)
+		}
+		d := open(t, path)
+		if got := d.claimed.Load(); got != test.claimed {
+			t.Errorf("%s: the digests are taken: %t, want %t", what, got, test.claimed)
+		}
+		if !test.wrong && !slices.Equal(d.Blocks, want) {
+			t.Errorf("%s: the digests differ", what)
+		}
+		if err := d.Verify(t.Context()); test.wrong != (err != nil && strings.Contains(err.Error(), "does not match its map: remove "+path+".map")) {
+			t.Errorf("%s: got %v", what, err)
 		}
 	}
 }
