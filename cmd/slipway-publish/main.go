@@ -20,6 +20,8 @@ package main
 
 import (
 	"context"
+	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -28,7 +30,15 @@ import (
 	"github.com/slipway-build/slipway/publisher/ami"
 )
 
+// memoryLimit is a soft limit of the memory in bytes, unless GOMEMLIMIT sets one.
+// The blocks on their way take 64 MiB, which Go would otherwise let grow to twice as
+// much.
+const memoryLimit = 128 << 20
+
 func main() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	cli.Program{Root: newCommand(), Explain: explain}.Main()
 }
 

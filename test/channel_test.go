@@ -1,0 +1,102 @@
+package test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/slipway-build/slipway/internal/testutil/stack"
+	"github.com/slipway-build/slipway/publisher/ami"
+)
+
+// TestChannel builds a machine into a registry, publishes it from there without a
+// file, and then proves from the YAML and its lock alone what the AMI contains.
+func TestChannel(t *testing.T) {
+	stack.Require(t)
+	t.Setenv("DOCKER_CONFIG", t.TempDir()) // without credentials
+	example, err := os.ReadFile("../examples/minimal.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := machineYAML(t, string(example))
+	yaml := filepath.Join(dir, "machine.yml")
+	if _, stderr, code := slipway(t, dir, "lock", "--platform", "linux/amd64", "machine.yml"); code != 0 {
+		t.Fatal(stderr)
+	}
+	build := []string{"--platform", "linux/amd64", "--size", "64M"}
+	tag := "oci://" + stack.Registry + "/test/channel:v1"
+	args := append([]string{"build", "--format", "raw", "-o", "out", "--push", tag}, build...)
+	out, stderr, code := slipway(t, dir, append(args, "machine.yml")...)
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	lines := strings.Fields(out)
+	reference := lines[len(lines)-1]
+	if !strings.HasPrefix(reference, tag+"@sha256:") {
+		t.Fatalf("build --push prints %q", out)
+	}
+	disk := filepath.Join(dir, "out", "machine.raw")
+	if out, stderr, code := slipway(t, dir, "pull", "-o", "pulled", reference); code != 0 || !strings.HasPrefix(out, filepath.Join("pulled", "machine.raw")+"\t") {
+		t.Errorf("pull: %s%s", out, stderr)
+	}
+	if err := exec.Command("cmp", disk, filepath.Join(dir, "pulled", "machine.raw")).Run(); err != nil {
+		t.Errorf("the pulled disk differs: %v", err)
+	}
+	if out, stderr, code := slipway(t, dir, "push", "--lock", "machine.lock.yml", disk, tag); code != 0 || strings.TrimSpace(out) != reference {
+		t.Errorf("push of the same disk: %s%s, want %s", out, stderr, reference)
+	}
+
+	a := newAccount(t)
+	image := a.publish(t, reference, "--name=channel")
+	published, err := os.ReadFile(a.save(t, image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(published[:len(want)], want) {
+		t.Error("the snapshot differs from the disk")
+	}
+
+	// The program looks for slipway beside itself.
+	program, err := command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(program, filepath.Join(a.dir, "slipway")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "out")); err != nil {
+		t.Fatal(err)
+	}
+	verify := func() (v ami.Verification, code int) {
+		t.Helper()
+		args := append([]string{"aws", "verify", "--json", image.Image, "--rebuild", yaml, "--"}, build...)
+		cmd := exec.Command(a.program, args...)
+		cmd.Dir = dir
+		cmd.Env = append(append(os.Environ(), a.Env()...), "BUILDX_BUILDER="+stack.Builder)
+		var log bytes.Buffer
+		cmd.Stderr = &log
+		out, _ := cmd.Output() // the exit status says what failed
+		if err := json.Unmarshal(out, &v); err != nil {
+			t.Fatalf("verify --rebuild: %v: %s%s", err, out, log.String())
+		}
+		return v, cmd.ProcessState.ExitCode()
+	}
+	if v, code := verify(); code != 0 || !v.Match || v.Image != image.Image {
+		t.Errorf("verify --rebuild: exit %d, %+v", code, v)
+	}
+	changed := strings.Replace(string(example), `"console=ttyS0,115200n8"`, `"console=ttyS0,115200n8 quiet"`, 1)
+	if err := os.WriteFile(yaml, []byte(changed), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if v, code := verify(); code != 1 || v.Match || v.Different == 0 || v.Differences[0].Partition == "" {
+		t.Errorf("verify --rebuild of a changed machine: exit %d, %+v", code, v)
+	}
+}
