@@ -1,13 +1,11 @@
 package ami
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -18,23 +16,31 @@ import (
 // A manifest lists the digests of a snapshot's blocks, so that the next upload
 // does not have to read them. It is stored in tags of the snapshot: EBS creates
 // and deletes it with the snapshot, it is free, and whoever may describe the
-// parent can read it. A manifest that does not fit into the tags is stored in a
-// file in the state directory instead, which only later runs on this machine
-// find.
+// parent can read it.
 //
-// Format: a byte with version 1, then runs of blocks that are not zero. Each
-// run consists of two unsigned varints, the number of blocks to skip and the
-// number of blocks in the run, and the first 12 bytes of each block's digest.
-// The whole is encoded in base64 without padding and split into tags of 256
-// characters, slipway:blocks:00 and so on. 96 bits protect against collisions
-// by chance, and whoever could construct one could change the disk as well.
+// If the digests of all blocks do not fit into the tags, the manifest has the
+// digests of groups of blocks, in the smallest groups that fit: 2, 4, 8 and so on.
+// The next upload reads the blocks of the groups that differ.
+//
+// Format: a byte with the version. Version 1 has groups of one block, and the
+// digest of a group is that of its block. In version 2, the number of blocks in a
+// group follows as an unsigned varint, and the digest of a group is the SHA-256
+// of the digests of its blocks; blocks after the end of the disk are zero. Then
+// follow runs of groups that are not all zero. Each run consists of two unsigned
+// varints, the number of groups to skip and the number of groups in the run, and
+// the first 12 bytes of each group's digest. The whole is encoded in base64
+// without padding and split into tags of 256 characters, slipway:blocks:00 and so
+// on. 96 bits protect against collisions by chance, and whoever could construct
+// one could change the disk as well.
 const (
-	manifestVersion = 1
-	shortSum        = 12
-	tagLength       = 256
-	maxTags         = 50
-	ownTags         = 5  // Name and those of [target.tags]
-	spareTags       = 10 // for programs of the account that tag resources
+	manifestBlocks = 1 // version of a manifest of blocks
+	manifestGroups = 2 // version of a manifest of groups
+	maxGroup       = disk.MaxSize / disk.BlockSize
+	shortSum       = 12
+	tagLength      = 256
+	maxTags        = 50
+	ownTags        = 5  // Name and those of [target.tags]
+	spareTags      = 10 // for programs of the account that tag resources
 )
 
 // short is the start of a block's digest.
@@ -42,8 +48,39 @@ type short [shortSum]byte
 
 func shorten(sum disk.Sum) short { return short(sum[:shortSum]) }
 
-func encodeManifest(blocks []disk.Block) []byte {
-	out := []byte{manifestVersion}
+// A manifest is a decoded manifest.
+type manifest struct {
+	group  int32           // number of blocks in a group
+	groups map[int32]short // digests of the groups, by their numbers
+}
+
+// groupsOf returns the digests of groups of n blocks.
+func groupsOf(blocks []disk.Block, n int32) []disk.Block {
+	if n == 1 {
+		return blocks
+	}
+	var groups []disk.Block
+	for len(blocks) > 0 {
+		number, h := blocks[0].Index/n, sha256.New()
+		for i := range n {
+			sum := disk.Zero
+			if len(blocks) > 0 && blocks[0].Index == number*n+i {
+				sum, blocks = blocks[0].Sum, blocks[1:]
+			}
+			h.Write(sum[:])
+		}
+		groups = append(groups, disk.Block{Index: number, Sum: disk.Sum(h.Sum(nil))})
+	}
+	return groups
+}
+
+// encodeManifest encodes the digests of groups of n blocks.
+func encodeManifest(blocks []disk.Block, n int32) []byte {
+	out := []byte{manifestBlocks}
+	if n > 1 {
+		out = binary.AppendUvarint([]byte{manifestGroups}, uint64(n))
+	}
+	blocks = groupsOf(blocks, n)
 	next := int32(0)
 	for len(blocks) > 0 {
 		n := 1
@@ -61,13 +98,22 @@ func encodeManifest(blocks []disk.Block) []byte {
 	return out
 }
 
-func decodeManifest(in []byte) (map[int32]short, error) {
+func decodeManifest(in []byte) (*manifest, error) {
 	broken := errors.New("invalid manifest in its tags")
-	if len(in) == 0 || in[0] != manifestVersion {
+	if len(in) == 0 || in[0] != manifestBlocks && in[0] != manifestGroups {
 		return nil, broken
 	}
-	blocks, at := map[int32]short{}, uint64(0)
-	for in = in[1:]; len(in) > 0; {
+	m := &manifest{group: 1, groups: map[int32]short{}}
+	version, in := in[0], in[1:]
+	if version == manifestGroups {
+		group, n := binary.Uvarint(in)
+		if n <= 0 || group < 2 || group > maxGroup {
+			return nil, broken
+		}
+		m.group, in = int32(group), in[n:]
+	}
+	at := uint64(0)
+	for len(in) > 0 {
 		skip, n := binary.Uvarint(in)
 		if n <= 0 {
 			return nil, broken
@@ -82,22 +128,28 @@ func decodeManifest(in []byte) (map[int32]short, error) {
 			return nil, broken
 		}
 		for range count {
-			blocks[int32(at)] = short(in[:shortSum])
+			m.groups[int32(at)] = short(in[:shortSum])
 			in, at = in[shortSum:], at+1
 		}
 	}
-	return blocks, nil
+	return m, nil
 }
 
-// manifestTags returns the tags of the disk's manifest, or nil if it needs more
-// than most tags.
+// manifestTags returns the tags of the disk's manifest: at most most, or nil if
+// there is no room at all.
 func manifestTags(d *disk.Disk, most int) []types.Tag {
-	if len(d.Blocks)*shortSum > most*tagLength { // skips the encoding of large disks
-		return nil
-	}
-	text := base64.RawStdEncoding.EncodeToString(encodeManifest(d.Blocks))
-	if len(text) > most*tagLength {
-		return nil
+	text := ""
+	for n := int32(1); ; n *= 2 {
+		if n > maxGroup {
+			return nil
+		}
+		if len(d.Blocks)*shortSum > most*tagLength*int(n) { // cannot fit
+			continue
+		}
+		text = base64.RawStdEncoding.EncodeToString(encodeManifest(d.Blocks, n))
+		if len(text) <= most*tagLength {
+			break
+		}
 	}
 	var tags []types.Tag
 	for len(text) > 0 {
@@ -108,54 +160,8 @@ func manifestTags(d *disk.Disk, most int) []types.Tag {
 	return tags
 }
 
-// manifestAge is the age at which the file of a manifest is removed. The
-// snapshot is probably gone by then.
-const manifestAge = 90 * 24 * time.Hour
-
-// manifestFile returns the path of the file with a snapshot's manifest.
-func (o *Options) manifestFile(snapshot string) string {
-	return filepath.Join(o.State, "manifests", filepath.Base(snapshot))
-}
-
-// saveManifest writes the file with a snapshot's manifest, and removes old ones.
-func (o *Options) saveManifest(snapshot string, d *disk.Disk) error {
-	path := o.manifestFile(snapshot)
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	files, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
-		if info, err := file.Info(); err == nil && time.Since(info.ModTime()) > manifestAge {
-			_ = os.Remove(filepath.Join(dir, file.Name())) // the next run tries again
-		}
-	}
-	// A run that is killed must not leave a part of the file under its name.
-	part := path + ".part"
-	if err := os.WriteFile(part, encodeManifest(d.Blocks), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(part, path)
-}
-
-// loadManifest reads the file with a snapshot's manifest. It returns nil if
-// there is none.
-func (o *Options) loadManifest(snapshot string) (map[int32]short, error) {
-	data, err := os.ReadFile(o.manifestFile(snapshot))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return decodeManifest(data)
-}
-
 // manifestOf returns the manifest of a snapshot, or nil if it has none.
-func manifestOf(tags []types.Tag) (map[int32]short, error) {
+func manifestOf(tags []types.Tag) (*manifest, error) {
 	text := ""
 	for i := range maxTags {
 		piece := tagValue(tags, fmt.Sprintf("%s%02d", tagBlocks, i))

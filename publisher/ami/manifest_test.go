@@ -1,11 +1,8 @@
 package ami
 
 import (
-	"maps"
-	"os"
 	"reflect"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
@@ -26,19 +23,26 @@ func TestManifest(t *testing.T) {
 	for i := range many {
 		many[i] = int32(i + i/10)
 	}
-	for _, indexes := range [][]int32{{0}, {5, 6, 7, 100, 200000}, many} {
-		d := &disk.Disk{Blocks: fakeBlocks(indexes...)}
-		tags := manifestTags(d, 45)
+	for _, test := range []struct {
+		indexes []int32
+		most    int
+		group   int32
+	}{{[]int32{0}, 45, 1}, {[]int32{5, 6, 7, 100, 200000}, 45, 1}, {many, 45, 1}, {many, 40, 2}, {many, 3, 32}, {many, 1, 64}} {
+		d := &disk.Disk{Blocks: fakeBlocks(test.indexes...)}
+		tags := manifestTags(d, test.most)
+		if len(tags) > test.most {
+			t.Errorf("%d tags, want %d at most", len(tags), test.most)
+		}
 		got, err := manifestOf(append([]types.Tag{{}}, tags...))
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := map[int32]short{}
-		for _, b := range d.Blocks {
-			want[b.Index] = shorten(b.Sum)
+		want := &manifest{test.group, map[int32]short{}}
+		for _, g := range groupsOf(d.Blocks, test.group) {
+			want.groups[g.Index] = shorten(g.Sum)
 		}
 		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%d blocks: got %d different ones", len(want), len(got))
+			t.Errorf("%d groups: got %d of %d blocks", len(want.groups), len(got.groups), got.group)
 		}
 		for _, tag := range tags {
 			if len(*tag.Value) > 256 || len(*tag.Key) > 128 {
@@ -49,42 +53,18 @@ func TestManifest(t *testing.T) {
 			t.Error("the missing tag was not noticed")
 		}
 	}
-	if tags := manifestTags(&disk.Disk{Blocks: fakeBlocks(many...)}, 40); tags != nil {
-		t.Errorf("got %d tags, want none: the manifest needs more than 40", len(tags))
+	if tags := manifestTags(&disk.Disk{Blocks: fakeBlocks(many...)}, 0); tags != nil {
+		t.Errorf("got %d tags, want none", len(tags))
 	}
 }
 
 func FuzzManifest(f *testing.F) {
-	f.Add(encodeManifest(fakeBlocks(1, 2, 9)))
+	f.Add(encodeManifest(fakeBlocks(1, 2, 9), 1))
+	f.Add(encodeManifest(fakeBlocks(1, 2, 9), 4))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := decodeManifest(data)
-		if err == nil && len(got)*shortSum > len(data) {
-			t.Errorf("got %d blocks from %d bytes", len(got), len(data))
+		if err == nil && len(got.groups)*shortSum > len(data) {
+			t.Errorf("got %d groups from %d bytes", len(got.groups), len(data))
 		}
 	})
-}
-
-// TestManifestFile checks that the file is found again and that old ones go.
-func TestManifestFile(t *testing.T) {
-	o := Options{State: t.TempDir()}
-	d := &disk.Disk{Size: 3 * disk.BlockSize, Blocks: []disk.Block{{Index: 0, Sum: disk.Sum{1}}, {Index: 2, Sum: disk.Sum{2}}}}
-	for _, id := range []string{"snap-1", "snap-2"} {
-		if err := o.saveManifest(id, d); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := o.loadManifest("snap-1")
-	if want := (map[int32]short{0: {1}, 2: {2}}); err != nil || !maps.Equal(got, want) {
-		t.Errorf("got %v, %v, want %v", got, err, want)
-	}
-	old := time.Now().Add(-2 * manifestAge)
-	if err := os.Chtimes(o.manifestFile("snap-1"), old, old); err != nil {
-		t.Fatal(err)
-	}
-	if err := o.saveManifest("snap-2", d); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := o.loadManifest("snap-1"); got != nil || err != nil {
-		t.Errorf("an old manifest is left: %v, %v", got, err)
-	}
 }

@@ -147,38 +147,31 @@ func (p parents) named(ctx context.Context, id string) (*types.Snapshot, error) 
 	return found, nil
 }
 
-// read returns the digests of a snapshot's blocks: those in its manifest or, if
-// it has none, those of the blocks themselves.
+// read returns the digests of a snapshot's blocks. Those of groups that are the
+// same on the disk are known from its manifest. It reads the other blocks.
 func (p parents) read(ctx context.Context, snapshot *types.Snapshot) (*parent, error) {
 	from := &parent{id: *snapshot.SnapshotId, blocks: map[int32]short{}}
 	tokens, err := p.aws.blocks.list(ctx, from.id)
 	if err != nil {
 		return nil, describe("list the blocks of the parent "+from.id, err)
 	}
-	manifest, err := manifestOf(snapshot.Tags)
-	if err == nil && manifest == nil {
-		manifest, err = p.publisher.options.loadManifest(from.id)
-	}
+	m, err := manifestOf(snapshot.Tags)
 	if err != nil {
 		p.step("%s: %v: reading its blocks instead", from.id, err)
 	}
-	if err == nil && manifest != nil {
-		for index := range tokens {
-			from.blocks[index] = zeroSum // the manifest lists no zero blocks
-		}
-		for index, sum := range manifest {
-			if _, written := tokens[index]; written {
-				from.blocks[index] = sum
-			}
-		}
+	unknown := tokens
+	if m != nil {
+		unknown = from.apply(m, p.publisher.disk, tokens)
+	}
+	if len(unknown) == 0 {
 		return from, nil
 	}
 
-	p.step("reading %d blocks of the parent %s", len(tokens), from.id)
+	p.step("reading %d blocks of the parent %s", len(unknown), from.id)
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(min(32, p.publisher.options.Workers))
-	for index, token := range tokens {
+	for index, token := range unknown {
 		group.Go(func() error {
 			sum, err := p.aws.blocks.sum(ctx, from.id, index, token, nil)
 			if err != nil {
@@ -191,4 +184,31 @@ func (p parents) read(ctx context.Context, snapshot *types.Snapshot) (*parent, e
 		})
 	}
 	return from, group.Wait()
+}
+
+// apply sets the digests of the blocks that a manifest reveals. It returns the
+// others, with their tokens: a manifest of groups reveals only those in the groups
+// that are the same on the disk.
+func (p *parent) apply(m *manifest, d *disk.Disk, tokens map[int32]string) (unknown map[int32]string) {
+	own := map[int32]short{}
+	if m.group > 1 {
+		for _, g := range groupsOf(d.Blocks, m.group) {
+			own[g.Index] = shorten(g.Sum)
+		}
+	}
+	unknown = map[int32]string{}
+	for index, token := range tokens {
+		sum, listed := m.groups[index/m.group]
+		switch {
+		case !listed: // a manifest lists no zero blocks
+			p.blocks[index] = zeroSum
+		case m.group == 1:
+			p.blocks[index] = sum
+		case own[index/m.group] == sum:
+			p.blocks[index] = shorten(blockOf(d, index).Sum)
+		default:
+			unknown[index] = token
+		}
+	}
+	return unknown
 }

@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -62,11 +60,6 @@ func (u uploader) run(ctx context.Context) (string, error) {
 	if err := u.complete(ctx, blocks); err != nil {
 		return "", err
 	}
-	if !hasManifest(j.Start.Tags) {
-		if err := u.publisher.options.saveManifest(j.Snapshot, d); err != nil {
-			u.step("cannot store the digests of %s: %v: later uploads to it as a parent read its blocks", j.Snapshot, err)
-		}
-	}
 	return j.Snapshot, nil
 }
 
@@ -93,11 +86,6 @@ func (u uploader) request(parent *parent) *ebs.StartSnapshotInput {
 		}
 	}
 	return input
-}
-
-// hasManifest reports whether the tags of a request include the manifest.
-func hasManifest(tags []ebstypes.Tag) bool {
-	return slices.ContainsFunc(tags, func(t ebstypes.Tag) bool { return strings.HasPrefix(aws.ToString(t.Key), tagBlocks) })
 }
 
 func (u uploader) start(ctx context.Context) error {
