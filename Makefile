@@ -42,7 +42,7 @@ test: images
 ## test-boot: what make test does a part of: boots every format with every firmware that it supports and the packages for arm64, builds on Docker Engine 29, kills 50 builders
 test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
-	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client dosfstools mtools containerd runc
+	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client dosfstools mtools containerd runc tini
 	hack/engine 29
 	go test -timeout 15m ./test -run TestNewEngine -boot
 	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems|TestAWSArm64' -boot

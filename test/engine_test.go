@@ -65,7 +65,7 @@ func dockerFails(t *testing.T, e *engine.Engine, dir string, want []string, args
 // its image stores.
 func TestEngine(t *testing.T) {
 	stack.Require(t)
-	testEngine(t, "28")
+	testEngine(t, engine.Config{Version: "28"})
 	t.Run("user namespace", testRemappedEngine)
 }
 
@@ -76,15 +76,28 @@ func TestNewEngine(t *testing.T) {
 	if !*bootAll {
 		t.Skip("requires hack/engine 29 and takes minutes: make test-boot runs it")
 	}
-	testEngine(t, "29")
-	t.Run("docker-container", testContainerDriver)
+	// Debian's runc is too old for containers of this Engine.
+	runc := filepath.Join(t.TempDir(), "runc")
+	from := exec.Command("docker", "buildx", "build", "--builder", stack.Builder, "--quiet", "-o", filepath.Dir(runc), "-")
+	from.Stdin = strings.NewReader("FROM scratch\nCOPY --from=slipwaybuild/runc:v1 /usr/bin/runc /runc\n")
+	if out, err := from.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	c := engine.Config{Version: "29", Settings: map[string]any{
+		"runtimes": map[string]any{"slipway": map[string]any{"path": runc}}, "default-runtime": "slipway",
+		"init-path": "/usr/bin/tini-static",
+	}}
+	testEngine(t, c)
+	c.Store = engine.Containerd
+	t.Run("docker-container", func(t *testing.T) { testContainerDriver(t, startEngine(t, c), runc) })
 }
 
-func testEngine(t *testing.T, version string) {
+func testEngine(t *testing.T, c engine.Config) {
 	want := digest(t, awsDisk(t))
 	for _, store := range []engine.Store{engine.Classic, engine.Containerd} {
 		t.Run(string(store), func(t *testing.T) {
-			e := startEngine(t, engine.Config{Version: version, Store: store})
+			c.Store = store
+			e := startEngine(t, c)
 			t.Run("same bytes", func(t *testing.T) {
 				dir := t.TempDir()
 				docker(t, e, "..", "buildx", "build", "-f", "examples/aws.yml", "--target", "raw", "--build-arg", "SIZE=100M", "-o", dir, ".")
@@ -96,7 +109,7 @@ func testEngine(t *testing.T, version string) {
 			t.Run("local images", func(t *testing.T) { testLocalImages(t, e, store) })
 			t.Run("other platform", func(t *testing.T) { testOtherPlatform(t, e) })
 			t.Run("container", func(t *testing.T) { testContainer(t, e) })
-			t.Run("features", func(t *testing.T) { testEngineFeatures(t, e, store) })
+			t.Run("features", func(t *testing.T) { testEngineFeatures(t, e, c) })
 		})
 	}
 }
@@ -190,11 +203,15 @@ func testContainer(t *testing.T, e *engine.Engine) {
 	}
 }
 
-func testEngineFeatures(t *testing.T, e *engine.Engine, store engine.Store) {
+func testEngineFeatures(t *testing.T, e *engine.Engine, c engine.Config) {
 	stored := t.TempDir()
 	write(t, stored, map[string]string{"Dockerfile": "FROM scratch\nCOPY text /\n", "text": "stored"})
 	docker(t, e, stored, "build", "-t", "test/stored:v1", ".")
-	testFeatures(t, string(store), func(dir string, args ...string) *exec.Cmd {
+	column := string(c.Store)
+	if c.Version != "28" {
+		column += " " + c.Version
+	}
+	testFeatures(t, column, func(dir string, args ...string) *exec.Cmd {
 		return e.Command(t.Context(), dir, "docker", append([]string{"build"}, args...)...)
 	})
 }
@@ -222,8 +239,7 @@ func testRemappedEngine(t *testing.T) {
 
 // testContainerDriver builds with a BuildKit in a container of an Engine: the
 // same bytes, with the features of the table.
-func testContainerDriver(t *testing.T) {
-	e := startEngine(t, engine.Config{Version: "29", Store: engine.Containerd})
+func testContainerDriver(t *testing.T, e *engine.Engine, runc string) {
 	config := filepath.Join(t.TempDir(), "buildkitd.toml")
 	text := fmt.Sprintf("[registry.\"docker.io\"]\n  mirrors = [%q]\n[registry.%[1]q]\n  http = true\n  insecure = true\n", stack.Registry)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
@@ -231,7 +247,7 @@ func testContainerDriver(t *testing.T) {
 	}
 	// Engines of tests have no network for containers.
 	docker(t, e, "", "buildx", "create", "--name=container", "--driver=docker-container", "--buildkitd-config="+config,
-		"--driver-opt=network=host", "--driver-opt=image="+buildkitImage(t))
+		"--driver-opt=network=host", "--driver-opt=image="+buildkitImage(t, runc))
 	build := func(dir string, args ...string) *exec.Cmd {
 		return e.Command(t.Context(), dir, "docker", append([]string{"buildx", "build", "--builder=container"}, args...)...)
 	}
@@ -244,35 +260,17 @@ func testContainerDriver(t *testing.T) {
 	testFeatures(t, "current", build)
 }
 
-// buildkitImage publishes an image for the docker-container driver with the
-// stack's BuildKit, and Debian's runc and its libraries.
-func buildkitImage(t *testing.T) string {
+// buildkitImage publishes an image for the docker-container driver: the stack's
+// BuildKit and runc, all static.
+func buildkitImage(t *testing.T, runc string) string {
 	t.Helper()
 	dir, ref := t.TempDir(), stack.Registry+"/test/buildkit:v1"
-	runc, err := exec.LookPath("runc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	libraries, err := exec.Command("ldd", runc).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := map[string]string{stack.File(t, "bin", "buildkitd"): "usr/bin/buildkitd", stack.File(t, "bin", "buildctl"): "usr/bin/buildctl", runc: "usr/bin/runc"}
-	for word := range strings.FieldsSeq(string(libraries)) {
-		if strings.HasPrefix(word, "/") {
-			files[word] = strings.TrimPrefix(word, "/")
-		}
-	}
-	for from, to := range files {
-		to = filepath.Join(dir, "root", to)
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := exec.Command("cp", "-L", from, to).CombinedOutput(); err != nil {
+	for _, file := range []string{stack.File(t, "bin", "buildkitd"), stack.File(t, "bin", "buildctl"), runc} {
+		if out, err := exec.Command("cp", "-L", file, dir).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
-	write(t, dir, map[string]string{"Dockerfile": "FROM scratch\nCOPY root /\nVOLUME /var/lib/buildkit\nENTRYPOINT [\"buildkitd\"]\n"})
+	write(t, dir, map[string]string{"Dockerfile": "FROM scratch\nENV PATH=/usr/bin\nCOPY buildkitd buildctl runc /usr/bin/\nVOLUME /var/lib/buildkit\nENTRYPOINT [\"buildkitd\"]\n"})
 	push(t, dir, ref)
 	return ref
 }

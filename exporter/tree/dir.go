@@ -28,11 +28,6 @@ func ReadDir(root string) ([]Entry, error) {
 			return err
 		}
 		e, err := stat(name, rel, inodes)
-		if errors.Is(err, fs.ErrNotExist) {
-			// overlayfs lists the whiteouts of a directory that only one layer
-			// has.
-			return nil
-		}
 		if err != nil {
 			return err
 		}

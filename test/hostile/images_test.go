@@ -199,8 +199,8 @@ func accepted() []acceptedImage {
 		)}, []tree.Entry{link("up", "../../../../../../etc"), link("abs", "/etc"), link("loop", "loop"), link("a", "b"), link("b", "a"), link("dangling", "/no/such"), link("root", "/proc/self/root"), regular("etc/one", "1"), regular("etc/two", "2")}},
 		{image{name: "lower-links", layers: layers(
 			// Neither BuildKit nor Docker follows the links of a lower layer.
-			[]file{dir("real"), reg("real/kept", "0"), symlink("link", "real"), symlink("dangling", "no"), reg("file", "x"), symlink("gone", "real"), symlink("opaque", "/real")},
-			[]file{reg("link/x", "1"), reg("dangling/a/b", "2"), reg("file/x", "3"), reg("gone/.wh.kept", ""), reg("opaque/.wh..wh..opq", ""), reg("none/.wh.x", "")},
+			[]file{dir("real"), reg("real/kept", "0"), symlink("link", "real"), symlink("dangling", "no"), reg("file", "x"), symlink("opaque", "/real")},
+			[]file{reg("link/x", "1"), reg("dangling/a/b", "2"), reg("file/x", "3"), reg("opaque/.wh..wh..opq", ""), reg("none/.wh..wh..opq", "")},
 		)}, []tree.Entry{regular("real/kept", "0"), regular("link/x", "1"), regular("dangling/a/b", "2"), regular("file/x", "3")}},
 		{image{name: "absolute", layers: layers([]file{reg("/abs", "1"), reg("./dot", "2"), reg("//twice", "3"), reg("x/./y", "4")})},
 			[]tree.Entry{regular("abs", "1"), regular("dot", "2"), regular("twice", "3"), regular("x/y", "4")}},
@@ -292,6 +292,7 @@ func refused(t testing.TB) []refusedImage {
 		{image{name: "label-json", layers: one(reg("x", "x")), labels: map[string]string{"org.mobyproject.config": "{\"binds\": [\"\x1b[2J\"]"}}, "label", "label"},
 		{image{name: "label-large", layers: one(reg("x", "x")), labels: label(t, map[string]any{"env": []string{strings.Repeat("x", 10<<20)}})}, "", ""},
 		{image{name: "whiteout-nowhere", layers: one(reg("none/.wh.x", ""), reg("x", "x"))}, "", ""},
+		{image{name: "whiteout-below-link", layers: [][]file{{reg("real/x", "x"), symlink("link", "real")}, {reg("link/.wh.x", "")}}}, "", "no such file"},
 		{image{name: "label-key", layers: one(reg("x", "x")), labels: label(t, map[string]any{"\x1b[31mkey": 1})}, "unknown key", "unknown key"},
 	}
 }
