@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -83,11 +85,12 @@ func (r *request) failure(ctx context.Context, failed *errdefs.Solve) string {
 	return failure.Clean(message.String())
 }
 
-// components are the lines of the images of a machine, by component. The
-// exporter names components in its messages.
+// components are the lines of the YAML for what the exporter names in its
+// messages: components, files and the kernel.
 type components struct {
 	mu    sync.Mutex
-	lines map[string]machine.Range
+	lines map[string]machine.Range // by component
+	files map[string]machine.Range // by path, also of directories above a file
 }
 
 // add adds the components of a plan, which differ between platforms.
@@ -95,7 +98,7 @@ func (c *components) add(plan *machine.Plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.lines == nil {
-		c.lines = map[string]machine.Range{}
+		c.lines, c.files = map[string]machine.Range{}, map[string]machine.Range{}
 	}
 	for _, t := range plan.Trees {
 		c.lines[t.Name] = t.Range
@@ -103,17 +106,45 @@ func (c *components) add(plan *machine.Plan) {
 	for _, l := range plan.Layouts {
 		c.lines[l.Name] = l.Range
 	}
+	if k := plan.Kernel; k != nil {
+		for _, name := range []string{"the kernel", "in kernel", "of kernel", "not a Linux kernel", "microcode"} {
+			c.lines[name] = k.Range
+		}
+		c.lines["the kernel cannot mount"], c.lines["modules of the kernel"] = k.TarRange, k.TarRange
+	}
+	for _, f := range plan.Files {
+		for p := f.Path; p != "."; p = path.Dir(p) {
+			if _, ok := c.files[p]; !ok {
+				c.files[p] = f.Range
+			}
+		}
+	}
 }
 
-// named returns the lines of the component that a message names.
+// fileNames match the names of files of the machine YAML in a message of
+// exporter/tree.
+var fileNames = []*regexp.Regexp{
+	regexp.MustCompile(`(?:^|: )([^:]+) of (?:files|secrets) `),
+	regexp.MustCompile(` is below (.+), which is a .* in (?:files|secrets)\b`),
+}
+
+// named returns the lines of what a message names first.
 func (c *components) named(message string) (machine.Range, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	found := ""
-	for name := range c.lines {
-		if len(name) > len(found) && strings.Contains(message, name) {
-			found = name
+	first, at, found := len(message), machine.Range{}, ""
+	for name, line := range c.lines {
+		i := strings.Index(message, name)
+		if i >= 0 && (i < first || i == first && len(name) > len(found)) {
+			first, at, found = i, line, name
 		}
 	}
-	return c.lines[found], found != ""
+	for _, r := range fileNames {
+		for _, m := range r.FindAllStringSubmatchIndex(message, -1) {
+			if line, ok := c.files[message[m[2]:m[3]]]; ok && m[2] < first {
+				first, at = m[2], line
+			}
+		}
+	}
+	return at, first < len(message)
 }

@@ -12,7 +12,12 @@ import (
 // The message of a program that fails is in the error, and not only in the
 // progress display.
 func TestFailedStep(t *testing.T) {
-	yaml := "init:\n  - slipwaybuild/init:v1\nservices:\n  - name: sshd\n    image: slipwaybuild/sshd:v1\n"
+	yaml := "init:\n  - slipwaybuild/init:v1\nservices:\n  - name: sshd\n    image: slipwaybuild/sshd:v1\n" +
+		"files:\n  - path: etc/app/a\n    contents: x\n  - path: etc/app/c/d\n    contents: x\n" +
+		"kernel:\n  image: slipwaybuild/kernel:v1\n  tar: minimal.tar\n"
+	at := func(line int, message string) string {
+		return fmt.Sprintf("aws.yml:%d: [kernel+initrd] write aws: slipway-exporter: %s", line, message)
+	}
 	for _, c := range []struct {
 		program, arg, message, want string
 		at                          []string
@@ -30,6 +35,26 @@ func TestFailedStep(t *testing.T) {
 			program: "/slipway-exporter", message: "slipway-exporter: segment of services.sshd: a name is too long",
 			want: "aws.yml:5: [kernel+initrd] write aws: slipway-exporter: segment of services.sshd: a name is too long",
 			at:   []string{"aws.yml:5:image: slipwaybuild/sshd:v1"},
+		},
+		{
+			program: "/slipway-exporter", message: "slipway-exporter: tar: etc/app/c of files is below etc/app, which is a symlink to /x in services.sshd: use the path x/c",
+			want: at(9, "tar: etc/app/c of files is below etc/app, which is a symlink to /x in services.sshd: use the path x/c"), at: []string{"aws.yml:9:- path: etc/app/c/d"},
+		},
+		{
+			program: "/slipway-exporter", message: "slipway-exporter: tar: usr/x of init[0] is below usr, which is a file in services.sshd: remove one",
+			want: at(2, "tar: usr/x of init[0] is below usr, which is a file in services.sshd: remove one"), at: []string{"aws.yml:2:- slipwaybuild/init:v1"},
+		},
+		{
+			program: "/slipway-exporter", message: "slipway-exporter: tar: containers/x of configuration is below etc/app/c/d, which is a file in files: remove one",
+			want: at(9, "tar: containers/x of configuration is below etc/app/c/d, which is a file in files: remove one"), at: []string{"aws.yml:9:- path: etc/app/c/d"},
+		},
+		{
+			program: "/slipway-exporter", message: "slipway-exporter: kernel+squashfs: the kernel cannot mount SquashFS: the module",
+			want: at(13, "kernel+squashfs: the kernel cannot mount SquashFS: the module"), at: []string{"aws.yml:13:tar: minimal.tar"},
+		},
+		{
+			program: "/slipway-exporter", message: "slipway-exporter: raw: the kernel is for arm64, but the machine for amd64",
+			want: at(12, "raw: the kernel is for arm64, but the machine for amd64"), at: []string{"aws.yml:12:image: slipwaybuild/kernel:v1"},
 		},
 		{program: "/slipway-exporter", message: " ", want: `process "/slipway-exporter write`}, // a program without a message
 	} {

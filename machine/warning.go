@@ -11,6 +11,7 @@ import (
 
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/contract/policy"
+	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 	"github.com/slipway-build/slipway/internal/schema"
 )
 
@@ -28,6 +29,7 @@ const (
 	LatestTag       = "LatestTag"
 	NeverEnds       = "NeverEnds"
 	NoCommand       = "NoCommand"
+	NoInit          = "NoInit"
 	NotPortable     = "NotPortable"
 	PathLost        = "PathLost"
 	SourceOutside   = "SourceOutside"
@@ -53,6 +55,7 @@ func Rules() []Rule {
 		{LatestTag, "an image without a tag, or with the tag latest, can change although the machine YAML does not"},
 		{NeverEnds, "an onboot container runs a program that does not end, so that the services never start"},
 		{NoCommand, "neither the machine YAML nor the image sets the command of the container"},
+		{NoInit, "neither init nor files has a program that the kernel could start, so it stops with a panic"},
 		{NotPortable, "Slipway accepts this form, LinuxKit rejects it"},
 		{PathLost, "env replaces the whole environment of the image, including PATH"},
 		{SourceOutside, "the source of an optional file is outside of the build context, so the file is left out"},
@@ -87,7 +90,10 @@ func (m *Machine) warn(r *report) {
 
 func (m *Machine) warnKernel(r *report) {
 	k, node := &m.Kernel, m.node.Key("kernel")
-	if node.Key("image").Set() {
+	if image := node.Key("image"); image.Set() {
+		if len(m.Init) == 0 && !m.startsFile() {
+			r.warn(NoInit, at(image), "the kernel has nothing to start: add an init image, for example slipwaybuild/init")
+		}
 		return
 	}
 	tar := ""
@@ -101,6 +107,21 @@ func (m *Machine) warnKernel(r *report) {
 			r.warn(KernelIgnored, at(node.Key(other.name)), "%s is ignored in kernel: image is not set", other.name)
 		}
 	}
+}
+
+// startsFile reports whether the kernel starts one of the files: /init of an
+// initramfs (Linux, init/main.c), one of the usual programs of a root filesystem,
+// or what the command line names.
+func (m *Machine) startsFile() bool {
+	args := cmdline.Parse(m.Kernel.Cmdline)
+	for _, key := range []string{"init", "rdinit", "root"} {
+		if _, ok := cmdline.Lookup(args, key); ok {
+			return true
+		}
+	}
+	return slices.ContainsFunc(m.Files, func(f File) bool {
+		return slices.Contains([]string{"init", "sbin/init", "etc/init", "bin/init", "bin/sh"}, f.Path.Clean)
+	})
 }
 
 // warnImages finds references that can change their meaning.

@@ -259,7 +259,7 @@ func checkBIOS(c Contents) error {
 	kernelEnd := int64(h.X86.PrefAddress) + int64(h.X86.InitSize)
 	limit := int64(h.X86.InitrdAddrMax) - reserved - kernelEnd
 	if size := sparse.Concat(c.Initrd...).Size; size > limit {
-		return fmt.Errorf("the initrd has %d bytes, but under BIOS the kernel accepts at most %d: use a format for UEFI", size, limit)
+		return fmt.Errorf("the initrd has %d bytes, but under BIOS Linux accepts at most %d: use a format for UEFI", size, limit)
 	}
 	return nil
 }

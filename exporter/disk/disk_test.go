@@ -301,7 +301,7 @@ func TestInitrdLimitOfBIOS(t *testing.T) {
 		for _, boot := range []BootMethod{Hybrid, BIOS, UEFI} {
 			want := ""
 			if size > most && boot != UEFI {
-				want = "the initrd has 2080309248 bytes, but under BIOS the kernel accepts at most 2080309247: use a format for UEFI"
+				want = "the initrd has 2080309248 bytes, but under BIOS Linux accepts at most 2080309247: use a format for UEFI"
 			}
 			_, err := New(boot, c, testLoaders(), 0, time.Unix(0, 0))
 			if want == "" && err != nil || want != "" && (err == nil || err.Error() != want) {

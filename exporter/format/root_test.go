@@ -49,6 +49,14 @@ func TestStartup(t *testing.T) {
 		"built in": {func(files map[string]string) {
 			files["usr/lib/modules/6.1/modules.dep"] = "kernel/net/other.ko:\n"
 		}, "", ""},
+		"named as built in": {func(files map[string]string) {
+			files["usr/lib/modules/6.1/modules.dep"] = "kernel/net/other.ko:\n"
+			files["usr/lib/modules/6.1/modules.builtin"] = "kernel/fs/squashfs/squashfs.ko\n"
+		}, "", ""},
+		"neither": {func(files map[string]string) {
+			files["usr/lib/modules/6.1/modules.dep"] = "kernel/drivers/virtio_blk.ko.xz:\n"
+			files["usr/lib/modules/6.1/modules.builtin"] = "kernel/fs/ext4/ext4.ko\n"
+		}, "", "the kernel cannot mount SquashFS: the module squashfs is neither built in nor in /usr/lib/modules/6.1: use a kernel.tar with it"},
 		"no modules": {func(files map[string]string) { delete(files, "usr/lib/modules/6.1/modules.dep") }, "", ""},
 		"no init":    {func(files map[string]string) { delete(files, "bin/init"); files["bin/x"] = "" }, "", "there is no /sbin/init: add an init image"},
 		"other init": {func(files map[string]string) { files["bin/init"] = "busybox" }, "", "/sbin/init does not support that: use slipwaybuild/init"},

@@ -46,7 +46,7 @@ func (j *job) startup(entries []tree.Entry, root rootFS) ([]sparse.Content, erro
 	}
 	init, err := findInit(entries)
 	if err != nil {
-		return nil, fmt.Errorf("the kernel needs modules to mount a root filesystem on %s, and an init that loads them: %w", root.name, err)
+		return nil, fmt.Errorf("the kernel needs modules to mount %s, and an init that loads them: %w", root.name, err)
 	}
 	files = append(files, init, tree.NewFile(contract.StartupMarker, 0o444, root.kind))
 	var b bytes.Buffer
@@ -126,6 +126,9 @@ func (r rootFS) modulesOf(dir string, byPath map[string]tree.Entry) ([]tree.Entr
 	if err != nil {
 		return nil, err
 	}
+	if _, known := byPath[path.Join(dir, "modules.builtin")]; known && !index.Builtin(r.module) && len(index.Resolve(r.module)) == 0 {
+		return nil, fmt.Errorf("the kernel cannot mount %s: the module %s is neither built in nor in /%s: use a kernel.tar with it, or another format", r.name, r.module, dir)
+	}
 	if len(index.Files(append(slices.Clone(r.drivers), r.module)...)) == 0 {
 		return nil, nil
 	}
@@ -142,7 +145,7 @@ func (r rootFS) modulesOf(dir string, byPath map[string]tree.Entry) ([]tree.Entr
 	included := map[string]bool{}
 	for _, file := range index.Files(append(slices.Clone(startupDrivers), r.module)...) {
 		if !add(file) {
-			return nil, fmt.Errorf("%s names %s, which does not exist", path.Join(dir, "modules.dep"), file)
+			return nil, fmt.Errorf("modules of the kernel: %s names %s, which does not exist", path.Join(dir, "modules.dep"), file)
 		}
 		included[file] = true
 	}
