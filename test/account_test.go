@@ -55,6 +55,24 @@ func (a account) publish(t *testing.T, disk string, args ...string) *ami.Image {
 	return result.Images[0]
 }
 
+// deploy rolls an image out with slipway-publish.
+func (a account) deploy(t *testing.T, image *ami.Image, args ...string) *ami.Deployment {
+	t.Helper()
+	cmd := exec.Command(a.program, append([]string{"aws", "deploy", "--json", image.Image}, args...)...)
+	cmd.Env = append(append(os.Environ(), a.Env()...), "XDG_STATE_HOME="+a.dir)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("deploy: %v\n%s", err, log.String())
+	}
+	var result ami.Deployment
+	if err := json.Unmarshal(out, &result); err != nil {
+		t.Fatal(err)
+	}
+	return &result
+}
+
 // save writes the content of an image's snapshot to a file.
 func (a account) save(t *testing.T, image *ami.Image) string {
 	t.Helper()

@@ -3,6 +3,7 @@
 // Usage:
 //
 //	slipway-publish aws [flags] FILE|-|oci://…
+//	slipway-publish aws deploy [flags] AMI
 //	slipway-publish aws gc [flags]
 //	slipway-publish aws verify [flags] AMI|SNAPSHOT DISK|MAP|oci://…
 //
@@ -13,8 +14,8 @@
 // the required permissions.
 //
 // Exit status: 0 success; 1 AWS, the network or anything else failed, or verify
-// found a difference; 2 the command line is invalid; 3 the disk cannot boot, or
-// has secrets; 4 credentials; 5 permission denied; 6 the name is taken; 7 quota;
+// found a difference; 2 the command line is invalid; 3 the disk cannot boot, has
+// secrets, or its instance does not come up; 4 credentials; 5 permission denied; 6 the name is taken; 7 quota;
 // 8 region; 130 interrupted.
 package main
 
@@ -50,7 +51,7 @@ func newCommand() *cobra.Command {
 		RunE:  cli.Subcommands,
 	}
 	aws := newPublishCommand()
-	aws.AddCommand(newGCCommand(), newVerifyCommand())
+	aws.AddCommand(newDeployCommand(), newGCCommand(), newVerifyCommand())
 	root.AddCommand(aws)
 	return root
 }

@@ -27,6 +27,7 @@ import (
 type publishFlags struct {
 	account *accountFlags
 	options ami.Options
+	launch  launchFlags
 
 	method, arch, bootMode, volumeType   string
 	description, registerFile, shareList string
@@ -39,6 +40,7 @@ func newPublishCommand() *cobra.Command {
 		Long:  "Publish a raw disk as an Amazon Machine Image (AMI): one in a file, from standard input (-), or in a registry (oci://).",
 		Example: `  slipway-publish aws out/web.raw
   slipway-publish aws --name web-2 --parent auto --region us-east-1,eu-west-1 out/web.raw
+  slipway-publish aws --name web-2 --launch --share 123456789012 --ssm-parameter /web/ami out/web.raw
   slipway-publish aws --name web-2 --dry-run - <out/web.raw
   slipway-publish aws --name web-2 oci://registry.example.com/machines/web:v2`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -69,6 +71,7 @@ func newPublishCommand() *cobra.Command {
 	flags.StringVar(&f.shareList, "share", "", "comma-separated `accounts`, and ARNs of organizations or units, that may launch the AMI, or all")
 	flags.StringArrayVar(&o.AllowSecrets, "allow-secret", nil, "`path` on the disk that may have secrets; may be repeated")
 	flags.StringVar(&o.SSMParameter, "ssm-parameter", "", "`name` of an SSM parameter to set to the ID of the AMI")
+	f.launch.define(flags, "before the AMI is shared and --ssm-parameter is set", true)
 	flags.StringVar(&f.registerFile, "register", "", "YAML `file` with other fields of RegisterImage")
 	flags.BoolVar(&o.KeepGoing, "keep-going", false, "keep the AMIs of the other regions if one fails")
 	flags.BoolVar(&o.Keep, "keep", false, "after a failure, keep what was made, so that the same command can continue")
@@ -89,6 +92,10 @@ func (f *publishFlags) run(cmd *cobra.Command, path string) error {
 		return cli.Usagef("--name is required for a disk from standard input")
 	}
 	if err := f.complete(); err != nil {
+		return err
+	}
+	var err error
+	if f.options.Launch, err = f.launch.options(cmd.Flags(), true); err != nil {
 		return err
 	}
 	ctx, started := cmd.Context(), time.Now()

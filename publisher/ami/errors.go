@@ -70,7 +70,7 @@ func ClassOf(err error) Class {
 		return ClassNameTaken
 	case "ServiceQuotaExceededException", "ConcurrentLimitExceededException", "SnapshotLimitExceeded", "PendingSnapshotLimitExceeded",
 		"ConcurrentSnapshotLimitExceeded", "ResourceCountExceeded", "ImageQuotaExceeded", "ResourceLimitExceeded", "LimitExceeded",
-		"MaxAMICountExceeded", "AMIQuotaExceeded", "ParameterLimitExceeded":
+		"MaxAMICountExceeded", "AMIQuotaExceeded", "ParameterLimitExceeded", "InstanceLimitExceeded", "VcpuLimitExceeded":
 		return ClassQuota
 	case "OptInRequired", "IllegalLocationConstraintException", "PermanentRedirect":
 		return ClassRegionUnavailable

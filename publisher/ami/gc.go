@@ -39,8 +39,8 @@ type GCOptions struct {
 	Timeout time.Duration
 }
 
-// GC removes what interrupted publishes left behind: failed images and
-// snapshots with [TagToken] that no image uses. Pending snapshots are kept,
+// GC removes what interrupted publishes left behind: instances that test an
+// image, with [TagLaunch], failed images and snapshots with [TagToken] that no image uses. Pending snapshots are kept,
 // because a run may still write to them; AWS gives up those of the EBS direct
 // APIs after an hour without a block. Archived and locked snapshots and those of
 // disabled images are kept too, because someone has decided so.
@@ -64,6 +64,7 @@ func GC(ctx context.Context, cfg aws.Config, o GCOptions) ([]Leftover, error) {
 			before: before,
 			dryRun: o.DryRun,
 		}
+		c.instances(ctx)
 		c.imagesAndSnapshots(ctx)
 		if o.Bucket != "" && i == 0 {
 			c.objectsAndUploads(ctx, o.Bucket)
@@ -115,6 +116,34 @@ func (c *collector) remove(id, why string, created *time.Time, remove func() err
 
 func (c *collector) fail(action string, err error) {
 	c.errs = append(c.errs, describe(action, err))
+}
+
+// instances terminates those that test an image. Credentials that may not list
+// instances cannot have started any.
+func (c *collector) instances(ctx context.Context) {
+	for page, err := range c.aws.instances.filter(ctx,
+		types.Filter{Name: aws.String("tag-key"), Values: []string{TagLaunch}},
+		types.Filter{Name: aws.String("instance-state-name"), Values: []string{"pending", "running", "stopping", "stopped"}},
+	) {
+		if ClassOf(err) == ClassPermission {
+			return
+		}
+		if err != nil {
+			c.fail("list instances", err)
+			return
+		}
+		for _, reservation := range page.Reservations {
+			for _, i := range reservation.Instances {
+				id := *i.InstanceId
+				c.remove(id, "instance that tests "+aws.ToString(i.ImageId), i.LaunchTime, func() error {
+					if err := c.aws.instances.terminate(ctx, id); !isInstanceMissing(err) {
+						return err
+					}
+					return nil
+				})
+			}
+		}
+	}
 }
 
 func (c *collector) imagesAndSnapshots(ctx context.Context) {

@@ -36,6 +36,9 @@ type record struct {
 	Complete bool                     `json:",omitempty"` // CompleteSnapshot was sent
 	Register bool                     `json:",omitempty"` // RegisterImage was sent
 	Image    string                   `json:",omitempty"` // that this run made
+	// Launch is the instance that tests the image.
+	Launch *launched `json:",omitempty"`
+	Tested string    `json:",omitempty"` // the image that passed the test
 	// Parameter is the state of the SSM parameter before this run set it.
 	Parameter *parameter `json:",omitempty"`
 	Block     *int32     `json:",omitempty"` // that EBS has acknowledged

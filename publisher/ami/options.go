@@ -98,6 +98,10 @@ type Options struct {
 	// Default: never.
 	DeprecateAfter time.Duration
 
+	// Launch tests the image with an instance before it is shared and before
+	// SSMParameter is set, in each region. Default: no test.
+	Launch *Launch
+
 	// SSMParameter is the name of an SSM parameter to set to the image's ID.
 	SSMParameter string
 
@@ -162,6 +166,11 @@ func (o *Options) complete(d *disk.Disk) error {
 	if o.Monitor == nil {
 		o.Monitor = new(Monitor)
 	}
+	if o.Launch != nil {
+		launch := *o.Launch
+		launch.complete()
+		o.Launch = &launch
+	}
 	o.Regions = unique(o.Regions)
 	o.Encrypt = o.Encrypt || o.KMSKey != "" || len(o.KMSKeys) > 0
 	if o.State == "" {
@@ -199,7 +208,7 @@ func (o *Options) check(d *disk.Disk) error {
 	case o.sharesWithAll() && o.Encrypt:
 		return fail(ClassUsage, "an encrypted image cannot be shared with all: omit --encrypt and --kms-key, or share it with accounts")
 	}
-	for _, step := range []func() error{o.checkKeys, o.checkShare, o.checkTags, o.checkDescription} {
+	for _, step := range []func() error{o.checkKeys, o.checkShare, o.checkTags, o.checkDescription, o.checkLaunch} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -254,6 +263,13 @@ func (o *Options) checkDescription() error {
 		return fail(ClassUsage, "invalid description %.40q: use at most 255 ASCII characters", text)
 	}
 	return nil
+}
+
+func (o *Options) checkLaunch() error {
+	if o.Launch == nil {
+		return nil
+	}
+	return o.Launch.check()
 }
 
 // description returns the description of the image. Default: its name.

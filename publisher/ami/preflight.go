@@ -18,7 +18,7 @@ type inspector struct{ *target }
 // source is nil unless the target gets a copy of the source's image.
 func inspect(ctx context.Context, t, source *target, found bool) error {
 	i := inspector{t}
-	steps := []func(context.Context) error{i.sharing, i.parameter}
+	steps := []func(context.Context) error{i.sharing, i.parameter, i.launch}
 	switch {
 	case found:
 	case source != nil:
@@ -132,6 +132,16 @@ func (i inspector) sharing(ctx context.Context) error {
 		return fail(ClassUsage, "the snapshot would be encrypted with the account's default key %s in %s, and other accounts cannot use that key: use --kms-key with a key that they may use", key, i.region)
 	}
 	return nil
+}
+
+// launch tries the request that starts an instance of an existing image. For an
+// image that does not exist yet, EC2 refuses the dry run if a policy requires a
+// tag of the image.
+func (i inspector) launch(ctx context.Context) error {
+	if i.publisher.options.Launch == nil || i.image.Image == "" {
+		return nil
+	}
+	return refused("check the start of an instance", "InvalidAMIID", i.aws.instances.tryRun(ctx, i.launcher().request()))
 }
 
 // parameter checks that the SSM parameter can hold the ID of an image.

@@ -119,6 +119,9 @@ func (p *Publisher) Publish(ctx context.Context, cfg aws.Config) (*Result, error
 		err = each(ctx, copies, func(ctx context.Context, t *target) error { return copyFrom(ctx, t, direct[0]) })
 	}
 	if err == nil {
+		err = each(ctx, all, testImage)
+	}
+	if err == nil {
 		err = each(ctx, all, finish)
 	}
 	if err != nil {
@@ -190,6 +193,7 @@ func (p *Publisher) publishEach(ctx context.Context, direct, copies []*target) (
 		return copyFrom(ctx, t, direct[0])
 	})
 	all := slices.Concat(direct, copies)
+	step(all, testImage)
 	step(all, finish)
 	step(all, func(_ context.Context, t *target) error {
 		err := t.journal.close(true)
@@ -323,7 +327,13 @@ func copyFrom(ctx context.Context, t, source *target) error {
 // undone.
 func (p *Publisher) cleanUp(ctx context.Context, direct, copies []*target, cause error) error {
 	if p.options.Keep || errors.Is(cause, errPending) {
-		for _, t := range slices.Concat(direct, copies) {
+		all := slices.Concat(direct, copies)
+		for _, t := range all {
+			if j := t.journal; j != nil && j.Launch != nil && !j.Launch.Ended { // the test could not terminate it
+				return &Error{ClassOf(cause), fmt.Errorf("%w; the instance %s in %s may be running: run the same command again to continue, or terminate it with slipway-publish aws gc", cause, j.Launch.Instance, t.region)}
+			}
+		}
+		for _, t := range all {
 			if t.journal != nil && (t.journal.Start != nil || t.journal.Object != "" || t.journal.Copy != nil || t.journal.Register) {
 				return &Error{ClassOf(cause), fmt.Errorf("%w; run the same command again to continue", cause)}
 			}

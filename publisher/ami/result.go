@@ -12,9 +12,10 @@ type Result struct {
 // An Image is the AMI in one region.
 type Image struct {
 	Region       string   `json:"region"`
-	Image        string   `json:"image"`    // ID
-	Snapshot     string   `json:"snapshot"` // ID
-	Existing     bool     `json:"existing"` // an earlier run made the image
+	Image        string   `json:"image"`            // ID
+	Snapshot     string   `json:"snapshot"`         // ID
+	Existing     bool     `json:"existing"`         // an earlier run made the image
+	Tested       bool     `json:"tested,omitempty"` // with an instance
 	Blocks       *Blocks  `json:"blocks,omitempty"`
 	BootMode     string   `json:"bootMode"`
 	Architecture string   `json:"architecture"`

@@ -28,6 +28,7 @@ type services struct {
 	snapshots  snapshots
 	blocks     blocks
 	imports    imports
+	instances  instances
 	objects    objects
 	parameters parameters
 	iam        *iam.Client
@@ -63,6 +64,7 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 		images:     images{compute, requests},
 		snapshots:  snapshots{compute, requests},
 		imports:    imports{compute, requests},
+		instances:  instances{compute, requests},
 		parameters: parameters{ssm.NewFromConfig(single), requests},
 		iam:        iam.NewFromConfig(single),
 		blocks:     blocks{ebs.NewFromConfig(single), writes, window},

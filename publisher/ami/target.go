@@ -128,6 +128,28 @@ func (t *target) tags(token string) []types.Tag {
 	return tags
 }
 
+// launcher returns what tests the image.
+func (t *target) launcher() launcher {
+	o := &t.publisher.options
+	return launcher{
+		options: o.Launch, instances: t.aws.instances, journal: t.journal, step: t.step,
+		image: t.image.Image, architecture: string(o.Architecture), tags: o.Tags,
+	}
+}
+
+// testImage tests the image with an instance, if the options ask for it.
+// Otherwise it terminates the instance of a run that was killed.
+func testImage(ctx context.Context, t *target) error {
+	if t.publisher.options.Launch == nil {
+		return t.launcher().stop(ctx)
+	}
+	if err := t.launcher().test(ctx); err != nil {
+		return err
+	}
+	t.image.Tested = true
+	return nil
+}
+
 // tagValue returns the value of a tag, or "".
 func tagValue(tags []types.Tag, key string) string {
 	for _, t := range tags {

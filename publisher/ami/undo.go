@@ -31,7 +31,7 @@ func (u undoer) run(ctx context.Context) error {
 	}
 	var errs []error
 	for _, step := range []func(context.Context) error{
-		u.parameter, u.lostCopy, u.lostImage, u.ami, u.newParameter, u.importTask, u.lostSnapshot, u.ebsSnapshot, u.object,
+		u.launch, u.parameter, u.lostCopy, u.lostImage, u.ami, u.newParameter, u.importTask, u.lostSnapshot, u.ebsSnapshot, u.object,
 	} {
 		limited, cancel := context.WithTimeout(ctx, stepTime)
 		errs = append(errs, step(limited))
@@ -44,6 +44,11 @@ func (u undoer) run(ctx context.Context) error {
 		return err
 	}
 	return j.restart()
+}
+
+// launch terminates the instance that tests the image.
+func (u undoer) launch(ctx context.Context) error {
+	return u.launcher().stop(ctx)
 }
 
 // parameter restores the value that the SSM parameter had before.

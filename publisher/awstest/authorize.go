@@ -116,10 +116,10 @@ func (c *call) accessIn(region, action, id string, given tags) access {
 var ec2Creates = map[string][]string{
 	"CopyImage":                   {"ami"},
 	"CopySnapshot":                {"snap"},
-	"CreateReplaceRootVolumeTask": {"replacevol"},
+	"CreateReplaceRootVolumeTask": {"replacevol", "vol"},
 	"ImportSnapshot":              {"import"},
 	"RegisterImage":               {"ami"},
-	"RunInstances":                {"i", "vol"},
+	"RunInstances":                {"i", "vol", "eni", "sg", "subnet"},
 }
 
 func (c *call) ec2Accesses() []access {

@@ -70,9 +70,9 @@
 //     ec2:ResourceTag, ec2:CreateAction and iam:PassedToService.
 //   - KMS. Every well-formed key of the region exists and may be used.
 //   - Other accounts. Sharing is recorded, but no other account exists.
-//   - Volumes, networks, key pairs and instance types. Instances have the address
-//     [Knobs.InstanceAddress], and RunInstances only compares the architecture of the
-//     instance type with that of the image.
+//   - Networks, key pairs, instance types, and volumes other than the roots of
+//     instances. Instances have the address [Knobs.InstanceAddress], and RunInstances
+//     only compares the architecture of the instance type with that of the image.
 //   - Recycle Bin. Deleted snapshots are gone.
 //   - Versions, encryption and access policies of S3, and all S3 requests but those
 //     in s3Routes.

@@ -1,7 +1,6 @@
 package awstest
 
 import (
-	"cmp"
 	"encoding/base64"
 	"maps"
 	"regexp"
@@ -14,17 +13,18 @@ import (
 // anything: [Knobs.Console] and [Knobs.InstanceAddress] say what clients see of
 // them, and [Server.Instances] and [Server.Disk] what they would boot.
 type instance struct {
-	id, reservation     string
-	image, snapshot     string // of the current root volume
-	kind                string // instance type
-	architecture        string
-	boot                string
-	device, volume      string // of the root
-	key                 string
-	tags                tags
-	launched, available time.Time
-	stopped, terminated time.Time // zero while it runs
-	kept                []string  // former root volumes that were not deleted
+	id, reservation, token string
+	image                  string // of the current root volume
+	kind                   string // instance type
+	architecture           string
+	boot                   string
+	device                 string
+	root                   *volume // nil after a replacement that failed
+	key                    string
+	tags                   tags
+	launched, available    time.Time
+	stopped, terminated    time.Time // zero while it runs
+	kept                   []string  // former root volumes that were not deleted
 }
 
 var instanceStates = map[string]int{"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
@@ -52,18 +52,22 @@ type InstanceInfo struct {
 	ID, Region, State, Type string
 	// Image and Snapshot are the sources of the current root volume.
 	Image, Snapshot string
-	// Volume is the ID of the current root volume, and KeptVolumes are the IDs
-	// of the ones that it replaced, unless they were deleted.
+	// Volume is the ID of the current root volume, "" after a replacement that
+	// failed, and KeptVolumes are the IDs of the ones that it replaced, unless
+	// they were deleted.
 	Volume      string
 	KeptVolumes []string
 	Tags        map[string]string
 }
 
 func (i *instance) info(region string, now time.Time) InstanceInfo {
-	return InstanceInfo{
-		ID: i.id, Region: region, State: i.state(now).Name, Type: i.kind, Image: i.image, Snapshot: i.snapshot, Volume: i.volume,
-		KeptVolumes: slices.Clone(i.kept), Tags: i.tags.plain(),
+	info := InstanceInfo{
+		ID: i.id, Region: region, State: i.state(now).Name, Type: i.kind, Image: i.image, KeptVolumes: slices.Clone(i.kept), Tags: i.tags.plain(),
 	}
+	if i.root != nil {
+		info.Volume, info.Snapshot = i.root.id, i.root.snapshot
+	}
+	return info
 }
 
 // Instances returns all instances, sorted by region and ID.
@@ -73,7 +77,7 @@ func (s *Server) Instances() []InstanceInfo {
 	var out []InstanceInfo
 	for _, name := range slices.Sorted(maps.Keys(s.regions)) {
 		r := s.regions[name]
-		r.finishReplacements(s.now())
+		r.settle(s.now())
 		for _, id := range slices.Sorted(maps.Keys(r.instances)) {
 			out = append(out, r.instances[id].info(name, s.now()))
 		}
@@ -86,11 +90,15 @@ type instanceXML struct {
 	Image        string               `xml:"imageId"`
 	State        stateXML             `xml:"instanceState"`
 	Type         string               `xml:"instanceType"`
+	Reason       *reason              `xml:"stateReason,omitempty"`
+	Token        string               `xml:"clientToken,omitempty"`
 	Key          string               `xml:"keyName,omitempty"`
 	Launched     string               `xml:"launchTime"`
 	Zone         string               `xml:"placement>availabilityZone"`
 	Architecture string               `xml:"architecture"`
 	Boot         string               `xml:"bootMode,omitempty"`
+	Firmware     string               `xml:"currentInstanceBootMode"`
+	Virtual      string               `xml:"virtualizationType"`
 	Private      string               `xml:"privateIpAddress,omitempty"`
 	Public       string               `xml:"ipAddress,omitempty"`
 	RootType     string               `xml:"rootDeviceType"`
@@ -108,12 +116,16 @@ type attachmentXML struct {
 
 func (c *call) instanceXML(i *instance) instanceXML {
 	x := instanceXML{
-		ID: i.id, Image: i.image, State: i.state(c.now()), Type: i.kind, Key: i.key, Launched: isoTime(i.launched), Zone: c.Region + "a",
-		Architecture: i.architecture, Boot: i.boot, RootType: "ebs", Root: i.device, Tags: items[tag]{i.tags},
+		ID: i.id, Image: i.image, State: i.state(c.now()), Type: i.kind, Token: i.token, Key: i.key, Launched: isoTime(i.launched), Zone: c.Region + "a",
+		Architecture: i.architecture, Boot: i.boot, Firmware: firmware(i.architecture, i.boot), Virtual: "hvm", RootType: "ebs", Root: i.device, Tags: items[tag]{i.tags},
 	}
 	if x.State.Name != "terminated" {
 		x.Private, x.Public = c.knobs.InstanceAddress, c.knobs.InstanceAddress
-		x.Mappings.Item = []attachmentXML{{i.device, i.volume, "attached", true}}
+		if i.root != nil {
+			x.Mappings.Item = []attachmentXML{{i.device, i.root.id, "attached", i.root.delete}}
+		}
+	} else {
+		x.Reason = &reason{"Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown"}
 	}
 	return x
 }
@@ -131,7 +143,7 @@ func (c *call) instance(id string) (*instance, error) {
 		return nil, violation("InvalidInstanceID.Malformed", "invalid id: \"%s\"", id)
 	}
 	r := c.region(c.Region)
-	r.finishReplacements(c.now())
+	r.settle(c.now())
 	i := r.instances[id]
 	if i == nil || c.now().Sub(i.launched) < c.knobs.Grace {
 		return nil, newError("InvalidInstanceID.NotFound", "the instance ID '%s' does not exist", id)
@@ -144,9 +156,9 @@ func (c *call) instance(id string) (*instance, error) {
 // conventions").
 var armType = regexp.MustCompile(`^(a1|[a-z]+[0-9]+[a-z]*g[a-z]*)\.`)
 
-// bootable returns an image and its root snapshot, if instances can boot it.
-// The caller holds s.mu.
-func (c *call) bootable(id string) (*image, *snapshot, error) {
+// bootable returns an image and the volume that it describes, if instances can
+// boot it. The caller holds s.mu.
+func (c *call) bootable(id string) (*image, *ebs, error) {
 	im, err := c.image(id)
 	if err != nil {
 		return nil, nil, err
@@ -163,7 +175,7 @@ func (c *call) bootable(id string) (*image, *snapshot, error) {
 			return nil, nil, newError("IncorrectState", "the snapshot '%s' is archived", p.id)
 		}
 		if p != nil {
-			return im, p, nil
+			return im, m.Ebs, nil
 		}
 	}
 	return nil, nil, newError("InvalidSnapshot.NotFound", "the root snapshot of '%s' does not exist", id)
@@ -201,9 +213,12 @@ func (c *call) runInstances() (any, error) {
 		return nil, err
 	}
 	if reservation == "" {
-		im, p, err := c.bootable(id)
+		im, disk, err := c.bootable(id)
 		if err != nil {
 			return nil, err
+		}
+		if quota := c.knobs.Instances; quota > 0 && r.running(c.now())+int(high) > quota {
+			return nil, newError("VcpuLimitExceeded", "you have requested more vCPU capacity than your current vCPU limit allows for the instance bucket that the specified instance type belongs to")
 		}
 		if arm := armType.MatchString(kind); arm != strings.HasPrefix(im.architecture, "arm64") {
 			return nil, violation("InvalidParameterValue", "the architecture '%s' of the AMI does not match the instance type '%s'", im.architecture, kind)
@@ -211,9 +226,10 @@ func (c *call) runInstances() (any, error) {
 		reservation = r.id("r")
 		for range high {
 			i := &instance{
-				id: r.id("i"), reservation: reservation, image: id, snapshot: p.id, kind: kind, architecture: im.architecture, boot: im.boot,
-				device: im.root, volume: r.id("vol"), key: key, tags: given["instance"], launched: c.now(),
+				id: r.id("i"), reservation: reservation, token: token, image: id, kind: kind, architecture: im.architecture, boot: im.boot,
+				device: im.root, key: key, tags: given["instance"], launched: c.now(),
 			}
+			i.root = r.newVolume(disk, i, given["volume"], c.now())
 			i.available = i.launched.Add(c.knobs.Settle)
 			r.instances[i.id] = i
 		}
@@ -222,7 +238,11 @@ func (c *call) runInstances() (any, error) {
 	var list []instanceXML
 	for _, id := range slices.Sorted(maps.Keys(r.instances)) {
 		if i := r.instances[id]; i.reservation == reservation {
-			list = append(list, c.instanceXML(i))
+			if x := c.instanceXML(i); i.stopped.IsZero() {
+				list = append(list, x)
+			} else { // "Error codes for the Amazon EC2 API"
+				return nil, newError("IdempotentInstanceTerminated", "the request uses the client token of the instance %s, which is %s", id, x.State.Name)
+			}
 		}
 	}
 	return members{{"reservationId", reservation}, {"ownerId", Account}, {"instancesSet", items[instanceXML]{list}}}, nil
@@ -249,7 +269,7 @@ func (c *call) matching(ids []string, fs filters) ([]*instance, error) {
 		}
 		if fs.match(map[string]string{
 			"architecture": i.architecture, "image-id": i.image, "instance-id": i.id, "instance-type": i.kind, "key-name": i.key,
-			"instance-state-name": i.state(c.now()).Name, "reservation-id": i.reservation,
+			"instance-state-name": i.state(c.now()).Name, "reservation-id": i.reservation, "client-token": i.token,
 		}, i.tags) {
 			list = append(list, i)
 		}
@@ -259,7 +279,7 @@ func (c *call) matching(ids []string, fs filters) ([]*instance, error) {
 
 func (c *call) describeInstances() (any, error) {
 	ids := c.form.list("InstanceId")
-	fs := c.form.filters("Filter", "architecture", "image-id", "instance-id", "instance-state-name", "instance-type", "key-name",
+	fs := c.form.filters("Filter", "architecture", "client-token", "image-id", "instance-id", "instance-state-name", "instance-type", "key-name",
 		"reservation-id", "tag-key", "tag:")
 	pages := c.form.page(5)
 	if len(ids) > 0 && pages.max > 0 {
@@ -288,6 +308,9 @@ func (c *call) describeInstanceStatus() (any, error) {
 	ids, all := c.form.list("InstanceId"), c.form.bool("IncludeAllInstances")
 	fs := c.form.filters("Filter", "instance-state-name")
 	pages := c.form.page(5)
+	if len(ids) > 0 && pages.max > 0 {
+		c.form.fail(violation("InvalidParameterCombination", "InstanceId and MaxResults cannot be used together"))
+	}
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
@@ -316,7 +339,9 @@ func (c *call) describeInstanceStatus() (any, error) {
 				x.System = "initializing"
 			}
 		}
-		x.Instance = x.System
+		if x.Instance = x.System; x.System == "ok" && (c.knobs.Impaired || i.root == nil) {
+			x.Instance = "impaired"
+		}
 		list = append(list, x)
 	}
 	return paged(pages, c, "instanceStatusSet", list)
@@ -395,157 +420,4 @@ func (c *call) getInstanceUEFIData() (any, error) {
 		out = append(out, member{"uefiData", im.uefi})
 	}
 	return out, nil
-}
-
-// A replaceTask replaces the root volume of an instance.
-type replaceTask struct {
-	id, instance    string
-	image, snapshot string // of the new volume; the image may be ""
-	volume          string
-	deleteOld, done bool
-	tags            tags
-	started, ends   time.Time
-}
-
-// finishReplacements attaches the volumes of the tasks that are due.
-func (r *region) finishReplacements(now time.Time) {
-	for _, t := range r.replaces {
-		if t.done || now.Before(t.ends) {
-			continue
-		}
-		i := r.instances[t.instance]
-		if !t.deleteOld {
-			i.kept = append(i.kept, i.volume)
-		}
-		i.volume, i.snapshot, i.image = t.volume, t.snapshot, cmp.Or(t.image, i.image)
-		t.done = true
-	}
-}
-
-type replaceXML struct {
-	ID        string     `xml:"replaceRootVolumeTaskId"`
-	Instance  string     `xml:"instanceId"`
-	State     string     `xml:"taskState"`
-	Started   string     `xml:"startTime"`
-	Completed string     `xml:"completeTime,omitempty"`
-	Image     string     `xml:"imageId,omitempty"`
-	Snapshot  string     `xml:"snapshotId,omitempty"`
-	Delete    bool       `xml:"deleteReplacedRootVolume"`
-	Tags      items[tag] `xml:"tagSet"`
-}
-
-func (t *replaceTask) xml(now time.Time) replaceXML {
-	x := replaceXML{
-		ID: t.id, Instance: t.instance, State: "pending", Started: isoTime(t.started), Image: t.image, Snapshot: t.snapshot,
-		Delete: t.deleteOld, Tags: items[tag]{t.tags},
-	}
-	switch {
-	case !now.Before(t.ends):
-		x.State, x.Completed = "succeeded", isoTime(t.ends)
-	case now.Sub(t.started) >= t.ends.Sub(now):
-		x.State = "in-progress"
-	}
-	return x
-}
-
-// createReplaceTask implements CreateReplaceRootVolumeTask ("Replace the root
-// volume for an Amazon EC2 instance" in the EC2 user guide). An image must
-// match the instance, a snapshot must be related to the root volume, and by
-// default the task restores the launch state.
-func (c *call) createReplaceTask() (any, error) {
-	f := c.form
-	id, token := f.required("InstanceId"), f.string("ClientToken")
-	t := &replaceTask{instance: id, image: f.string("ImageId"), snapshot: f.string("SnapshotId"), deleteOld: f.bool("DeleteReplacedRootVolume")}
-	t.tags = f.tagsFor("replace-root-volume-task")["replace-root-volume-task"]
-	if t.image != "" && t.snapshot != "" {
-		f.fail(violation("InvalidParameterCombination", "ImageId and SnapshotId cannot be used together"))
-	}
-	if err := c.ready(); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	r := c.region(c.Region)
-	old, parameters, err := c.repeated(token)
-	if err != nil {
-		return nil, err
-	}
-	if old != "" {
-		return members{{"replaceRootVolumeTask", r.replaces[old].xml(c.now())}}, nil
-	}
-	i, err := c.instance(id)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.replaceable(i, t); err != nil {
-		return nil, err
-	}
-	t.id, t.volume, t.started = r.id("replacevol"), r.id("vol"), c.now()
-	t.ends = t.started.Add(c.knobs.Settle)
-	r.replaces[t.id] = t
-	r.remember(c.Operation, token, parameters, t.id)
-	return members{{"replaceRootVolumeTask", t.xml(c.now())}}, nil
-}
-
-// replaceable checks whether the task can replace the instance's root volume,
-// and sets the task's snapshot. The caller holds s.mu.
-func (c *call) replaceable(i *instance, t *replaceTask) error {
-	if state := i.state(c.now()).Name; state != "running" {
-		return newError("IncorrectInstanceState", "the instance %s is %s, not running", i.id, state)
-	}
-	r := c.region(c.Region)
-	for _, other := range r.replaces {
-		if other.instance == i.id && !other.done {
-			return newError("IncorrectInstanceState", "the root volume of %s is being replaced by %s", i.id, other.id)
-		}
-	}
-	if t.image != "" {
-		im, p, err := c.bootable(t.image)
-		if err != nil {
-			return err
-		}
-		if im.architecture != i.architecture || im.boot != i.boot {
-			return violation("InvalidParameterValue", "the image %s (%s, boot mode %q) does not match the instance %s (%s, boot mode %q)",
-				t.image, im.architecture, im.boot, i.id, i.architecture, i.boot)
-		}
-		t.snapshot = p.id
-		return nil
-	}
-	if t.snapshot == "" {
-		t.snapshot = i.snapshot
-	}
-	p, err := c.ec2Snapshot(t.snapshot)
-	if err != nil {
-		return err
-	}
-	if current := r.snapshots[i.snapshot]; current != nil && p.lineage != current.lineage {
-		return violation("InvalidParameterValue", "the snapshot %s is not related to the root volume of %s", p.id, i.id)
-	}
-	return nil
-}
-
-func (c *call) describeReplaceTasks() (any, error) {
-	ids := c.form.list("ReplaceRootVolumeTaskId")
-	fs := c.form.filters("Filter", "instance-id")
-	pages := c.form.page(1)
-	if err := c.ready(); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	r := c.region(c.Region)
-	r.finishReplacements(c.now())
-	for _, id := range ids {
-		if r.replaces[id] == nil {
-			return nil, newError("InvalidReplaceRootVolumeTaskId.NotFound", "the task '%s' does not exist", id)
-		}
-	}
-	var list []replaceXML
-	for _, id := range slices.Sorted(maps.Keys(r.replaces)) {
-		t := r.replaces[id]
-		if (len(ids) == 0 || slices.Contains(ids, id)) && fs.match(map[string]string{"instance-id": t.instance}, t.tags) {
-			list = append(list, t.xml(c.now()))
-		}
-	}
-	return paged(pages, c, "replaceRootVolumeTaskSet", list)
 }

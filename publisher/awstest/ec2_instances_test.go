@@ -70,6 +70,18 @@ func TestInstance(t *testing.T) {
 	if err := ec2.NewInstanceTerminatedWaiter(c.ec2).Wait(c.ctx, describe, time.Second); err != nil {
 		t.Error(err)
 	}
+	if _, err := c.ec2.RunInstances(c.ctx, runInput(image)); code(err) != "IdempotentInstanceTerminated" {
+		t.Errorf("the token of a terminated instance: %v", err)
+	}
+	if volumes := must(c.ec2.DescribeVolumes(c.ctx, &ec2.DescribeVolumesInput{})).Volumes; len(volumes) != 0 {
+		t.Errorf("the instance left the volumes %+v", volumes)
+	}
+	c.fake.SetKnobs(awstest.Knobs{Instances: 1})
+	two := runInput(image)
+	two.MaxCount, two.ClientToken = aws.Int32(2), nil
+	if _, err := c.ec2.RunInstances(c.ctx, two); code(err) != "VcpuLimitExceeded" {
+		t.Errorf("two instances with a quota of one: %v", err)
+	}
 	c.clean()
 
 	before := len(c.fake.Violations())
@@ -136,6 +148,60 @@ func TestReplaceRootVolume(t *testing.T) {
 	if _, err := c.ec2.CreateReplaceRootVolumeTask(c.ctx, &ec2.CreateReplaceRootVolumeTaskInput{InstanceId: &id}); code(err) != "IncorrectInstanceState" {
 		t.Errorf("a terminated instance: %v", err)
 	}
+}
+
+// A task can fail with or without the old root volume, and the replaced volumes
+// are kept until they are deleted.
+func TestReplaceRootVolumeFails(t *testing.T) {
+	c := start(t, awstest.Knobs{})
+	image := *must(c.ec2.RegisterImage(c.ctx, imageInput("machine", c.snapshot(nil, nil)))).ImageId
+	id := *must(c.ec2.RunInstances(c.ctx, runInput(image))).Instances[0].InstanceId
+	root := c.fake.Instances()[0].Volume
+	attached := func() (ids []string) {
+		for _, v := range must(c.ec2.DescribeVolumes(c.ctx, &ec2.DescribeVolumesInput{Filters: []ec2types.Filter{{Name: aws.String("attachment.instance-id"), Values: []string{id}}}})).Volumes {
+			ids = append(ids, *v.VolumeId)
+		}
+		return ids
+	}
+	if got := attached(); !slices.Equal(got, []string{root}) {
+		t.Errorf("the instance has the volumes %v, not %s", got, root)
+	}
+	for _, test := range []struct {
+		end, on string
+		want    []string
+	}{
+		{"failed", "failing", []string{root}},
+		{"failed-detached", "failing-detached", nil},
+	} {
+		c.fake.SetKnobs(awstest.Knobs{Settle: time.Minute, ReplaceFailure: test.end})
+		task := *must(c.ec2.CreateReplaceRootVolumeTask(c.ctx, &ec2.CreateReplaceRootVolumeTaskInput{InstanceId: &id, ImageId: &image})).ReplaceRootVolumeTask.ReplaceRootVolumeTaskId
+		for _, want := range []string{"pending", test.on, test.end} {
+			out := must(c.ec2.DescribeReplaceRootVolumeTasks(c.ctx, &ec2.DescribeReplaceRootVolumeTasksInput{ReplaceRootVolumeTaskIds: []string{task}}))
+			if got := out.ReplaceRootVolumeTasks[0].TaskState; string(got) != want {
+				t.Errorf("the task is %s, not %s", got, want)
+			}
+			c.fake.Advance(30 * time.Second)
+		}
+		if got := attached(); !slices.Equal(got, test.want) {
+			t.Errorf("%s: the instance has the volumes %v, not %v", test.end, got, test.want)
+		}
+	}
+	c.fake.SetKnobs(awstest.Knobs{})
+	if _, err := c.ec2.CreateReplaceRootVolumeTask(c.ctx, &ec2.CreateReplaceRootVolumeTaskInput{InstanceId: &id}); code(err) != "IncorrectInstanceState" {
+		t.Errorf("an instance without a root volume: %v", err)
+	}
+	must(c.ec2.DeleteVolume(c.ctx, &ec2.DeleteVolumeInput{VolumeId: &root}))
+	if _, err := c.ec2.DeleteVolume(c.ctx, &ec2.DeleteVolumeInput{VolumeId: &root}); code(err) != "InvalidVolume.NotFound" {
+		t.Errorf("a volume that was deleted: %v", err)
+	}
+	other := runInput(image)
+	other.ClientToken = nil
+	must(c.ec2.RunInstances(c.ctx, other))
+	inUse := must(c.ec2.DescribeVolumes(c.ctx, &ec2.DescribeVolumesInput{})).Volumes[0].VolumeId
+	if _, err := c.ec2.DeleteVolume(c.ctx, &ec2.DeleteVolumeInput{VolumeId: inUse}); code(err) != "VolumeInUse" {
+		t.Errorf("an attached volume: %v", err)
+	}
+	c.clean()
 }
 
 func TestDescribeTags(t *testing.T) {

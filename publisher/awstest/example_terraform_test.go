@@ -88,6 +88,7 @@ func TestTerraformExample(t *testing.T) {
 		return must(url.QueryUnescape(*document.PolicyVersion.Document))
 	}
 	t.Run("ebs policy", func(t *testing.T) { checkPolicy(t, policyOf("policy_ebs"), ami.MethodEBS) })
+	t.Run("deploy policy", func(t *testing.T) { checkDeployPolicy(t, policyOf("policy_ebs"), policyOf("policy_deploy")) })
 	t.Run("import policy", func(t *testing.T) { checkPolicy(t, policyOf("policy_import"), ami.MethodImport) })
 
 	tf.run(append([]string{"destroy", "-auto-approve"}, vars...)...)
@@ -196,14 +197,59 @@ func checkPolicy(t *testing.T, policy string, method ami.Method) {
 		t.Errorf("GC: %v, %v", found, err)
 	}
 
-	used := map[string]bool{
+	checkUsed(t, fake, policy, map[string]bool{
 		"ec2:CancelImportTask":    true, // only an interrupted import needs it
 		"s3:AbortMultipartUpload": true, // only an interrupted upload needs it
 		"s3:GetObject":            true, // only an upload whose last answer is lost needs it
 		"ssm:DeleteParameter":     true, // only a failure in another region needs it
 		"ssm:GetParameters":       true, // only instances that start by the name of a parameter need it
 		"iam:PassRole":            true, // part of ImportSnapshot
+	})
+}
+
+// checkDeployPolicy tests, deploys and cleans up with the policies to publish
+// and to deploy.
+func checkDeployPolicy(t *testing.T, ebs, deploy string) {
+	knobs := awstest.Knobs{Policies: []string{ebs, deploy}, Console: func(awstest.InstanceInfo) []byte { return []byte("login: ") }}
+	fake := awstest.Start(t, knobs)
+	cfg := config(fake.URL(), awstest.Region)
+	var images []string
+	for i, name := range []string{"machine-1", "machine-2"} {
+		p := must(ami.New(machine(t, byte(i)), ami.Options{Name: name, Launch: new(ami.Launch), State: t.TempDir(), Tags: map[string]string{"Team": "infra"}}))
+		result, err := p.Publish(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, result.Images[0].Image)
 	}
+	open := knobs
+	open.Policies = nil
+	fake.SetKnobs(open)
+	client := ec2.NewFromConfig(cfg)
+	instance := *must(client.RunInstances(t.Context(), runInput(images[0]))).Instances[0].InstanceId
+	foreign := *must(client.RegisterImage(t.Context(), imageInput("foreign", *must(client.DescribeSnapshots(t.Context(), &ec2.DescribeSnapshotsInput{})).Snapshots[0].SnapshotId))).ImageId
+	fake.SetKnobs(knobs)
+
+	o := ami.DeployOptions{Instances: []string{instance}, Launch: new(ami.Launch), SSMParameter: "/slipway/machine", State: t.TempDir()}
+	if _, err := ami.Deploy(t.Context(), cfg, images[1], o); err != nil {
+		t.Error(err)
+	}
+	if _, err := ami.Deploy(t.Context(), cfg, foreign, o); ami.ClassOf(err) != ami.ClassPermission {
+		t.Errorf("an instance of a foreign image: %v", err)
+	}
+	if _, err := client.TerminateInstances(t.Context(), &ec2.TerminateInstancesInput{InstanceIds: []string{instance}}); code(err) != "UnauthorizedOperation" {
+		t.Errorf("the policy permits to terminate any instance: %v", err)
+	}
+	if found, err := ami.GC(t.Context(), cfg, ami.GCOptions{OlderThan: -time.Minute}); err != nil {
+		t.Errorf("GC: %v, %v", found, err)
+	}
+	checkUsed(t, fake, deploy, map[string]bool{})
+}
+
+// checkUsed reports actions of a policy that no request required and that are
+// not among used.
+func checkUsed(t *testing.T, fake *awstest.Server, policy string, used map[string]bool) {
+	t.Helper()
 	for _, r := range fake.Requests() {
 		action := r.Service + ":" + r.Operation
 		used[cmp.Or(exampleActions[action], action)] = true

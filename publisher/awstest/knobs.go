@@ -25,6 +25,8 @@ type Knobs struct {
 	// PendingSnapshots and Images are quotas per region; 0 means the defaults
 	// of AWS, 100 and 50000.
 	PendingSnapshots, Images int
+	// Instances is the quota of instances per region; 0 means no limit.
+	Instances int
 	// EncryptByDefault encrypts all new snapshots.
 	EncryptByDefault bool
 	// BlockPublicAccess rejects sharing images and snapshots publicly.
@@ -50,6 +52,11 @@ type Knobs struct {
 	Console func(InstanceInfo) []byte
 	// InstanceAddress is the IP address of all instances; "" means none.
 	InstanceAddress string
+	// Impaired makes the instance status check of all instances fail.
+	Impaired bool
+	// ReplaceFailure is the state in which tasks that replace a root volume end:
+	// failed, failed-detached, or "" for success.
+	ReplaceFailure string
 	// ImportFailure is the message with which import tasks fail; "" lets them
 	// succeed.
 	ImportFailure string

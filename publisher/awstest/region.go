@@ -31,6 +31,7 @@ type region struct {
 	snapshots map[string]*snapshot
 	images    map[string]*image
 	instances map[string]*instance
+	volumes   map[string]*volume
 	replaces  map[string]*replaceTask
 	tasks     map[string]*importTask
 	params    map[string]*parameter
@@ -48,6 +49,7 @@ func (s *Server) region(name string) *region {
 			snapshots: map[string]*snapshot{},
 			images:    map[string]*image{},
 			instances: map[string]*instance{},
+			volumes:   map[string]*volume{},
 			replaces:  map[string]*replaceTask{},
 			tasks:     map[string]*importTask{},
 			params:    map[string]*parameter{},

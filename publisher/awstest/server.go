@@ -106,6 +106,9 @@ func (s *Server) Close() {
 // URL returns the address at which [Start] or [StartTLS] serves the fake.
 func (s *Server) URL() string { return s.http.URL }
 
+// Client returns an HTTP client that trusts the certificate of [StartTLS].
+func (s *Server) Client() *http.Client { return s.http.Client() }
+
 // Env returns the environment variables that point a client at the fake that
 // [Start] or [StartTLS] serves. See the function [Env].
 func (s *Server) Env() []string {

@@ -106,6 +106,12 @@ func (c *call) tagged(ids []string) ([]*tags, error) {
 				return nil, err
 			}
 			out = append(out, &i.tags)
+		case "vol":
+			v, err := c.volume(id)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, &v.tags)
 		case "import":
 			task := c.region(c.Region).tasks[id]
 			if task == nil {
@@ -181,6 +187,9 @@ func (r *region) taggable() map[string]tags {
 	for id, i := range r.instances {
 		all[id] = i.tags
 	}
+	for id, v := range r.volumes {
+		all[id] = v.tags
+	}
 	for id, t := range r.tasks {
 		all[id] = t.tags
 	}
@@ -193,6 +202,7 @@ func (r *region) taggable() map[string]tags {
 // resourceTypes are the types of resources by the start of their IDs.
 var resourceTypes = map[string]string{
 	"snap": "snapshot", "ami": "image", "i": "instance", "vol": "volume", "import": "import-snapshot-task", "replacevol": "replace-root-volume-task",
+	"eni": "network-interface", "sg": "security-group", "subnet": "subnet",
 }
 
 func (c *call) describeTags() (any, error) {

@@ -93,7 +93,7 @@ func TestTerraform(t *testing.T) {
 	terraform("apply", "-auto-approve")
 	outputs := outputsOf(t, terraform("output", "-json"))
 	for name, want := range map[string]any{
-		"account": awstest.Account, "ami": image, "snapshot": snapshot, "parameter": image, "instances": instance, "regions": 36.0,
+		"account": awstest.Account, "ami": image, "snapshot": snapshot, "parameter": image, "root": snapshot, "instances": instance, "regions": 36.0,
 	} {
 		if got := outputs[name]; got != want {
 			t.Errorf("%s is %v, not %v", name, got, want)

@@ -13,6 +13,11 @@ output "policy_import" {
   value       = one(aws_iam_policy.import[*].arn)
 }
 
+output "policy_deploy" {
+  description = "ARN of the policy for slipway-publish aws deploy and --launch."
+  value       = aws_iam_policy.deploy.arn
+}
+
 output "github_role" {
   description = "ARN of the role for GitHub's workflows, for the variable AWS_ROLE of examples/ci/github.yml."
   value       = one(module.github[*].role)

@@ -21,5 +21,9 @@ locals {
   snapshots = "arn:${local.partition}:ec2:*::snapshot/*"
   images    = "arn:${local.partition}:ec2:*::image/*"
 
-  import_tasks = "arn:${local.partition}:ec2:*:${local.account}:import-snapshot-task/*"
+  ec2          = "arn:${local.partition}:ec2:*:${local.account}"
+  import_tasks = "${local.ec2}:import-snapshot-task/*"
+  instances    = "${local.ec2}:instance/*"
+  replacements = "${local.ec2}:replace-root-volume-task/*"
+  volumes      = "${local.ec2}:volume/*"
 }

@@ -21,6 +21,19 @@ data "aws_ebs_snapshot" "root" {
 }
 data "aws_ssm_parameter" "machine" { name = "/slipway/machine" }
 data "aws_instances" "running" { instance_state_names = ["running"] }
+data "aws_ebs_volumes" "roots" {
+  filter {
+    name   = "attachment.instance-id"
+    values = data.aws_instances.running.ids
+  }
+}
+data "aws_ebs_volume" "root" {
+  filter {
+    name   = "volume-id"
+    values = data.aws_ebs_volumes.roots.ids
+  }
+}
+output "root" { value = data.aws_ebs_volume.root.snapshot_id }
 output "account" { value = data.aws_caller_identity.current.account_id }
 output "ami" { value = data.aws_ami.machine.id }
 output "snapshot" { value = data.aws_ebs_snapshot.root.id }

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/slipway-build/slipway/publisher/ami"
+	"github.com/slipway-build/slipway/publisher/awstest"
+)
+
+// machineUp is the console output of a machine that is up.
+func machineUp(awstest.InstanceInfo) []byte {
+	return []byte("[   1.00] machine is up, services started: 2\r\n")
+}
+
+// runInstance starts an instance of an image, as a user does.
+func runInstance(t testing.TB, fake *awstest.Server, image string) string {
+	t.Helper()
+	client := ec2.New(ec2.Options{
+		Region: awstest.Region, BaseEndpoint: aws.String(fake.URL()), HTTPClient: fake.Client(),
+		Credentials: credentials.NewStaticCredentialsProvider(awstest.AccessKeyID, awstest.SecretAccessKey, ""),
+	})
+	out, err := client.RunInstances(t.Context(), &ec2.RunInstancesInput{
+		ImageId: &image, InstanceType: types.InstanceTypeT3Micro, MinCount: aws.Int32(1), MaxCount: aws.Int32(1),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *out.Instances[0].InstanceId
+}
+
+// publishJSON publishes machine.raw and returns the image.
+func (h host) publishJSON(t testing.TB, args ...string) *ami.Image {
+	t.Helper()
+	out, code, message := h.run(nil, append([]string{"aws", "--json", "machine.raw"}, args...)...)
+	var result ami.Result
+	if err := json.Unmarshal([]byte(out), &result); err != nil || code != 0 {
+		t.Fatalf("exit %d: %s%s", code, out, message)
+	}
+	return result.Images[0]
+}
+
+func TestDeploy(t *testing.T) {
+	fake := awstest.StartTLS(t, awstest.Knobs{Console: machineUp})
+	h := newHost(t, fake, content(1, 5))
+	first := h.publishJSON(t, "--name", "machine-1", "--launch", "--launch-type", "t3.nano", "--launch-security-group", "sg-0123456789abcdef0", "--launch-subnet", "subnet-0123456789abcdef0")
+	if test := fake.Instances()[0]; !first.Tested || test.Type != "t3.nano" || test.State != "terminated" {
+		t.Errorf("tested %+v with %+v", first, test)
+	}
+	id := runInstance(t, fake, first.Image)
+	second := h.publishJSON(t, "--name", "machine-2", "--volume-size", "2").Image
+
+	out, code, message := h.run(nil, "aws", "deploy", second, "--instance", id, "--dry-run")
+	if want := second + " can be deployed to 1 instances in us-east-1\n"; code != 0 || out != want {
+		t.Errorf("exit %d: %s%s", code, out, message)
+	}
+	out, code, message = h.run(nil, "aws", "deploy", second, "--instance", id, "--launch", "--ssm-parameter", "/machine")
+	want := second + ": an instance was up and is terminated\n" + second + ": " + id + " (vol-"
+	if code != 0 || !strings.HasPrefix(out, want) || !strings.Contains(out, ", kept vol-") || !strings.HasSuffix(out, ")\n"+second+": /machine\n") {
+		t.Errorf("exit %d: %s%s", code, out, message)
+	}
+	out, code, message = h.run(nil, "aws", "deploy", second, "--instance", id)
+	if code != 0 || !strings.HasSuffix(out, ", runs it already)\n") {
+		t.Errorf("exit %d: %s%s", code, out, message)
+	}
+	other := newHost(t, fake, content(2, 5)).publishJSON(t, "--name", "machine-3").Image
+	out, code, message = h.run(nil, "aws", "deploy", other, "--instance", id, "--json")
+	var d ami.Deployment
+	if err := json.Unmarshal([]byte(out), &d); err != nil || code != 0 || len(d.Instances) != 1 || d.Instances[0].OldVolume == "" {
+		t.Errorf("exit %d: %s%s", code, out, message)
+	}
+	out, code, message = h.run(nil, "aws", "deploy", first.Image, "--instance", id, "--delete-old-volume")
+	if code != 0 || !strings.Contains(out, ", replaced by replacevol-") || strings.Contains(out, "kept") {
+		t.Errorf("exit %d: %s%s", code, out, message)
+	}
+
+	knobs := fake.Knobs()
+	knobs.Console = func(awstest.InstanceInfo) []byte { return []byte("\x1b[31mKernel panic - not syncing: no init\r\n") }
+	fake.SetKnobs(knobs)
+	_, code, message = h.run(nil, "aws", "--name", "machine-4", "--volume-size", "3", "--launch", "--ssm-parameter", "/machine", "machine.raw")
+	if code != 3 || !strings.Contains(message, `does not boot: "Kernel panic - not syncing: no init"`) || strings.Contains(message, "\x1b") {
+		t.Errorf("exit %d: %q", code, message)
+	}
+	for _, i := range fake.Instances() {
+		if (i.State == "running") != (i.ID == id) {
+			t.Errorf("%+v", i)
+		}
+	}
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{}, "0 AMIs instead of one"},
+		{[]string{second}, "nothing to do"},
+		{[]string{second, "--launch-type", "t3.nano"}, "--launch-type requires --launch"},
+		{[]string{second, "--instance", id, "--wait-timeout", "0s"}, "--wait-timeout must be greater than zero"},
+		{[]string{second, "--instance", id, "--wait-port", "99999"}, "invalid port 99999"},
+		{[]string{second, "--instance", id, "--region", "us-east-1,eu-west-1"}, "exists in one region"},
+		{[]string{second, "--launch", "--launch-console", "("}, "invalid expression"},
+	} {
+		if _, code, message := h.run(nil, append([]string{"aws", "deploy"}, test.args...)...); code != 2 || !strings.Contains(message, test.want) || strings.Count(message, "\n") != 1 {
+			t.Errorf("%q: exit %d: %s", test.args, code, message)
+		}
+	}
+	if _, code, message := h.run(nil, "aws", "--wait-port", "22", "machine.raw"); code != 2 || !strings.Contains(message, "--wait-port requires --launch") {
+		t.Errorf("exit %d: %s", code, message)
+	}
+	for _, v := range fake.Violations() {
+		t.Error(v)
+	}
+}
