@@ -17,6 +17,7 @@ import (
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/vm/cloud"
 	"github.com/slipway-build/slipway/publisher/ami"
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
@@ -44,7 +45,7 @@ func TestAWSDeploy(t *testing.T) {
 		}
 		machine, err := vm.Start(t.Context(), vm.Config{
 			Disk: disk, LogDir: filepath.Join(stack.Artifacts(t), i.ID),
-			Metadata: &vm.Metadata{InstanceID: i.ID, Hostname: "machine", PublicKey: key.Public},
+			Metadata: &cloud.Instance{ID: i.ID, Hostname: "machine", PublicKeys: []string{key.Public}},
 		})
 		if err != nil {
 			return nil, err
@@ -135,17 +136,6 @@ func changedDisk(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return changed
-}
-
-// freePort returns a TCP port of loopback that nothing listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // instance returns the state of an instance.
