@@ -270,7 +270,7 @@ func buildkitImage(t *testing.T, runc string) string {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
-	write(t, dir, map[string]string{"Dockerfile": "FROM scratch\nENV PATH=/usr/bin\nCOPY buildkitd buildctl runc /usr/bin/\nVOLUME /var/lib/buildkit\nENTRYPOINT [\"buildkitd\"]\n"})
+	write(t, dir, map[string]string{"Dockerfile": "FROM scratch\nENV PATH=/usr/bin\nCOPY buildkitd buildctl runc /usr/bin/\nWORKDIR /tmp\nVOLUME /var/lib/buildkit\nENTRYPOINT [\"buildkitd\"]\n"})
 	push(t, dir, ref)
 	return ref
 }
