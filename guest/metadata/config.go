@@ -31,20 +31,34 @@ func (c *config) close() error { return c.root.Close() }
 
 func (c *config) read(name string) ([]byte, error) { return c.root.ReadFile(name) }
 
+// readAtMost returns the content of a regular file that has at most max bytes.
+func (c *config) readAtMost(name string, max int64) ([]byte, error) {
+	info, err := c.root.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > max {
+		return nil, fmt.Errorf("%s: not a regular file of at most %d bytes", name, max)
+	}
+	return c.root.ReadFile(name)
+}
+
 // write creates or replaces a file atomically: a reader sees the old content or
 // all of the new one.
 func (c *config) write(name string, contents []byte, mode os.FileMode) error {
-	if err := c.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+	dir := path.Dir(name)
+	if err := c.root.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := c.writePartial(contents, mode); err != nil {
+	temporary := path.Join(dir, partial) // on the same filesystem
+	if err := c.writePartial(temporary, contents, mode); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	return c.root.Rename(partial, name)
+	return c.root.Rename(temporary, name)
 }
 
-func (c *config) writePartial(contents []byte, mode os.FileMode) error {
-	f, err := c.root.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+func (c *config) writePartial(temporary string, contents []byte, mode os.FileMode) error {
+	f, err := c.root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log"
 	"os"
@@ -248,15 +245,7 @@ func decodeGuestInfo(text, encoding string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		z, err := gzip.NewReader(bytes.NewReader(packed))
-		if err != nil {
-			return nil, err
-		}
-		value, err := io.ReadAll(io.LimitReader(z, maxBody+1))
-		if len(value) > maxBody {
-			return nil, errTooLong
-		}
-		return value, err
+		return gunzip(packed)
 	}
 	return nil, fmt.Errorf("unknown encoding %q: must be base64 or gzip+base64", encoding)
 }

@@ -107,11 +107,14 @@ func main() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
 	defer cancel()
-	configureNetwork := func(links []link) error { return configure(links, "/etc/resolv.conf") }
-	if !*network {
-		configureNetwork = nil
+	h := host{
+		dir: *dir, variable: "/var", setHostname: unix.Sethostname,
+		mount: func(m cloudMount) error { return m.mountIn("/var") },
 	}
-	if err := run(ctx, chosen, *dir, unix.Sethostname, configureNetwork); err != nil {
+	if *network {
+		h.configure = func(links []link) error { return configure(links, "/etc/resolv.conf") }
+	}
+	if err := run(ctx, chosen, h); err != nil {
 		for line := range strings.Lines(err.Error()) {
 			log.Print(strings.TrimSpace(line))
 		}
@@ -162,20 +165,38 @@ func choose(names []string, here platform) (chosen []provider, certain bool, err
 	return chosen, len(chosen) == 1, nil
 }
 
-// run asks the providers, writes the answers of the first one that has any to
-// dir, sets the host name, and configures the network unless configure is nil.
-// If a step fails, it continues with the others.
-func run(ctx context.Context, chosen []provider, dir string, setHostname func([]byte) error, configure func([]link) error) error {
+// A host is what run changes of the machine.
+type host struct {
+	dir         string // of the results
+	variable    string // /var
+	setHostname func([]byte) error
+	mount       func(cloudMount) error
+	configure   func([]link) error // nil: the network stays as it is
+}
+
+// run asks the providers, writes the answers of the first one that has any to the
+// host, sets its name, and configures its network. If a step fails, it continues
+// with the others.
+func run(ctx context.Context, chosen []provider, h host) error {
 	p, found, err := ask(ctx, chosen)
 	if err != nil {
 		return err
 	}
-	config, err := openConfig(dir)
+	config, err := openConfig(h.dir)
 	if err != nil {
 		return err
 	}
 	defer config.close()
 
+	cloud := &cloudConfig{}
+	var cloudErr error
+	if isCloudConfig(found.userData) {
+		cloud, cloudErr = parseCloudConfig(found.userData)
+		found.keys = append(found.keys, cloud.keys...)
+		if cloud.hostname != "" {
+			found.values["hostname"] = cloud.hostname
+		}
+	}
 	failed := []error{found.check()}
 	write := func(name, contents string, mode os.FileMode) {
 		failed = append(failed, config.write(name, []byte(contents), mode))
@@ -195,16 +216,20 @@ func run(ctx context.Context, chosen []provider, dir string, setHostname func([]
 		failed = append(failed, err)
 		write("network.json", string(network)+"\n", 0o644)
 	}
-	if configure != nil {
-		failed = append(failed, found.networkErr, configure(found.network))
+	if h.configure != nil {
+		failed = append(failed, found.networkErr, h.configure(found.network))
 	}
 	log.Printf("%s: %d values, %d ssh keys and %d bytes of user data written to %s",
-		p.name, len(found.values), len(found.keys), len(found.userData), dir)
+		p.name, len(found.values), len(found.keys), len(found.userData), h.dir)
 
-	// The tree may replace files that were written before, including the host
+	// User data may replace files that were written before, including the host
 	// name.
-	failed = append(failed, writeTree(config, found.userData), setName(config, setHostname))
-	return errors.Join(failed...)
+	if isCloudConfig(found.userData) {
+		failed = append(failed, cloud.apply(h, config), cloudErr)
+	} else {
+		failed = append(failed, writeTree(config, found.userData))
+	}
+	return errors.Join(append(failed, setName(config, h.setHostname))...)
 }
 
 // grace is how long to wait for the answer of a preferred provider after the

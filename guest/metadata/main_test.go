@@ -56,10 +56,10 @@ func TestRun(t *testing.T) {
 		values:   map[string]string{"hostname": "ip-10-0-0-7", "instance_id": "i-1"},
 		keys:     []string{"ssh-ed25519 AAAA alice", "ssh-rsa BBBB bob"},
 		userData: []byte(`{"app": {"entries": {"key": {"content": "s\n", "perm": "0400"}}}}`),
-	}), dir, func(name []byte) error {
+	}), host{dir: dir, setHostname: func(name []byte) error {
 		hostname = string(name)
 		return nil
-	}, nil)
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,10 +84,10 @@ func TestRun(t *testing.T) {
 // Services bind these two files, so they must exist.
 func TestRunWritesEmptyFiles(t *testing.T) {
 	dir := t.TempDir()
-	err := run(t.Context(), fixed(&instance{}), dir, func(name []byte) error {
+	err := run(t.Context(), fixed(&instance{}), host{dir: dir, setHostname: func(name []byte) error {
 		t.Errorf("host name set to %q although the provider has none", name)
 		return nil
-	}, nil)
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,10 +107,10 @@ func TestRunTreeReplaces(t *testing.T) {
 			values:   map[string]string{"hostname": "given"},
 			keys:     []string{"theirs"},
 			userData: []byte(userData),
-		}), dir, func(name []byte) error {
+		}), host{dir: dir, setHostname: func(name []byte) error {
 			hostname = string(name)
 			return nil
-		}, nil)
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,10 +129,10 @@ func TestRunInvalidHostname(t *testing.T) {
 		{values: map[string]string{"hostname": "-x"}},
 		{userData: []byte(`{"hostname": {"content": "-x"}}`)},
 	} {
-		err := run(t.Context(), fixed(found), t.TempDir(), func(name []byte) error {
+		err := run(t.Context(), fixed(found), host{dir: t.TempDir(), setHostname: func(name []byte) error {
 			t.Errorf("host name set to %q", name)
 			return nil
-		}, nil)
+		}})
 		if err == nil || !strings.Contains(err.Error(), `host name "-x": must have`) {
 			t.Errorf("error %v", err)
 		}
@@ -147,10 +147,10 @@ func TestRunFaultyTree(t *testing.T) {
 		values:   map[string]string{"hostname": "h"},
 		keys:     []string{"k"},
 		userData: []byte(`{"a": {"content": "x"}, "b": {"entries": {"..": {"content": "x"}}}}`),
-	}), dir, func([]byte) error {
+	}), host{dir: dir, setHostname: func([]byte) error {
 		named = true
 		return errors.New("operation not permitted")
-	}, nil)
+	}})
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -172,7 +172,7 @@ func TestConfigIsConfined(t *testing.T) {
 	if err := os.Symlink(outside, filepath.Join(dir, "ssh")); err != nil {
 		t.Fatal(err)
 	}
-	err := run(t.Context(), fixed(&instance{}), dir, nil, nil)
+	err := run(t.Context(), fixed(&instance{}), host{dir: dir})
 	if err == nil || !strings.Contains(err.Error(), "ssh") {
 		t.Errorf("error %v, want one about ssh", err)
 	}
@@ -187,14 +187,14 @@ func TestRunWritesNetwork(t *testing.T) {
 	found := newInstance()
 	found.network = []link{{MAC: "52:54:00:12:34:56", Addresses: []string{"192.0.2.7/24"}, Routes: []route{{To: "0.0.0.0/0", Via: "192.0.2.1"}}, Nameservers: []string{"192.0.2.2"}}}
 	found.networkErr = errors.New("not all is understood")
-	if err := run(t.Context(), fixed(found), dir, nil, nil); err != nil {
+	if err := run(t.Context(), fixed(found), host{dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	var configured []link
-	err := run(t.Context(), fixed(found), dir, nil, func(links []link) error {
+	err := run(t.Context(), fixed(found), host{dir: dir, configure: func(links []link) error {
 		configured = links
 		return errors.New("no such interface")
-	})
+	}})
 	if err == nil || err.Error() != "not all is understood\nno such interface" {
 		t.Errorf("error %v", err)
 	}

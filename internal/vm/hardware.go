@@ -121,6 +121,9 @@ func (c *Config) args(s sockets) ([]string, error) {
 		args = append(args, "-machine", "memory-backend=memory",
 			"-object", "memory-backend-file,id=memory,share=on,size="+memory+"M,mem-path="+quote(c.MemoryFile))
 	}
+	if c.BoardAsset != "" {
+		args = append(args, "-smbios", "type=2,asset="+quote(c.BoardAsset))
+	}
 	args = append(args, firmware...)
 	args = append(args, c.network(s)...)
 	args = append(args, c.media()...)
@@ -147,7 +150,7 @@ func (c *Config) network(s sockets) []string {
 		}
 		netdev += fmt.Sprintf(",hostfwd=%s:%s:%d-:%d", protocol, f.Address, f.Port, f.GuestPort)
 	}
-	if c.Metadata != nil {
+	if c.metadata() != nil {
 		netdev += ",guestfwd=tcp:" + cloud.Address + ":80-cmd:" + quote(relayCommand(s.metadata))
 	}
 	return []string{"-netdev", netdev,

@@ -30,8 +30,8 @@ func (h *helpers) wait() { h.running.Wait() }
 func (m *Machine) startHelpers(ctx context.Context, config Config) (*helpers, error) {
 	h := &helpers{}
 	err := config.createVariables()
-	if err == nil && config.Metadata != nil {
-		err = h.serveMetadata(ctx, config.Metadata, m.sockets().metadata, m.logDir)
+	if service := config.metadata(); err == nil && service != nil {
+		err = h.serveMetadata(ctx, service, m.sockets().metadata, m.logDir)
 	}
 	if err == nil && config.TPM != "" {
 		err = h.startTPM(ctx, config.TPM, m.sockets().tpm, m.logDir)
@@ -44,8 +44,16 @@ func (m *Machine) startHelpers(ctx context.Context, config Config) (*helpers, er
 	return h, nil
 }
 
+// metadata returns the metadata service, or nil for a machine without one.
+func (c *Config) metadata() http.Handler {
+	if c.MetadataHandler == nil && c.Metadata != nil {
+		return cloud.NewEC2(*c.Metadata)
+	}
+	return c.MetadataHandler
+}
+
 // serveMetadata serves the metadata service on a socket, and logs the requests.
-func (h *helpers) serveMetadata(ctx context.Context, instance *cloud.Instance, socket, logDir string) error {
+func (h *helpers) serveMetadata(ctx context.Context, service http.Handler, socket, logDir string) error {
 	file, err := os.Create(filepath.Join(logDir, "metadata.log"))
 	if err != nil {
 		return fmt.Errorf("create the metadata service's log: %w", err)
@@ -55,7 +63,7 @@ func (h *helpers) serveMetadata(ctx context.Context, instance *cloud.Instance, s
 		file.Close()
 		return fmt.Errorf("metadata service: %w", err)
 	}
-	service, logger := cloud.NewEC2(*instance), log.New(file, "", log.LstdFlags)
+	logger := log.New(file, "", log.LstdFlags)
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			logger.Printf("%s %q", r.Method, r.URL.Path)

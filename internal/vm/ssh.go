@@ -2,6 +2,7 @@ package vm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/pem"
@@ -22,6 +23,7 @@ import (
 type Key struct {
 	Path   string // path of the private key
 	Public string // line of an authorized_keys file
+	User   string // to log in as; default: root
 }
 
 // NewKey creates an Ed25519 key pair named id_ed25519 in a directory, or reads
@@ -63,7 +65,7 @@ func createKey(path string) error {
 // ErrRejected is the error of a login whose key the machine does not accept.
 var ErrRejected = errors.New("the machine rejects the ssh key")
 
-// Login connects to an SSH server as root. The machine's host key is new at
+// Login connects to an SSH server as the user of the key. The machine's host key is new at
 // each boot, so Login does not check it. The error is ErrRejected if the server
 // does not accept the key.
 func Login(ctx context.Context, address string, key Key) (*ssh.Client, error) {
@@ -82,7 +84,7 @@ func Login(ctx context.Context, address string, key Key) (*ssh.Client, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	c, channels, requests, err := ssh.NewClientConn(conn, address, &ssh.ClientConfig{
-		User:            "root",
+		User:            cmp.Or(key.User, "root"),
 		Auth:            []ssh.AuthMethod{ssh.PublicKeys(signer)},
 		HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	})
@@ -134,7 +136,7 @@ func SSHCommand(address string, key Key) string {
 // SSHCommand returns the command line for a login as root.
 func (m *Machine) SSHCommand(key Key) string { return SSHCommand(m.SSHAddress(), key) }
 
-// SSH runs a shell command on the machine as root. It returns an error if the
+// SSH runs a shell command on the machine as the user of the key. It returns an error if the
 // login fails or ctx is done.
 func (m *Machine) SSH(ctx context.Context, key Key, command string) (Result, error) {
 	what := fmt.Sprintf("ssh %q did not finish", command)

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,9 +65,11 @@ type Config struct {
 	// created if it does not exist.
 	TPM string
 
-	Metadata  *cloud.Instance // nil for a machine without metadata service
-	NoNetwork bool            // no network interface
-	Forwards  []Forward       // to the guest, beside ssh
+	Metadata        *cloud.Instance // nil for a machine without metadata service
+	MetadataHandler http.Handler    // optional, serves the metadata instead
+	BoardAsset      string          // asset tag of the board, which on EC2 is the ID of the instance
+	NoNetwork       bool            // no network interface
+	Forwards        []Forward       // to the guest, beside ssh
 
 	CD string // ISO image in a CD drive on virtio, which boots if nothing else does
 

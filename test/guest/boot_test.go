@@ -2,12 +2,18 @@ package guest
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/eic"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 	"github.com/slipway-build/slipway/internal/vm/cloud"
@@ -365,6 +371,92 @@ func TestHotplug(t *testing.T) {
 		`REPORT again: 1`,
 		`REPORT gone: 0`,
 	)
+}
+
+// TestCloudConfig boots a machine with a #cloud-config, and logs in with its keys
+// and with those of EC2 Instance Connect.
+func TestCloudConfig(t *testing.T) {
+	t.Parallel()
+	alice, root := newKey(t), newKey(t)
+	alice.User = "alice"
+	metadata := eic.New(t)
+	metadata.UserData = `#cloud-config
+hostname: chosen
+users:
+  - name: alice
+    ssh_authorized_keys: ["` + alice.Public + `"]
+write_files:
+  - {path: /var/lib/data/file, content: aGVsbG8K, encoding: b64, permissions: '0640'}
+  - {path: /etc/passwd, content: no}
+mounts: [[LABEL=data, /var/lib/data]]
+runcmd: [[touch, /var/ran]]
+packages: [vim]
+`
+	text, err := os.ReadFile("testdata/cloud.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: metadata.Root.Raw}))
+	file := filepath.Join(t.TempDir(), "cloud.yml")
+	quoted, err := json.Marshal(roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, bytes.ReplaceAll(text, []byte("ROOTS"), quoted), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := errors.Join(os.WriteFile(disk, nil, 0o644), os.Truncate(disk, 64<<20)); err != nil {
+		t.Fatal(err)
+	}
+	m := bootWith(t, build(t, file), vm.Config{Data: []vm.Drive{{File: disk}}, MetadataHandler: metadata, BoardAsset: eic.Instance})
+	m.await(t, `machine is up`)
+	m.says(t,
+		`onboot 002-metadata: failed: exit 1(\n +\| .*)*\n +\| metadata: #cloud-config: line \d+: runcmd: refused: .*(\n +\| .*)*`,
+		` +\| metadata: #cloud-config: line \d+: write_files\[1\]\.path: "/etc/passwd": must be a file below .*`,
+		` +\| metadata: #cloud-config: not supported, ignored: packages \(line \d+\)`,
+	)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	if _, err := m.WaitSSH(ctx, alice); err != nil {
+		t.Fatal(err)
+	}
+	m.runs(t, alice, `id -un; hostname; pwd`, "alice\nchosen\n/run/home/alice\n")
+
+	// The key of root is valid only with the signature of the signer.
+	soon := time.Now().Add(time.Hour)
+	metadata.Set(eic.KeysOf("root"), metadata.Sign(metadata.Intermediate, eic.Instance, soon, root.Public))
+	m.rejects(t, root)
+	metadata.Set(eic.KeysOf("root"), metadata.Sign(metadata.Signer, "i-0123456789abcdef1", soon, root.Public))
+	m.rejects(t, root)
+	metadata.Set(eic.KeysOf("root"), metadata.Sign(metadata.Signer, eic.Instance, time.Now().Add(-time.Minute), root.Public))
+	m.rejects(t, root)
+	metadata.Set(eic.KeysOf("root"), metadata.Sign(metadata.Signer, eic.Instance, soon, root.Public))
+	m.runs(t, root, `id -un; nsenter --target 1 --mount sh -c '
+		grep -c " /var/lib/data ext4 " /proc/mounts; cat /var/lib/data/file; stat -c %a /var/lib/data/file; ls /var/ran 2>&1; service logs sshd' | grep -v '^[A-CS]'`,
+		"root\n1\nhello\n640\nls: /var/ran: No such file or directory\n"+
+			`instance-connect: "root": signature of a key: invalid`+"\n"+
+			`instance-connect: "root": key `+fingerprint(t, root)+`: for the instance "i-0123456789abcdef1"`+"\n"+
+			`instance-connect: "root": key `+fingerprint(t, root)+`: expired at `+time.Now().UTC().Format("2006-01-02"))
+}
+
+func newKey(t *testing.T) vm.Key {
+	t.Helper()
+	key, err := vm.NewKey(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// fingerprint returns the fingerprint of a key as ssh prints it.
+func fingerprint(t *testing.T, key vm.Key) string {
+	t.Helper()
+	out, err := exec.Command("ssh-keygen", "-l", "-f", key.Path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))[1]
 }
 
 // TestOffline boots the machine of examples/aws.yml without a network, without

@@ -5,6 +5,7 @@ package guest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -97,6 +98,31 @@ func (g *guest) awaitAfter(t *testing.T, after, text string) {
 		}
 	}
 	t.Fatalf("the console does not say %q after %q", text, after)
+}
+
+// runs fails the test unless a command that is run by ssh prints a text, perhaps
+// followed by more.
+func (g *guest) runs(t *testing.T, key vm.Key, command, want string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	result, err := g.SSH(ctx, key, command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(result.Stdout, want) {
+		t.Errorf("%s: exit %d, %q, want %q: %s", command, result.Exit, result.Stdout, want, result.Stderr)
+	}
+}
+
+// rejects fails the test unless sshd rejects a key.
+func (g *guest) rejects(t *testing.T, key vm.Key) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if result, err := g.SSH(ctx, key, "true"); !errors.Is(err, vm.ErrRejected) {
+		t.Errorf("%+v, error %v, want %v", result, err, vm.ErrRejected)
+	}
 }
 
 func (g *guest) press(t *testing.T, command string) {
