@@ -35,7 +35,7 @@ variable "PACKAGES" {
   default = [
     "kernel", "modules", "init", "runc", "containerd", "ctr", "ca-certificates",
     "sysctl", "dhcpcd", "metadata", "rngd", "sshd", "getty",
-    "openntpd", "node_exporter", "nginx", "memlogd", "logwrite", "docker",
+    "openntpd", "node_exporter", "nginx", "memlogd", "logwrite", "logship", "docker",
     "format", "mount", "extend", "swap", "losetup", "dm-crypt", "modprobe", "sysfs", "poweroff",
   ]
 }

@@ -11,38 +11,26 @@ import (
 	"sync"
 	"syscall"
 	"time"
-)
 
-// An entry is a line of a log, in the form in which it is sent.
-type entry struct {
-	Time   time.Time `json:"time"` // of arrival
-	Source string    `json:"source"`
-	Msg    string    `json:"msg"`
-}
-
-// Modes of a query.
-const (
-	dump       byte = iota // existing entries
-	follow                 // future entries
-	dumpFollow             // both
+	"github.com/slipway-build/slipway/guest/memlog"
 )
 
 // A buffer holds the last entries.
 type buffer struct {
 	mu        sync.Mutex
-	ring      []entry
+	ring      []memlog.Entry
 	count     int // entries so far; the newest is ring[(count-1) % len(ring)]
-	followers map[chan entry]bool
+	followers map[chan memlog.Entry]bool
 }
 
 func newBuffer(lines int) *buffer {
-	return &buffer{ring: make([]entry, lines), followers: map[chan entry]bool{}}
+	return &buffer{ring: make([]memlog.Entry, lines), followers: map[chan memlog.Entry]bool{}}
 }
 
 func (b *buffer) add(source, msg string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	e := entry{time.Now(), source, msg}
+	e := memlog.Entry{Time: time.Now(), Source: source, Msg: msg}
 	b.ring[b.count%len(b.ring)] = e
 	b.count++
 	for follower := range b.followers {
@@ -55,22 +43,22 @@ func (b *buffer) add(source, msg string) {
 
 // entries returns the existing entries and a channel of future ones, as the
 // mode says. The caller passes the channel to leave.
-func (b *buffer) entries(mode byte) (existing []entry, future chan entry) {
+func (b *buffer) entries(mode byte) (existing []memlog.Entry, future chan memlog.Entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if mode != follow {
+	if mode != memlog.Follow {
 		for i := max(0, b.count-len(b.ring)); i < b.count; i++ {
 			existing = append(existing, b.ring[i%len(b.ring)])
 		}
 	}
-	if mode != dump {
-		future = make(chan entry, len(b.ring))
+	if mode != memlog.Dump {
+		future = make(chan memlog.Entry, len(b.ring))
 		b.followers[future] = true
 	}
 	return existing, future
 }
 
-func (b *buffer) leave(future chan entry) {
+func (b *buffer) leave(future chan memlog.Entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.followers, future)
@@ -146,7 +134,7 @@ func (b *buffer) serveQueries(queries *net.UnixListener) {
 func (b *buffer) serve(conn net.Conn) {
 	defer conn.Close()
 	var mode [1]byte
-	if _, err := io.ReadFull(conn, mode[:]); err != nil || mode[0] > dumpFollow {
+	if _, err := io.ReadFull(conn, mode[:]); err != nil || mode[0] > memlog.DumpFollow {
 		return
 	}
 	existing, future := b.entries(mode[0])

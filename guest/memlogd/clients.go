@@ -1,55 +1,31 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/slipway-build/slipway/guest/logfile"
+	"github.com/slipway-build/slipway/guest/memlog"
 )
-
-// query queries memlogd and calls show for each entry until there are no more.
-func query(socket string, mode byte, show func(entry)) error {
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		return fmt.Errorf("%w (does memlogd run in this machine?)", err)
-	}
-	defer conn.Close()
-	if _, err := conn.Write([]byte{mode}); err != nil {
-		return err
-	}
-	for decoder := json.NewDecoder(conn); ; {
-		var e entry
-		switch err := decoder.Decode(&e); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-		show(e)
-	}
-}
 
 // read is the program logread. It prints lines of TIME;LOG;TEXT.
 func read(flags *flag.FlagSet, args []string) error {
-	socket := flags.String("socket", querySocket, "socket of memlogd")
+	socket := flags.String("socket", memlog.Socket, "socket of memlogd")
 	both := flags.Bool("F", false, "show existing and future entries")
 	future := flags.Bool("f", false, "show only future entries")
 	flags.Parse(args)
-	mode := dump
+	mode := memlog.Dump
 	if *both {
-		mode = dumpFollow
+		mode = memlog.DumpFollow
 	} else if *future {
-		mode = follow
+		mode = memlog.Follow
 	}
-	return query(*socket, mode, func(e entry) {
+	return memlog.Query(*socket, mode, func(e memlog.Entry) {
 		fmt.Printf("%s;%s;%s\n", e.Time.Format(time.RFC3339Nano), strings.ReplaceAll(e.Source, ";", `\;`), e.Msg)
 	})
 }
@@ -57,7 +33,7 @@ func read(flags *flag.FlagSet, args []string) error {
 // write is the program logwrite. It writes each log to a file, in lines of TIME
 // LOG TEXT.
 func write(flags *flag.FlagSet, args []string) error {
-	socket := flags.String("socket", querySocket, "socket of memlogd")
+	socket := flags.String("socket", memlog.Socket, "socket of memlogd")
 	dir := flags.String("log-dir", "/var/log", "directory of the log files")
 	keep := flags.Int("max-log-files", 10, "number of files per log")
 	size := flags.Int64("max-log-size", 1<<20, "size of a file in bytes")
@@ -66,7 +42,7 @@ func write(flags *flag.FlagSet, args []string) error {
 		return errors.New("-max-log-files must be at least 2, and -max-log-size 1")
 	}
 	files := map[string]*logfile.File{}
-	err := query(*socket, dumpFollow, func(e entry) {
+	err := memlog.Query(*socket, memlog.DumpFollow, func(e memlog.Entry) {
 		if e.Source == "logwrite" { // its own messages, which would repeat forever
 			return
 		}

@@ -22,9 +22,8 @@ import (
 	"syscall"
 
 	"github.com/slipway-build/slipway/guest/logfile"
+	"github.com/slipway-build/slipway/guest/memlog"
 )
-
-const querySocket = "/run/memlogdq.sock"
 
 func main() {
 	name := filepath.Base(os.Args[0])
@@ -68,7 +67,7 @@ func daemon(flags *flag.FlagSet, args []string) error {
 func sockets() (*net.UnixConn, *net.UnixListener, error) {
 	if os.Getenv(inherited) == "" {
 		// Sockets of a killed daemon would prevent listening.
-		for _, path := range []string{logfile.DaemonSocket, querySocket} {
+		for _, path := range []string{logfile.DaemonSocket, memlog.Socket} {
 			if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 				return nil, nil, err
 			}
@@ -77,14 +76,14 @@ func sockets() (*net.UnixConn, *net.UnixListener, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		queries, err := net.ListenUnix("unix", &net.UnixAddr{Name: querySocket, Net: "unix"})
+		queries, err := net.ListenUnix("unix", &net.UnixAddr{Name: memlog.Socket, Net: "unix"})
 		return logs, queries, err
 	}
 	logs, err := net.FilePacketConn(os.NewFile(3, logfile.DaemonSocket))
 	if err != nil {
 		return nil, nil, err
 	}
-	queries, err := net.FileListener(os.NewFile(4, querySocket))
+	queries, err := net.FileListener(os.NewFile(4, memlog.Socket))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/guest/memlog"
 )
 
 // start runs a daemon with small limits and returns the paths of its sockets.
@@ -95,10 +97,10 @@ func expect(t *testing.T, decoder *json.Decoder, entries ...string) {
 func TestModes(t *testing.T) {
 	logs, queries := start(t)
 	web, db := send(t, logs, "web"), send(t, logs, "db.out")
-	all := ask(t, queries, dumpFollow)
+	all := ask(t, queries, memlog.DumpFollow)
 	io.WriteString(web, "one\ntwo\n")
 	expect(t, all, "web: one", "web: two")
-	coming := ask(t, queries, follow)
+	coming := ask(t, queries, memlog.Follow)
 	time.Sleep(100 * time.Millisecond) // nothing shows that it has started
 	io.WriteString(db, "a line that is too long\n\n")
 	expect(t, all, "db.out: a line that is t", "db.out: ")
@@ -107,13 +109,13 @@ func TestModes(t *testing.T) {
 	web.Close()
 	expect(t, all, "web: the last")
 	// The oldest entries are gone.
-	expect(t, ask(t, queries, dump), "db.out: a line that is t", "db.out: ", "web: the last", "EOF")
+	expect(t, ask(t, queries, memlog.Dump), "db.out: a line that is t", "db.out: ", "web: the last", "EOF")
 	expect(t, ask(t, queries, 7), "EOF")
 }
 
 func TestLogwrite(t *testing.T) {
 	logs, queries := start(t)
-	all := ask(t, queries, dumpFollow)
+	all := ask(t, queries, memlog.DumpFollow)
 	io.WriteString(send(t, logs, "web"), "one\n")
 	io.WriteString(send(t, logs, "logwrite"), "loop\n")
 	out := send(t, logs, "../web")
