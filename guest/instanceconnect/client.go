@@ -23,8 +23,8 @@ type client struct {
 func newClient(endpoint string) *client {
 	return &client{endpoint: endpoint, http: &http.Client{
 		// No proxy: the service is on the link.
-		Transport: &http.Transport{DialContext: (&net.Dialer{Timeout: time.Second}).DialContext},
-		Timeout:   2 * time.Second,
+		Transport: &http.Transport{DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext},
+		Timeout:   5 * time.Second,
 		// A redirect would send the token elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -32,7 +32,7 @@ func newClient(endpoint string) *client {
 
 // authorize gets a token, which lives as long as this program.
 func (c *client) authorize(ctx context.Context) error {
-	header := http.Header{"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": {"5"}}
+	header := http.Header{"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": {"30"}}
 	status, token, err := c.send(ctx, http.MethodPut, "/latest/api/token", header)
 	if err == nil && (status != http.StatusOK || token == "") {
 		err = fmt.Errorf("the metadata service answers %d to the request for a token", status)

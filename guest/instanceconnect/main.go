@@ -35,7 +35,7 @@ import (
 )
 
 // timeout is for everything, because a login waits.
-const timeout = 5 * time.Second
+const timeout = 10 * time.Second
 
 func main() {
 	endpoint := flag.String("endpoint", "http://169.254.169.254", "`URL` of the metadata service")
