@@ -178,7 +178,7 @@ func TestReaperOutput(t *testing.T) {
 }
 
 func testMachine(out io.Writer) *machine {
-	return &machine{out: &console{out: []io.Writer{out}}, times: &timeline{}, reaper: testReaper, turns: newTurns()}
+	return &machine{out: &console{out: []io.Writer{out}}, times: &timeline{}, reaper: testReaper, turns: newTurns(), changed: make(chan struct{}, 1)}
 }
 
 // Hooks run among the stages of the init, in the order of their names. Links

@@ -33,6 +33,8 @@ type machine struct {
 	dumps           []dump        // of earlier boots
 	mu              sync.Mutex
 	services        []*service
+	up              time.Duration // when the services had started, as sinceBoot
+	changed         chan struct{} // see touch
 }
 
 // runMachine is process 1: it starts the machine, waits for a request to stop it,
@@ -42,7 +44,7 @@ func runMachine() {
 	listenForPower(requests)
 	m := &machine{
 		out: &console{out: []io.Writer{os.Stdout}}, times: &timeline{}, reaper: newReaper(), requests: requests, container: inContainer(),
-		turns: newTurns(),
+		turns: newTurns(), changed: make(chan struct{}, 1),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	started := make(chan struct{})
@@ -122,6 +124,10 @@ func (m *machine) start(ctx context.Context) {
 		stage{"020-containerd", m.startServices},
 	))
 	if ctx.Err() == nil {
+		m.mu.Lock()
+		m.up = sinceBoot()
+		m.mu.Unlock()
+		m.touch()
 		m.out.say("machine is up, services started: %d", m.started())
 		m.out.quote([]byte(m.times.text()))
 	}

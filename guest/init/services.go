@@ -86,6 +86,7 @@ type service struct {
 	// finished stops the machine because this service, a batch job, has ended
 	// for good.
 	finished func(status int)
+	touch    func() // called at each change
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
@@ -94,6 +95,8 @@ type service struct {
 	state   state
 	since   time.Duration // when it entered the state, as sinceBoot
 	pid     int
+	memory  string // of its task; "": it does not run
+	kills   int    // of processes of ended runs that were out of memory
 	tries   int
 	starts  int    // tries that succeeded
 	end     string // of the last run
@@ -104,7 +107,7 @@ type service struct {
 }
 
 func newService(name string) *service {
-	return &service{name: name, changed: make(chan struct{}), state: waiting, wanted: true}
+	return &service{name: name, changed: make(chan struct{}), state: waiting, wanted: true, touch: func() {}}
 }
 
 // update changes the service, under its lock.
@@ -114,6 +117,7 @@ func (s *service) update(change func()) {
 	change()
 	close(s.changed)
 	s.changed = make(chan struct{})
+	s.touch()
 }
 
 func (s *service) enter(next state) {
@@ -225,7 +229,9 @@ func (s *service) run() run {
 		return run{end: "failed: " + err.Error(), failed: true, status: 1, again: errors.Is(err, errSlow)}
 	}
 	started := time.Now()
-	s.update(func() { s.state, s.since, s.pid, s.starts = running, sinceBoot(), task.pid, s.starts+1 })
+	s.update(func() {
+		s.state, s.since, s.pid, s.memory, s.starts = running, sinceBoot(), task.pid, task.memory, s.starts+1
+	})
 	if s.policy.Health != nil {
 		go s.monitor(ctx, engine, task)
 	}
@@ -242,9 +248,11 @@ func (s *service) run() run {
 		return r
 	}
 	r.end, r.failed, r.status = task.end, task.status != 0, task.status
-	if outOfMemory(task.memory) {
+	kills := oomKills(task.memory)
+	if kills > 0 {
 		r.end += ", out of memory"
 	}
+	s.update(func() { s.kills, s.memory = s.kills+kills, "" })
 	if sick {
 		r.end, r.failed = "unhealthy, "+r.end, true
 	}
@@ -381,6 +389,7 @@ func (m *machine) startServices(ctx context.Context) error {
 	m.mu.Lock()
 	m.services = all
 	m.mu.Unlock()
+	go m.keepMetrics()
 	for _, s := range all {
 		go s.supervise()
 	}
@@ -398,7 +407,7 @@ func (m *machine) service(dir string) (*service, error) {
 		return nil, err
 	}
 	s := newService(b.Name)
-	s.bundle, s.out, s.times, s.engine, s.turns, s.finished = b, m.out, m.times, m.engine, m.turns, m.finishBatch
+	s.bundle, s.out, s.times, s.engine, s.turns, s.finished, s.touch = b, m.out, m.times, m.engine, m.turns, m.finishBatch, m.touch
 	s.policy = m.policy(b, contract.Services)
 	s.stream, err = m.openStream(s.name)
 	return s, err
@@ -497,19 +506,23 @@ func memoryEvents(pid int) string {
 	return ""
 }
 
-// outOfMemory reports whether the kernel has killed a process of the cgroup
-// because it was out of memory (cgroups(7), memory.events).
-func outOfMemory(events string) bool {
+// oomKills returns how many processes of the cgroup the kernel has killed because
+// it was out of memory (cgroups(7), memory.events).
+func oomKills(events string) int {
 	text, err := os.ReadFile(events)
 	if err != nil {
-		return false
+		return 0
 	}
 	for line := range strings.Lines(string(text)) {
 		if count, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			return strings.TrimSpace(count) != "0"
+			n, err := strconv.Atoi(strings.TrimSpace(count))
+			if err != nil {
+				return 0
+			}
+			return n
 		}
 	}
-	return false
+	return 0
 }
 
 // ignoresSignal reports, from /proc/PID/status, whether a signal has no effect

@@ -3,7 +3,6 @@ package guest
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"os"
@@ -249,7 +248,8 @@ func TestServices(t *testing.T) {
 	m.typeLine(t, "service list | sed s/^/REPORT./; poweroff")
 	m.wait(t)
 	m.says(t,
-		`machine is up, services started: 8`,
+		`machine is up, services started: 9`,
+		`REPORT logship: <30>1 linuxkit-\S+ onboot\.000-says\.out - - \[meta sequenceId="\d+"\] first`,
 		`REPORT nginx: <title>Welcome to nginx!</title>`,
 		`REPORT logread: onboot\.000-says(\.out;first onboot\.000-says;second|;second onboot\.000-says\.out;first) nginx;127\..* "GET / HTTP/1\.1" 200 .*`,
 		`REPORT nginx-log: \S+ nginx 127\.0\.0\.1 - - \[.*\] "GET / HTTP/1\.1" 200 .*`,
@@ -257,7 +257,7 @@ func TestServices(t *testing.T) {
 		`REPORT filesystems: / /run /tmp /var`,
 		`REPORT clock: 2029`,
 		`REPORT escape: docker opens sys/kernel/core_pattern docker opens sysrq-trigger`,
-		`REPORT ctr: TASK PID STATUS docker \d+ RUNNING getty \d+ RUNNING logwrite \d+ RUNNING nginx \d+ RUNNING node_exporter \d+ RUNNING ntpserver \d+ RUNNING openntpd \d+ RUNNING report \d+ RUNNING`,
+		`REPORT ctr: TASK PID STATUS docker \d+ RUNNING getty \d+ RUNNING logship \d+ RUNNING logwrite \d+ RUNNING nginx \d+ RUNNING node_exporter \d+ RUNNING ntpserver \d+ RUNNING openntpd \d+ RUNNING report \d+ RUNNING`,
 		`REPORT docker: 67108864`,
 		`REPORT.getty +running .*`,
 	)
@@ -393,19 +393,8 @@ mounts: [[LABEL=data, /var/lib/data]]
 runcmd: [[touch, /var/ran]]
 packages: [vim]
 `
-	text, err := os.ReadFile("testdata/cloud.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: metadata.Root.Raw}))
-	file := filepath.Join(t.TempDir(), "cloud.yml")
-	quoted, err := json.Marshal(roots)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, bytes.ReplaceAll(text, []byte("ROOTS"), quoted), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	roots := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: metadata.Root.Raw})
+	file := fill(t, "cloud.yml", map[string][]byte{"ROOTS": roots})
 	disk := filepath.Join(t.TempDir(), "disk")
 	if err := errors.Join(os.WriteFile(disk, nil, 0o644), os.Truncate(disk, 64<<20)); err != nil {
 		t.Fatal(err)

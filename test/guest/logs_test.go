@@ -1,0 +1,93 @@
+package guest
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/slipway-build/slipway/internal/testutil/stack"
+	"github.com/slipway-build/slipway/internal/vm"
+)
+
+// TestLogs boots a machine that sends its logs to rsyslog by TLS, writes them to a
+// disk, and serves metrics of its services.
+func TestLogs(t *testing.T) {
+	t.Parallel()
+	stack.Require(t)
+	rsyslog := t.TempDir()
+	stack.MustBuildx(t, ".", "-o", "type=oci,tar=false,dest="+rsyslog, "testdata/rsyslog")
+	certificate, key := newCertificate(t)
+	file := fill(t, "logs.yml", map[string][]byte{"CERTIFICATE": certificate, "KEY": key})
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := errors.Join(os.WriteFile(disk, nil, 0o644), os.Truncate(disk, 64<<20)); err != nil {
+		t.Fatal(err)
+	}
+	dir := build(t, file, "--build-context", "test/rsyslog:v1=oci-layout://"+rsyslog)
+	m := bootWith(t, dir, vm.Config{NoNetwork: true, Data: []vm.Drive{{File: disk}}})
+	m.await(t, `REPORT over`)
+	m.await(t, `REPORT rsyslog: info linuxkit-\S+ says \[meta sequenceId="\d+"\] ?line 60 of some text`)
+	m.says(t,
+		`REPORT rsyslog: info linuxkit-\S+ says \[meta sequenceId="\d+"\] ?line 1 of some text`,
+		`REPORT files: says\.log says\.log\.1 bounded 1`,
+		`REPORT metrics: node_textfile_scrape_error 0 slipway_boot_step_duration_seconds\{step="kernel"\} [\d.]+ `+
+			`slipway_service_starts_total\{service="says"\} 1 slipway_service_state\{service="hog",state="running"\} [01] slipway_service_state\{service="says",state="running"\} 1`,
+		`REPORT restarts: slipway_service_restarts_total\{service="hog"\} \d+`,
+	)
+}
+
+// fill writes a machine of testdata with values in the place of names, and returns
+// its path.
+func fill(t *testing.T, file string, values map[string][]byte) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range values {
+		quoted, err := json.Marshal(string(value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = bytes.ReplaceAll(text, []byte("contents: "+name), append([]byte("contents: "), quoted...))
+	}
+	path := filepath.Join(t.TempDir(), file)
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// newCertificate returns a certificate for 127.0.0.1, which signs itself, and its
+// key.
+func newCertificate(t *testing.T) (certificate, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "rsyslog"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+}
