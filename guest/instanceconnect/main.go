@@ -44,7 +44,7 @@ func main() {
 	flag.Parse()
 	log.SetFlags(0)
 	log.SetPrefix("instance-connect: ")
-	// sshd discards standard error. The file is a pipe that nobody may read.
+	// sshd discards standard error. The file is a pipe that only its reader opens.
 	if f, err := os.OpenFile(*logs, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
 		log.SetOutput(f)
 	}

@@ -231,7 +231,7 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// A collector is an OTLP server. It answers with the statuses, then with 200.
+// A collector is an OTLP server. Its responses have the statuses, then 200.
 type fakeCollector struct {
 	t        *testing.T
 	mu       sync.Mutex
