@@ -47,8 +47,10 @@ test-boot: images
 	go test -timeout 15m ./test -run TestNewEngine -boot
 	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems|TestAWSArm64' -boot
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage' -arch arm64
-	go test -timeout 25m ./test/guest -run TestHealth -boot
+	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs' -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50
+	cd hack/otelcol && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/otelcol .
+	go test ./guest/logship -run TestCollector -collector "$$PWD/.stack/otelcol"
 
 ## fuzz: run each fuzz target for FUZZTIME, 30s by default
 fuzz:
