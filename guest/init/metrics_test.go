@@ -56,10 +56,10 @@ func TestMetrics(t *testing.T) {
 	m.services, m.up = []*service{web, db, newService("other")}, 12*time.Second
 	got := values(t, m.metrics())
 	want := map[string]float64{
-		"slipway_boot_duration_seconds":                  12,
-		"slipway_boot_step_start_seconds step=kernel":    0,
-		"slipway_boot_step_duration_seconds step=kernel": 1.5,
-		"slipway_boot_step_failed step=kernel":           0,
+		"slipway_boot_duration_seconds":                                 12,
+		"slipway_boot_step_start_seconds step=kernel":                   0,
+		"slipway_boot_step_duration_seconds step=kernel":                1.5,
+		"slipway_boot_step_failed step=kernel":                          0,
 		"slipway_boot_step_start_seconds step=onboot 000-\"x\\y\"\n":    2,
 		"slipway_boot_step_duration_seconds step=onboot 000-\"x\\y\"\n": 1,
 		"slipway_boot_step_failed step=onboot 000-\"x\\y\"\n":           1,

@@ -2,21 +2,13 @@ package guest
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/selfsigned"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 )
@@ -28,7 +20,7 @@ func TestLogs(t *testing.T) {
 	stack.Require(t)
 	rsyslog := t.TempDir()
 	stack.MustBuildx(t, ".", "-o", "type=oci,tar=false,dest="+rsyslog, "testdata/rsyslog")
-	certificate, key := newCertificate(t)
+	certificate, key := selfsigned.PEM(t)
 	file := fill(t, "logs.yml", map[string][]byte{"CERTIFICATE": certificate, "KEY": key})
 	disk := filepath.Join(t.TempDir(), "disk")
 	if err := errors.Join(os.WriteFile(disk, nil, 0o644), os.Truncate(disk, 64<<20)); err != nil {
@@ -67,27 +59,4 @@ func fill(t *testing.T, file string, values map[string][]byte) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// newCertificate returns a certificate for 127.0.0.1, which signs itself, and its
-// key.
-func newCertificate(t *testing.T) (certificate, key []byte) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "rsyslog"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
 }
