@@ -49,7 +49,7 @@ test-boot: images
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage' -arch arm64
 	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs' -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50
-	cd hack/otelcol && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/otelcol .
+	cd guest/logship/testdata/otelcol && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../../../.stack/otelcol .
 	go test ./guest/logship -run TestCollector -collector "$$PWD/.stack/otelcol"
 
 ## fuzz: run each fuzz target for FUZZTIME, 30s by default

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-var collectorPath = flag.String("collector", "", "path of an OpenTelemetry Collector; make test-boot builds hack/otelcol")
+var collectorPath = flag.String("collector", "", "path of an OpenTelemetry Collector; make test-boot builds that of testdata/otelcol")
 
 // TestCollector sends to the OpenTelemetry Collector by TLS. The collector starts
 // after the first lines.

@@ -1,4 +1,4 @@
-module github.com/slipway-build/slipway/hack/otelcol
+module github.com/slipway-build/slipway/guest/logship/testdata/otelcol
 
 go 1.26.0
 
