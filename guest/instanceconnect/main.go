@@ -30,8 +30,6 @@ import (
 	"regexp"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // timeout is for everything, because a login waits.
@@ -40,14 +38,9 @@ const timeout = 10 * time.Second
 func main() {
 	endpoint := flag.String("endpoint", "http://169.254.169.254", "`URL` of the metadata service")
 	roots := flag.String("roots", "/usr/share/instance-connect/roots.pem", "`FILE` with trusted certificates")
-	logs := flag.String("log", "/run/instance-connect.log", "append messages to `FILE` if it exists")
 	flag.Parse()
 	log.SetFlags(0)
 	log.SetPrefix("instance-connect: ")
-	// sshd discards standard error. The file is a pipe that only its reader opens.
-	if f, err := os.OpenFile(*logs, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
-		log.SetOutput(f)
-	}
 	if flag.NArg() < 1 || flag.NArg() > 2 {
 		log.Fatal("usage: instance-connect USER [FINGERPRINT]")
 	}

@@ -402,9 +402,10 @@ packages: [vim]
 	m := bootWith(t, build(t, file), vm.Config{Cmdline: "linuxkit.runc_console=1", Data: []vm.Drive{{File: disk}}, MetadataHandler: metadata, BoardAsset: eic.Instance})
 	m.await(t, `machine is up`)
 	m.says(t,
-		`onboot 002-metadata: failed: exit 1(\n +\| .*)*\n +\| metadata: #cloud-config: line \d+: runcmd: refused: .*(\n +\| .*)*`,
-		` +\| metadata: #cloud-config: line \d+: write_files\[1\]\.path: "/etc/passwd": must be a file below .*`,
-		` +\| metadata: #cloud-config: not supported, ignored: packages \(line \d+\)`,
+		`onboot 002-metadata: failed: exit 1`,
+		`metadata: #cloud-config: line \d+: runcmd: refused: .*`,
+		`metadata: #cloud-config: line \d+: write_files\[1\]\.path: "/etc/passwd": must be a file below .*`,
+		`metadata: #cloud-config: not supported, ignored: packages \(line \d+\)`,
 	)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
