@@ -23,16 +23,31 @@ var awsValues = []struct{ file, path string }{
 	{"availability_zone", "placement/availability-zone"},
 }
 
+// imdsIPv6 is the address of the service by IPv6, which has to be enabled for an
+// instance.
+const imdsIPv6 = "[fd00:ec2::254]:80"
+
+// newIMDS returns a client of the service. A machine without IPv4 reaches it by
+// IPv6.
+func newIMDS(c *client, endpoint string) *imds {
+	if endpoint == linkLocal {
+		c = c.withFallback(imdsIPv6)
+	}
+	return &imds{client: c, endpoint: endpoint}
+}
+
 // fetchAWS asks version 2 of the EC2 instance metadata service (IMDS), which
 // requires a token with every request.
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
 func fetchAWS(ctx context.Context, c *client, endpoint string) (*instance, error) {
-	return (&imds{client: c, endpoint: endpoint}).fetch(ctx)
+	return newIMDS(c, endpoint).fetch(ctx)
 }
 
 // fetchAWSv1 asks version 1, for services that imitate only that one.
 func fetchAWSv1(ctx context.Context, c *client, endpoint string) (*instance, error) {
-	return (&imds{client: c, endpoint: endpoint, v1: true}).fetch(ctx)
+	s := newIMDS(c, endpoint)
+	s.v1 = true
+	return s.fetch(ctx)
 }
 
 type imds struct {

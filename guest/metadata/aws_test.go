@@ -277,3 +277,24 @@ func TestAWSGivesUp(t *testing.T) {
 		t.Errorf("error %v, want one that says how long it tried and that the connection was refused", err)
 	}
 }
+
+// A machine without IPv4 reaches the service by IPv6.
+func TestFallback(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host) }))
+	defer server.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := listener.Addr().String()
+	listener.Close()
+	body, ok, err := newClient().withFallback(server.Listener.Addr().String()).get(t.Context(), "http://"+closed, nil)
+	if err != nil || !ok || string(body) != closed {
+		t.Errorf("answer %q, %t, error %v", body, ok, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, _, err := newClient().withFallback(closed).get(ctx, "http://"+closed, nil); err == nil || strings.Count(err.Error(), "connection refused") != 2 {
+		t.Errorf("error %v, want one for each address", err)
+	}
+}

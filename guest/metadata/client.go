@@ -130,20 +130,42 @@ func (c *client) must(ctx context.Context, url string, header http.Header) ([]by
 // privileged returns a client whose requests come from a port below 1024, which
 // only root can use.
 func (c *client) privileged() *client {
+	return c.withDial(func(ctx context.Context, network, address string) (net.Conn, error) {
+		var last error
+		for port := 1023; port > 512; port-- {
+			dialer := net.Dialer{Timeout: dialTimeout, LocalAddr: &net.TCPAddr{Port: port}}
+			conn, err := dialer.DialContext(ctx, network, address)
+			if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+				return conn, err
+			}
+			last = err
+		}
+		return nil, last
+	})
+}
+
+// withFallback returns a client that connects to another address if it cannot
+// connect to that of the request.
+func (c *client) withFallback(other string) *client {
+	return c.withDial(func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialer := net.Dialer{Timeout: dialTimeout}
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err == nil {
+			return conn, nil
+		}
+		conn, otherErr := dialer.DialContext(ctx, network, other)
+		if otherErr != nil {
+			return nil, fmt.Errorf("%w; %w", err, otherErr)
+		}
+		return conn, nil
+	})
+}
+
+// withDial returns a client that connects with a function.
+func (c *client) withDial(dial func(ctx context.Context, network, address string) (net.Conn, error)) *client {
 	p := *c
 	p.http = &http.Client{
-		Transport: &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			var last error
-			for port := 1023; port > 512; port-- {
-				dialer := net.Dialer{Timeout: dialTimeout, LocalAddr: &net.TCPAddr{Port: port}}
-				conn, err := dialer.DialContext(ctx, network, address)
-				if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
-					return conn, err
-				}
-				last = err
-			}
-			return nil, last
-		}},
+		Transport:     &http.Transport{DialContext: dial},
 		Timeout:       c.http.Timeout,
 		CheckRedirect: c.http.CheckRedirect,
 	}

@@ -44,21 +44,37 @@ func (c *config) readAtMost(name string, max int64) ([]byte, error) {
 }
 
 // write creates or replaces a file atomically: a reader sees the old content or
-// all of the new one.
+// all of the new one. But it fills an empty file in place, because a container
+// may bind it, see reserve.
 func (c *config) write(name string, contents []byte, mode os.FileMode) error {
+	if info, err := c.root.Lstat(name); err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		return c.writeTo(name, os.O_WRONLY, contents, mode)
+	}
 	dir := path.Dir(name)
 	if err := c.root.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	temporary := path.Join(dir, partial) // on the same filesystem
-	if err := c.writePartial(temporary, contents, mode); err != nil {
+	if err := c.writeTo(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, contents, mode); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return c.root.Rename(temporary, name)
 }
 
-func (c *config) writePartial(temporary string, contents []byte, mode os.FileMode) error {
-	f, err := c.root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+// reserve creates an empty file for write, unless there is a file.
+func (c *config) reserve(name string, mode os.FileMode) error {
+	if err := c.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	f, err := c.root.OpenFile(name, os.O_WRONLY|os.O_CREATE, mode)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func (c *config) writeTo(name string, flags int, contents []byte, mode os.FileMode) error {
+	f, err := c.root.OpenFile(name, flags, 0o600)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 // Command metadata asks the cloud about this machine and writes the answers to
 // files in /run/config, where services find them, as the package metadata of
-// LinuxKit does. It runs once, as an onboot container after the DHCP client.
+// LinuxKit does. It runs once, as an onboot container after the DHCP client. With
+// -wait it runs as a service that asks again until the cloud answers.
 //
 // It writes provider, hostname, userdata and other values that the provider has
 // (instance_id, local_ipv4, …), one value per file without a newline;
@@ -88,6 +89,7 @@ func main() {
 	log.SetPrefix("metadata: ")
 	dir := flag.String("dir", "/run/config", "write to `DIRECTORY`")
 	timeout := flag.Duration("timeout", 0, "give up after `DURATION` without an answer (default 30s for an identified cloud, else 10s)")
+	wait := flag.Bool("wait", false, "ask again until a provider answers; do nothing if an earlier run had an answer")
 	network := flag.Bool("network", false, "configure network interfaces with the addresses, routes and name servers of the provider")
 	flag.Usage = func() {
 		fmt.Fprintf(flag.CommandLine.Output(), "usage: metadata [flags] [PROVIDER...]\n\nproviders: %s; file=PATH; aws=v1 for IMDSv1\n"+
@@ -105,8 +107,6 @@ func main() {
 			*timeout = certainTimeout
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
-	defer cancel()
 	h := host{
 		dir: *dir, variable: "/var", setHostname: unix.Sethostname,
 		mount: func(m cloudMount) error { return m.mountIn("/var") },
@@ -114,10 +114,18 @@ func main() {
 	if *network {
 		h.configure = func(links []link) error { return configure(links, "/etc/resolv.conf") }
 	}
-	if err := run(ctx, chosen, h); err != nil {
-		for line := range strings.Lines(err.Error()) {
-			log.Print(strings.TrimSpace(line))
-		}
+	once := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), *timeout)
+		defer cancel()
+		return run(ctx, chosen, h)
+	}
+	if *wait {
+		err = untilAnswered(h.dir, once, time.Sleep)
+	} else {
+		err = once()
+	}
+	if err != nil {
+		logLines(err)
 		os.Exit(1)
 	}
 }
@@ -174,19 +182,28 @@ type host struct {
 	configure   func([]link) error // nil: the network stays as it is
 }
 
+// Files that other programs find in any case, and one that exists if a provider
+// has answered.
+const (
+	keysFile     = "ssh/authorized_keys"
+	userDataFile = "userdata"
+	providerFile = "provider"
+)
+
 // run asks the providers, writes the answers of the first one that has any to the
 // host, sets its name, and configures its network. If a step fails, it continues
-// with the others.
+// with the others. The error is errNoAnswer if no provider answers. Then the
+// files that containers bind are empty, and a later run fills them.
 func run(ctx context.Context, chosen []provider, h host) error {
-	p, found, err := ask(ctx, chosen)
-	if err != nil {
-		return err
-	}
 	config, err := openConfig(h.dir)
 	if err != nil {
 		return err
 	}
 	defer config.close()
+	p, found, err := ask(ctx, chosen)
+	if err != nil {
+		return errors.Join(errNoAnswer, err, config.reserve(keysFile, 0o600), config.reserve(userDataFile, 0o644))
+	}
 
 	cloud := &cloudConfig{}
 	var cloudErr error
@@ -201,7 +218,6 @@ func run(ctx context.Context, chosen []provider, h host) error {
 	write := func(name, contents string, mode os.FileMode) {
 		failed = append(failed, config.write(name, []byte(contents), mode))
 	}
-	write("provider", p.title, 0o644)
 	for _, name := range slices.Sorted(maps.Keys(found.values)) {
 		write(name, found.values[name], 0o644)
 	}
@@ -209,8 +225,8 @@ func run(ctx context.Context, chosen []provider, h host) error {
 	for _, key := range found.keys {
 		keys.WriteString(key + "\n")
 	}
-	write("ssh/authorized_keys", keys.String(), 0o600)
-	write("userdata", string(found.userData), 0o644)
+	write(keysFile, keys.String(), 0o600)
+	write(userDataFile, string(found.userData), 0o644)
 	if len(found.network) > 0 {
 		network, err := json.MarshalIndent(found.network, "", "\t")
 		failed = append(failed, err)
@@ -229,7 +245,9 @@ func run(ctx context.Context, chosen []provider, h host) error {
 	} else {
 		failed = append(failed, writeTree(config, found.userData))
 	}
-	return errors.Join(append(failed, setName(config, h.setHostname))...)
+	failed = append(failed, setName(config, h.setHostname))
+	write(providerFile, p.title, 0o644)
+	return errors.Join(failed...)
 }
 
 // grace is how long to wait for the answer of a preferred provider after the
