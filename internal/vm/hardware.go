@@ -177,9 +177,7 @@ func (c *Config) media() []string {
 		}
 		args = append(args, "-drive", "if=none,id="+id+",format=raw,discard=unmap,werror=report,file="+quote(d.File), "-device", device)
 	}
-	for _, device := range c.Devices {
-		args = append(args, "-device", device)
-	}
+	args = append(args, c.Arguments...)
 	if c.Kernel != "" {
 		args = append(args, "-kernel", c.Kernel, "-append", c.Cmdline)
 	}

@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,7 +43,7 @@ type Config struct {
 	Disk         string      // disk image, which never changes: QEMU discards the guest's writes
 	DiskFormat   string      // QEMU's name of the image format; default: raw
 	Data         []Drive     // more disks, on virtio; the guest's writes change them
-	Devices      []string    // more of QEMU's devices, each the value of -device
+	Arguments    []string    // more of QEMU's
 	Kernel       string
 	Initrd       string
 	Cmdline      string
@@ -64,6 +65,10 @@ type Config struct {
 	// TPM is an optional directory that keeps the state of a TPM 2.0. It is
 	// created if it does not exist.
 	TPM string
+
+	// Wrapper is an optional command that runs QEMU, for example nsenter with a
+	// network namespace.
+	Wrapper []string
 
 	Metadata        *cloud.Instance // nil for a machine without metadata service
 	MetadataHandler http.Handler    // optional, serves the metadata instead
@@ -162,7 +167,8 @@ func (m *Machine) start(ctx context.Context, config Config) error {
 		os.RemoveAll(m.control)
 		return err
 	}
-	qemu := exec.CommandContext(ctx, config.platform().qemu, args...)
+	command := slices.Concat(config.Wrapper, []string{config.platform().qemu}, args)
+	qemu := exec.CommandContext(ctx, command[0], command[1:]...)
 	m.console = newConsole(log, config.Console)
 	qemu.Stdout, qemu.Stderr = m.console, stderr
 	qemu.Cancel = func() error { return qemu.Process.Signal(syscall.SIGTERM) }

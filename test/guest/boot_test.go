@@ -350,8 +350,8 @@ func TestHotplug(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m := bootWith(t, build(t, "hotplug.yml"), vm.Config{NoNetwork: true, Cmdline: "nvme_core.io_timeout=4294967295", Devices: []string{
-		"pcie-root-port,id=one,chassis=1", "pcie-root-port,id=two,chassis=2",
+	m := bootWith(t, build(t, "hotplug.yml"), vm.Config{NoNetwork: true, Cmdline: "nvme_core.io_timeout=4294967295", Arguments: []string{
+		"-device", "pcie-root-port,id=one,chassis=1", "-device", "pcie-root-port,id=two,chassis=2",
 	}})
 	m.await(t, `REPORT timeout`)
 	m.press(t, "drive_add 0 if=none,id=first,format=raw,file="+filepath.Join(disks, "first"))
