@@ -38,9 +38,18 @@ func fetchEquinixMetal(ctx context.Context, c *client, endpoint string) (*instan
 	found.set("instance_type", answer.Plan)
 	found.set("availability_zone", answer.Facility)
 	found.set("region", answer.Metro)
-	configured := link{}
-	if interfaces := answer.Network.Interfaces; len(interfaces) > 0 {
-		configured.MAC, configured.Bond = interfaces[0].MAC, interfaces[0].Bond
+	configured, members := link{}, []link(nil)
+	for i, nic := range answer.Network.Interfaces {
+		switch {
+		case nic.Bond != "" && i == 0:
+			configured = link{Kind: kindBond, Name: nic.Bond, Parameters: map[string]string{"mode": "802.3ad"}}
+			fallthrough
+		case nic.Bond != "" && nic.Bond == configured.Name:
+			members = append(members, link{ID: nic.Name, MAC: nic.MAC})
+			configured.Over = append(configured.Over, nic.Name)
+		case i == 0:
+			configured.MAC = nic.MAC
+		}
 	}
 	for _, a := range answer.Network.Addresses {
 		address, err := netip.ParseAddr(a.Address)
@@ -59,7 +68,7 @@ func fetchEquinixMetal(ctx context.Context, c *client, endpoint string) (*instan
 		}
 	}
 	if len(configured.Addresses) > 0 {
-		found.network = []link{configured}
+		found.network = append(members, configured)
 	}
 	found.addKeys(answer.Keys...)
 	if found.userData, _, err = c.get(ctx, endpoint+"/userdata", nil); err != nil {

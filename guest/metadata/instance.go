@@ -17,6 +17,8 @@ type instance struct {
 	// networkErr is the error of invalid network data; the valid part is in
 	// network.
 	networkErr error
+	// ignored says what has no effect, and what to do about it, a line each.
+	ignored []string
 }
 
 func newInstance() *instance { return &instance{values: map[string]string{}} }

@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -38,10 +39,38 @@ func fetchCmdline(_ context.Context, _ *client, root string) (*instance, error) 
 
 // fetchFile returns the content of a file as user data.
 func fetchFile(_ context.Context, _ *client, name string) (*instance, error) {
+	text, ok, err := readFile(os.DirFS(filepath.Dir(name)), filepath.Base(name), newBudget())
+	if err == nil && !ok {
+		err = fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	}
 	found := newInstance()
-	var err error
-	found.userData, err = os.ReadFile(name)
+	found.userData = text
 	return found, err
+}
+
+// readFile returns the content of a regular file, within a budget, and false if
+// there is no file.
+func readFile(files fs.FS, name string, left *budget) ([]byte, bool, error) {
+	info, err := fs.Stat(files, name) // to open a named pipe would block
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, false, fmt.Errorf("%s: not a regular file", name)
+	}
+	f, err := files.Open(name)
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, int64(left.left)+1))
+	if err = errors.Join(err, left.spend(len(text))); err != nil {
+		return nil, false, fmt.Errorf("%s: %w", name, err)
+	}
+	return text, true, nil
 }
 
 // Labels of filesystems with data for the machine: NoCloud of cloud-init, and
@@ -52,9 +81,6 @@ const (
 	noCloudLabel     = "cidata"
 	configDriveLabel = "config-2"
 )
-
-// maxFile is the largest file that is read from a medium, in bytes.
-const maxFile = 16 << 20
 
 // fetchMedia looks for user data on disks with one of these labels, and on CDs
 // with any label.
@@ -109,20 +135,8 @@ func readRoot(dir, label string) (*instance, error) {
 // readMedium returns the instance that a filesystem describes. On a CD of
 // LinuxKit, user data is the file config.
 func readMedium(medium fs.FS, label string) (*instance, error) {
-	read := func(name string) ([]byte, bool, error) {
-		info, err := fs.Stat(medium, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, false, nil
-		}
-		if err != nil {
-			return nil, false, err
-		}
-		if !info.Mode().IsRegular() || info.Size() > maxFile {
-			return nil, false, fmt.Errorf("%s: not a regular file of at most %d bytes", name, maxFile)
-		}
-		text, err := fs.ReadFile(medium, name)
-		return text, err == nil, err
-	}
+	left := newBudget()
+	read := func(name string) ([]byte, bool, error) { return readFile(medium, name, left) }
 	if label == configDriveLabel {
 		return openStack(func(name string) ([]byte, bool, error) { return read("openstack/latest/" + name) })
 	}
@@ -141,44 +155,56 @@ func readMedium(medium fs.FS, label string) (*instance, error) {
 			return nil, err
 		}
 		found.addMetaData(meta)
+		if _, err := fs.Stat(medium, "vendor-data"); err == nil {
+			found.ignored = append(found.ignored, "vendor-data is not supported: move it to user-data")
+		}
 		network, ok, err := read("network-config")
 		if ok {
 			found.set("network-config", string(network))
-			found.network, found.networkErr = parseNetworkConfig(network)
+			found.addNetworkConfig(network)
 		}
 		return found, err
 	}
 	return nil, errAbsent
 }
 
+// metaData is what has an effect in the meta-data of cloud-init.
+type metaData struct {
+	InstanceID    string    `yaml:"instance-id"`
+	LocalHostname string    `yaml:"local-hostname"`
+	Hostname      string    `yaml:"hostname"`
+	PublicKeys    yaml.Node `yaml:"public-keys"`
+	Network       yaml.Node `yaml:"network"`
+	Encoding      string    `yaml:"network.encoding"`
+}
+
 // addMetaData stores the meta-data of cloud-init as a file and parses it. On
 // VMware it may contain the network configuration, encoded or not.
 func (in *instance) addMetaData(text []byte) {
 	in.set("metadata", string(text))
-	var meta struct {
-		InstanceID    string    `yaml:"instance-id"`
-		LocalHostname string    `yaml:"local-hostname"`
-		PublicKeys    yaml.Node `yaml:"public-keys"`
-		Network       yaml.Node
-		Encoding      string `yaml:"network.encoding"`
+	var meta metaData
+	var node yaml.Node
+	err := yaml.Unmarshal(text, &node)
+	if err == nil && len(text) > 0 {
+		err = node.Decode(&meta)
 	}
-	if err := yaml.Unmarshal(text, &meta); err != nil {
+	if err != nil {
 		log.Printf("meta-data: %v: written only to the file metadata", err)
 		return
 	}
 	in.set("instance_id", meta.InstanceID)
-	in.set("hostname", meta.LocalHostname)
+	in.set("hostname", first(meta.LocalHostname, meta.Hostname))
 	in.addPublicKeys(&meta.PublicKeys)
+	for _, key := range unknownKeys(&node, reflect.TypeFor[metaData](), "") {
+		in.ignored = append(in.ignored, fmt.Sprintf("meta-data: %q has no effect: it is only in the file metadata", key))
+	}
 	switch meta.Network.Kind {
 	case yaml.MappingNode:
-		var config networkConfig
-		if in.networkErr = meta.Network.Decode(&config); in.networkErr == nil {
-			in.network, in.networkErr = config.links()
-		}
+		in.addNetworkNode(&meta.Network)
 	case yaml.ScalarNode:
 		decoded, err := decodeGuestInfo(meta.Network.Value, meta.Encoding)
 		if in.networkErr = err; err == nil {
-			in.network, in.networkErr = parseNetworkConfig(decoded)
+			in.addNetworkConfig(decoded)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"maps"
 	"os"
@@ -111,8 +112,11 @@ func main() {
 		dir: *dir, variable: "/var", setHostname: unix.Sethostname,
 		mount: func(m cloudMount) error { return m.mountIn("/var") },
 	}
+	if console, err := os.OpenFile("/dev/console", os.O_WRONLY|unix.O_NOCTTY, 0); err == nil {
+		h.console = console
+	}
 	if *network {
-		h.configure = func(links []link) error { return configure(links, "/etc/resolv.conf") }
+		h.configure = func(links []link) error { return configure(links, "/etc/resolv.conf", resolvFragments) }
 	}
 	once := func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), *timeout)
@@ -180,6 +184,28 @@ type host struct {
 	setHostname func([]byte) error
 	mount       func(cloudMount) error
 	configure   func([]link) error // nil: the network stays as it is
+	console     io.Writer          // shows what is ignored, in addition to the log; may be nil
+}
+
+// maxIgnored is how many of the keys without effect are reported.
+const maxIgnored = 50
+
+func (h *host) reportIgnored(lines []string) {
+	for i, line := range lines {
+		if i == maxIgnored {
+			h.report(fmt.Sprintf("%d further keys have no effect", len(lines)-i))
+			return
+		}
+		h.report(line)
+	}
+}
+
+// report logs a line and shows it on the console.
+func (h *host) report(line string) {
+	log.Print(line)
+	if h.console != nil {
+		fmt.Fprintf(h.console, "metadata: %s\n", line)
+	}
 }
 
 // Files that other programs find in any case, and one that exists if a provider
@@ -214,6 +240,7 @@ func run(ctx context.Context, chosen []provider, h host) error {
 			found.values["hostname"] = cloud.hostname
 		}
 	}
+	h.reportIgnored(found.ignored)
 	failed := []error{found.check()}
 	write := func(name, contents string, mode os.FileMode) {
 		failed = append(failed, config.write(name, []byte(contents), mode))
@@ -232,8 +259,11 @@ func run(ctx context.Context, chosen []provider, h host) error {
 		failed = append(failed, err)
 		write("network.json", string(network)+"\n", 0o644)
 	}
-	if h.configure != nil {
+	switch {
+	case h.configure != nil:
 		failed = append(failed, found.networkErr, h.configure(found.network))
+	case len(found.network) > 0:
+		log.Print("the network configuration is only in network.json: the flag -network applies it")
 	}
 	log.Printf("%s: %d values, %d ssh keys and %d bytes of user data written to %s",
 		p.name, len(found.values), len(found.keys), len(found.userData), h.dir)

@@ -4,9 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
-	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -17,14 +18,25 @@ import (
 // A link is the configuration of one network interface. It is written to the
 // file network.json.
 type link struct {
-	MAC         string   `json:"mac,omitempty"`
-	Name        string   `json:"name,omitempty"` // of the interface, or a pattern for path.Match; only without MAC
-	Bond        string   `json:"bond,omitempty"` // bond that the interface belongs to and that has the addresses
-	MTU         int      `json:"mtu,omitempty"`
-	Addresses   []string `json:"addresses"` // with prefix lengths; none if DHCP or router advertisements assign them
-	Routes      []route  `json:"routes,omitempty"`
-	Nameservers []string `json:"nameservers,omitempty"`
-	Search      []string `json:"search,omitempty"` // domains
+	ID      string   `json:"id,omitempty"` // name for other links; "" if none refers to it
+	MAC     string   `json:"mac,omitempty"`
+	Name    string   `json:"name,omitempty"`     // of the interface, or a pattern for path.Match; only without MAC
+	Drivers []string `json:"drivers,omitempty"`  // patterns, one of which the driver must match
+	SetName string   `json:"set_name,omitempty"` // new name of the interface
+
+	// What the interface is made of, if it does not exist yet.
+	Kind       string            `json:"kind,omitempty"` // kindBond, kindBridge or kindVLAN
+	Over       []string          `json:"over,omitempty"` // IDs or names of the interfaces below it
+	VLAN       int               `json:"vlan,omitempty"`
+	Parameters map[string]string `json:"parameters,omitempty"` // of a bond or bridge, by the keys of version 2 of cloud-init's format
+
+	HardwareAddress string   `json:"hardware_address,omitempty"` // new MAC address
+	MTU             int      `json:"mtu,omitempty"`
+	DHCP            bool     `json:"dhcp,omitempty"` // whether dhcpcd configures it, too
+	Addresses       []string `json:"addresses"`      // with prefix lengths; none if DHCP or router advertisements assign them
+	Routes          []route  `json:"routes,omitempty"`
+	Nameservers     []string `json:"nameservers,omitempty"`
+	Search          []string `json:"search,omitempty"` // domains
 }
 
 // A route leads to a network, with its prefix length, through a router. Without
@@ -51,50 +63,26 @@ func defaultNetwork(gateway string) string {
 	return "0.0.0.0/0"
 }
 
-// staticAlias is the alias of interfaces that this program configures. The
-// package dhcpcd ignores them.
-const staticAlias = "static"
+// Aliases of interfaces, which the package dhcpcd reads: it ignores static ones,
+// and bridges that are not for DHCP.
+const (
+	staticAlias = "static"
+	dhcpAlias   = "dhcp"
+)
 
 // ipv6Metric is the metric of IPv6 routes without one. With 1024, the default
 // of the kernel, they would conflict with advertised routes, and the first one
 // would stay. With this metric, configured routes take precedence.
 const ipv6Metric = 512
 
-// configure sets the addresses and routes of the links, and writes the name
-// servers to a file in the form of resolv.conf(5). It ignores links without
-// addresses, and keeps existing configuration. It requires CAP_NET_ADMIN.
-func configure(links []link, resolvConf string) error {
-	var failed []error
-	var search, servers []string
-	for _, l := range links {
-		if len(l.Addresses) == 0 {
-			continue
-		}
-		if err := l.configure(); err != nil {
-			failed = append(failed, fmt.Errorf("network interface %s: %w", cmp.Or(l.MAC, l.Name), err))
-			continue
-		}
-		search, servers = appendNew(search, l.Search), appendNew(servers, l.Nameservers)
-	}
-	if len(servers) > 0 {
-		var text strings.Builder
-		if len(search) > 0 {
-			text.WriteString("search " + strings.Join(search, " ") + "\n")
-		}
-		for _, server := range servers {
-			text.WriteString("nameserver " + server + "\n")
-		}
-		// Write in place, because containers bind the file.
-		failed = append(failed, os.WriteFile(resolvConf, []byte(text.String()), 0o644))
-	}
-	return errors.Join(failed...)
-}
+// resolvFragments is the directory of dhcpcd with a file for each lease, of which
+// it makes resolv.conf.
+const resolvFragments = "/run/dhcpcd/resolv.conf"
 
-// configure sets the addresses and routes of one link.
-func (l *link) configure() error {
-	if l.Bond != "" {
-		return fmt.Errorf("belongs to the bond %s: bonds are not supported", l.Bond)
-	}
+// configure makes bonds, bridges and VLANs, sets names, addresses and routes of
+// the links, and writes the name servers to a file in the form of
+// resolv.conf(5). It keeps existing configuration. It requires CAP_NET_ADMIN.
+func configure(links []link, resolvConf, fragments string) error {
 	// Use only the routing socket: other sockets may need modules that the
 	// kernel does not have.
 	kernel, err := netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -102,12 +90,66 @@ func (l *link) configure() error {
 		return err
 	}
 	defer kernel.Close()
-	nic, err := l.find(kernel)
-	if err != nil {
+	n := newNetwork(kernel, links)
+	failed := append(n.findAll(), n.renameAll()...)
+	failed = append(failed, n.createAll()...)
+	var search, servers []string
+	for i := range links {
+		l := &links[i]
+		nic := n.nics[i]
+		if nic == nil {
+			continue
+		}
+		if err := l.configure(kernel, nic, n.isMember(l)); err != nil {
+			failed = append(failed, l.failure(err))
+			continue
+		}
+		search, servers = appendNew(search, l.Search), appendNew(servers, l.Nameservers)
+	}
+	if len(servers) > 0 {
+		failed = append(failed, writeResolvConf(resolvConf, fragments, search, servers))
+	}
+	return errors.Join(failed...)
+}
+
+func writeResolvConf(file, fragments string, search, servers []string) error {
+	var text strings.Builder
+	if len(search) > 0 {
+		text.WriteString("search " + strings.Join(search, " ") + "\n")
+	}
+	for _, server := range servers {
+		text.WriteString("nameserver " + server + "\n")
+	}
+	// Write in place, because containers bind the file.
+	err := os.WriteFile(file, []byte(text.String()), 0o644)
+	// dhcpcd adds these servers to those of its leases.
+	if invalid := os.MkdirAll(fragments, 0o755); invalid != nil {
+		return errors.Join(err, invalid)
+	}
+	return errors.Join(err, os.WriteFile(filepath.Join(fragments, staticAlias), []byte(text.String()), 0o644))
+}
+
+func (l *link) failure(err error) error {
+	return fmt.Errorf("network interface %s: %w", cmp.Or(l.MAC, l.Name, l.ID), err)
+}
+
+// configure sets the addresses and routes of one link.
+func (l *link) configure(kernel *netlink.Handle, nic netlink.Link, member bool) error {
+	alias := staticAlias
+	if l.DHCP && !member {
+		alias = dhcpAlias
+	}
+	if err := kernel.LinkSetAlias(nic, alias); err != nil {
 		return err
 	}
-	if err := kernel.LinkSetAlias(nic, staticAlias); err != nil {
-		return err
+	if l.HardwareAddress != "" {
+		address, err := net.ParseMAC(l.HardwareAddress)
+		if err != nil {
+			return err
+		}
+		if err := kernel.LinkSetHardwareAddr(nic, address); err != nil {
+			return fmt.Errorf("MAC address %s: %w", address, err)
+		}
 	}
 	if l.MTU != 0 {
 		if err := kernel.LinkSetMTU(nic, l.MTU); err != nil {
@@ -138,27 +180,6 @@ func (l *link) configure() error {
 		}
 	}
 	return nil
-}
-
-// find returns the interface. Interfaces that are stacked on another one share
-// its MAC and come after it.
-func (l *link) find(kernel *netlink.Handle) (netlink.Link, error) {
-	nics, err := kernel.LinkList()
-	if err != nil {
-		return nil, err
-	}
-	var known []string
-	for _, nic := range nics {
-		attrs := nic.Attrs()
-		if l.MAC != "" && strings.EqualFold(attrs.HardwareAddr.String(), l.MAC) {
-			return nic, nil
-		}
-		if ok, err := path.Match(l.Name, attrs.Name); err != nil || ok && l.MAC == "" {
-			return nic, err
-		}
-		known = append(known, attrs.Name+" "+attrs.HardwareAddr.String())
-	}
-	return nil, fmt.Errorf("no such interface (interfaces: %s)", strings.Join(known, ", "))
 }
 
 func (r *route) add(kernel *netlink.Handle, nic netlink.Link, links []netip.Prefix) error {

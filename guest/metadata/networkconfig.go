@@ -3,10 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -16,36 +17,18 @@ import (
 // https://docs.cloud-init.io/en/latest/reference/network-config-format-v1.html
 // https://docs.cloud-init.io/en/latest/reference/network-config-format-v2.html
 type networkConfig struct {
-	Network *networkConfig // as in netplan
-	Version int
-	Config  []struct { // version 1
-		Type, Name string
-		MAC        string `yaml:"mac_address"`
-		MTU        int
-		Subnets    []struct {
-			Type, Address, Netmask, Gateway string
-			Nameservers                     texts `yaml:"dns_nameservers"`
-			Search                          texts `yaml:"dns_search"`
-			Routes                          []routeV1
-		}
-		Address texts // of a nameserver
-		Search  texts
-	}
-	Ethernets map[string]struct { // version 2
-		Match       struct{ MACAddress, Name string }
-		MTU         int
-		Addresses   []string
-		Gateway4    string
-		Gateway6    string
-		Nameservers struct{ Addresses, Search []string }
-		Routes      []route
-	}
-	Bonds, Bridges, VLANs map[string]any
-}
+	Network *networkConfig `yaml:"network"` // as in netplan
+	Version int            `yaml:"version"`
 
-type routeV1 struct {
-	Network, Destination, Netmask, Gateway string
-	Metric                                 int
+	Config []deviceV1 `yaml:"config"` // version 1
+
+	Renderer  string                `yaml:"renderer"` // version 2
+	Ethernets map[string]ethernetV2 `yaml:"ethernets"`
+	Bonds     map[string]stackedV2  `yaml:"bonds"`
+	Bridges   map[string]stackedV2  `yaml:"bridges"`
+	VLANs     map[string]vlanV2     `yaml:"vlans"`
+
+	ignored []string // parameters that are not supported
 }
 
 // texts is a list of texts, or a single one.
@@ -63,110 +46,140 @@ func (t *texts) UnmarshalYAML(node *yaml.Node) error {
 	return err
 }
 
-// parseNetworkConfig returns the links of a configuration. If parts are invalid
-// or not supported, it returns the others with an error.
-func parseNetworkConfig(text []byte) ([]link, error) {
-	var config networkConfig
-	if err := yaml.Unmarshal(text, &config); err != nil {
-		return nil, fmt.Errorf("network-config: %w", err)
-	}
-	return config.links()
-}
+// boolean is a boolean of YAML 1.1.
+type boolean bool
 
-func (c *networkConfig) links() ([]link, error) {
-	if c.Network != nil {
-		return c.Network.links()
-	}
-	var links []link
-	var err error
-	switch c.Version {
-	case 1:
-		links, err = c.linksV1()
-	case 2:
-		links, err = c.linksV2()
+func (b *boolean) UnmarshalYAML(node *yaml.Node) error {
+	switch strings.ToLower(node.Value) {
+	case "true", "yes", "on":
+		*b = true
+	case "false", "no", "off", "":
 	default:
-		err = fmt.Errorf("version %d: must be 1 or 2", c.Version)
+		return fmt.Errorf("line %d: %q must be true or false", node.Line, node.Value)
 	}
-	if err != nil {
-		err = fmt.Errorf("network-config: %w", err)
-	}
-	return links, err
+	return nil
 }
 
-func (c *networkConfig) linksV1() (links []link, err error) {
-	var failed []error
-	var nameservers, search []string
-	for _, device := range c.Config {
-		switch device.Type {
-		case "nameserver":
-			nameservers, search = append(nameservers, device.Address...), append(search, device.Search...)
-			continue
-		case "physical":
-		default:
-			failed = append(failed, fmt.Errorf("%s: type %s is not supported", device.Name, device.Type))
-			continue
-		}
-		l := link{MAC: device.MAC, MTU: device.MTU}
-		if l.MAC == "" {
-			l.Name = device.Name
-		}
-		for _, subnet := range device.Subnets {
-			if subnet.Type != "static" && subnet.Type != "static6" {
-				continue
-			}
-			address, err := prefixOf(subnet.Address, subnet.Netmask)
-			if err != nil {
-				failed = append(failed, fmt.Errorf("%s: %w", device.Name, err))
-				continue
-			}
-			l.Addresses = append(l.Addresses, address)
-			l.addGateway(subnet.Gateway)
-			for _, r := range subnet.Routes {
-				to, err := prefixOf(first(r.Network, r.Destination), r.Netmask)
-				if err != nil {
-					failed = append(failed, fmt.Errorf("%s: route: %w", device.Name, err))
-					continue
-				}
-				l.Routes = append(l.Routes, route{To: to, Via: r.Gateway, Metric: r.Metric})
-			}
-			l.Nameservers, l.Search = append(l.Nameservers, subnet.Nameservers...), append(l.Search, subnet.Search...)
-		}
-		links = append(links, l)
+// addNetworkConfig adds the links of a configuration. If parts are invalid, the
+// others are still added.
+func (in *instance) addNetworkConfig(text []byte) {
+	var node yaml.Node
+	if err := yaml.Unmarshal(text, &node); err != nil {
+		in.networkErr = networkConfigError(err)
+		return
 	}
-	for i := range links {
-		links[i].Nameservers, links[i].Search = append(links[i].Nameservers, nameservers...), append(links[i].Search, search...)
-	}
-	return links, errors.Join(failed...)
+	in.addNetworkNode(&node)
 }
 
-func (c *networkConfig) linksV2() (links []link, err error) {
-	var failed []error
-	for _, id := range slices.Sorted(maps.Keys(c.Ethernets)) {
-		e := c.Ethernets[id]
-		l := link{MAC: e.Match.MACAddress, MTU: e.MTU, Addresses: e.Addresses, Nameservers: e.Nameservers.Addresses, Search: e.Nameservers.Search}
-		if l.MAC == "" {
-			l.Name = first(e.Match.Name, id)
+// addNetworkNode is addNetworkConfig for parsed YAML.
+func (in *instance) addNetworkNode(node *yaml.Node) {
+	var config networkConfig
+	err := node.Decode(&config)
+	failed := []error{err}
+	if config.Network != nil {
+		config = *config.Network
+	}
+	switch config.Version {
+	case 1:
+		in.network, err = config.linksV1()
+	case 2:
+		in.network, err = config.linksV2()
+	default:
+		err = fmt.Errorf("version %d: must be 1 or 2", config.Version)
+	}
+	in.networkErr = networkConfigError(errors.Join(append(failed, err)...))
+	for _, key := range append(unknownKeys(node, reflect.TypeFor[networkConfig](), ""), config.ignored...) {
+		in.ignored = append(in.ignored, fmt.Sprintf("network-config: %q is not supported: remove it, or configure it with ip in an onboot container", key))
+	}
+}
+
+// networkConfigError returns an error whose lines name the file.
+func networkConfigError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("network-config: %s", strings.ReplaceAll(err.Error(), "\n", "\nnetwork-config: "))
+}
+
+// unknownKeys returns the paths of the keys in a document that a type does not
+// have.
+func unknownKeys(node *yaml.Node, t reflect.Type, path string) (unknown []string) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	for node.Kind == yaml.DocumentNode || node.Kind == yaml.AliasNode {
+		if node.Alias != nil {
+			node = node.Alias
+		} else if node = node.Content[0]; node == nil {
+			return nil
 		}
-		l.addGateway(e.Gateway4)
-		l.addGateway(e.Gateway6)
-		for _, r := range e.Routes {
-			if r.To == "default" {
-				if r.Via == "" {
-					failed = append(failed, fmt.Errorf("%s: a default route needs via", id))
-					continue
-				}
-				r.To = defaultNetwork(r.Via)
+	}
+	switch {
+	case t == reflect.TypeFor[yaml.Node](): // read elsewhere
+	case node.Kind == yaml.SequenceNode && t.Kind() == reflect.Slice:
+		for i, item := range node.Content {
+			unknown = append(unknown, unknownKeys(item, t.Elem(), fmt.Sprintf("%s[%d]", path, i))...)
+		}
+	case node.Kind == yaml.MappingNode && (t.Kind() == reflect.Map || t.Kind() == reflect.Struct):
+		for i := 0; i+1 < len(node.Content); i += 2 {
+			key := node.Content[i].Value
+			below := strings.TrimPrefix(path+"."+key, ".")
+			if t.Kind() == reflect.Map {
+				unknown = append(unknown, unknownKeys(node.Content[i+1], t.Elem(), below)...)
+			} else if field, ok := fieldOf(t, key); ok {
+				unknown = append(unknown, unknownKeys(node.Content[i+1], field, below)...)
+			} else {
+				unknown = append(unknown, below)
 			}
-			l.Routes = append(l.Routes, r)
-		}
-		links = append(links, l)
-	}
-	for kind, devices := range map[string]map[string]any{"bonds": c.Bonds, "bridges": c.Bridges, "vlans": c.VLANs} {
-		if len(devices) > 0 {
-			failed = append(failed, fmt.Errorf("%s are not supported", kind))
 		}
 	}
-	return links, errors.Join(failed...)
+	return unknown
+}
+
+// fieldOf returns the type of the field that a key sets.
+func fieldOf(t reflect.Type, key string) (reflect.Type, bool) {
+	for _, field := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(field.Tag.Get("yaml"), ","); name == key && name != "" {
+			return field.Type, true
+		}
+	}
+	return nil, false
+}
+
+// parameters are the options of a bond or bridge.
+type parameters map[string]texts
+
+func (p *parameters) UnmarshalYAML(node *yaml.Node) error {
+	*p = parameters{}
+	if node.Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: parameters must be a mapping", node.Line)
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		var value texts
+		if err := value.UnmarshalYAML(node.Content[i+1]); err != nil {
+			value = nil // a mapping, which no supported parameter has
+		}
+		(*p)[node.Content[i].Value] = value
+	}
+	return nil
+}
+
+// take returns those parameters that a kind of link has, and the keys of the
+// others. The keys are those of version 2, or have these names in known.
+func (p parameters) take(kind string, known map[string]string) (taken map[string]string, ignored []string) {
+	taken = map[string]string{}
+	for _, key := range sortedKeys(p) {
+		name := key
+		if known != nil {
+			name = known[strings.ReplaceAll(key, "_", "-")]
+		}
+		if !hasParameter(kind, name) {
+			ignored = append(ignored, key)
+			continue
+		}
+		taken[name] = strings.Join(p[key], ",")
+	}
+	return taken, ignored
 }
 
 // prefixOf returns an address in the form 192.0.2.7/24. The mask is a netmask,
@@ -180,4 +193,13 @@ func prefixOf(address, mask string) (string, error) {
 		return prefix.String(), err
 	}
 	return withMask(address, mask)
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
 }

@@ -144,7 +144,7 @@ var clouds = []struct {
 	}, &instance{
 		values: map[string]string{"hostname": "node", "instance_id": "0ca1", "instance_type": "c3.small.x86", "availability_zone": "sv15", "region": "sv", "public_ipv4": "203.0.113.3", "local_ipv4": "10.1.0.3"},
 		keys:   []string{"ssh-rsa AAAA"},
-		network: []link{{MAC: "e4:43:4b:00:00:01", Bond: "bond0", Addresses: []string{"203.0.113.3/31", "2001:db8::3/127", "10.1.0.3/31"},
+		network: []link{{ID: "eth0", MAC: "e4:43:4b:00:00:01"}, {Kind: "bond", Name: "bond0", Over: []string{"eth0"}, Parameters: map[string]string{"mode": "802.3ad"}, Addresses: []string{"203.0.113.3/31", "2001:db8::3/127", "10.1.0.3/31"},
 			Routes: []route{{To: "0.0.0.0/0", Via: "203.0.113.2"}, {To: "::/0", Via: "2001:db8::2"}}}},
 	}},
 }
@@ -253,7 +253,19 @@ func TestMedium(t *testing.T) {
 		{"NoCloud", "cidata", fstest.MapFS{"user-data": file("u"), "meta-data": file("instance-id: i1\nlocal-hostname: \"h1\"\nnested:\n  local-hostname: no\n"),
 			"network-config": file("version: 2\nethernets: {eth0: {addresses: [192.0.2.7/24]}}\n")},
 			&instance{values: map[string]string{"instance_id": "i1", "hostname": "h1", "metadata": "instance-id: i1\nlocal-hostname: \"h1\"\nnested:\n  local-hostname: no\n", "network-config": "version: 2\nethernets: {eth0: {addresses: [192.0.2.7/24]}}\n"}, userData: []byte("u"),
-				network: []link{{Name: "eth0", Addresses: []string{"192.0.2.7/24"}}}}},
+				network: []link{{ID: "eth0", Name: "eth0", Addresses: []string{"192.0.2.7/24"}}},
+				ignored: []string{`meta-data: "nested" has no effect: it is only in the file metadata`}}},
+		{"NoCloud with what has no effect", "cidata", fstest.MapFS{"user-data": file(""), "vendor-data": file("x"),
+			"meta-data":      file("hostname: h1\npublic-keys: {a: {openssh-key: ssh-rsa A}, b: [ssh-rsa B]}\n"),
+			"network-config": file("version: 1\nconfig: [{type: physical, name: eth0, subnets: [{type: dhcp, ipv4: true}], keep_configuration: true}]\n")},
+			&instance{values: map[string]string{"hostname": "h1", "metadata": "hostname: h1\npublic-keys: {a: {openssh-key: ssh-rsa A}, b: [ssh-rsa B]}\n",
+				"network-config": "version: 1\nconfig: [{type: physical, name: eth0, subnets: [{type: dhcp, ipv4: true}], keep_configuration: true}]\n"},
+				keys: []string{"ssh-rsa A", "ssh-rsa B"}, userData: []byte{}, network: []link{{ID: "eth0", Name: "eth0", DHCP: true}},
+				ignored: []string{
+					"vendor-data is not supported: move it to user-data",
+					`network-config: "config[0].subnets[0].ipv4" is not supported: remove it, or configure it with ip in an onboot container`,
+					`network-config: "config[0].keep_configuration" is not supported: remove it, or configure it with ip in an onboot container`,
+				}}},
 		{"LinuxKit's CD", "", fstest.MapFS{"config": file(`{}`)}, &instance{values: map[string]string{}, userData: []byte(`{}`)}},
 		{"configuration drive", "config-2", fstest.MapFS{"openstack/latest/meta_data.json": file(`{"hostname": "h"}`), "openstack/latest/user_data": file("u")},
 			&instance{values: map[string]string{"hostname": "h", "local_hostname": "h"}, userData: []byte("u")}},
@@ -297,7 +309,7 @@ func TestGuestInfo(t *testing.T) {
 		if err != nil || found.networkErr != nil {
 			t.Fatal(name, err, found.networkErr)
 		}
-		if diff := cmp.Diff([]link{{MAC: "00:50:56:01:02:03", Addresses: []string{"192.0.2.7/24"}}}, found.network); diff != "" {
+		if diff := cmp.Diff([]link{{ID: "nics", MAC: "00:50:56:01:02:03", Addresses: []string{"192.0.2.7/24"}}}, found.network); diff != "" {
 			t.Errorf("%s: network (-want +got):\n%s", name, diff)
 		}
 	}
@@ -331,7 +343,7 @@ func TestHostileMedium(t *testing.T) {
 			if err := os.WriteFile(file, nil, 0o644); err != nil {
 				return err
 			}
-			return os.Truncate(file, maxFile+1)
+			return os.Truncate(file, maxSource+1)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
