@@ -132,7 +132,7 @@ func (l *lan) imds(t *testing.T, key vm.Key, down *atomic.Bool, addresses ...str
 		if strings.Contains(address, ":") {
 			bits = "/128"
 		}
-		l.run(t, "ip", "address", "add", address+bits, "dev", "lo")
+		l.run(t, "ip", "address", "add", address+bits, "dev", "lo", "nodad")
 		listening := make(chan error)
 		var listener net.Listener
 		l.calls <- func() {

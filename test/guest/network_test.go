@@ -92,7 +92,7 @@ func TestNetworkRecovers(t *testing.T) {
 	m.press(t, "device_add "+card(1))
 	l.await(t, m, key, "10.0.0.52", show, []string{"nameserver 10.0.0.252\n", "nameserver 10.0.1.250\n", "10.0.1.50/24", "fd00:ec2:2::50"}, nil)
 	l.run(t, "ip", "address", "add", "192.0.2.1/32", "dev", "lo")
-	l.run(t, "ip", "address", "add", "2001:db8::1/128", "dev", "lo")
+	l.run(t, "ip", "address", "add", "2001:db8::1/128", "dev", "lo", "nodad")
 	for _, address := range []string{"10.0.0.52", "10.0.1.50", "fd00:ec2:1::50", "fd00:ec2:2::50"} {
 		source := "192.0.2.1"
 		if strings.Contains(address, ":") {
