@@ -76,7 +76,7 @@ bridges:
 		`onboot 009-static: done in [\d.]+ s, exit 0`,
 		`REPORT lease: 0 169\.254\.0\.15/16 1`,
 		`REPORT addresses: 169\.254\.7\.7/16 fd00::7/64 1400`,
-		`REPORT stacked: port0@\S+ .* master bond0 .* bond0: .* v100@bond0: .* inet 10\.100\.0\.5/24 .* inet 10\.101\.0\.5/24 .*`,
+		`REPORT stacked: .* port0@\S+ .* master bond0 .* bond0: .* v100@bond0: .* inet 10\.100\.0\.5/24 .* inet 10\.101\.0\.5/24 .*`,
 		`metadata: network-config: "ethernets\.any\.wakeonlan" is not supported: .*`,
 		`metadata: network-config: "bonds\.bond0\.parameters\.resend-igmp" is not supported: .*`,
 		`REPORT routes: 192\.0\.2\.0/24 via 169\.254\.0\.2 dev lan7 +default via fd00::1 dev lan7 .*`,
