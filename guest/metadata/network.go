@@ -21,7 +21,7 @@ type link struct {
 	ID      string   `json:"id,omitempty"` // name for other links; "" if none refers to it
 	MAC     string   `json:"mac,omitempty"`
 	Name    string   `json:"name,omitempty"`     // of the interface, or a pattern for path.Match; only without MAC
-	Drivers []string `json:"drivers,omitempty"`  // patterns, one of which the driver must match
+	Drivers []string `json:"drivers,omitempty"`  // patterns for the driver; one must match
 	SetName string   `json:"set_name,omitempty"` // new name of the interface
 
 	// What the interface is made of, if it does not exist yet.
