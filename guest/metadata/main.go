@@ -187,9 +187,7 @@ type host struct {
 	console     io.Writer          // shows what is ignored, in addition to the log; may be nil
 }
 
-// maxIgnored is how many of the keys without effect are reported.
-const maxIgnored = 50
-
+// reportIgnored reports what has no effect, up to maxIgnored lines.
 func (h *host) reportIgnored(lines []string) {
 	for i, line := range lines {
 		if i == maxIgnored {

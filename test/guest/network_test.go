@@ -5,8 +5,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-
-	"github.com/slipway-build/slipway/internal/vm"
 )
 
 // EC2's addresses of the metadata service.
@@ -20,15 +18,6 @@ func example(t *testing.T) (dir string) {
 		t.Fatal(err)
 	}
 	return build(t, file)
-}
-
-func newKey(t *testing.T) vm.Key {
-	t.Helper()
-	key, err := vm.NewKey(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
 }
 
 // TestIPv6 boots the machine of examples/aws.yml in a subnet of EC2 without
