@@ -5,12 +5,14 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/slipway-build/slipway/publisher/ami"
 	"github.com/slipway-build/slipway/publisher/awstest"
+	"github.com/slipway-build/slipway/publisher/disk"
 )
 
 var (
@@ -18,9 +20,12 @@ var (
 	firstSeed = flag.Uint64("seed", 1, "seed of the first fault schedule")
 )
 
-// TestFaults publishes under random faults with both methods. Each run must end
-// with a snapshot that equals the disk, or with an error and nothing left
-// behind. To replay one: -run TestFaults -schedules 1 -seed N.
+// TestFaults publishes, verifies and deploys under random faults with both
+// methods. Each publish must end with a snapshot that equals the disk, or with
+// an error and nothing left behind. Each verification that ends without an error
+// must be right. Each deployment must leave the instances with the old or the
+// new root volume, and the next one must finish it. No instance that tests an
+// image may be left. To replay one: -run TestFaults -schedules 1 -seed N.
 func TestFaults(t *testing.T) {
 	var done, failed atomic.Int64
 	t.Run("seeds", func(t *testing.T) {
@@ -60,13 +65,13 @@ func schedule(t *testing.T, seed uint64) (success bool) {
 		Grace:  time.Duration(random.IntN(300)) * time.Millisecond,
 		Settle: time.Duration(random.IntN(300)) * time.Millisecond,
 		Flap:   time.Duration(random.IntN(1000)) * time.Millisecond,
-		Faults: plan, EncryptByDefault: pick(4),
+		Faults: plan, EncryptByDefault: pick(4), Console: up,
 	}
 	if pick(8) {
 		knobs.PutRate = 50
 	}
 	if pick(6) {
-		denied := []string{"ebs:StartSnapshot", "ebs:PutSnapshotBlock", "ebs:CompleteSnapshot", "ec2:ImportSnapshot", "ec2:CopyImage", "ec2:ModifyImageAttribute", "ssm:PutParameter", "ec2:EnableImageDeprecation"}
+		denied := []string{"ebs:StartSnapshot", "ebs:PutSnapshotBlock", "ebs:CompleteSnapshot", "ec2:ImportSnapshot", "ec2:CopyImage", "ec2:ModifyImageAttribute", "ssm:PutParameter", "ec2:EnableImageDeprecation", "ec2:RunInstances", "ec2:GetConsoleOutput", "ec2:CreateReplaceRootVolumeTask"}
 		knobs.Denied = denied[random.IntN(len(denied)):][:1]
 	}
 	if pick(8) {
@@ -85,6 +90,10 @@ func schedule(t *testing.T, seed uint64) (success bool) {
 	if o.Method != ami.MethodImport && pick(4) {
 		o.Parent = "auto"
 	}
+	if pick(3) {
+		o.Launch = &ami.Launch{Limit: time.Minute}
+	}
+	verify, deploy := pick(2), pick(2)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	if pick(5) {
@@ -107,23 +116,38 @@ func schedule(t *testing.T, seed uint64) (success bool) {
 			}
 		}
 	})
-	if o.Parent == "auto" {
+	var instances []string
+	if o.Parent == "auto" || deploy {
 		faulty := fake.Knobs()
 		fake.SetKnobs(awstest.Knobs{EncryptByDefault: knobs.EncryptByDefault})
-		mustPublish(t, fake, write(t, content(seed+1, 12)), ami.Options{Name: "machine-0", Regions: o.Regions})
+		old := mustPublish(t, fake, write(t, content(seed+1, 12)), ami.Options{Name: "machine-0", Regions: o.Regions}).Images[0]
+		if deploy {
+			instances = []string{runInstance(t, fake, old.Image), runInstance(t, fake, old.Image)}
+		}
 		fake.SetKnobs(faulty)
 	}
 	before := len(fake.Snapshots())
 	data := content(seed, 4+random.IntN(28))
-	result, err := publish(ctx, t, fake, write(t, data), o)
+	d := write(t, data)
+	result, err := publish(ctx, t, fake, d, o)
 	noViolations(t, fake)
 	noOrphans(t, fake)
+	if left := running(fake); len(left) > 0 {
+		t.Errorf("after %v: instances left: %+v", err, left)
+	}
 	if err != nil {
 		t.Log(err)
 		if left := fake.Snapshots(); len(left) != before {
 			t.Errorf("after %v: left behind: %v", err, left)
 		}
 		return false
+	}
+	// An import into an encrypted snapshot lists no zero blocks.
+	if verify && (o.Method != ami.MethodImport || !knobs.EncryptByDefault) {
+		verifyFaulty(ctx, t, fake, result.Images[0], d, data)
+	}
+	if deploy {
+		deployFaulty(ctx, t, fake, result.Images[0], instances)
 	}
 	fake.SetKnobs(awstest.Knobs{})
 	for _, image := range result.Images {
@@ -133,4 +157,81 @@ func schedule(t *testing.T, seed uint64) (success bool) {
 		t.Errorf("%d snapshots instead of %d", len(fake.Snapshots()), want)
 	}
 	return true
+}
+
+// verifyFaulty compares an image with its disk and with another one.
+func verifyFaulty(ctx context.Context, t *testing.T, fake *awstest.Server, image *ami.Image, d *disk.Disk, data []byte) {
+	t.Helper()
+	changed := slices.Clone(data)
+	changed[len(changed)-1] ^= 1
+	for _, test := range []struct {
+		disk *disk.Disk
+		want bool
+	}{{d, true}, {write(t, changed), false}} {
+		v, err := ami.Verify(ctx, configure(t, fake), image.Image, test.disk, ami.Options{Timeout: time.Second})
+		if err != nil {
+			t.Log("verify: ", err)
+		} else if v.Match != test.want || !test.want && v.Different != 1 {
+			t.Errorf("verified as %+v, want a match: %v", v, test.want)
+		}
+	}
+	noViolations(t, fake)
+}
+
+// deployFaulty deploys an image to instances, and again without faults.
+func deployFaulty(ctx context.Context, t *testing.T, fake *awstest.Server, image *ami.Image, ids []string) {
+	t.Helper()
+	o := ami.DeployOptions{Instances: ids, Launch: new(ami.Launch), SSMParameter: "/machine", Timeout: time.Second, State: t.TempDir(), Limit: time.Minute}
+	before := map[string]awstest.InstanceInfo{}
+	for _, i := range fake.Instances() {
+		before[i.ID] = i
+	}
+	check := func(err error) {
+		t.Helper()
+		if left := running(fake); len(left) > 0 {
+			t.Errorf("after %v: instances left: %+v", err, left)
+		}
+		for _, i := range fake.Instances() {
+			if !slices.Contains(ids, i.ID) {
+				continue
+			}
+			switch old := before[i.ID]; {
+			case i.State != "running":
+				t.Errorf("after %v: %+v", err, i)
+			case i.Volume == old.Volume && len(i.KeptVolumes) == 0 && err != nil:
+			case i.Snapshot == image.Snapshot && slices.Equal(i.KeptVolumes, []string{old.Volume}):
+			default:
+				t.Errorf("after %v: %+v, before %+v", err, i, old)
+			}
+		}
+		noViolations(t, fake)
+	}
+	_, err := deploy(ctx, t, fake, image.Image, o)
+	if err != nil {
+		t.Log("deploy: ", err)
+	}
+	check(err)
+	fake.SetKnobs(awstest.Knobs{Console: up, Settle: 10 * time.Millisecond})
+	fake.Advance(time.Minute)
+	if _, err := deploy(t.Context(), t, fake, image.Image, o); err != nil {
+		t.Errorf("deploy again: %v", err)
+	}
+	check(nil)
+}
+
+// S3 may accept a request and never answer it.
+func TestStalledBucket(t *testing.T) {
+	fake := awstest.StartTLS(t, awstest.Knobs{Faults: func(r awstest.Request) awstest.Fault {
+		if r.Operation == "HeadBucket" && r.Attempt == 1 {
+			return awstest.Stall
+		}
+		return awstest.None
+	}})
+	fake.CreateBucket(home, "disks")
+	o := ami.Options{Method: ami.MethodImport, Bucket: "disks", Timeout: 500 * time.Millisecond}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := publish(ctx, t, fake, write(t, content(1, 2)), o); err != nil {
+		t.Error(err)
+	}
 }

@@ -17,12 +17,16 @@ import (
 // objectPrefix is the folder of all objects that this package writes.
 const objectPrefix = "slipway-publish/"
 
-// objects are the objects in S3. The client of the SDK retries their requests.
-type objects struct{ s3 *s3.Client }
+// objects are the objects in S3.
+type objects struct {
+	uploader *s3.Client // retries by itself, for the transfer manager
+	s3       *s3.Client
+	caller   caller
+}
 
 // upload writes an object of size bytes.
 func (o objects) upload(ctx context.Context, bucket, key string, body io.Reader, size int64) error {
-	manager := transfermanager.New(o.s3, func(o *transfermanager.Options) {
+	manager := transfermanager.New(o.uploader, func(o *transfermanager.Options) {
 		// At most 8 parts in memory, and at most 10,000 parts in all.
 		o.PartSizeBytes = max(8<<20, (size/9000+1<<20)>>20<<20)
 		o.Concurrency = 8
@@ -31,7 +35,7 @@ func (o objects) upload(ctx context.Context, bucket, key string, body io.Reader,
 	_, err := manager.UploadObject(ctx, &transfermanager.UploadObjectInput{Bucket: &bucket, Key: &key, Body: body})
 	if err != nil && ctx.Err() == nil {
 		// The response to the last request may have been lost.
-		head, headErr := o.s3.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &bucket, Key: &key})
+		head, headErr := call(ctx, o.caller, o.s3.HeadObject, &s3.HeadObjectInput{Bucket: &bucket, Key: &key})
 		if headErr == nil && aws.ToInt64(head.ContentLength) == size {
 			err = nil
 		}
@@ -45,7 +49,7 @@ func (o objects) upload(ctx context.Context, bucket, key string, body io.Reader,
 // region returns the region of a bucket. If it is another one than that of the
 // requests, region returns an error too.
 func (o objects) region(ctx context.Context, bucket string) (string, error) {
-	out, err := o.s3.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &bucket})
+	out, err := call(ctx, o.caller, o.s3.HeadBucket, &s3.HeadBucketInput{Bucket: &bucket})
 	var response *awshttp.ResponseError
 	if errors.As(err, &response) && response.Response != nil {
 		return response.Response.Header.Get("X-Amz-Bucket-Region"), err
@@ -84,7 +88,7 @@ func (o objects) delete(ctx context.Context, bucket, key string) error {
 
 // deleteObject removes an object. It succeeds if the object is gone.
 func (o objects) deleteObject(ctx context.Context, bucket, key string) error {
-	_, err := o.s3.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &bucket, Key: &key})
+	_, err := call(ctx, o.caller, o.s3.DeleteObject, &s3.DeleteObjectInput{Bucket: &bucket, Key: &key})
 	return err
 }
 
@@ -93,8 +97,7 @@ func (o objects) deleteObject(ctx context.Context, bucket, key string) error {
 func (o objects) uploads(ctx context.Context, bucket, prefix string) iter.Seq2[types.MultipartUpload, error] {
 	p := s3.NewListMultipartUploadsPaginator(o.s3, &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &prefix})
 	return func(yield func(types.MultipartUpload, error) bool) {
-		for p.HasMorePages() {
-			page, err := p.NextPage(ctx)
+		for page, err := range pages(ctx, o.caller, p) {
 			if err != nil {
 				yield(types.MultipartUpload{}, err)
 				return
@@ -110,7 +113,7 @@ func (o objects) uploads(ctx context.Context, bucket, prefix string) iter.Seq2[t
 
 // abort removes the parts of an incomplete upload.
 func (o objects) abort(ctx context.Context, bucket string, upload types.MultipartUpload) error {
-	_, err := o.s3.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &bucket, Key: upload.Key, UploadId: upload.UploadId})
+	_, err := call(ctx, o.caller, o.s3.AbortMultipartUpload, &s3.AbortMultipartUploadInput{Bucket: &bucket, Key: upload.Key, UploadId: upload.UploadId})
 	if errorCode(err) == "NoSuchUpload" {
 		return nil
 	}
@@ -121,8 +124,7 @@ func (o objects) abort(ctx context.Context, bucket string, upload types.Multipar
 func (o objects) list(ctx context.Context, bucket, prefix string) iter.Seq2[types.Object, error] {
 	p := s3.NewListObjectsV2Paginator(o.s3, &s3.ListObjectsV2Input{Bucket: &bucket, Prefix: &prefix})
 	return func(yield func(types.Object, error) bool) {
-		for p.HasMorePages() {
-			page, err := p.NextPage(ctx)
+		for page, err := range pages(ctx, o.caller, p) {
 			if err != nil {
 				yield(types.Object{}, err)
 				return

@@ -69,15 +69,17 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 		iam:        iam.NewFromConfig(single),
 		blocks:     blocks{ebs.NewFromConfig(single), writes, window},
 		// The transfer manager relies on its client for retries.
-		objects: objects{s3.NewFromConfig(cfg, func(o *s3.Options) {
-			o.UsePathStyle = o.BaseEndpoint != nil
+		objects: objects{s3.NewFromConfig(cfg, pathStyle, func(o *s3.Options) {
 			o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
 				// 24 attempts take about as long as patience.
 				o.MaxAttempts, o.MaxBackoff, o.RateLimiter = 24, longest, ratelimit.None
 			})
-		})},
+		}), s3.NewFromConfig(single, pathStyle), requests},
 	}
 }
+
+// pathStyle is for endpoints without a host name for each bucket.
+func pathStyle(o *s3.Options) { o.UsePathStyle = o.BaseEndpoint != nil }
 
 // newHTTPClient returns the client of the configuration, which has the user's
 // CA bundle, changed to keep up to workers connections to each host and to
