@@ -235,3 +235,19 @@ func TestStalledBucket(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A request that waits to be sent again must not wait for one that waits for
+// its buffer.
+func TestOneWorker(t *testing.T) {
+	fake := awstest.StartTLS(t, awstest.Knobs{Faults: func(r awstest.Request) awstest.Fault {
+		if r.Operation == "PutSnapshotBlock" && r.Attempt == 1 {
+			return awstest.Throttle
+		}
+		return awstest.None
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := publish(ctx, t, fake, write(t, content(1, 6)), ami.Options{Workers: 1}); err != nil {
+		t.Error(err)
+	}
+}

@@ -130,15 +130,17 @@ func (u uploader) write(ctx context.Context, blocks []disk.Block, parent *parent
 	outer, window, buffers := ctx, u.aws.blocks.window, u.publisher.buffers
 	group, ctx := errgroup.WithContext(ctx)
 	for _, block := range todo {
-		if err := window.acquire(ctx); err != nil {
-			break // the group has the cause
-		}
+		// The buffer comes first: a request that waits to be sent again holds
+		// one, but is not in the window.
 		var buffer *[disk.BlockSize]byte
 		select {
 		case buffer = <-buffers:
 		case <-ctx.Done():
-			window.release()
 			continue
+		}
+		if err := window.acquire(ctx); err != nil {
+			buffers <- buffer
+			break // the group has the cause
 		}
 		if buffer == nil {
 			buffer = new([disk.BlockSize]byte)
