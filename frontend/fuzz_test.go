@@ -40,8 +40,8 @@ func FuzzLock(f *testing.F) {
 	})
 }
 
-// FuzzPackage checks that a build.yml that can be read gives options and a
-// label without a failure.
+// FuzzPackage checks that the options and the label of a build.yml that can be
+// read are valid.
 func FuzzPackage(f *testing.F) {
 	f.Add("image: a\norg: b\narches: [amd64]\nnetwork: true\nbuildArgs: [A=b, C=]\nextra-sources: [../a:b]\nconfig: {binds: [/a:/b]}\n")
 	f.Add("image: &a x\nconfig: {env: [*a, *a]}\n")

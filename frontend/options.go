@@ -15,6 +15,7 @@ import (
 	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/printable"
 	"github.com/slipway-build/slipway/internal/suggest"
 )
@@ -130,8 +131,8 @@ func (o options) checkName() error {
 	}
 	for _, f := range o.formats {
 		for _, file := range f.Files(o.name) {
-			if len(file) > 255 {
-				return fmt.Errorf("--build-arg NAME=%s: too long: a file name has at most 255 bytes", o.name)
+			if len(file) > contract.MaxName {
+				return fmt.Errorf("--build-arg NAME=%s: too long: a file name has at most %d bytes", o.name, contract.MaxName)
 			}
 		}
 	}

@@ -81,13 +81,6 @@ type Path struct {
 	Clean string // shortest form, without a leading slash
 }
 
-// The limits of Linux for a path, without the final NUL, and for a name in it
-// (PATH_MAX and NAME_MAX in limits.h).
-const (
-	maxPath = 4095
-	maxName = 255
-)
-
 // UnmarshalText parses a path with or without a leading slash.
 func (p *Path) UnmarshalText(text []byte) error {
 	p.Text = string(text)
@@ -99,10 +92,10 @@ func (p *Path) UnmarshalText(text []byte) error {
 		return errors.New("must not contain a NUL character")
 	case p.Clean == "":
 		return errors.New("must not be the root directory")
-	case len(p.Clean) > maxPath:
-		return fmt.Errorf("must be at most %d bytes long", maxPath)
-	case slices.ContainsFunc(strings.Split(p.Clean, "/"), func(name string) bool { return len(name) > maxName }):
-		return fmt.Errorf("must not contain a name longer than %d bytes", maxName)
+	case len(p.Clean) > contract.MaxPath:
+		return fmt.Errorf("must be at most %d bytes long", contract.MaxPath)
+	case slices.ContainsFunc(strings.Split(p.Clean, "/"), func(name string) bool { return len(name) > contract.MaxName }):
+		return fmt.Errorf("must not contain a name longer than %d bytes", contract.MaxName)
 	}
 	return nil
 }
@@ -221,8 +214,8 @@ func (k checker) sources(f *File, node *schema.Node) {
 	case len(given) > 1:
 		k.errorf(node, "%s must have only one of %s", k.where, schema.Either(given))
 	}
-	if len(f.Symlink) > maxPath || strings.Contains(f.Symlink, "\x00") {
-		k.errorf(node.Key("symlink"), "symlink in %s must be at most %d bytes long, without NUL characters", k.where, maxPath)
+	if len(f.Symlink) > contract.MaxPath || strings.Contains(f.Symlink, "\x00") {
+		k.errorf(node.Key("symlink"), "symlink in %s must be at most %d bytes long, without NUL characters", k.where, contract.MaxPath)
 	}
 }
 

@@ -7,8 +7,8 @@
 // machine with the configs of these images: which trees and generated files
 // make up the root filesystem, in which order.
 //
-// The package is pure: it reads no files, no network and no clock, so equal
-// input gives equal plans.
+// The package is pure: it reads no files, no network and no clock, so the
+// plans of equal input are equal.
 package machine
 
 import (

@@ -7,7 +7,7 @@ import (
 	"github.com/slipway-build/slipway/publisher/awstest"
 )
 
-// A partition that cannot be searched gives a warning, and the publish
+// A partition that cannot be searched causes a warning, and the publish
 // continues.
 func TestSecretWarning(t *testing.T) {
 	fake := awstest.StartTLS(t, awstest.Knobs{})

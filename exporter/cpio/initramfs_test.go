@@ -2,7 +2,6 @@ package cpio
 
 import (
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"io"
 	"os"
@@ -13,28 +12,10 @@ import (
 	"testing"
 
 	"github.com/slipway-build/slipway/internal/testutil/need"
-
-	"github.com/klauspost/compress/zstd"
+	"github.com/slipway-build/slipway/internal/testutil/packed"
 )
 
 const limit = 1 << 30
-
-func gzipped(data []byte) []byte {
-	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
-	_, _ = w.Write(data)
-	_ = w.Close()
-	return out.Bytes()
-}
-
-func zstded(t testing.TB, data []byte) []byte {
-	t.Helper()
-	w, err := zstd.NewWriter(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return w.EncodeAll(data, nil)
-}
 
 // small returns an archive with one file.
 func small(t testing.TB, name, content string) []byte {
@@ -76,7 +57,7 @@ func list(r *InitramfsReader) ([]string, error) {
 func TestInitramfs(t *testing.T) {
 	a, b, c := small(t, "a", "1"), small(t, "b", strings.Repeat("2", 100_000)), small(t, "c", "3")
 	zeros := make([]byte, 1000)
-	all := slices.Concat(a, zeros, zstded(t, b), zeros[:3], gzipped(slices.Concat(c, zeros, a)), zstded(t, a), zeros)
+	all := slices.Concat(a, zeros, packed.Zstd(t, b), zeros[:3], packed.Gzip(t, slices.Concat(c, zeros, a)), packed.Zstd(t, a), zeros)
 	got, err := list(NewInitramfsReader(bytes.NewReader(all), limit))
 	want := []string{"a=1", "b=" + strings.Repeat("2", 100_000), "c=3", "a=1", "a=1"}
 	if err != nil || !slices.Equal(got, want) {
@@ -91,10 +72,10 @@ func TestInitramfs(t *testing.T) {
 		"text behind": {append(bytes.Clone(a), "text"...), limit, ErrFormat, "initramfs: byte 240: "},
 		"xz":          {append(bytes.Clone(a), "\xfd7zXZ\x00"...), limit, ErrFormat, "byte 240: "},
 		"short":       {[]byte("070"), limit, ErrFormat, "byte 0: "},
-		"nested":      {zstded(t, zstded(t, a)), limit, ErrFormat, "compressed archive at byte 0: unpacked byte 0: "},
-		"truncated":   {zstded(t, b)[:30], limit, nil, "compressed archive at byte 0: unpacked byte 0: "},
-		"gzip, short": {slices.Concat(a, gzipped(b)[:40]), limit, io.ErrUnexpectedEOF, "compressed archive at byte 240: "},
-		"too large":   {gzipped(b), 50_000, ErrTooLarge, "compressed archive at byte 0: "},
+		"nested":      {packed.Zstd(t, packed.Zstd(t, a)), limit, ErrFormat, "compressed archive at byte 0: unpacked byte 0: "},
+		"truncated":   {packed.Zstd(t, b)[:30], limit, nil, "compressed archive at byte 0: unpacked byte 0: "},
+		"gzip, short": {slices.Concat(a, packed.Gzip(t, b)[:40]), limit, io.ErrUnexpectedEOF, "compressed archive at byte 240: "},
+		"too large":   {packed.Gzip(t, b), 50_000, ErrTooLarge, "compressed archive at byte 0: "},
 		"too long":    {b, 50_000, ErrTooLarge, "initramfs: byte "},
 	} {
 		_, err := list(NewInitramfsReader(bytes.NewReader(test.data), test.limit))
@@ -139,7 +120,7 @@ func TestInitramfsOfOthers(t *testing.T) {
 // No input makes the reader panic or read past its limit.
 func FuzzInitramfs(f *testing.F) {
 	plain := archive(f)
-	for _, seed := range [][]byte{plain, gzipped(plain), zstded(f, plain), slices.Concat(zstded(f, plain), make([]byte, 3), gzipped(plain), plain)} {
+	for _, seed := range [][]byte{plain, packed.Gzip(f, plain), packed.Zstd(f, plain), slices.Concat(packed.Zstd(f, plain), make([]byte, 3), packed.Gzip(f, plain), plain)} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

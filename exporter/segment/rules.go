@@ -46,8 +46,8 @@ var dropped = map[string]bool{
 //     below one of these, it becomes a directory.
 //   - etc/hosts and etc/resolv.conf have fixed contents.
 //   - etc/mtab is a link to /proc/mounts unless the image has such a file.
-//   - The system directories exist, with the attributes that the image gives
-//     them, except that dev/pts and dev/shm always have mode 0755 and owner root.
+//   - The system directories exist, with the attributes that they have in the
+//     image, except that dev/pts and dev/shm always have mode 0755 and owner root.
 //
 // For RulesInit, Apply adds no system directories, because another init image can
 // have them with other attributes. An earlier segment must contain them. The

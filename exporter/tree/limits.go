@@ -6,13 +6,13 @@ import (
 	"path"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
-// Limits of Linux in bytes (include/uapi/linux/limits.h).
+// Limits of Linux for extended attributes in bytes (include/uapi/linux/limits.h).
 const (
-	pathMax      = 4096 // PATH_MAX: a path or link target, with its final NUL
-	nameMax      = 255  // NAME_MAX: one name of a path
-	xattrNameMax = 255  // XATTR_NAME_MAX
+	xattrNameMax = 255 // XATTR_NAME_MAX
 	xattrSizeMax = 64 << 10
 )
 
@@ -96,8 +96,8 @@ func CheckPath(p string) error {
 		return fmt.Errorf("path %q names the root, not a file in it", p)
 	case strings.HasPrefix(p, "/"):
 		return fmt.Errorf("path %q must be relative to the root: remove the leading slash", shorten(p))
-	case len(p) >= pathMax:
-		return fmt.Errorf("path %q has %d bytes: Linux allows %d", shorten(p), len(p), pathMax-1)
+	case len(p) > contract.MaxPath:
+		return fmt.Errorf("path %q has %d bytes: Linux allows %d", shorten(p), len(p), contract.MaxPath)
 	case strings.ContainsRune(p, 0):
 		return fmt.Errorf("path %q contains a NUL byte", shorten(p))
 	}
@@ -116,8 +116,8 @@ func CheckPath(p string) error {
 }
 
 func checkName(name string) error {
-	if len(name) > nameMax {
-		return fmt.Errorf("the name %q has %d bytes: Linux allows %d", shorten(name), len(name), nameMax)
+	if len(name) > contract.MaxName {
+		return fmt.Errorf("the name %q has %d bytes: Linux allows %d", shorten(name), len(name), contract.MaxName)
 	}
 	return nil
 }
@@ -126,8 +126,8 @@ func checkLink(target string) error {
 	switch {
 	case target == "":
 		return errors.New("the target of a symbolic link is empty")
-	case len(target) >= pathMax:
-		return fmt.Errorf("the target of the symbolic link has %d bytes: Linux allows %d", len(target), pathMax-1)
+	case len(target) > contract.MaxPath:
+		return fmt.Errorf("the target of the symbolic link has %d bytes: Linux allows %d", len(target), contract.MaxPath)
 	case strings.ContainsRune(target, 0):
 		return errors.New("the target of the symbolic link contains a NUL byte")
 	}

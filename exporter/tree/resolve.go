@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
 // maxLinks is the number of symbolic links that Linux follows in one path
@@ -25,8 +27,8 @@ func (u *unpacker) directory(name string, create bool) (*node, string, error) {
 // name and length of its path in bytes. The path in the archive can be short
 // and lead here through symbolic links.
 func checkResolved(length int, name string) error {
-	if length >= pathMax {
-		return fmt.Errorf("symbolic links lead to a path of %d bytes: Linux allows %d", length, pathMax-1)
+	if length > contract.MaxPath {
+		return fmt.Errorf("symbolic links lead to a path of %d bytes: Linux allows %d", length, contract.MaxPath)
 	}
 	return checkName(name)
 }

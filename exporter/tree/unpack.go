@@ -90,7 +90,7 @@ func (u *unpacker) add(name string, hdr *tar.Header, section *io.SectionReader) 
 	return u.put(name, file)
 }
 
-// put gives a name to a file. It replaces what had the name before, with
+// put adds a file under a name. It replaces what had the name before, with
 // everything below it. A directory in place of a directory only replaces the
 // attributes.
 func (u *unpacker) put(name string, file *Entry) error {
@@ -124,7 +124,7 @@ func (u *unpacker) put(name string, file *Entry) error {
 	return nil
 }
 
-// link gives another name to the file that target currently names. The attributes
+// link adds another name for the file that target currently names. The attributes
 // in the header of a hard link are ignored.
 func (u *unpacker) link(name, target string) error {
 	clean, err := cleanTarName(target)

@@ -2,7 +2,6 @@ package modprobe
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -14,33 +13,7 @@ import (
 )
 
 func TestLoader(t *testing.T) {
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"modules.dep": `kernel/drivers/net/virtio_net.ko: kernel/drivers/net/net_failover.ko kernel/net/core/failover.ko
-kernel/drivers/net/net_failover.ko: kernel/net/core/failover.ko
-kernel/net/core/failover.ko:
-kernel/fs/btrfs/btrfs.ko.xz: kernel/lib/libcrc32c.ko
-kernel/lib/libcrc32c.ko:
-kernel/crypto/crc32c-intel.ko:
-kernel/crypto/xxhash_generic.ko:
-kernel/net/mpls/mpls_gso.ko:
-kernel/net/mpls/mpls_iptunnel.ko:
-`,
-		"modules.alias": `alias virtio:d00000001v* virtio_net
-alias fs-btrfs btrfs
-alias crc32c crc32c_intel
-alias crypto-xxhash64 xxhash_generic
-`,
-		"modules.softdep": `softdep btrfs pre: crypto-xxhash64
-softdep libcrc32c pre: crc32c
-softdep mpls_iptunnel post: mpls_gso
-`,
-		"modules.builtin": "kernel/fs/ext4/ext4.ko\n",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	const dir = "../../internal/kernel/kmod/testdata/modules"
 	x, err := kmod.Open(dir)
 	if err != nil {
 		t.Fatal(err)

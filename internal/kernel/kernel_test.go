@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -11,11 +10,11 @@ import (
 	"testing"
 
 	"github.com/slipway-build/slipway/internal/testutil/need"
+	"github.com/slipway-build/slipway/internal/testutil/packed"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/klauspost/compress/zstd"
 )
 
 const release = "6.1.0-7-cloud-amd64"
@@ -62,23 +61,6 @@ func zboot(compression string, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-func gzipped(data []byte) []byte {
-	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
-	_, _ = w.Write(data)
-	_ = w.Close()
-	return out.Bytes()
-}
-
-func zstded(t testing.TB, data []byte) []byte {
-	t.Helper()
-	w, err := zstd.NewWriter(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return w.EncodeAll(data, nil)
-}
-
 func TestReadHeader(t *testing.T) {
 	old := bzImage("")
 	binary.LittleEndian.PutUint16(old[x86Protocol:], 0x200)
@@ -95,8 +77,8 @@ func TestReadHeader(t *testing.T) {
 		"truncated":    {bzImage("")[:x86Protocol+2], Header{Architecture: "386", EFI: true, X86: &X86{Protocol: 0x20f}}},
 		"arm64":        {arm, Header{Architecture: "arm64", EFI: true, Compression: Uncompressed}},
 		"no EFI stub":  {notEFI, Header{Architecture: "arm64", Compression: Uncompressed}},
-		"Image.gz":     {gzipped(arm), Header{Architecture: "arm64", Compression: Gzip}},
-		"zboot gzip":   {zboot("gzip", gzipped(arm)), Header{Architecture: "arm64", EFI: true, Compression: Gzip}},
+		"Image.gz":     {packed.Gzip(t, arm), Header{Architecture: "arm64", Compression: Gzip}},
+		"zboot gzip":   {zboot("gzip", packed.Gzip(t, arm)), Header{Architecture: "arm64", EFI: true, Compression: Gzip}},
 		"zboot zstd22": {zboot("zstd22", nil), Header{Architecture: "arm64", EFI: true, Compression: Zstd}},
 		"zboot xz":     {zboot("xzkern", nil), Header{Architecture: "arm64", EFI: true, Compression: "xzkern"}},
 	} {
@@ -115,7 +97,7 @@ func TestErrFormat(t *testing.T) {
 	foreign := zboot("gzip", nil)
 	foreign[0x44] = 0 // another machine
 	for name, kernel := range map[string][]byte{
-		"empty": nil, "text": bytes.Repeat([]byte("x"), 0x1000), "short": []byte("MZ"), "gzip of text": gzipped([]byte("text")),
+		"empty": nil, "text": bytes.Repeat([]byte("x"), 0x1000), "short": []byte("MZ"), "gzip of text": packed.Gzip(t, []byte("text")),
 		"gzip header": []byte("\x1f\x8b"), "zboot for others": foreign,
 	} {
 		if _, err := ReadHeader(bytes.NewReader(kernel), int64(len(kernel))); !errors.Is(err, ErrFormat) {
@@ -131,7 +113,7 @@ func TestRelease(t *testing.T) {
 	const banner = "Linux version 6.6.13-linuxkit (root@host) (gcc)\n"
 	arm := armImage(1<<20-5, banner)
 	decoy := armImage(1000, "Linux version %s"+strings.Repeat("\x00", 500)+banner)
-	damaged := zboot("zstd22", zstded(t, arm))
+	damaged := zboot("zstd22", packed.Zstd(t, arm))
 	damaged = damaged[:len(damaged)-40]
 	for name, test := range map[string]struct {
 		kernel []byte
@@ -145,9 +127,9 @@ func TestRelease(t *testing.T) {
 		"arm64":         {arm, "6.6.13-linuxkit"},
 		"decoy":         {decoy, "6.6.13-linuxkit"},
 		"no banner":     {armImage(100, "Linux version of what"), ""},
-		"Image.gz":      {gzipped(arm), "6.6.13-linuxkit"},
-		"zboot gzip":    {zboot("gzip", gzipped(arm)), "6.6.13-linuxkit"},
-		"zboot zstd":    {zboot("zstd22", zstded(t, arm)), "6.6.13-linuxkit"},
+		"Image.gz":      {packed.Gzip(t, arm), "6.6.13-linuxkit"},
+		"zboot gzip":    {zboot("gzip", packed.Gzip(t, arm)), "6.6.13-linuxkit"},
+		"zboot zstd":    {zboot("zstd22", packed.Zstd(t, arm)), "6.6.13-linuxkit"},
 		"zboot xz":      {zboot("xzkern", nil), ""},
 		"zboot damaged": {damaged, ""},
 	} {
@@ -221,9 +203,9 @@ func (r failingReader) ReadAt(p []byte, at int64) (int, error) { return copy(p, 
 func FuzzRelease(f *testing.F) {
 	f.Add(bzImage(release))
 	f.Add(armImage(200, "Linux version 6.6.13 "))
-	f.Add(gzipped(armImage(200, "Linux version 6.6.13 ")))
-	f.Add(zboot("gzip", gzipped(armImage(200, "Linux version 6.6.13 "))))
-	f.Add(zboot("zstd22", zstded(f, armImage(200, "Linux version 6.6.13 "))))
+	f.Add(packed.Gzip(f, armImage(200, "Linux version 6.6.13 ")))
+	f.Add(zboot("gzip", packed.Gzip(f, armImage(200, "Linux version 6.6.13 "))))
+	f.Add(zboot("zstd22", packed.Zstd(f, armImage(200, "Linux version 6.6.13 "))))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := Release(bytes.NewReader(data), int64(len(data)))
 		if err != nil && !errors.Is(err, ErrFormat) {

@@ -20,7 +20,7 @@ import (
 
 const root = "../.."
 
-// TestReasons checks that docs/internals/dependencies.md gives a reason for
+// TestReasons checks that docs/internals/dependencies.md has a reason for
 // each direct dependency, and names no other module.
 func TestReasons(t *testing.T) {
 	out, err := goCommand("mod", "edit", "-json")

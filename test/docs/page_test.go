@@ -17,7 +17,7 @@ import (
 //
 //	<!-- not tested: REASON -->      the block requires what a test does not have
 //	<!-- file: NAME -->              the block is this file
-//	<!-- warns: RULE -->             the check of this machine gives the warning
+//	<!-- warns: RULE -->             the check of this machine shows the warning
 //	<!-- booted: HOW -->             commands of the page boot this machine
 //	<!-- fails: TEXT -->             the command fails, and prints the text
 //	<!-- background: REGEXP -->      the command runs until the end of the page,

@@ -1,8 +1,6 @@
 package kmod
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -46,44 +44,7 @@ func TestMatch(t *testing.T) {
 // testIndex returns an index of files in the form of depmod.
 func testIndex(t *testing.T) *Index {
 	t.Helper()
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"modules.dep": `kernel/drivers/net/virtio_net.ko: kernel/drivers/net/net_failover.ko kernel/net/core/failover.ko
-kernel/drivers/net/net_failover.ko: kernel/net/core/failover.ko
-kernel/net/core/failover.ko:
-kernel/fs/btrfs/btrfs.ko.xz: kernel/lib/libcrc32c.ko
-kernel/lib/libcrc32c.ko:
-kernel/crypto/crc32c-intel.ko:
-kernel/crypto/xxhash_generic.ko:
-kernel/net/mpls/mpls_gso.ko:
-kernel/net/mpls/mpls_iptunnel.ko:
-`,
-		"modules.alias": `# Aliases extracted from modules themselves.
-alias virtio:d00000001v* virtio_net
-alias fs-btrfs btrfs
-alias crc32c crc32c_intel
-alias crypto-xxhash64 xxhash_generic
-alias net-pf-16-proto-16-family-x mpls_gso
-`,
-		"modules.devname": `# Device nodes to trigger on-demand module loading.
-loop loop-control c10:237
-tun net/tun c10:200
-old floppy b2:0
-evil ../mem c1:1
-`,
-		"modules.softdep": `# Soft dependencies extracted from modules themselves.
-softdep btrfs pre: crypto-xxhash64
-softdep libcrc32c pre: crc32c
-softdep mpls_iptunnel post: mpls_gso
-softdep xxhash_generic btrfs
-`,
-		"modules.builtin": "kernel/fs/ext4/ext4.ko\n",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	x, err := Open(dir)
+	x, err := Open("testdata/modules")
 	if err != nil {
 		t.Fatal(err)
 	}
