@@ -4,20 +4,10 @@ import (
 	"os"
 
 	"github.com/slipway-build/slipway/exporter/erofs"
-	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-func init() {
-	register(Format{
-		Name:        "kernel+erofs",
-		Description: "kernel, command line and root filesystem as EROFS; initramfs if the kernel needs modules for it",
-		Suffixes:    append(bootSuffixes(), "-erofs.img"),
-		Segments:    segment.Tar,
-		Options:     Compression,
-		writer:      rootWriter{erofsRoot},
-	})
-}
+func init() { registerRoot(erofsRoot) }
 
 var erofsRoot = rootFS{
 	name:    "EROFS",

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/contract"
 )
@@ -24,6 +25,18 @@ type rootEncoder interface {
 	// supportsXattr reports whether the file system can store an extended attribute.
 	supportsXattr(xattr string) bool
 	encodeRoot(f *os.File, entries []tree.Entry, j *job) error
+}
+
+// registerRoot registers the format of a root filesystem in a file of its own.
+func registerRoot(root rootFS) {
+	register(Format{
+		Name:        "kernel+" + root.kind,
+		Description: "kernel, command line and root filesystem as " + root.name + "; initramfs if the kernel needs modules for it",
+		Suffixes:    append(bootSuffixes(), "-"+root.kind+".img"),
+		Segments:    segment.Tar,
+		Options:     Compression,
+		writer:      rootWriter{root},
+	})
 }
 
 // rootWriter writes a kernel, its command line and the root filesystem, and an

@@ -3,21 +3,11 @@ package format
 import (
 	"os"
 
-	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/squashfs"
 	"github.com/slipway-build/slipway/exporter/tree"
 )
 
-func init() {
-	register(Format{
-		Name:        "kernel+squashfs",
-		Description: "kernel, command line and root filesystem as SquashFS; initramfs if the kernel needs modules for it",
-		Suffixes:    append(bootSuffixes(), "-squashfs.img"),
-		Segments:    segment.Tar,
-		Options:     Compression,
-		writer:      rootWriter{squashfsRoot},
-	})
-}
+func init() { registerRoot(squashfsRoot) }
 
 var squashfsRoot = rootFS{
 	name:    "SquashFS",
