@@ -7,6 +7,9 @@ SHELL := /bin/bash
 # The stack's registry takes the place of Docker Hub.
 export REGISTRY ?= localhost:$(or $(STACK_PORT),5000)/slipwaybuild
 
+# The dated tags of images have the date of hack/debian/lock.
+export DATE ?= $(shell sed -n 's/^\# snapshot \(........\).*/\1/p' hack/debian/lock)
+
 # The builder of the stack.
 export BUILDX_BUILDER ?= slipway
 
@@ -16,7 +19,7 @@ bake = PUSH=true docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${P
 # Tests fail, instead of being skipped, if the machine lacks something.
 test test-boot repro: export SLIPWAY_TEST_ALL := 1
 
-.PHONY: demo test test-boot fuzz lint vuln bench repro stack images
+.PHONY: demo test test-boot fuzz lint vuln bench repro stack images outdated
 
 ## demo: build examples/aws.yml, publish it to a fake of AWS, boot the published disk and log in by ssh
 demo: stack
@@ -64,6 +67,10 @@ lint:
 ## vuln: known vulnerabilities in what the programs link; needs access to vuln.go.dev
 vuln:
 	go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./cmd/... ./guest/...
+
+## outdated: compare all pinned versions with those that are served now; UPDATE=1 pins these
+outdated:
+	go run ./hack/outdated $(if $(UPDATE),--update)
 
 ## bench: measure builds and their lower bounds; BENCH='-run REGEXP -count N' selects cases, JSON=1 prints JSON
 bench: stack

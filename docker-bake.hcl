@@ -19,6 +19,16 @@ variable "SOURCE_DATE_EPOCH" {
   default = "0"
 }
 
+variable "DATE" {
+  description = "Date of the pinned packages (yyyymmdd), for a second tag of each image."
+  default     = ""
+}
+
+function "tags" {
+  params = [image, version]
+  result = concat(["${REGISTRY}/${image}:${version}"], DATE == "" ? [] : ["${REGISTRY}/${image}:${version}-${DATE}"])
+}
+
 variable "PUSH" {
   description = "Push the images to REGISTRY, reproducibly and with compressed layers."
   default     = false
@@ -56,7 +66,7 @@ group "aws-images" {
 }
 
 target "frontend" {
-  tags      = ["${REGISTRY}/slipway:1"]
+  tags      = tags("slipway", "1")
   output    = output("gzip")
   platforms = ["linux/amd64"]
   args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
@@ -67,7 +77,8 @@ target "packages" {
   name       = pkg
   matrix     = { pkg = PACKAGES }
   dockerfile = "packages/${pkg}/Dockerfile"
-  tags       = ["${REGISTRY}/${pkg}:v1"]
+  tags       = tags(pkg, "v1")
+  labels     = { "org.opencontainers.image.documentation" = "https://github.com/slipway-build/slipway/blob/main/packages/CHANGELOG.md" }
   output     = output("zstd")
   platforms  = split(",", PLATFORMS)
   args       = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
