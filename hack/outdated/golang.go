@@ -151,30 +151,38 @@ func moduleOf(command string) string {
 	return module
 }
 
-// engine returns the pin of the Docker Engine for tests, whose module has no
-// go.mod that could require it.
+// engineModule matches a Docker Engine for tests in hack/engine: its module,
+// version, checksum and name.
+var engineModule = regexp.MustCompile(`module=\((\S+) (\S+) (\S+) (\S+)\)`)
+
+// engine returns the pins of the Docker Engines for tests, which no go.mod can
+// require, because they are main modules.
 func engine() ([]pin, error) {
-	const file, module = "hack/engine", "github.com/docker/docker"
+	const file = "hack/engine"
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	match := regexp.MustCompile(`(?m)^version=(\S+)\nsum=(\S+)$`).FindStringSubmatch(string(text))
-	if match == nil {
-		return nil, errors.New(file + " has no version and sum")
-	}
-	p := pin{kind: "go", name: module, file: file, pinned: match[1]}
-	p.served, p.err = latest(module, p.pinned)
-	p.update = func() error {
-		out, err := run(os.TempDir(), "go", "mod", "download", "-json", module+"@"+p.served)
-		if err != nil {
-			return err
+	var pins []pin
+	for _, match := range engineModule.FindAllStringSubmatch(string(text), -1) {
+		p := pin{kind: "go", name: match[1], file: file, pinned: match[2]}
+		p.served, p.err = latest(p.name, p.pinned)
+		p.update = func() error {
+			out, err := run(os.TempDir(), "go", "mod", "download", "-json", p.name+"@"+p.served)
+			if err != nil {
+				return err
+			}
+			var downloaded struct{ Sum string }
+			if err := json.Unmarshal([]byte(out), &downloaded); err != nil {
+				return err
+			}
+			name := strings.TrimPrefix(strings.TrimSuffix(p.served, "+incompatible"), "v")
+			return replace(file, match[0], "module=("+strings.Join([]string{p.name, p.served, downloaded.Sum, name}, " ")+")")
 		}
-		var downloaded struct{ Sum string }
-		if err := json.Unmarshal([]byte(out), &downloaded); err != nil {
-			return err
-		}
-		return replace(file, p.pinned, p.served, match[2], downloaded.Sum)
+		pins = append(pins, p)
 	}
-	return []pin{p}, nil
+	if pins == nil {
+		return nil, errors.New(file + " has no module")
+	}
+	return pins, nil
 }
