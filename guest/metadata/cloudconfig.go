@@ -26,6 +26,8 @@ type cloudConfig struct {
 	files    []cloudFile
 	time     []string // lines of chrony.conf
 	mounts   []cloudMount
+	// ignored names all keys that have no effect, in a line; "": none.
+	ignored string
 }
 
 // A user can log in to sshd.
@@ -66,8 +68,12 @@ func isCloudConfig(userData []byte) bool {
 	return string(bytes.TrimRight(line, " \t\r")) == "#cloud-config"
 }
 
+// errCloudConfig is the error of a run whose #cloud-config has errors. They are
+// reported before.
+var errCloudConfig = errors.New("#cloud-config: a part of it was not used")
+
 // parseCloudConfig returns what a machine follows of a #cloud-config. The error
-// names each key that it does not follow; everything else holds despite it.
+// names each key that is refused or invalid; everything else holds despite it.
 func parseCloudConfig(text []byte) (*cloudConfig, error) {
 	p := &cloudParser{config: &cloudConfig{}, budget: newBudget()}
 	if len(text) > maxCloudConfig {
@@ -97,7 +103,7 @@ func parseCloudConfig(text []byte) (*cloudConfig, error) {
 		})
 	}
 	if len(p.ignored) > 0 {
-		p.errs = append(p.errs, fmt.Errorf("#cloud-config: not supported, ignored: %s", strings.Join(p.ignored, ", ")))
+		p.config.ignored = "#cloud-config: not supported, ignored: " + strings.Join(p.ignored, ", ")
 	}
 	return p.config, errors.Join(p.errs...)
 }
@@ -133,7 +139,7 @@ func (p *cloudParser) fail(n *yaml.Node, at, format string, args ...any) {
 	p.errs = append(p.errs, fmt.Errorf("#cloud-config: line %d: %s: %s", n.Line, at, fmt.Sprintf(format, args...)))
 }
 
-// maxIgnored is how many unsupported keys a message lists.
+// maxIgnored is how many keys without effect are reported.
 const maxIgnored = 40
 
 func (p *cloudParser) ignore(n *yaml.Node, at string) {

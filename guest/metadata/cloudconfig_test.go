@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -175,6 +176,9 @@ func TestCloudConfigRefuses(t *testing.T) {
 		"x: &a [" + strings.Repeat("z,", 1000) + "]\nusers: [" + strings.Repeat("{name: q, ssh_authorized_keys: *a},", 2000) + "]": "all values together are longer than",
 	} {
 		config, err := parseCloudConfig([]byte("#cloud-config\n" + text + "\n"))
+		if config.ignored != "" {
+			err = errors.Join(err, errors.New(config.ignored))
+		}
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.80s: error %.300v, want one with %q", text, err, want)
 		}
@@ -200,6 +204,26 @@ func TestIsCloudConfig(t *testing.T) {
 	} {
 		if got := isCloudConfig([]byte(text)); got != want {
 			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
+// What is ignored and refused is on the console. Only the latter is an error.
+func TestCloudConfigReports(t *testing.T) {
+	for text, fails := range map[string]bool{"packages: [vim]": false, "runcmd: [x]\nhostname: a_b": true} {
+		var console strings.Builder
+		h := host{dir: t.TempDir(), variable: t.TempDir(), console: &console}
+		found := newInstance()
+		found.userData = []byte("#cloud-config\n" + text + "\n")
+		err := run(t.Context(), fixed(found), h)
+		if errors.Is(err, errCloudConfig) != fails || (err != nil) != fails {
+			t.Errorf("%s: error %v", text, err)
+		}
+		for line := range strings.Lines(text) {
+			key, _, _ := strings.Cut(line, ":")
+			if !strings.Contains(console.String(), key) {
+				t.Errorf("the console does not name %s: %s", key, console.String())
+			}
 		}
 	}
 }

@@ -237,9 +237,18 @@ func run(ctx context.Context, chosen []provider, h host) error {
 		if cloud.hostname != "" {
 			found.values["hostname"] = cloud.hostname
 		}
+		if cloud.ignored != "" {
+			found.ignored = append(found.ignored, cloud.ignored)
+		}
 	}
 	h.reportIgnored(found.ignored)
 	failed := []error{found.check()}
+	if cloudErr != nil {
+		for line := range strings.Lines(cloudErr.Error()) {
+			h.report(strings.TrimSpace(line))
+		}
+		failed = append(failed, errCloudConfig)
+	}
 	write := func(name, contents string, mode os.FileMode) {
 		failed = append(failed, config.write(name, []byte(contents), mode))
 	}
@@ -269,7 +278,7 @@ func run(ctx context.Context, chosen []provider, h host) error {
 	// User data may replace files that were written before, including the host
 	// name.
 	if isCloudConfig(found.userData) {
-		failed = append(failed, cloud.apply(h, config), cloudErr)
+		failed = append(failed, cloud.apply(h, config))
 	} else {
 		failed = append(failed, writeTree(config, found.userData))
 	}
