@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -110,6 +112,45 @@ func TestDeploy(t *testing.T) {
 	}
 	if _, code, message := h.run(nil, "aws", "--wait-port", "22", "machine.raw"); code != 2 || !strings.Contains(message, "--wait-port requires --launch") {
 		t.Errorf("exit %d: %s", code, message)
+	}
+	for _, v := range fake.Violations() {
+		t.Error(v)
+	}
+}
+
+func TestKeepLast(t *testing.T) {
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	h := newHost(t, fake, content(1, 2))
+	first := h.publishJSON(t, "--name", "web-1", "--tag", "Team=infra").Image
+	fake.Advance(time.Second)
+	second := h.publishJSON(t, "--name", "web-2", "--tag", "Team=infra", "--deregistration-protection=with-cooldown").Image
+	fake.Advance(time.Second)
+	h.publishJSON(t, "--name", "web-3", "--tag", "Team=infra")
+	args := []string{"aws", "gc", "--older-than", "0s", "--keep-last", "1", "--name-prefix", "web-", "--tag", "Team=infra"}
+	time.Sleep(2 * time.Second) // the fake's clock is ahead
+	kept := "kept " + second + " in us-east-1 (it is protected from deregistration)\n"
+	for _, dry := range []bool{true, false} {
+		verb := "removed"
+		if dry {
+			verb = "would remove"
+		}
+		out, code, message := h.run(nil, append(args, fmt.Sprintf("--dry-run=%v", dry))...)
+		if want := verb + " " + first + " in us-east-1 (image web-1 is not among the last 1, created "; code != 0 || !strings.HasPrefix(out, kept+want) || !strings.HasSuffix(out, verb+" 1 leftovers\n") {
+			t.Errorf("exit %d: %s%s", code, out, message)
+		}
+	}
+	out, code, message := h.run(nil, append(args, "--json")...)
+	var left []ami.Leftover
+	if err := json.Unmarshal([]byte(out), &left); err != nil || code != 0 || len(left) != 1 || !left[0].Kept {
+		t.Errorf("exit %d: %s%s", code, out, message)
+	}
+	for _, bad := range [][]string{{"--keep-last", "1"}, {"--keep-last", "0", "--name-prefix", "web-"}, {"--name-prefix", "web-"}, {"--tag", "a=b"}} {
+		if _, code, message := h.run(nil, append([]string{"aws", "gc"}, bad...)...); code != 2 || strings.Count(message, "\n") != 1 {
+			t.Errorf("%v: exit %d: %s", bad, code, message)
+		}
+	}
+	if _, code, _ := h.run(nil, "aws", "--name", "web-4", "--deregistration-protection=on", "machine.raw"); code != 2 {
+		t.Errorf("exit %d", code)
 	}
 	for _, v := range fake.Violations() {
 		t.Error(v)

@@ -70,9 +70,15 @@ func printLeftovers(w io.Writer, found []ami.Leftover, dry, asJSON bool) error {
 	if dry {
 		verb = "would remove"
 	}
+	kept := 0
 	for _, l := range found {
+		if l.Kept {
+			kept++
+			fmt.Fprintf(w, "kept %s in %s (%s)\n", l.ID, l.Region, l.Why)
+			continue
+		}
 		fmt.Fprintf(w, "%s %s in %s (%s, created %s)\n", verb, l.ID, l.Region, l.Why, l.Created.UTC().Format(time.RFC3339))
 	}
-	_, err := fmt.Fprintf(w, "%s %d leftovers\n", verb, len(found))
+	_, err := fmt.Fprintf(w, "%s %d leftovers\n", verb, len(found)-kept)
 	return err
 }

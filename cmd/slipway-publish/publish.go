@@ -73,6 +73,8 @@ func newPublishCommand() *cobra.Command {
 	flags.StringVar(&o.SSMParameter, "ssm-parameter", "", "`name` of an SSM parameter to set to the ID of the AMI")
 	f.launch.define(flags, "before the AMI is shared and --ssm-parameter is set", true)
 	flags.StringVar(&f.registerFile, "register", "", "YAML `file` with other fields of RegisterImage")
+	flags.StringVar((*string)(&o.Protection), "deregistration-protection", "", "protect the AMI from deregistration: `enabled`, or with-cooldown for 24 hours more after the protection ends")
+	flags.Lookup("deregistration-protection").NoOptDefVal = string(ami.ProtectionOn)
 	flags.BoolVar(&o.KeepGoing, "keep-going", false, "keep the AMIs of the other regions if one fails")
 	flags.BoolVar(&o.Keep, "keep", false, "after a failure, keep what was made, so that the same command can continue")
 	flags.StringVar(&o.State, "state", "", "`directory` for the state of unfinished runs (default: $XDG_STATE_HOME/slipway)")

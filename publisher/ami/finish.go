@@ -42,6 +42,23 @@ func (f finisher) run(ctx context.Context) error {
 	return nil
 }
 
+// protect protects the image from deregistration, if the options ask for it. That
+// is the last step, because a failure of any other deregisters the image.
+func protect(ctx context.Context, t *target) error {
+	how := t.publisher.options.Protection
+	if how == "" || t.image.protected {
+		return nil
+	}
+	t.step("protecting %s from deregistration", t.image.Image)
+	if err := t.journal.note(record{Protect: true}); err != nil {
+		return err
+	}
+	if err := t.aws.images.protect(ctx, t.image.Image, how == ProtectionCooldown); err != nil {
+		return describe("protect "+t.image.Image+" from deregistration", err)
+	}
+	return nil
+}
+
 // tag gives an existing image and its snapshot the user's tags, which may have
 // changed since.
 func (f finisher) tag(ctx context.Context) error {

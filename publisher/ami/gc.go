@@ -17,6 +17,7 @@ type Leftover struct {
 	ID      string    `json:"id"` // of an image or snapshot, or the URL of an object
 	Why     string    `json:"why"`
 	Created time.Time `json:"created"`
+	Kept    bool      `json:"kept,omitempty"` // an old image that is still used; Why says by what
 }
 
 // GCOptions say where and what to remove.
@@ -31,6 +32,9 @@ type GCOptions struct {
 
 	// OlderThan protects younger resources, which a publish may still need.
 	OlderThan time.Duration
+
+	// Retention says which old images to remove. Default: none.
+	Retention *Retention
 
 	// DryRun lists the resources and removes nothing.
 	DryRun bool
@@ -52,6 +56,11 @@ func GC(ctx context.Context, cfg aws.Config, o GCOptions) ([]Leftover, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Retention != nil {
+		if err := o.Retention.check(); err != nil {
+			return nil, err
+		}
+	}
 	setDefault(&o.Timeout, defaultTimeout)
 	client := newHTTPClient(cfg, 1)
 	before := time.Now().Add(-o.OlderThan)
@@ -66,6 +75,9 @@ func GC(ctx context.Context, cfg aws.Config, o GCOptions) ([]Leftover, error) {
 		}
 		c.instances(ctx)
 		c.imagesAndSnapshots(ctx)
+		if o.Retention != nil {
+			c.oldImages(ctx, o.Retention)
+		}
 		if o.Bucket != "" && i == 0 {
 			c.objectsAndUploads(ctx, o.Bucket)
 		}
@@ -111,7 +123,7 @@ func (c *collector) remove(id, why string, created *time.Time, remove func() err
 			return
 		}
 	}
-	c.removed = append(c.removed, Leftover{c.region, id, why, aws.ToTime(created)})
+	c.removed = append(c.removed, Leftover{Region: c.region, ID: id, Why: why, Created: aws.ToTime(created)})
 }
 
 func (c *collector) fail(action string, err error) {

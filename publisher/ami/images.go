@@ -147,6 +147,30 @@ func (i images) deprecate(ctx context.Context, id string, at time.Time) error {
 	return err
 }
 
+// protect protects an image from deregistration, with a cooldown or without.
+func (i images) protect(ctx context.Context, id string, cooldown bool) error {
+	_, err := call(ctx, i.caller, i.ec2.EnableImageDeregistrationProtection, &ec2.EnableImageDeregistrationProtectionInput{ImageId: &id, WithCooldown: &cooldown})
+	return err
+}
+
+// unprotect ends the protection. It succeeds if the image is gone.
+func (i images) unprotect(ctx context.Context, id string) error {
+	_, err := call(ctx, i.caller, i.ec2.DisableImageDeregistrationProtection, &ec2.DisableImageDeregistrationProtectionInput{ImageId: &id})
+	if err != nil && !isImageMissing(err) {
+		return describe("end the deregistration protection of "+id, err)
+	}
+	return nil
+}
+
+// isPublicBlocked reports whether the account does not permit new public images.
+func (i images) isPublicBlocked(ctx context.Context) (bool, error) {
+	out, err := call(ctx, i.caller, i.ec2.GetImageBlockPublicAccessState, &ec2.GetImageBlockPublicAccessStateInput{})
+	if err != nil {
+		return false, describe("read whether public images are blocked", err)
+	}
+	return aws.ToString(out.ImageBlockPublicAccessState) != string(types.ImageBlockPublicAccessDisabledStateUnblocked), nil
+}
+
 // deregister removes an image, and its snapshots too if withSnapshots is set.
 // It succeeds if the image is gone.
 func (i images) deregister(ctx context.Context, id string, withSnapshots bool) error {

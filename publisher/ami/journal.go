@@ -36,6 +36,7 @@ type record struct {
 	Complete bool                     `json:",omitempty"` // CompleteSnapshot was sent
 	Register bool                     `json:",omitempty"` // RegisterImage was sent
 	Image    string                   `json:",omitempty"` // that this run made
+	Protect  bool                     `json:",omitempty"` // EnableImageDeregistrationProtection was sent
 	// Launch is the instance that tests the image.
 	Launch *launched `json:",omitempty"`
 	Tested string    `json:",omitempty"` // the image that passed the test

@@ -28,6 +28,16 @@ const (
 	MethodImport Method = "import" // upload to S3, then call ImportSnapshot
 )
 
+// A Protection from deregistration is one without or with a cooldown: EC2 then
+// protects the image for 24 hours more after the protection was disabled.
+type Protection string
+
+// Protections.
+const (
+	ProtectionOn       Protection = "enabled"
+	ProtectionCooldown Protection = "with-cooldown"
+)
+
 // Options say what to publish and how. All of them are optional.
 type Options struct {
 	// Name is the AMI's name, unique in its region and account: 3 to 128
@@ -104,6 +114,10 @@ type Options struct {
 
 	// SSMParameter is the name of an SSM parameter to set to the image's ID.
 	SSMParameter string
+
+	// Protection protects the image from deregistration, as the last step: see
+	// [Protection]. Default: no protection. An existing image keeps its own.
+	Protection Protection
 
 	// KeepGoing makes the regions independent: a failure undoes only what was
 	// made in its region.
@@ -205,6 +219,8 @@ func (o *Options) check(d *disk.Disk) error {
 		return fail(ClassUsage, "invalid time to deprecation %v: use 2 minutes to 10 years", o.DeprecateAfter)
 	case o.sharesWithAll() && o.DeprecateAfter > maxPublicDeprecation:
 		return fail(ClassUsage, "invalid time to deprecation %v: a public image is deprecated after at most 2 years", o.DeprecateAfter)
+	case o.Protection != "" && o.Protection != ProtectionOn && o.Protection != ProtectionCooldown:
+		return fail(ClassUsage, "unknown deregistration protection %q: use enabled or with-cooldown", o.Protection)
 	case o.sharesWithAll() && o.Encrypt:
 		return fail(ClassUsage, "an encrypted image cannot be shared with all: omit --encrypt and --kms-key, or share it with accounts")
 	}

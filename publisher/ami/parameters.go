@@ -2,6 +2,8 @@ package ami
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -72,6 +74,35 @@ func (p parameters) put(ctx context.Context, name, value string, before paramete
 			return err
 		}
 	}
+}
+
+// images adds the values of all parameters, which may be IDs of images, to used.
+func (p parameters) images(ctx context.Context, used map[string]string) error {
+	var names []string
+	for page, err := range pages(ctx, p.caller, ssm.NewDescribeParametersPaginator(p.ssm, &ssm.DescribeParametersInput{
+		ParameterFilters: []types.ParameterStringFilter{{
+			Key: aws.String("Type"), Option: aws.String("Equals"), Values: []string{string(types.ParameterTypeString), string(types.ParameterTypeStringList)},
+		}},
+	})) {
+		if err != nil {
+			return describe("list SSM parameters", err)
+		}
+		for _, one := range page.Parameters {
+			names = append(names, *one.Name)
+		}
+	}
+	for some := range slices.Chunk(names, 10) { // the limit of the API
+		out, err := call(ctx, p.caller, p.ssm.GetParameters, &ssm.GetParametersInput{Names: some})
+		if err != nil {
+			return describe("read SSM parameters", err)
+		}
+		for _, one := range out.Parameters {
+			for value := range strings.SplitSeq(aws.ToString(one.Value), ",") {
+				used[strings.TrimSpace(value)] = "the SSM parameter " + *one.Name + " names it"
+			}
+		}
+	}
+	return nil
 }
 
 // delete removes a parameter. It succeeds if the parameter is gone.

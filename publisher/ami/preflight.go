@@ -18,7 +18,7 @@ type inspector struct{ *target }
 // source is nil unless the target gets a copy of the source's image.
 func inspect(ctx context.Context, t, source *target, found bool) error {
 	i := inspector{t}
-	steps := []func(context.Context) error{i.sharing, i.parameter, i.launch}
+	steps := []func(context.Context) error{i.publicAccess, i.sharing, i.parameter, i.launch}
 	switch {
 	case found:
 	case source != nil:
@@ -97,6 +97,24 @@ func (i inspector) role(ctx context.Context) error {
 		return fail(ClassUsage, "the role %s does not exist: create it as examples/aws/terraform does, or choose another --role", role)
 	case err != nil && ClassOf(err) != ClassPermission:
 		return describe("look for the role "+role, err)
+	}
+	return nil
+}
+
+// publicAccess checks that the account permits to share publicly, if the
+// credentials permit to look.
+func (i inspector) publicAccess(ctx context.Context) error {
+	if !i.publisher.options.sharesWithAll() {
+		return nil
+	}
+	for kind, blocked := range map[string]func(context.Context) (bool, error){"image": i.aws.images.isPublicBlocked, "snapshot": i.aws.snapshots.isPublicBlocked} {
+		is, err := blocked(ctx)
+		if err != nil && ClassOf(err) != ClassPermission {
+			return err
+		}
+		if is {
+			return fail(ClassPermission, "the account blocks public access to %ss in %s, so that nothing can be shared with all; see aws ec2 get-%s-block-public-access-state --region %s", kind, i.region, kind, i.region)
+		}
 	}
 	return nil
 }

@@ -124,6 +124,9 @@ func (p *Publisher) Publish(ctx context.Context, cfg aws.Config) (*Result, error
 	if err == nil {
 		err = each(ctx, all, finish)
 	}
+	if err == nil {
+		err = each(ctx, all, protect)
+	}
 	if err != nil {
 		return nil, p.cleanUp(ctx, direct, copies, err)
 	}
@@ -195,6 +198,7 @@ func (p *Publisher) publishEach(ctx context.Context, direct, copies []*target) (
 	all := slices.Concat(direct, copies)
 	step(all, testImage)
 	step(all, finish)
+	step(all, protect)
 	step(all, func(_ context.Context, t *target) error {
 		err := t.journal.close(true)
 		t.journal = nil

@@ -2,6 +2,7 @@ package ami
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -45,6 +46,8 @@ func (r registrar) find(ctx context.Context) (bool, error) {
 // found makes an image the result.
 func (r registrar) found(image *types.Image) {
 	r.image.Image, r.image.Snapshot = *image.ImageId, rootSnapshot(image)
+	state := aws.ToString(image.DeregistrationProtection)
+	r.image.protected = strings.HasPrefix(state, "enabled")
 	r.image.tags = map[string]string{}
 	for _, t := range image.Tags {
 		r.image.tags[aws.ToString(t.Key)] = aws.ToString(t.Value)

@@ -21,7 +21,8 @@ type Image struct {
 	Architecture string   `json:"architecture"`
 	Notes        []string `json:"notes,omitempty"`
 
-	tags map[string]string
+	tags      map[string]string
+	protected bool // from deregistration
 }
 
 // Blocks counts the blocks of an upload, of 512 KiB each.

@@ -112,6 +112,16 @@ func (s snapshots) defaultKey(ctx context.Context) (string, error) {
 	return aws.ToString(out.KmsKeyId), nil
 }
 
+// isPublicBlocked reports whether the account does not permit new public
+// snapshots.
+func (s snapshots) isPublicBlocked(ctx context.Context) (bool, error) {
+	out, err := call(ctx, s.caller, s.ec2.GetSnapshotBlockPublicAccessState, &ec2.GetSnapshotBlockPublicAccessStateInput{})
+	if err != nil {
+		return false, describe("read whether public snapshots are blocked", err)
+	}
+	return out.State != types.SnapshotBlockPublicAccessStateUnblocked, nil
+}
+
 // encryptedByDefault reports whether the account encrypts all new snapshots.
 func (s snapshots) encryptedByDefault(ctx context.Context) (bool, error) {
 	out, err := call(ctx, s.caller, s.ec2.GetEbsEncryptionByDefault, &ec2.GetEbsEncryptionByDefaultInput{})

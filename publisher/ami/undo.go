@@ -136,6 +136,11 @@ func (u undoer) ami(ctx context.Context) error {
 	if j.Image == "" {
 		return nil
 	}
+	if j.Protect {
+		if err := u.aws.images.unprotect(ctx, j.Image); err != nil {
+			return err
+		}
+	}
 	return u.aws.images.deregister(ctx, j.Image, j.Copy != nil)
 }
 

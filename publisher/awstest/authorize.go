@@ -53,6 +53,9 @@ func (c *call) accesses() []access {
 			in.Names = append(in.Names, c.Resource)
 		}
 		var out []access
+		if c.Operation == "DescribeParameters" {
+			return []access{{action, "*", c.commonKeys()}}
+		}
 		for _, name := range in.Names {
 			out = append(out, access{action, "arn:aws:ssm:" + c.Region + ":" + Account + ":parameter/" + strings.TrimPrefix(name, "/"), c.commonKeys()})
 		}

@@ -173,6 +173,14 @@ func (c *call) enableProtection() (any, error) {
 	return c.change(func(im *image) { im.protection = state })
 }
 
+// disableProtection implements DisableImageDeregistrationProtection. With a
+// cooldown, the image stays protected for 24 hours ("Protect an AMI from
+// deregistration" in the EC2 user guide).
 func (c *call) disableProtection() (any, error) {
-	return c.change(func(im *image) { im.protection = "" })
+	return c.change(func(im *image) {
+		if im.protection == "enabled-with-cooldown" {
+			im.cooldown = c.now().Add(24 * time.Hour)
+		}
+		im.protection = ""
+	})
 }

@@ -23,6 +23,7 @@ type image struct {
 	created, available        time.Time
 	deprecated                time.Time // zero means never
 	protection                string
+	cooldown                  time.Time // until which a disabled protection holds
 	sourceImage, sourceRegion string
 	state                     string // after pending: available, disabled or failed
 	reason                    string
@@ -210,7 +211,7 @@ func (c *call) deregisterImage() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if im.protection != "" {
+	if im.protection != "" || c.now().Before(im.cooldown) {
 		return nil, newError("OperationNotPermitted", "the image %s is protected from deregistration", id)
 	}
 	delete(r.images, id)

@@ -16,7 +16,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
 
 	"github.com/slipway-build/slipway/publisher/ami"
 	"github.com/slipway-build/slipway/publisher/awstest"
@@ -89,6 +91,7 @@ func TestTerraformExample(t *testing.T) {
 	}
 	t.Run("ebs policy", func(t *testing.T) { checkPolicy(t, policyOf("policy_ebs"), ami.MethodEBS) })
 	t.Run("deploy policy", func(t *testing.T) { checkDeployPolicy(t, policyOf("policy_ebs"), policyOf("policy_deploy")) })
+	t.Run("cleanup policy", func(t *testing.T) { checkCleanupPolicy(t, policyOf("policy_cleanup")) })
 	t.Run("import policy", func(t *testing.T) { checkPolicy(t, policyOf("policy_import"), ami.MethodImport) })
 
 	tf.run(append([]string{"destroy", "-auto-approve"}, vars...)...)
@@ -184,7 +187,19 @@ func checkPolicy(t *testing.T, policy string, method ami.Method) {
 			t.Errorf("%d snapshots left behind", left-before)
 		}
 	}
+	fake.SetKnobs(awstest.Knobs{Policies: []string{policy}, Denied: []string{"ec2:EnableImageDeregistrationProtection"}})
+	protected := ami.Options{Name: "protected", Method: method, State: t.TempDir(), Protection: ami.ProtectionOn}
+	if method == ami.MethodImport {
+		protected.Bucket = "slipway-disks"
+	}
+	if _, err := must(ami.New(machine(t, 12), protected)).Publish(t.Context(), cfg); err == nil || strings.Contains(err.Error(), "could not undo") {
+		t.Errorf("got %v", err)
+	}
 	fake.SetKnobs(awstest.Knobs{Policies: []string{policy}})
+	public := must(ami.New(machine(t, 13), ami.Options{Name: "public", Share: []string{"all"}, State: t.TempDir()}))
+	if _, err := public.Preflight(t.Context(), cfg); err != nil {
+		t.Error(err)
+	}
 	client := ec2.NewFromConfig(cfg)
 	for _, im := range must(client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{Owners: []string{"self"}})).Images {
 		must(client.DeregisterImage(t.Context(), &ec2.DeregisterImageInput{ImageId: im.ImageId}))
@@ -197,7 +212,7 @@ func checkPolicy(t *testing.T, policy string, method ami.Method) {
 		t.Errorf("GC: %v, %v", found, err)
 	}
 
-	checkUsed(t, fake, policy, map[string]bool{
+	checkUsed(t, fake.Requests(), policy, map[string]bool{
 		"ec2:CancelImportTask":    true, // only an interrupted import needs it
 		"s3:AbortMultipartUpload": true, // only an interrupted upload needs it
 		"s3:GetObject":            true, // only an upload whose last answer is lost needs it
@@ -243,14 +258,36 @@ func checkDeployPolicy(t *testing.T, ebs, deploy string) {
 	if found, err := ami.GC(t.Context(), cfg, ami.GCOptions{OlderThan: -time.Minute}); err != nil {
 		t.Errorf("GC: %v, %v", found, err)
 	}
-	checkUsed(t, fake, deploy, map[string]bool{"ec2:CreateTags": true}) // part of the requests that create
+	checkUsed(t, fake.Requests(), deploy, map[string]bool{"ec2:CreateTags": true}) // part of the requests that create
+}
+
+// checkCleanupPolicy removes an old image with the policy for that.
+func checkCleanupPolicy(t *testing.T, policy string) {
+	fake := awstest.Start(t, awstest.Knobs{})
+	cfg := config(fake.URL(), awstest.Region)
+	for i, name := range []string{"machine-1", "machine-2"} {
+		must(must(ami.New(machine(t, byte(i)), ami.Options{Name: name, SSMParameter: "/any/" + name[8:9], State: t.TempDir()})).Publish(t.Context(), cfg))
+		fake.Advance(time.Second)
+	}
+	client := connect(t, fake, cfg)
+	must(client.ssm.DeleteParameter(t.Context(), &ssm.DeleteParameterInput{Name: aws.String("/any/1")}))
+	must(client.ec2.CreateLaunchTemplate(t.Context(), &ec2.CreateLaunchTemplateInput{
+		LaunchTemplateName: aws.String("web"), LaunchTemplateData: &ec2types.RequestLaunchTemplateData{ImageId: aws.String("ami-00000000000000000")},
+	}))
+	before := len(fake.Requests())
+	fake.SetKnobs(awstest.Knobs{Policies: []string{policy}})
+	o := ami.GCOptions{OlderThan: -time.Hour, Retention: &ami.Retention{KeepLast: 1, NamePrefix: "machine-"}}
+	if found, err := ami.GC(t.Context(), cfg, o); err != nil || len(found) != 1 || len(fake.Snapshots()) != 1 {
+		t.Errorf("GC: %v, %v", found, err)
+	}
+	checkUsed(t, fake.Requests()[before:], policy, map[string]bool{})
 }
 
 // checkUsed reports actions of a policy that no request required and that are
 // not among used.
-func checkUsed(t *testing.T, fake *awstest.Server, policy string, used map[string]bool) {
+func checkUsed(t *testing.T, requests []awstest.Request, policy string, used map[string]bool) {
 	t.Helper()
-	for _, r := range fake.Requests() {
+	for _, r := range requests {
 		action := r.Service + ":" + r.Operation
 		used[cmp.Or(exampleActions[action], action)] = true
 	}

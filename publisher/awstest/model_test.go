@@ -27,7 +27,7 @@ func TestParametersOfTheModel(t *testing.T) {
 		{&ec2.CopyImageInput{Name: aws.String("machine"), SourceImageId: image, SourceRegion: region},
 			[]string{"DestinationAvailabilityZone", "DestinationAvailabilityZoneId", "DestinationOutpostArn"}},
 		{&ec2.CopySnapshotInput{SourceRegion: region, SourceSnapshotId: id}, []string{"DestinationAvailabilityZone", "DestinationOutpostArn"}},
-		{&ec2.CreateReplaceRootVolumeTaskInput{InstanceId: instance}, []string{"VolumeId", "VolumeInitializationRate"}},
+		{&ec2.CreateReplaceRootVolumeTaskInput{InstanceId: instance}, []string{"VolumeId"}},
 		{&ec2.CreateTagsInput{Resources: []string{"ami-0"}, Tags: []ec2types.Tag{{Key: aws.String("a"), Value: aws.String("b")}}}, nil},
 		{&ec2.DeleteSnapshotInput{SnapshotId: id}, nil},
 		{&ec2.DeleteTagsInput{Resources: []string{"ami-0"}}, nil},

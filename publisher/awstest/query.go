@@ -20,7 +20,7 @@ func routeQuery(version string) func(*call) error {
 		}
 		c.Operation = c.form.required("Action")
 		for _, name := range []string{
-			"InstanceId", "InstanceId.1", "ReplaceRootVolumeTaskId.1", "VolumeId", "VolumeId.1", "SnapshotId", "SnapshotId.1", "ImageId", "ImageId.1", "ResourceId.1", "ImportTaskId", "ImportTaskId.1",
+			"InstanceId", "InstanceId.1", "LaunchTemplateId", "LaunchTemplateName", "ReplaceRootVolumeTaskId.1", "VolumeId", "VolumeId.1", "SnapshotId", "SnapshotId.1", "ImageId", "ImageId.1", "ResourceId.1", "ImportTaskId", "ImportTaskId.1",
 			"SourceImageId", "SourceSnapshotId", "RoleName", "Name", "DiskContainer.UserBucket.S3Key",
 		} {
 			if c.Resource = c.form.values.Get(name); c.Resource != "" {

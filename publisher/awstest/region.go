@@ -32,6 +32,7 @@ type region struct {
 	images    map[string]*image
 	instances map[string]*instance
 	volumes   map[string]*volume
+	templates map[string]*launchTemplate
 	replaces  map[string]*replaceTask
 	tasks     map[string]*importTask
 	params    map[string]*parameter
@@ -50,6 +51,7 @@ func (s *Server) region(name string) *region {
 			images:    map[string]*image{},
 			instances: map[string]*instance{},
 			volumes:   map[string]*volume{},
+			templates: map[string]*launchTemplate{},
 			replaces:  map[string]*replaceTask{},
 			tasks:     map[string]*importTask{},
 			params:    map[string]*parameter{},

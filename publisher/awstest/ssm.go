@@ -3,6 +3,7 @@ package awstest
 import (
 	"cmp"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -71,10 +72,11 @@ func ssmService() *service {
 		},
 		bodyFirst: true, limit: 1 << 20,
 		operations: map[string]func(*call) (any, error){
-			"GetParameter":    (*call).getParameter,
-			"GetParameters":   (*call).getParameters,
-			"PutParameter":    (*call).putParameter,
-			"DeleteParameter": (*call).deleteParameter,
+			"GetParameter":       (*call).getParameter,
+			"GetParameters":      (*call).getParameters,
+			"PutParameter":       (*call).putParameter,
+			"DeleteParameter":    (*call).deleteParameter,
+			"DescribeParameters": (*call).describeParameters,
 		},
 		encode: func(_ *call, v any) *answer { return encodeJSON(http.StatusOK, json11, v) },
 		fail: func(_ *call, e *apiError) *answer {
@@ -186,6 +188,50 @@ func (c *call) getParameters() (any, error) {
 		}
 	}
 	return map[string]any{"Parameters": found, "InvalidParameters": missing}, nil
+}
+
+// describeParameters returns what is known of the parameters but their values.
+func (c *call) describeParameters() (any, error) {
+	var in struct {
+		MaxResults       int
+		NextToken        string
+		Shared           *bool
+		ParameterFilters []struct {
+			Key, Option string
+			Values      []string
+		}
+	}
+	if err := decodeJSON(c.body, &in); err != nil {
+		return nil, err
+	}
+	if in.MaxResults < 0 || in.MaxResults > 50 {
+		return nil, violation("ValidationException", "MaxResults %d is not 1 to 50", in.MaxResults)
+	}
+	for _, f := range in.ParameterFilters {
+		if f.Key != "Type" && f.Key != "DataType" || f.Option != "" && f.Option != "Equals" {
+			return nil, violation("InvalidFilterKey", "awstest does not implement the filter %s with the option %q", f.Key, f.Option)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	type metadata struct{ Name, Type, DataType string }
+	all, list := c.parameters(), []metadata{}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		p := all[name]
+		if name > in.NextToken && !slices.ContainsFunc(in.ParameterFilters, func(f struct {
+			Key, Option string
+			Values      []string
+		}) bool {
+			return !slices.Contains(f.Values, map[string]string{"Type": p.kind, "DataType": p.dataType}[f.Key])
+		}) {
+			list = append(list, metadata{name, p.kind, p.dataType})
+		}
+	}
+	out := map[string]any{"Parameters": list}
+	if most := cmp.Or(in.MaxResults, 50); len(list) > most {
+		out["Parameters"], out["NextToken"] = list[:most], list[most-1].Name
+	}
+	return out, nil
 }
 
 func (c *call) deleteParameter() (any, error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ebs"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/slipway-build/slipway/publisher/awstest"
@@ -222,6 +223,73 @@ func TestShareEncryptedImage(t *testing.T) {
 		if code(err) != want {
 			t.Errorf("key %q: %v", key, err)
 		}
+	}
+	c.clean()
+}
+
+// A protected image cannot be deregistered; with a cooldown, not for 24 hours
+// after the protection was disabled either.
+func TestDeregistrationProtection(t *testing.T) {
+	c := start(t, awstest.Knobs{})
+	for _, cooldown := range []bool{false, true} {
+		image := must(c.ec2.RegisterImage(c.ctx, imageInput("machine", c.snapshot(nil, nil)))).ImageId
+		deregister := func() error {
+			_, err := c.ec2.DeregisterImage(c.ctx, &ec2.DeregisterImageInput{ImageId: image})
+			return err
+		}
+		must(c.ec2.EnableImageDeregistrationProtection(c.ctx, &ec2.EnableImageDeregistrationProtectionInput{ImageId: image, WithCooldown: &cooldown}))
+		if err := deregister(); code(err) != "OperationNotPermitted" {
+			t.Errorf("protected: %v", err)
+		}
+		must(c.ec2.DisableImageDeregistrationProtection(c.ctx, &ec2.DisableImageDeregistrationProtectionInput{ImageId: image}))
+		if cooldown {
+			if err := deregister(); code(err) != "OperationNotPermitted" {
+				t.Errorf("in the cooldown: %v", err)
+			}
+			c.fake.Advance(25 * time.Hour)
+		}
+		if err := deregister(); err != nil {
+			t.Error(err)
+		}
+	}
+	c.clean()
+}
+
+func TestLaunchTemplates(t *testing.T) {
+	c := start(t, awstest.Knobs{})
+	image := must(c.ec2.RegisterImage(c.ctx, imageInput("machine", c.snapshot(nil, nil)))).ImageId
+	must(c.ssm.PutParameter(c.ctx, &ssm.PutParameterInput{Name: aws.String("/web"), Value: image, Type: "String"}))
+	create := &ec2.CreateLaunchTemplateInput{LaunchTemplateName: aws.String("web"), LaunchTemplateData: &ec2types.RequestLaunchTemplateData{ImageId: aws.String("ami-1")}}
+	id := must(c.ec2.CreateLaunchTemplate(c.ctx, create)).LaunchTemplate.LaunchTemplateId
+	if _, err := c.ec2.CreateLaunchTemplate(c.ctx, create); code(err) != "InvalidLaunchTemplateName.AlreadyExistsException" {
+		t.Errorf("the same name: %v", err)
+	}
+	must(c.ec2.CreateLaunchTemplateVersion(c.ctx, &ec2.CreateLaunchTemplateVersionInput{
+		LaunchTemplateName: aws.String("web"), LaunchTemplateData: &ec2types.RequestLaunchTemplateData{ImageId: aws.String("resolve:ssm:/web")},
+	}))
+	if all := must(c.ec2.DescribeLaunchTemplates(c.ctx, &ec2.DescribeLaunchTemplatesInput{})).LaunchTemplates; len(all) != 1 || *all[0].LatestVersionNumber != 2 {
+		t.Errorf("the templates are %+v", all)
+	}
+	for _, test := range []struct {
+		versions []string
+		resolve  bool
+		want     []string
+	}{
+		{nil, false, []string{"resolve:ssm:/web", "ami-1"}},
+		{[]string{"$Latest"}, true, []string{*image}},
+		{[]string{"$Default"}, false, []string{"ami-1"}},
+		{[]string{"1"}, true, []string{"ami-1"}},
+	} {
+		var got []string
+		for _, v := range must(c.ec2.DescribeLaunchTemplateVersions(c.ctx, &ec2.DescribeLaunchTemplateVersionsInput{LaunchTemplateId: id, Versions: test.versions, ResolveAlias: &test.resolve})).LaunchTemplateVersions {
+			got = append(got, *v.LaunchTemplateData.ImageId)
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%v: %v, not %v", test.versions, got, test.want)
+		}
+	}
+	if _, err := c.ec2.DescribeLaunchTemplateVersions(c.ctx, &ec2.DescribeLaunchTemplateVersionsInput{LaunchTemplateId: aws.String("lt-0")}); code(err) != "InvalidLaunchTemplateId.NotFound" {
+		t.Errorf("no template: %v", err)
 	}
 	c.clean()
 }

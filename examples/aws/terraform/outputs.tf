@@ -18,6 +18,11 @@ output "policy_deploy" {
   value       = aws_iam_policy.deploy.arn
 }
 
+output "policy_cleanup" {
+  description = "ARN of the policy for slipway-publish aws gc --keep-last."
+  value       = aws_iam_policy.cleanup.arn
+}
+
 output "github_role" {
   description = "ARN of the role for GitHub's workflows, for the variable AWS_ROLE of examples/ci/github.yml."
   value       = one(module.github[*].role)

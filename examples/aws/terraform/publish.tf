@@ -10,6 +10,7 @@ data "aws_iam_policy_document" "images" {
     actions = [
       "ec2:DescribeImages", "ec2:DescribeImageAttribute", "ec2:DescribeSnapshots",
       "ec2:GetEbsEncryptionByDefault", "ec2:GetEbsDefaultKmsKeyId",
+      "ec2:GetImageBlockPublicAccessState", "ec2:GetSnapshotBlockPublicAccessState",
     ]
     resources = ["*"]
   }
@@ -33,6 +34,7 @@ data "aws_iam_policy_document" "images" {
     actions = [
       "ec2:DeregisterImage", "ec2:DeleteSnapshot", "ec2:ModifyImageAttribute",
       "ec2:ModifySnapshotAttribute", "ec2:EnableImageDeprecation", "ec2:CreateTags",
+      "ec2:EnableImageDeregistrationProtection", "ec2:DisableImageDeregistrationProtection",
     ]
     resources = [local.images, local.snapshots]
     condition {

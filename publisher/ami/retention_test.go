@@ -1,0 +1,186 @@
+package ami_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
+
+	"github.com/slipway-build/slipway/publisher/ami"
+	"github.com/slipway-build/slipway/publisher/awstest"
+)
+
+// Of the images with the prefix and tag, the last two stay, and all that
+// something uses.
+func TestRetention(t *testing.T) {
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	cfg := configure(t, fake)
+	client, params := ec2.NewFromConfig(cfg), ssm.NewFromConfig(cfg)
+	ids := map[string]string{}
+	make := func(name string, o ami.Options) {
+		o.Name = name
+		ids[name] = mustPublish(t, fake, write(t, content(uint64(len(ids)), 2)), o).Images[0].Image
+		fake.Advance(time.Second) // creation dates have milliseconds
+	}
+	team := map[string]string{"Team": "infra"}
+	for n := range 9 {
+		make(fmt.Sprint("web-", n), ami.Options{Tags: team})
+	}
+	make("web-other", ami.Options{})
+	make("db-1", ami.Options{Tags: team})
+	make("web-8b", ami.Options{Tags: team, Protection: ami.ProtectionCooldown})
+	foreign, err := client.CopyImage(t.Context(), &ec2.CopyImageInput{
+		Name: aws.String("web-foreign"), SourceImageId: aws.String(ids["web-0"]), SourceRegion: aws.String(home),
+		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeImage, Tags: []types.Tag{{Key: aws.String("Team"), Value: aws.String("infra")}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	instance := runInstance(t, fake, ids["web-1"])
+	template, err := client.CreateLaunchTemplate(t.Context(), &ec2.CreateLaunchTemplateInput{
+		LaunchTemplateName: aws.String("web"), LaunchTemplateData: &types.RequestLaunchTemplateData{ImageId: aws.String(ids["web-2"])},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CreateLaunchTemplateVersion(t.Context(), &ec2.CreateLaunchTemplateVersionInput{
+		LaunchTemplateId: template.LaunchTemplate.LaunchTemplateId, LaunchTemplateData: &types.RequestLaunchTemplateData{ImageId: aws.String("resolve:ssm:/web")},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for name, image := range map[string]string{"/web": "web-8b", "plain": "web-3"} {
+		if _, err := params.PutParameter(t.Context(), &ssm.PutParameterInput{Name: &name, Value: aws.String(ids[image]), Type: ssmtypes.ParameterTypeString}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := client.EnableImageDeregistrationProtection(t.Context(), &ec2.EnableImageDeregistrationProtectionInput{ImageId: aws.String(ids["web-4"])}); err != nil {
+		t.Fatal(err)
+	}
+	// An image that shares its snapshot with another one.
+	snapshot := snapshotOf(t, client, ids["web-6"])
+	if _, err := client.RegisterImage(t.Context(), &ec2.RegisterImageInput{
+		Name: aws.String("shared"), Architecture: types.ArchitectureValuesX8664, VirtualizationType: aws.String("hvm"), RootDeviceName: aws.String("/dev/xvda"), EnaSupport: aws.Bool(true),
+		BlockDeviceMappings: []types.BlockDeviceMapping{{DeviceName: aws.String("/dev/xvda"), Ebs: &types.EbsBlockDevice{SnapshotId: &snapshot, VolumeType: types.VolumeTypeGp3}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+
+	o := ami.GCOptions{OlderThan: -time.Hour, DryRun: true, Retention: &ami.Retention{KeepLast: 2, NamePrefix: "web-", Tags: team}}
+	check := func() {
+		t.Helper()
+		found, err := ami.GC(t.Context(), cfg, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, l := range found {
+			for name, id := range ids {
+				if id == l.ID {
+					got = append(got, fmt.Sprint(name, " ", l.Kept, " ", strings.ReplaceAll(l.Why, instance, "I")))
+				}
+			}
+		}
+		slices.Sort(got)
+		want := []string{
+			"web-0 false image web-0 is not among the last 2", "web-1 true instance I uses it", "web-2 true version 1 of the launch template web uses it",
+			"web-3 true the SSM parameter plain names it", "web-4 true it is protected from deregistration", "web-5 false image web-5 is not among the last 2",
+			"web-6 false image web-6 is not among the last 2", "web-7 false image web-7 is not among the last 2",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got  %q\nwant %q", got, want)
+		}
+	}
+	check()
+	gone := []string{"web-0", "web-5", "web-6", "web-7"}
+	if images := len(must(client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{Owners: []string{"self"}})).Images); images != len(ids)+2 {
+		t.Errorf("the dry run left %d images", images)
+	}
+	for _, denied := range []string{"ec2:DescribeInstances", "ec2:DescribeLaunchTemplates", "ec2:DescribeLaunchTemplateVersions", "ssm:DescribeParameters", "ssm:GetParameters"} {
+		fake.SetKnobs(awstest.Knobs{Denied: []string{denied}})
+		closed := o
+		closed.DryRun = false
+		if found, err := ami.GC(t.Context(), cfg, closed); ami.ClassOf(err) != ami.ClassPermission || len(found) > 0 {
+			t.Errorf("without %s: %v, %v", denied, found, err)
+		}
+	}
+	fake.SetKnobs(awstest.Knobs{})
+	o.DryRun = false
+	check()
+	left := must(client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{Owners: []string{"self"}})).Images
+	if len(left) != len(ids)+2-len(gone) || !slices.ContainsFunc(left, func(i types.Image) bool { return *i.ImageId == *foreign.ImageId }) {
+		t.Errorf("%d images left", len(left))
+	}
+	for _, i := range left {
+		if slices.Contains(gone, *i.Name) {
+			t.Errorf("%s is left", *i.Name)
+		}
+	}
+	noOrphans(t, fake)
+	noViolations(t, fake)
+	for _, r := range []ami.Retention{{KeepLast: 0, NamePrefix: "web-"}, {KeepLast: 1}} {
+		if _, err := ami.GC(t.Context(), cfg, ami.GCOptions{Retention: &r}); ami.ClassOf(err) != ami.ClassUsage {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+}
+
+func must[T any](out T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return out
+}
+
+func snapshotOf(t *testing.T, client *ec2.Client, image string) string {
+	t.Helper()
+	return *must(client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{ImageIds: []string{image}})).Images[0].BlockDeviceMappings[0].Ebs.SnapshotId
+}
+
+// A failure after the protection of one region ends the protection and undoes
+// the publish.
+func TestProtection(t *testing.T) {
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	d := write(t, content(1, 2))
+	deny := `{"Statement": [{"Effect": "Allow", "Action": ["*"], "Resource": "*"},
+		{"Effect": "Deny", "Action": "ec2:EnableImageDeregistrationProtection", "Resource": "*", "Condition": {"StringEquals": {"aws:RequestedRegion": "eu-west-1"}}}]}`
+	fake.SetKnobs(awstest.Knobs{Policies: []string{deny}, Latency: time.Millisecond})
+	o := ami.Options{Protection: ami.ProtectionOn, Regions: []string{home, "eu-west-1"}}
+	if _, err := publish(t.Context(), t, fake, d, o); ami.ClassOf(err) != ami.ClassPermission || strings.Contains(err.Error(), "could not undo") {
+		t.Errorf("got %v", err)
+	}
+	noOrphans(t, fake)
+	if left := fake.Snapshots(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	fake.SetKnobs(awstest.Knobs{})
+	mustPublish(t, fake, d, ami.Options{Regions: o.Regions})
+	mustPublish(t, fake, d, o) // an existing image gets the protection
+	mustPublish(t, fake, d, o)
+	if n := fake.Count("ec2:EnableImageDeregistrationProtection"); n < 2+2 || n > 2+2 {
+		t.Errorf("%d calls", n)
+	}
+	if _, err := publish(t.Context(), t, fake, d, ami.Options{Protection: "on"}); ami.ClassOf(err) != ami.ClassUsage {
+		t.Errorf("got %v", err)
+	}
+	noViolations(t, fake)
+}
+
+// The preflight says that an account blocks public sharing.
+func TestBlockPublicAccess(t *testing.T) {
+	fake := awstest.StartTLS(t, awstest.Knobs{BlockPublicAccess: true})
+	o := ami.Options{Share: []string{"all"}}
+	if _, err := publish(t.Context(), t, fake, write(t, content(1, 2)), o); ami.ClassOf(err) != ami.ClassPermission || !strings.Contains(err.Error(), "blocks public access to") || len(fake.Snapshots()) > 0 {
+		t.Errorf("got %v, snapshots %v", err, fake.Snapshots())
+	}
+	fake.SetKnobs(awstest.Knobs{Denied: []string{"ec2:GetImageBlockPublicAccessState", "ec2:GetSnapshotBlockPublicAccessState"}})
+	mustPublish(t, fake, write(t, content(1, 2)), o)
+	noViolations(t, fake)
+}
