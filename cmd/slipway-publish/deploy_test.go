@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -154,5 +158,142 @@ func TestKeepLast(t *testing.T) {
 	}
 	for _, v := range fake.Violations() {
 		t.Error(v)
+	}
+}
+
+// TestKillDeploy kills a deployment with SIGKILL after a random number of
+// requests and runs it again: each root volume is replaced once, and no instance
+// of the test is left.
+func TestKillDeploy(t *testing.T) {
+	for i := range *kills {
+		random := rand.New(rand.NewPCG(uint64(i), 2))
+		fake := awstest.StartTLS(t, awstest.Knobs{Latency: time.Millisecond, Console: machineUp})
+		data := content(uint64(i), 4)
+		first := newHost(t, fake, content(uint64(i)+100, 4)).publishJSON(t, "--name", "machine-1").Image
+		h := newHost(t, fake, data)
+		second := h.publishJSON(t, "--name", "machine-2")
+		ids := []string{runInstance(t, fake, first), runInstance(t, fake, first)}
+		args := []string{"aws", "deploy", second.Image, "--launch", "--instance", strings.Join(ids, ","), "--ssm-parameter", "/machine", "--json"}
+		limit := 1 + random.Int64N(55)
+		cmd := h.command(args...)
+		var requests atomic.Int64
+		knobs := awstest.Knobs{Latency: time.Millisecond, Console: machineUp, Settle: 50 * time.Millisecond}
+		faulty := knobs
+		faulty.Faults = func(awstest.Request) awstest.Fault {
+			if requests.Add(1) == limit {
+				cmd.Process.Kill()
+			}
+			return awstest.None
+		}
+		fake.SetKnobs(faulty)
+		err := cmd.Run()
+		fake.SetKnobs(knobs)
+		out, code, message := h.run(nil, args...)
+		var d ami.Deployment
+		if jsonErr := json.Unmarshal([]byte(out), &d); jsonErr != nil || code != 0 || len(d.Instances) != 2 || d.Parameter == "" {
+			t.Errorf("kill %d at request %d (%v): exit %d: %s%s", i, limit, err, code, out, message)
+		}
+		for _, instance := range fake.Instances() {
+			switch test := instance.Tags[ami.TagLaunch] != ""; {
+			case test && instance.State != "shutting-down" && instance.State != "terminated":
+				t.Errorf("kill %d at request %d: left %+v", i, limit, instance)
+			case !test && (instance.Snapshot != second.Snapshot || len(instance.KeptVolumes) != 1):
+				t.Errorf("kill %d at request %d: %+v", i, limit, instance)
+			}
+		}
+		for _, v := range fake.Violations() {
+			t.Error(v)
+		}
+	}
+}
+
+// Every failure has the documented exit status and one line on standard error
+// besides the progress, from each command.
+func TestExitCodesOfCommands(t *testing.T) {
+	fake := awstest.StartTLS(t, awstest.Knobs{Console: machineUp})
+	h := newHost(t, fake, content(1, 2))
+	image := h.publishJSON(t, "--name", "machine-1")
+	id := runInstance(t, fake, image.Image)
+	other := h.publishJSON(t, "--name", "machine-2", "--volume-size", "2").Image
+	quiet := func(k awstest.Knobs) awstest.Knobs { k.Console = machineUp; return k }
+	denied := func(operations ...string) awstest.Knobs { return quiet(awstest.Knobs{Denied: operations}) }
+	var (
+		publish = []string{"aws", "--name", "machine-3", "--volume-size", "3", "--launch", "machine.raw"}
+		deploy  = []string{"aws", "deploy", other, "--instance", id, "--launch"}
+		verify  = []string{"aws", "verify", image.Image, "machine.raw"}
+		gc      = []string{"aws", "gc", "--keep-last", "1", "--name-prefix", "machine-", "--older-than", "0s"}
+	)
+	with := func(args []string, more ...string) []string { return slices.Concat(args, more) }
+	expired := quiet(awstest.Knobs{SessionToken: "new"})
+	for _, test := range []struct {
+		name  string
+		args  []string
+		knobs awstest.Knobs
+		env   string
+		code  int
+	}{
+		{"publish, credentials", publish, expired, "", 4},
+		{"deploy, credentials", deploy, expired, "", 4},
+		{"verify, credentials", verify, expired, "", 4},
+		{"gc, credentials", gc, expired, "", 4},
+		{"publish, permission", publish, denied("ebs:StartSnapshot"), "", 5},
+		{"publish, permission to test", publish, denied("ec2:RunInstances"), "", 5},
+		{"publish, permission to share", with(publish, "--share", "210987654321"), denied("ec2:ModifyImageAttribute"), "", 5},
+		{"publish, public access", with(publish, "--share", "all"), quiet(awstest.Knobs{BlockPublicAccess: true}), "", 5},
+		{"deploy, permission", deploy, denied("ec2:CreateReplaceRootVolumeTask"), "", 5},
+		{"deploy, permission to test", deploy, denied("ec2:RunInstances"), "", 5},
+		{"verify, permission", verify, denied("ebs:ListSnapshotBlocks"), "", 5},
+		{"gc, permission", gc, denied("ec2:DescribeImages"), "", 5},
+		{"gc, permission to read users", gc, denied("ec2:DescribeLaunchTemplates"), "", 5},
+		{"publish, name", []string{"aws", "--name", "machine-1", "--volume-size", "3", "machine.raw"}, quiet(awstest.Knobs{}), "", 6},
+		{"publish, quota", publish, quiet(awstest.Knobs{Images: 2}), "", 7},
+		{"publish, quota of instances", publish, quiet(awstest.Knobs{Instances: 1}), "", 7},
+		{"deploy, quota of instances", deploy, quiet(awstest.Knobs{Instances: 1}), "", 7},
+		{"publish, region", with(publish, "--region", "af-south-1"), quiet(awstest.Knobs{NotOptedIn: []string{"af-south-1"}}), "", 4},
+		{"deploy, no region", deploy, quiet(awstest.Knobs{}), "AWS_REGION=", 8},
+		{"gc, no region", gc, quiet(awstest.Knobs{}), "AWS_REGION=", 8},
+		{"deploy, no image", []string{"aws", "deploy", "ami-00000000000000000", "--launch"}, quiet(awstest.Knobs{}), "", 2},
+		{"verify, no image", []string{"aws", "verify", "ami-00000000000000000", "machine.raw"}, quiet(awstest.Knobs{}), "", 2},
+		{"verify, no snapshot", []string{"aws", "verify", "snap-00000000000000000", "machine.raw"}, quiet(awstest.Knobs{}), "", 1},
+		{"verify, no disk", []string{"aws", "verify", image.Image, "missing.raw"}, quiet(awstest.Knobs{}), "", 3},
+		{"publish, not up", with(publish, "--wait-timeout", "300ms", "--launch-console", "never"), quiet(awstest.Knobs{}), "", 3},
+		{"deploy, not up", with(deploy, "--wait-timeout", "300ms", "--launch-console", "never"), quiet(awstest.Knobs{}), "", 3},
+		{"deploy, task fails", []string{"aws", "deploy", other, "--instance", id}, quiet(awstest.Knobs{ReplaceFailure: "failed"}), "", 1},
+		{"publish, endpoint", with(publish, "--endpoint-url", "https://no-such-host.invalid"), quiet(awstest.Knobs{}), "", 8},
+		{"deploy, certificate", deploy, quiet(awstest.Knobs{}), "AWS_CA_BUNDLE=", 1},
+		{"gc, certificate", gc, quiet(awstest.Knobs{}), "AWS_CA_BUNDLE=", 1},
+		{"publish", publish, quiet(awstest.Knobs{}), "", 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			fake.SetKnobs(test.knobs)
+			cmd := h.command(test.args...)
+			if strings.HasSuffix(test.name, ", credentials") {
+				cmd.Env = append(cmd.Env, "AWS_SESSION_TOKEN=old")
+			}
+			if test.env != "" {
+				cmd.Env = append(cmd.Env, test.env)
+			}
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			cmd.Run()
+			errors := 0
+			for line := range strings.Lines(stderr.String()) {
+				switch {
+				case strings.HasPrefix(line, "slipway-publish: warning: "), strings.HasPrefix(line, "us-east-1: "), strings.HasPrefix(line, "af-south-1: "):
+				case strings.HasPrefix(line, "slipway-publish: "):
+					errors++
+				default:
+					t.Errorf("not a line of slipway-publish: %q", line)
+				}
+			}
+			if code := cmd.ProcessState.ExitCode(); code != test.code || errors != min(test.code, 1) {
+				t.Errorf("exit %d, want %d: %s", code, test.code, stderr.String())
+			}
+		})
+	}
+	for _, i := range fake.Instances() {
+		if i.ID != id && i.State != "shutting-down" && i.State != "terminated" {
+			t.Errorf("left %+v", i)
+		}
 	}
 }
