@@ -82,6 +82,9 @@ func (l *lan) run(t *testing.T, args ...string) {
 func (l *lan) dnsmasq(t *testing.T, tap string, args ...string) (stop func()) {
 	t.Helper()
 	dir := stack.Artifacts(t)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	log, err := os.OpenFile(filepath.Join(dir, "dnsmasq-"+tap+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		t.Fatal(err)
