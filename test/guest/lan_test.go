@@ -175,6 +175,11 @@ func card(i int) string {
 	return fmt.Sprintf("virtio-net-pci,id=card%d,netdev=net%d,bus=port%d,mac=52:54:00:00:00:0%d,romfile=", i, i, i, i)
 }
 
+func sshCommand(key vm.Key) []string {
+	return []string{"ssh", "-F", "none", "-i", key.Path, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=20"}
+}
+
 // ssh runs a command on the machine at an address, as soon as it can log in
 // there, and returns its output.
 func (l *lan) ssh(t *testing.T, m *guest, key vm.Key, address, command string) string {
@@ -182,9 +187,7 @@ func (l *lan) ssh(t *testing.T, m *guest, key vm.Key, address, command string) s
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for {
-		cmd := l.command(ctx, "ssh", "-F", "none", "-i", key.Path, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-			"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10",
-			"root@"+address, command)
+		cmd := l.command(ctx, append(sshCommand(key), "root@"+address, command)...)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()

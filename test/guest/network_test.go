@@ -87,7 +87,7 @@ func TestNetworkRecovers(t *testing.T) {
 		if strings.Contains(address, ":") {
 			source = "2001:db8::1"
 		}
-		l.run(t, "ping", "-c", "1", "-W", "5", "-I", source, address)
+		l.run(t, append(sshCommand(key), "-b", source, "root@"+address, "true")...)
 	}
 	// It is unplugged again, and what it brought ends.
 	m.press(t, "device_del card1")
