@@ -31,7 +31,7 @@ demo: stack
 test: images
 	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client python3 python3-venv \
 		cpio zstd xorriso squashfs-tools erofs-utils fdisk gdisk dosfstools mtools qemu-utils grub-common grub-pc-bin systemd-boot-efi \
-		e2fsprogs xfsprogs btrfs-progs cryptsetup-bin dnsmasq-base rootlesskit uidmap containerd runc binutils file
+		e2fsprogs xfsprogs btrfs-progs cryptsetup-bin dnsmasq-base iproute2 rootlesskit uidmap containerd runc binutils file
 	id slipway-rootless >/dev/null 2>&1 || useradd --no-create-home --shell /usr/sbin/nologin slipway-rootless
 	echo 'FROM slipwaybuild/kernel:v1' | docker buildx build --builder $(BUILDX_BUILDER) --quiet -o .stack/kernel -
 	hack/moto
@@ -45,7 +45,7 @@ test: images
 ## test-boot: what make test does a part of: boots every format with every firmware that it supports and the packages for arm64, builds on Docker Engine 29, breaks the network, kills 50 builders
 test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
-	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client dosfstools mtools containerd runc tini dnsmasq-base
+	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client dosfstools mtools containerd runc tini dnsmasq-base iproute2
 	hack/engine 29
 	go test -timeout 15m ./test -run TestNewEngine -boot
 	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems|TestAWSArm64' -boot

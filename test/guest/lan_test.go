@@ -37,6 +37,7 @@ func newLAN(t *testing.T, links ...[]string) *lan {
 	t.Helper()
 	need.Root(t)
 	need.Program(t, "dnsmasq", "dnsmasq-base")
+	need.Program(t, "ip", "iproute2")
 	l := &lan{calls: make(chan func())}
 	ready := make(chan error)
 	go func() {
@@ -54,7 +55,7 @@ func newLAN(t *testing.T, links ...[]string) *lan {
 	t.Cleanup(func() { close(l.calls) })
 	l.run(t, "ip", "link", "set", "lo", "up")
 	// A packet must come through the interface that leads to its source.
-	l.run(t, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv6.conf.all.forwarding=1")
+	l.run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/all/rp_filter; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
 	for i, addresses := range links {
 		tap := fmt.Sprintf("tap%d", i)
 		l.run(t, "ip", "tuntap", "add", tap, "mode", "tap")
