@@ -46,6 +46,12 @@ func TestChannel(t *testing.T) {
 	if err := exec.Command("cmp", disk, filepath.Join(dir, "pulled", "machine.raw")).Run(); err != nil {
 		t.Errorf("the pulled disk differs: %v", err)
 	}
+	if out, stderr, code := slipway(t, dir, "inspect", reference); code != 0 || !strings.Contains(out, "getty") {
+		t.Errorf("inspect: %s%s", out, stderr)
+	}
+	if out, stderr, code := slipway(t, dir, "diff", reference, disk); code != 0 {
+		t.Errorf("diff with the disk that was pushed: exit %d: %s%s", code, out, stderr)
+	}
 	if out, stderr, code := slipway(t, dir, "push", "--lock", "machine.lock.yml", disk, tag); code != 0 || strings.TrimSpace(out) != reference {
 		t.Errorf("push of the same disk: %s%s, want %s", out, stderr, reference)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"runtime"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/image"
 	"github.com/slipway-build/slipway/internal/image/report"
+	"github.com/slipway-build/slipway/publisher/artifact"
 )
 
 func newInspectCommand() *cobra.Command {
@@ -29,7 +31,7 @@ func newInspectCommand() *cobra.Command {
 components with their sizes, containers and packages.
 
 IMAGE is a file of any format that slipway build writes, a directory with the files
-of one machine, or their common prefix.`,
+of one machine, their common prefix, or a disk in a registry (oci://…).`,
 		Example: `  slipway inspect out/aws.raw
   slipway inspect --tree out/aws.raw etc
   slipway inspect --extract containers/services/sshd/config.json out/aws.raw
@@ -47,7 +49,7 @@ of one machine, or their common prefix.`,
 		if len(args) > 1 && !list {
 			return cli.Usagef("PATH needs --tree")
 		}
-		i, err := image.Open(args[0])
+		i, err := openImage(cmd, args[0])
 		if err != nil {
 			return err
 		}
@@ -83,7 +85,7 @@ and blocks of 512 KiB. Exit status, as of diff: 0 they are the same; 1 they diff
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().StringVar(&html, "html", "", "write the differences as one HTML page to `file`")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		d, err := compare(args[0], args[1])
+		d, err := compare(cmd, args[0], args[1])
 		if err != nil {
 			return trouble(cmd, err)
 		}
@@ -118,18 +120,35 @@ func trouble(cmd *cobra.Command, err error) error {
 	return cli.ExitStatus(statusTrouble)
 }
 
-func compare(oldName, newName string) (*report.Diff, error) {
-	a, err := image.Open(oldName)
+func compare(cmd *cobra.Command, oldName, newName string) (*report.Diff, error) {
+	a, err := openImage(cmd, oldName)
 	if err != nil {
 		return nil, err
 	}
 	defer a.Close()
-	b, err := image.Open(newName)
+	b, err := openImage(cmd, newName)
 	if err != nil {
 		return nil, err
 	}
 	defer b.Close()
 	return report.Compare(a, b)
+}
+
+// openImage opens an image in files or in a registry. Of several disks under one
+// reference, it opens the raw one for this machine's architecture.
+func openImage(cmd *cobra.Command, name string) (*image.Image, error) {
+	if !artifact.IsReference(name) {
+		return image.Open(name)
+	}
+	ref, err := artifact.ParseReference(name)
+	if err != nil {
+		return nil, cli.Usagef("%w", err)
+	}
+	a, err := artifact.Open(cmd.Context(), ref, artifact.Choice{Preferred: artifact.Preference{Architecture: runtime.GOARCH, Format: "raw"}})
+	if err != nil {
+		return nil, err
+	}
+	return image.OpenReader(a.Name, a, a.Size)
 }
 
 func printJSON(w io.Writer, v any) error {
