@@ -289,6 +289,7 @@ func TestOpenLayersErrors(t *testing.T) {
 		"layer 1 of 1: decompress blob: gzip: invalid checksum":                                                            append(gz.Bytes()[:gz.Len()-8:gz.Len()-8], 1, 2, 3, 4, 5, 6, 7, 8),
 		"layer 1 of 1: blob: gzip: invalid header":                                                                         []byte("\x1f\x8b\x07 and more"),
 		"layer 1 of 1: decompress blob: unexpected EOF\n":                                                                  []byte("\x28\xb5\x2f\xfd\x04"),
+		"layer 1 of 1: decompress blob: window size exceeded":                                                              []byte("\x28\xb5\x2f\xfd\x00\x90\x01\x00\x00"), // 256 MiB
 		"layer 1 of 1: not an uncompressed tar archive, or damaged: archive/tar: invalid tar header":                       bytes.Repeat([]byte("{}  "), 200),
 		"layer 1 of 1: not an uncompressed tar archive, or damaged: unexpected EOF":                                        []byte("{}"),
 	} {

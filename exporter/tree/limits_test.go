@@ -82,4 +82,11 @@ func TestTreeIsBounded(t *testing.T) {
 	if _, err := ReadLayers([]*io.SectionReader{layerSection(t, headers...)}); err == nil || !strings.Contains(err.Error(), "more than 32 MiB of paths") {
 		t.Error(err)
 	}
+	many := make([]Entry, maxFiles+1)
+	for i := range many {
+		many[i] = NewFile(fmt.Sprint(i), 0o644, "")
+	}
+	if err := Check(many); err == nil || !strings.Contains(err.Error(), "more than 200000 files") {
+		t.Errorf("many files: error %v", err)
+	}
 }
