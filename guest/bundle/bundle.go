@@ -131,7 +131,8 @@ func (b *Bundle) Materialize(dir string) (string, error) {
 }
 
 // Prepare does the mounts, then makes the directories and cgroups of
-// runtime.json, before the container is created. It does so once, so that a
+// runtime.json, before the container is created. It makes mount points possible
+// that a read-only root filesystem lacks. It does so once, so that a
 // restarted container finds what it has written.
 func (b *Bundle) Prepare() error {
 	if b.prepared {
@@ -152,6 +153,11 @@ func (b *Bundle) prepare() error {
 		}
 		if err := Mount(m); err != nil {
 			return err
+		}
+		if m.Destination == b.root() {
+			if err := b.makePoints(); err != nil {
+				return err
+			}
 		}
 	}
 	for _, dir := range b.Runtime.Mkdir {
@@ -209,7 +215,7 @@ func (b *Bundle) Attach(pid int) error {
 // and its changes. Other mounts are part of the machine and stay.
 func (b *Bundle) Release() error {
 	b.prepared = false
-	return UnmountBelow(b.Dir)
+	return errors.Join(UnmountBelow(b.Dir), os.RemoveAll(b.overlay()))
 }
 
 // root is where a bundle of LinuxKit has its root filesystem.
