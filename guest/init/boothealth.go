@@ -112,6 +112,7 @@ func (m *machine) rebootFor(s *service, place func() (*counter, error)) error {
 		return err
 	}
 	m.out.say("reboot %d of at most %d", n+1, most)
+	m.noteFailure(fmt.Sprintf("machine is not healthy: service %s is %s", s.name, s.condition()))
 	requestPower(m.requests, reboot)
 	return nil
 }

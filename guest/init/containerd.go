@@ -293,16 +293,25 @@ func (d *daemon) create(ctx context.Context, space, name string, spec []byte, ou
 
 // waitTask waits for the end of a container, across restarts of the daemon.
 func (d *daemon) waitTask(space, id string) (end string, exit int) {
-	for {
+	absent := false // whether the daemon has been unavailable meanwhile
+	for tries := 20; ; {
 		status, err := d.client.WaitTask(context.Background(), space, id)
 		switch {
 		case err == nil && status > 128 && unix.SignalName(syscall.Signal(status-128)) != "":
 			return "ended, killed by " + unix.SignalName(syscall.Signal(status-128)), int(status)
 		case err == nil:
 			return fmt.Sprintf("ended, exit %d", status), int(status)
-		case errors.Is(err, containerd.ErrNotFound):
+		case errors.Is(err, containerd.ErrNotFound) && absent:
 			return "ended while containerd was not running", 1
-		case !errors.Is(err, containerd.ErrUnavailable):
+		case errors.Is(err, containerd.ErrNotFound):
+			return "ended, killed with its shim", 1
+		case errors.Is(err, containerd.ErrUnavailable):
+			absent = true
+		case tries > 0: // the daemon is about to notice that the shim is gone
+			tries--
+			time.Sleep(250 * time.Millisecond)
+			continue
+		default:
 			return fmt.Sprintf("cannot be watched: %v", err), 1
 		}
 		if err := d.await(context.Background()); err != nil {

@@ -35,6 +35,7 @@ type machine struct {
 	services        []*service
 	up              time.Duration // when the services had started, as sinceBoot
 	changed         chan struct{} // see touch
+	failures        []string      // see noteFailure
 }
 
 // runMachine is process 1: it starts the machine, waits for a request to stop it,
@@ -61,6 +62,9 @@ func runMachine() {
 		m.out.say("the boot does not end; stopping anyway")
 	}
 	m.stop()
+	if !m.container {
+		m.report(m.recordFailures())
+	}
 	if state.status != nil {
 		m.out.say("%s%d", contract.ExitStatus, *state.status)
 	}

@@ -77,7 +77,7 @@ func (m *machine) runOnce(ctx context.Context, kind string, b *bundle.Bundle, p 
 		m.out.say("%s: stopped: %v", name, err)
 	default:
 		m.out.say("%s: failed: %v", name, err)
-		logs.quote(m.out)
+		m.noteFailure(fmt.Sprintf("%s: failed: %v", name, err), logs.quote(m.out)...)
 	}
 	return err
 }
@@ -202,12 +202,18 @@ func openLog(dir, name string) (*os.File, error) {
 	return os.OpenFile(filepath.Join(dir, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 }
 
-// quote prints the end of the logs on the console, unless they went there.
-func (l *logs) quote(out *console) {
-	if l.stdout != l.stderr {
-		out.quote(tail(l.stdout.Name(), 10))
-		out.quote(tail(l.stderr.Name(), 10))
+// quote prints the end of the logs on the console, unless they went there, and
+// returns it.
+func (l *logs) quote(out *console) (ends [][]byte) {
+	if l.stdout == l.stderr {
+		return nil
 	}
+	for _, file := range []*os.File{l.stdout, l.stderr} {
+		end := tail(file.Name(), 10)
+		out.quote(end)
+		ends = append(ends, end)
+	}
+	return ends
 }
 
 func (l *logs) close() {

@@ -167,6 +167,53 @@ func saveDumps(dumps []dump, dir string) error {
 	return errors.Join(errs...)
 }
 
+// noteFailure keeps the end of a failed job for the next boot.
+func (m *machine) noteFailure(what string, logs ...[]byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.failures) > maxFailures {
+		return
+	}
+	m.failures = append(m.failures, what)
+	for _, log := range logs {
+		for line := range bytes.Lines(log) {
+			m.failures = append(m.failures, "| "+string(bytes.TrimRight(line, "\r\n")))
+		}
+	}
+}
+
+// maxFailures bounds what noteFailure keeps: the pstore has 10 KiB.
+const maxFailures = 60 // lines
+
+// recordFailures makes the kernel record what has failed, if it has a pstore,
+// when the machine stops. The kernel does not print the lines: the init has done
+// so.
+func (m *machine) recordFailures() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if entries, err := os.ReadFile("/sys/module/pstore/parameters/backend"); len(m.failures) == 0 || err != nil || strings.HasPrefix(string(entries), "(null)") {
+		return nil
+	}
+	err := errors.Join(
+		os.WriteFile("/proc/sys/kernel/printk_devkmsg", []byte("on\n"), 0), // without a limit
+		os.WriteFile("/sys/module/printk/parameters/always_kmsg_dump", []byte("Y"), 0),
+	)
+	if err != nil {
+		return err
+	}
+	kmsg, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer kmsg.Close()
+	var errs []error
+	for _, line := range m.failures {
+		_, err := fmt.Fprintf(kmsg, "<7>slipway: %.200s\n", line) // 7: not on the console
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 // printableText replaces the characters that could change a terminal.
 func printableText(text []byte) []byte {
 	return bytes.Map(func(r rune) rune {

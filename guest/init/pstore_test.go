@@ -67,6 +67,21 @@ pstore: the kernel recorded "Panic#2" at 2026-11-28T13:00:00Z, see /var/log/psto
 	}
 }
 
+// What has failed is bounded, with the ends of the logs.
+func TestNoteFailure(t *testing.T) {
+	m := testMachine(&bytes.Buffer{})
+	m.noteFailure("onboot 000-job: failed: exit 3", []byte("one\r\ntwo"), nil)
+	if got, want := strings.Join(m.failures, "\n"), "onboot 000-job: failed: exit 3\n| one\n| two"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for range 1000 {
+		m.noteFailure("again", []byte("1\n2\n3"))
+	}
+	if n := len(m.failures); n < maxFailures || n > maxFailures+4 {
+		t.Errorf("%d lines", n)
+	}
+}
+
 // A dump that cannot be saved stays.
 func TestPstoreFull(t *testing.T) {
 	if dumps, err := readPstore(t.TempDir()); dumps != nil || err != nil || saveDumps(dumps, "/proc/none") != nil {

@@ -44,6 +44,10 @@ func TestHealth(t *testing.T) {
 		m.awaitAfter(t, "REPORT pstore", "poweroff now")
 		m.says(t, append(said,
 			`not rebooting: the machine was not healthy after 1 reboots`,
+			`pstore: the kernel recorded "Shutdown#1" at 20\d\d-.*, see /var/log/pstore\.log`,
+			` +\| .*slipway: onboot 000-job: failed: exit 3`,
+			` +\| .*slipway: \| no more beans`,
+			` +\| .*slipway: machine is not healthy: service slow is (waiting|starting: exit 1)`,
 			`REPORT counter: 0`,
 			`pstore: the kernel recorded "Panic#1" at 20\d\d-.*, see /var/log/pstore\.log`,
 			` +\| .*Kernel panic - not syncing: sysrq triggered crash.*`,
