@@ -28,6 +28,7 @@ const (
 	LabelGrants     = "LabelGrants"
 	LatestTag       = "LatestTag"
 	NeverEnds       = "NeverEnds"
+	NeverStarts     = "NeverStarts"
 	NoCommand       = "NoCommand"
 	NoInit          = "NoInit"
 	NotPortable     = "NotPortable"
@@ -54,6 +55,7 @@ func Rules() []Rule {
 		{LabelGrants, "the label of an image grants mounts and namespaces of the machine, or all ambient capabilities, although the machine YAML denies all capabilities"},
 		{LatestTag, "an image without a tag, or with the tag latest, can change although the machine YAML does not"},
 		{NeverEnds, "an onboot container runs a program that does not end, so that the services never start"},
+		{NeverStarts, "the container runtime rejects the configuration of a container"},
 		{NoCommand, "neither the machine YAML nor the image sets the command of the container"},
 		{NoInit, "neither init nor files has a program that the kernel could start, so it stops with a panic"},
 		{NotPortable, "Slipway accepts this form, LinuxKit rejects it"},
@@ -195,6 +197,11 @@ func (p *planner) warnContainer(s section, own, all schema.Decoded[Container], i
 	}
 	if c.Hostname != "" && !c.Uts.separate() {
 		warn(HostnameShared, "hostname", "does not start with a hostname in the UTS namespace of the machine: add uts: new")
+	}
+	for _, f := range c.faults() {
+		node := own.Node.Key(f.key)
+		place := cmp.Or(at(node.Key(f.entry)), at(node), at(own.Node.Key("image")))
+		p.report.warn(NeverStarts, place, "%s never starts: %s", s.title(o), f.reason)
 	}
 	if len(c.Command) == 0 && (c.Command != nil || len(image.Entrypoint)+len(image.Cmd) == 0) {
 		warn(NoCommand, "command", "has nothing to run: add a command")
