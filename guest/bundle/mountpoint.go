@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // overlayDir holds what [Bundle.Prepare] lays over read-only root filesystems.
@@ -95,6 +96,11 @@ func (b *Bundle) makePoints() error {
 	point, err := b.lacks(points)
 	if err != nil || point == "" {
 		return err
+	}
+	// Otherwise the mount propagates to the image itself, if that is mounted on
+	// itself.
+	if err := unix.Mount("", b.root(), "", unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make %s: private root filesystem: %w", point, err)
 	}
 	if err := Mount(specs.Mount{Type: "overlay", Source: "overlay", Destination: b.root(), Options: []string{
 		"lowerdir=" + b.root(), "upperdir=" + filepath.Join(b.overlay(), "upper"), "workdir=" + filepath.Join(b.overlay(), "work"),

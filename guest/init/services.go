@@ -254,7 +254,7 @@ func (s *service) run() run {
 	}
 	s.update(func() { s.kills, s.memory = s.kills+kills, "" })
 	if sick {
-		r.end, r.failed = "unhealthy, "+r.end, true
+		r.end, r.failed, r.status = "unhealthy, "+r.end, true, max(r.status, 1)
 	}
 	engine.remove(s.bundle)
 	return r

@@ -17,25 +17,25 @@ import (
 // What is not here must not work. docs/reference/packages.md describes it.
 var escapes = map[string]string{
 	"dhcpcd":        "",
-	"dm-crypt":      "disk mount remount",
+	"dm-crypt":      "disk userns mount remount",
 	"docker":        "core_pattern sysrq disk userns mount",
-	"extend":        "mount remount",
-	"format":        "mount remount",
+	"extend":        "userns mount remount",
+	"format":        "userns mount remount",
 	"getty":         "core_pattern sysrq machine userns mount",
 	"logwrite":      "",
-	"losetup":       "mount remount",
-	"metadata":      "mount remount",
+	"losetup":       "userns mount remount",
+	"metadata":      "userns mount remount",
 	"modprobe":      "",
-	"mount":         "core_pattern sysrq mount",
+	"mount":         "core_pattern sysrq userns mount",
 	"chrony":        "",
 	"nginx":         "",
 	"openntpd":      "",
 	"node_exporter": "",
 	"poweroff":      "",
-	"rngd":          "mount remount",
-	"sshd":          "machine mount remount",
+	"rngd":          "userns mount remount",
+	"sshd":          "machine userns mount remount",
 	"swap":          "userns mount remount",
-	"sysctl":        "core_pattern sysrq mount",
+	"sysctl":        "core_pattern sysrq userns mount",
 	"sysfs":         "core_pattern sysrq sys",
 }
 
@@ -65,6 +65,7 @@ func TestEscape(t *testing.T) {
 kernel: {image: slipwaybuild/kernel:v1}
 init: [slipwaybuild/init:v1, slipwaybuild/runc:v1]
 volumes: [{name: probe, image: test/probe:v1}]
+files: [{path: etc/dm-crypt, directory: true}]
 onboot:
 `
 	add := func(name, image, keys string) {
