@@ -87,6 +87,9 @@ bridges:
 		`onshutdown 000-bye: done in [\d.]+ s, exit 0`,
 		`poweroff now`,
 	)
+	if bytes.Contains(m.console(t), []byte("clean up:")) {
+		t.Error("the mounts of a container remain")
+	}
 }
 
 // noCloud creates a CD with the network configuration for the package metadata.

@@ -70,7 +70,7 @@ onboot:
 `
 	add := func(name, image, keys string) {
 		// Every container has the file /etc/hosts.
-		yaml += fmt.Sprintf("  - {name: %s, image: %q, command: [/etc/hosts, %[1]s], binds.add: [/containers/volumes/probe/merged/probe:/etc/hosts:ro]%s}\n", name, image, keys)
+		yaml += fmt.Sprintf("  - {name: %s, image: %q, command: [/etc/hosts, %[1]s], binds.add: [/containers/volumes/probe/merged/probe:/etc/hosts:ro]%[3]s}\n", name, image, keys)
 	}
 	add("plain", "slipwaybuild/init:v1", "")
 	add("sandboxed", "slipwaybuild/init:v1", ", annotations: {build.slipway.sandbox: default}")
