@@ -18,7 +18,7 @@ import (
 var escapes = map[string]string{
 	"dhcpcd":        "",
 	"dm-crypt":      "disk userns mount remount",
-	"docker":        "core_pattern sysrq disk userns mount",
+	"docker":        "core_pattern sysrq userns mount",
 	"extend":        "userns mount remount",
 	"format":        "userns mount remount",
 	"getty":         "core_pattern sysrq machine userns mount",
@@ -63,7 +63,7 @@ func TestEscape(t *testing.T) {
 	yaml := `# syntax=slipwaybuild/slipway:1
 # check=skip=all
 kernel: {image: slipwaybuild/kernel:v1}
-init: [slipwaybuild/init:v1, slipwaybuild/runc:v1]
+init: [slipwaybuild/init:v1, slipwaybuild/runc:v1, slipwaybuild/memlogd:v1]
 volumes: [{name: probe, image: test/probe:v1}]
 files: [{path: etc/dm-crypt, directory: true}]
 onboot:
