@@ -132,7 +132,7 @@ func TestPolicy(t *testing.T) {
 		`REPORT keys: sshd: running ssh_host_ecdsa_key\.pub: OK ssh_host_ed25519_key\.pub: OK`,
 		`REPORT seccomp: (Seccomp:\s2 .*Operation not permitted|.*Operation not permitted Seccomp:\s2)`,
 		`REPORT noexec: 3`,
-		`REPORT shim: last end +ended, killed with its shim`,
+		`REPORT shim: last end +ended, killed (with its shim|by SIGKILL)`,
 		`REPORT private: prw------- srw------- total [\d]+`,
 		`poweroff now`,
 	)
