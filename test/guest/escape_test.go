@@ -22,6 +22,7 @@ var escapes = map[string]string{
 	"extend":        "userns mount remount",
 	"format":        "userns mount remount",
 	"getty":         "core_pattern sysrq machine userns mount",
+	"logship":       "",
 	"logwrite":      "",
 	"losetup":       "userns mount remount",
 	"metadata":      "userns mount remount",
