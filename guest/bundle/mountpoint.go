@@ -110,7 +110,7 @@ func (b *Bundle) makePoints() error {
 	return nil
 }
 
-// overlay is the directory of what lies over the root filesystem. Onboot and
+// overlay is the directory of the upper layer of the root filesystem. Onboot and
 // onshutdown containers can have the same name.
 func (b *Bundle) overlay() string {
 	return filepath.Join(overlayDir, filepath.Base(filepath.Dir(b.Dir)), b.Name)
