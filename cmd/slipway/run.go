@@ -261,10 +261,11 @@ func (f *runFlags) build(cmd *cobra.Command, args []string) (run.Source, error) 
 	if err := f.explain(cmd, progress, err); err != nil {
 		return run.Source{}, err
 	}
-	if len(files) == 0 {
-		return run.Source{}, fmt.Errorf("--format %s makes no file that boots", f.Target)
+	var paths []string
+	for _, file := range files {
+		paths = append(paths, file.Path)
 	}
-	source, err := run.Open(files[0].Path)
+	source, err := run.OpenBuilt(paths)
 	source.Name = strings.TrimSuffix(filepath.Base(args[0]), filepath.Ext(args[0]))
 	return source, err
 }

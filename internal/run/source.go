@@ -78,6 +78,20 @@ const (
 
 var rootSuffixes = []string{"-squashfs.img", "-erofs.img", ".iso"}
 
+// OpenBuilt opens the files that a build has written, which belong to one
+// machine.
+func OpenBuilt(paths []string) (Source, error) {
+	for _, path := range paths {
+		if strings.HasSuffix(path, kernelSuffix) {
+			return Open(path)
+		}
+	}
+	if len(paths) == 0 {
+		return Source{}, errors.New("the build has written no files")
+	}
+	return Open(paths[0])
+}
+
 // openFolder finds the one machine in a folder.
 func openFolder(dir string) (Source, error) {
 	entries, err := os.ReadDir(dir)

@@ -93,6 +93,9 @@ func TestOpenFolder(t *testing.T) {
 			t.Errorf("%s: got %+v, %v", path, got, err)
 		}
 	}
+	if got, err := OpenBuilt([]string{prefix + "-cmdline", prefix + "-initrd.img", prefix + "-kernel"}); err != nil || got != want {
+		t.Errorf("files of a build: got %+v, %v", got, err)
+	}
 	write(t, filepath.Join(dir, "other.raw"), 512, nil)
 	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "name one of web, other.raw") {
 		t.Errorf("two machines: %v", err)
