@@ -187,7 +187,7 @@ func TestRunHardware(t *testing.T) {
 	}
 	stack.Require(t)
 	need.Program(t, "swtpm", "swtpm")
-	report := runMachine(t, `{ ls -d /sys/firmware/efi /sys/class/tpm/tpm0; for d in /sys/block/vd?; do echo disk $(cat $d/serial); done; cat /tmp/hostname /tmp/ssh/authorized_keys /tmp/userdata; } 2>/dev/null | sed 's/^/REPORT /' >/dev/console; exit 3`)
+	report := runMachine(t, `{ ls -d /sys/firmware/efi /sys/class/tpm/tpm0; for d in /sys/block/vd?; do echo disk $(cat $d/serial); done; cat /tmp/hostname /tmp/ssh/authorized_keys /tmp/userdata; } 2>/dev/null | sed 's/^/REPORT /'; exit 3`) // the init prints the output of a container that fails
 	data := filepath.Join(t.TempDir(), "user-data")
 	if err := os.WriteFile(data, []byte("written by the user\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -199,10 +199,10 @@ func TestRunHardware(t *testing.T) {
 		want    []string
 		without string
 	}{
-		{"kernel", nil, 3, []string{"REPORT hardware", "REPORT ssh-ed25519 ", "REPORT written by the user"}, "efi"},
+		{"kernel", nil, 3, []string{"REPORT hardware", "REPORT ssh-ed25519 ", "REPORT written by the user"}, "/sys/firmware/efi"},
 		{"bios", []string{"--bios", "--tpm"}, 3, []string{"REPORT /sys/class/tpm/tpm0"}, "/sys/firmware/efi"},
-		{"uefi", []string{"--uefi", "--disk=64M:data", "--disk=64M"}, 3, []string{"REPORT /sys/firmware/efi", "REPORT disk data", "REPORT disk disk2"}, "tpm0"},
-		{"nocloud", []string{"--metadata=nocloud"}, 3, []string{"REPORT hardware", "REPORT ssh-ed25519 ", "REPORT written by the user"}, "efi"},
+		{"uefi", []string{"--uefi", "--disk=64M:data", "--disk=64M"}, 3, []string{"REPORT /sys/firmware/efi", "REPORT disk data", "REPORT disk disk2"}, "/sys/class/tpm/tpm0"},
+		{"nocloud", []string{"--metadata=nocloud"}, 3, []string{"REPORT hardware", "REPORT ssh-ed25519 ", "REPORT written by the user"}, "/sys/firmware/efi"},
 		{"arm64", []string{"--platform=linux/arm64", "--uefi", "--tpm"}, 3, []string{"REPORT /sys/firmware/efi", "REPORT /sys/class/tpm/tpm0"}, "disk"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -248,6 +248,69 @@ func TestRunCommand(t *testing.T) {
 	}
 }
 
+// A screen is the output of a command that runs.
+type screen string
+
+// await waits until the command prints a text.
+func (s screen) await(t *testing.T, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		got, err := os.ReadFile(string(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(got), text) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no %q on the screen:\n%s", text, got)
+		}
+	}
+}
+
+// start starts a command in the root of the checkout. It is killed at the end of
+// the test.
+func start(t *testing.T, name string, args ...string) (screen, io.Writer, *exec.Cmd) {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "BUILDX_BUILDER="+stack.Builder, "TERM=vt100")
+	keys, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := os.Create(filepath.Join(t.TempDir(), "screen"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { out.Close() })
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	return screen(out.Name()), keys, cmd
+}
+
+// startSlipway starts slipway. The returned function interrupts it.
+func startSlipway(t *testing.T, args ...string) (screen, func()) {
+	t.Helper()
+	program, err := command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _, cmd := start(t, program, args...)
+	return s, func() {
+		t.Helper()
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 130 {
+			t.Errorf("interrupted: %v", err)
+		}
+	}
+}
+
 // TestRunTerminal uses a machine in a terminal: its console, the shell that opens
 // when ssh is ready, and the menu behind ctrl-].
 func TestRunTerminal(t *testing.T) {
@@ -261,38 +324,8 @@ func TestRunTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("script", "--quiet", "--return", "--command", program+" run --accel=tcg --progress=plain examples/aws.yml", "/dev/null")
-	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "BUILDX_BUILDER="+stack.Builder, "TERM=vt100")
-	keys, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	screen, err := os.Create(filepath.Join(t.TempDir(), "screen"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer screen.Close()
-	cmd.Stdout, cmd.Stderr = screen, screen
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Process.Kill()
-	await := func(text string) {
-		t.Helper()
-		for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
-			got, err := os.ReadFile(screen.Name())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if strings.Contains(string(got), text) {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("no %q on the screen:\n%s", text, got)
-			}
-		}
-	}
+	screen, keys, cmd := start(t, "script", "--quiet", "--return", "--command", program+" run --accel=tcg --progress=plain examples/aws.yml", "/dev/null")
+	await := func(text string) { t.Helper(); screen.await(t, text) }
 	await("This is the console. ctrl-] opens a menu")
 	await("This is a shell; exit returns to the console.")
 	io.WriteString(keys, "echo shell $((6*7)); tty; exit\n")

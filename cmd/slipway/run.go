@@ -420,11 +420,15 @@ func (r runner) foreground() error {
 	} else if status, err = r.login(ctx); err == nil {
 		err = session.PowerOff(ctx)
 	}
+	session.Kill()
+	failed := err
+	if ctx.Err() != nil { // an interrupted machine has not failed
+		failed = nil
+	}
 	if status == 0 {
-		session.Kill()
 		status = session.ExitStatus()
 	}
-	if err := errors.Join(err, session.Close(err, false)); err != nil {
+	if err := errors.Join(err, session.Close(failed, false)); err != nil {
 		return err
 	}
 	return exitStatus(status)
