@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -69,18 +70,21 @@ func printMachines(w io.Writer, records []run.Record) error {
 }
 
 func newSSHCommand() *cobra.Command {
+	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use:     "ssh NAME [COMMAND…]",
+		Use:     "ssh [flags] NAME [COMMAND…]",
 		Short:   "Log in to a machine that runs",
 		Example: "  slipway ssh aws\n  slipway ssh aws nsenter --target 1 --mount service list",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, r, err := find(args[0])
+			store, r, err := find(args[0])
 			if err != nil {
 				return err
 			}
-			if r.State != run.Running || r.SSHAddress == "" {
-				return fmt.Errorf("machine %s is %s, without ssh: \"slipway ps\" lists the machines that run", r.Name, r.State)
+			ctx, cancel := context.WithTimeoutCause(cmd.Context(), timeout, fmt.Errorf("not within %v", timeout))
+			defer cancel()
+			if r, err = store.WaitSSH(ctx, r.Name); err != nil {
+				return err
 			}
 			status, err := run.SSH(cmd.Context(), r, strings.Join(args[1:], " "))
 			if err != nil {
@@ -89,6 +93,7 @@ func newSSHCommand() *cobra.Command {
 			return exitStatus(status)
 		},
 	}
+	cmd.Flags().DurationVarP(&timeout, "timeout", "t", time.Minute, "how long to wait until the machine accepts the login")
 	cmd.Flags().SetInterspersed(false) // flags after the name belong to the command
 	return cmd
 }

@@ -11,7 +11,7 @@
 //	slipway pull [flags] oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]
 //	slipway run [flags] YAML|DISK|FOLDER|IMAGE [CONTEXT] [-- COMMAND…]
 //	slipway ps [flags]
-//	slipway ssh NAME [COMMAND…]
+//	slipway ssh [flags] NAME [COMMAND…]
 //	slipway logs [flags] NAME
 //	slipway stop [flags] NAME…
 //	slipway version [flags]

@@ -271,19 +271,23 @@ func fakeQEMU(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
 	const script = `#!/usr/bin/env python3
-import os, socket, sys
+import os, socket, sys, threading
 path = [a for a in sys.argv if a.startswith("unix:")][0][5:].split(",")[0]
 s = socket.socket(socket.AF_UNIX)
 s.bind(path)
 s.listen()
 print("exit status of the machine: 5", flush=True)
+def echo():
+    while data := os.read(0, 100):
+        print("typed", data, flush=True)
+threading.Thread(target=echo, daemon=True).start()
 while True:
     c, _ = s.accept()
     c.sendall(b"QEMU (qemu) ")
     line = c.recv(100)
     c.sendall(b"(qemu) ")
     if b"system_powerdown" in line:
-        sys.exit(0)
+        os._exit(0)
 `
 	if err := os.WriteFile(filepath.Join(dir, "qemu-system-x86_64"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)

@@ -36,9 +36,11 @@ type Terminal struct {
 }
 
 // NewTerminal returns the terminal of this process, which shows the console.
-func NewTerminal() *Terminal {
-	t := &Terminal{in: os.Stdin, out: os.Stdout, shown: true, pressed: make(chan byte), escaped: make(chan struct{}, 1)}
-	if c, err := console.ConsoleFromFile(os.Stdin); err == nil {
+func NewTerminal() *Terminal { return newTerminal(os.Stdin, os.Stdout) }
+
+func newTerminal(in *os.File, out io.Writer) *Terminal {
+	t := &Terminal{in: in, out: out, shown: true, pressed: make(chan byte), escaped: make(chan struct{}, 1)}
+	if c, err := console.ConsoleFromFile(in); err == nil {
 		t.raw = c
 	}
 	return t
@@ -94,7 +96,9 @@ func (t *Terminal) Console(ctx context.Context, s *Session) error {
 	defer t.raw.Reset()
 	t.Say("This is the console. ctrl-] opens a menu: shell, power off, kill.")
 	toConsole := func(keys []byte) {
+		t.mu.Lock()
 		t.typed = true
+		t.mu.Unlock()
 		s.Type(string(keys))
 	}
 	t.send(toConsole)
@@ -192,10 +196,11 @@ func (t *Terminal) read() {
 			}
 			if at > 0 {
 				t.mu.Lock()
-				if t.input != nil {
-					t.input(rest[:at])
-				}
+				input := t.input
 				t.mu.Unlock()
+				if input != nil { // without the lock, because it can wait for output to be read
+					input(rest[:at])
+				}
 			}
 			if at == len(rest) {
 				break
