@@ -77,6 +77,9 @@ func printLeftovers(w io.Writer, found []ami.Leftover, dry, asJSON bool) error {
 			fmt.Fprintf(w, "kept %s in %s (%s)\n", l.ID, l.Region, l.Why)
 			continue
 		}
+		if l.Bin != nil {
+			l.Why += ", in the Recycle Bin until " + l.Bin.UTC().Format(time.RFC3339)
+		}
 		fmt.Fprintf(w, "%s %s in %s (%s, created %s)\n", verb, l.ID, l.Region, l.Why, l.Created.UTC().Format(time.RFC3339))
 	}
 	_, err := fmt.Fprintf(w, "%s %d leftovers\n", verb, len(found)-kept)

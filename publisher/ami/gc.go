@@ -13,11 +13,12 @@ import (
 
 // A Leftover is a resource that an interrupted publish left behind.
 type Leftover struct {
-	Region  string    `json:"region"`
-	ID      string    `json:"id"` // of an image or snapshot, or the URL of an object
-	Why     string    `json:"why"`
-	Created time.Time `json:"created"`
-	Kept    bool      `json:"kept,omitempty"` // an old image that is still used; Why says by what
+	Region  string     `json:"region"`
+	ID      string     `json:"id"` // of an image or snapshot, or the URL of an object
+	Why     string     `json:"why"`
+	Created time.Time  `json:"created"`
+	Bin     *time.Time `json:"recycleBinUntil,omitempty"` // a rule of Recycle Bin retains it
+	Kept    bool       `json:"kept,omitempty"`            // an old image that is still used; Why says by what
 }
 
 // GCOptions say where and what to remove.
@@ -78,6 +79,7 @@ func GC(ctx context.Context, cfg aws.Config, o GCOptions) ([]Leftover, error) {
 		if o.Retention != nil {
 			c.oldImages(ctx, o.Retention)
 		}
+		c.markBin(ctx)
 		if o.Bucket != "" && i == 0 {
 			c.objectsAndUploads(ctx, o.Bucket)
 		}

@@ -28,6 +28,9 @@ func inspect(ctx context.Context, t, source *target, found bool) error {
 	default:
 		steps = append(steps, i.registration)
 	}
+	if !found {
+		steps = append(steps, i.bin)
+	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err

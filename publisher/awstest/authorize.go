@@ -127,7 +127,7 @@ var ec2Creates = map[string][]string{
 
 func (c *call) ec2Accesses() []access {
 	action := "ec2:" + c.Operation
-	if strings.HasPrefix(c.Operation, "Describe") || strings.HasPrefix(c.Operation, "Get") && c.Operation != "GetConsoleOutput" {
+	if strings.HasPrefix(c.Operation, "Describe") || strings.HasPrefix(c.Operation, "List") || strings.HasPrefix(c.Operation, "Get") && c.Operation != "GetConsoleOutput" {
 		return []access{{action, "*", c.commonKeys()}}
 	}
 	// A copy, so that the operation still finds parameters that it does not

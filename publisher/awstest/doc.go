@@ -73,7 +73,7 @@
 //   - Networks, key pairs, instance types, and volumes other than the roots of
 //     instances. Instances have the address [Knobs.InstanceAddress], and RunInstances
 //     only compares the architecture of the instance type with that of the image.
-//   - Recycle Bin. Deleted snapshots are gone.
+//   - Rules of Recycle Bin: [Knobs.RecycleBin] retains all snapshots and images.
 //   - Versions, encryption and access policies of S3, and all S3 requests but those
 //     in s3Routes.
 //   - Products, billing, Outposts, Local Zones and partitions other than aws.

@@ -214,6 +214,9 @@ func (c *call) deregisterImage() (any, error) {
 	if im.protection != "" || c.now().Before(im.cooldown) {
 		return nil, newError("OperationNotPermitted", "the image %s is protected from deregistration", id)
 	}
+	if keep := c.knobs.RecycleBin; keep > 0 {
+		r.bin.images[id] = binned[*image]{im, c.now(), c.now().Add(keep)}
+	}
 	delete(r.images, id)
 	type result struct {
 		Snapshot string `xml:"snapshotId"`

@@ -131,6 +131,12 @@ func (c *call) deleteSnapshot() (any, error) {
 		if users := r.users(p.id); len(users) > 0 {
 			return nil, newError("InvalidSnapshot.InUse", "the snapshot %s is currently in use by %s", p.id, strings.Join(users, ", "))
 		}
+		c.purge(r)
+		for id, b := range r.bin.images {
+			if b.object.uses(p.id) {
+				return nil, newError("InvalidSnapshot.InUse", "the snapshot %s is currently in use by %s", p.id, id)
+			}
+		}
 		if p.isLocked(c.now()) {
 			return nil, newError("OperationNotPermitted", "the snapshot %s is locked", p.id)
 		}
@@ -139,12 +145,17 @@ func (c *call) deleteSnapshot() (any, error) {
 	})
 }
 
+// uses reports whether a volume of the image starts with the snapshot.
+func (im *image) uses(snapshot string) bool {
+	return slices.ContainsFunc(im.mappings, func(m mapping) bool { return m.Ebs != nil && m.Ebs.Snapshot == snapshot })
+}
+
 // users returns the IDs of the images that use a snapshot. The caller holds
 // s.mu.
 func (r *region) users(id string) []string {
 	var users []string
 	for _, name := range slices.Sorted(maps.Keys(r.images)) {
-		if slices.ContainsFunc(r.images[name].mappings, func(m mapping) bool { return m.Ebs != nil && m.Ebs.Snapshot == id }) {
+		if r.images[name].uses(id) {
 			users = append(users, name)
 		}
 	}

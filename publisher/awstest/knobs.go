@@ -31,6 +31,9 @@ type Knobs struct {
 	EncryptByDefault bool
 	// BlockPublicAccess rejects sharing images and snapshots publicly.
 	BlockPublicAccess bool
+	// RecycleBin is the time for which a rule of Recycle Bin retains deleted
+	// snapshots and images; 0 means that there is no rule.
+	RecycleBin time.Duration
 	// SessionToken is the session token of temporary credentials; "" means that
 	// the credentials are permanent. Requests with a different token get the
 	// error of an expired one.

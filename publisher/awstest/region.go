@@ -31,6 +31,7 @@ type region struct {
 	snapshots map[string]*snapshot
 	images    map[string]*image
 	instances map[string]*instance
+	bin       recycleBin
 	volumes   map[string]*volume
 	templates map[string]*launchTemplate
 	replaces  map[string]*replaceTask
@@ -50,6 +51,7 @@ func (s *Server) region(name string) *region {
 			snapshots: map[string]*snapshot{},
 			images:    map[string]*image{},
 			instances: map[string]*instance{},
+			bin:       recycleBin{map[string]binned[*snapshot]{}, map[string]binned[*image]{}},
 			volumes:   map[string]*volume{},
 			templates: map[string]*launchTemplate{},
 			replaces:  map[string]*replaceTask{},

@@ -97,9 +97,15 @@ func (s *Server) newSnapshot(r *region, from *snapshot) *snapshot {
 	return p
 }
 
-// removeSnapshot deletes a snapshot and releases its blocks. The caller holds
-// s.mu.
+// removeSnapshot deletes a snapshot and releases its blocks, unless a rule of
+// Recycle Bin retains it. The caller holds s.mu.
 func (s *Server) removeSnapshot(r *region, p *snapshot) {
+	s.purge(r)
+	if keep := s.Knobs().RecycleBin; keep > 0 {
+		r.bin.snapshots[p.id] = binned[*snapshot]{p, s.now(), s.now().Add(keep)}
+		delete(r.snapshots, p.id)
+		return
+	}
 	for _, sum := range p.blocks {
 		s.blocks.release(sum)
 	}

@@ -10,6 +10,7 @@ data "aws_iam_policy_document" "images" {
     actions = [
       "ec2:DescribeImages", "ec2:DescribeImageAttribute", "ec2:DescribeSnapshots",
       "ec2:GetEbsEncryptionByDefault", "ec2:GetEbsDefaultKmsKeyId",
+      "ec2:ListImagesInRecycleBin", "ec2:ListSnapshotsInRecycleBin",
       "ec2:GetImageBlockPublicAccessState", "ec2:GetSnapshotBlockPublicAccessState",
     ]
     resources = ["*"]
