@@ -77,7 +77,7 @@ func TestProxy(t *testing.T) {
 	cfg := aws.Config{BaseEndpoint: &server.URL, Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("key", "secret", "")}
 	start := time.Now()
 	_, err := GC(t.Context(), cfg, GCOptions{Bucket: "disks"})
-	if err == nil || strings.Count(err.Error(), "answered with a web page and status 403") != 3 {
+	if err == nil || strings.Count(err.Error(), "answered with a web page and status 403") != 4 {
 		t.Errorf("got %v", err)
 	}
 	if took := time.Since(start); took > 10*time.Second {

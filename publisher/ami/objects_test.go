@@ -132,7 +132,7 @@ func TestS3(t *testing.T) {
 
 	// An interrupt during the upload of parts.
 	ctx, cancel := context.WithCancel(t.Context())
-	objects.s3 = s3.New(objects.s3.Options(), func(o *s3.Options) { o.HTTPClient = cancelAt{o.HTTPClient, "partNumber=2", cancel} })
+	objects.uploader = s3.New(objects.uploader.Options(), func(o *s3.Options) { o.HTTPClient = cancelAt{o.HTTPClient, "partNumber=2", cancel} })
 	if err := (importer{r}).upload(ctx); ClassOf(err) != ClassInterrupted {
 		t.Errorf("interrupted: %v", err)
 	}
