@@ -16,59 +16,50 @@ type recycleBin struct {
 	names map[string]string    // IDs of images, by name
 }
 
-// listImagesInBin lists the images in the Recycle Bin. There are none if the
-// credentials do not permit to list them.
-func listImagesInBin(ctx context.Context, i images) (recycleBin, error) {
+// listBin lists the Recycle Bin. Nothing depends on the list, so that it ends
+// with the first error, for example a missing permission.
+func listBin(ctx context.Context, i images) recycleBin {
 	bin := recycleBin{map[string]time.Time{}, map[string]string{}}
-	for page, err := range pages(ctx, i.caller, ec2.NewListImagesInRecycleBinPaginator(i.ec2, &ec2.ListImagesInRecycleBinInput{})) {
-		if ClassOf(err) == ClassPermission {
-			break
-		}
+	ctx, cancel := context.WithTimeout(ctx, i.caller.attempt)
+	defer cancel()
+	for p := ec2.NewListImagesInRecycleBinPaginator(i.ec2, &ec2.ListImagesInRecycleBinInput{}); p.HasMorePages(); {
+		page, err := p.NextPage(ctx)
 		if err != nil {
-			return bin, describe("list the images in the Recycle Bin", err)
+			break
 		}
 		for _, image := range page.Images {
 			bin.until[*image.ImageId] = aws.ToTime(image.RecycleBinExitTime)
 			bin.names[aws.ToString(image.Name)] = *image.ImageId
 		}
 	}
-	return bin, nil
+	return bin
 }
 
-// listBin is like listImagesInBin, with the snapshots.
-func listBin(ctx context.Context, i images) (recycleBin, error) {
-	bin, err := listImagesInBin(ctx, i)
-	if err != nil {
-		return bin, err
-	}
-	for page, err := range pages(ctx, i.caller, ec2.NewListSnapshotsInRecycleBinPaginator(i.ec2, &ec2.ListSnapshotsInRecycleBinInput{})) {
-		if ClassOf(err) == ClassPermission {
-			break
-		}
+// addSnapshots adds the snapshots in the bin.
+func (bin recycleBin) addSnapshots(ctx context.Context, s snapshots) {
+	ctx, cancel := context.WithTimeout(ctx, s.caller.attempt)
+	defer cancel()
+	for p := ec2.NewListSnapshotsInRecycleBinPaginator(s.ec2, &ec2.ListSnapshotsInRecycleBinInput{}); p.HasMorePages(); {
+		page, err := p.NextPage(ctx)
 		if err != nil {
-			return bin, describe("list the snapshots in the Recycle Bin", err)
+			break
 		}
 		for _, snapshot := range page.Snapshots {
 			bin.until[*snapshot.SnapshotId] = aws.ToTime(snapshot.RecycleBinExitTime)
 		}
 	}
-	return bin, nil
 }
 
 // bin notes that an image of the same name is in the Recycle Bin: it could not be
 // restored once the name is taken.
 func (i inspector) bin(ctx context.Context) error {
-	bin, err := listImagesInBin(ctx, i.aws.images)
-	if err != nil {
-		return err
-	}
-	name := i.publisher.options.Name
+	bin, name := listBin(ctx, i.aws.images), i.publisher.options.Name
 	if id := bin.names[name]; id != "" {
 		note := fmt.Sprintf("%s, which has the name %s too, is in the Recycle Bin until %s and cannot be restored while this image exists", id, name, bin.until[id].UTC().Format(time.RFC3339))
 		i.image.Notes = append(i.image.Notes, note)
 		i.step("%s", note)
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // markBin adds to the removed leftovers until when they are in the Recycle Bin.
@@ -76,11 +67,8 @@ func (c *collector) markBin(ctx context.Context) {
 	if len(c.removed) == 0 || c.dryRun {
 		return
 	}
-	bin, err := listBin(ctx, c.aws.images)
-	if err != nil {
-		c.errs = append(c.errs, err)
-		return
-	}
+	bin := listBin(ctx, c.aws.images)
+	bin.addSnapshots(ctx, c.aws.snapshots)
 	for n := range c.removed {
 		if until, found := bin.until[c.removed[n].ID]; found {
 			c.removed[n].Bin = &until
