@@ -68,7 +68,12 @@ type Kernel struct {
 // JSONSchema returns the machine YAML as an indented JSON Schema (draft 7). The
 // schema accepts what [Parse] accepts without a [NotPortable] warning, and
 // more, because it cannot express every check.
-func JSONSchema() []byte { return schema.JSONSchema(schema.Of[Machine](), "Slipway machine YAML") }
+func JSONSchema() []byte {
+	return schema.JSONSchema(schema.Of[Machine](), SchemaURL, "Slipway machine YAML")
+}
+
+// SchemaURL is where the current JSON Schema is, which is also its id.
+const SchemaURL = "https://raw.githubusercontent.com/slipway-build/slipway/main/docs/reference/machine.schema.json"
 
 // A section is a list of containers.
 type section struct {

@@ -69,6 +69,33 @@ of one machine, their common prefix, or a disk in a registry (oci://…).`,
 	return cmd
 }
 
+func newSizeCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "size [flags] IMAGE",
+		Short:   "Show what takes the space in an image, and what it could do without",
+		Example: `  slipway size out/aws.raw`,
+		Args:    cobra.ExactArgs(1),
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		i, err := image.Open(args[0])
+		if err != nil {
+			return err
+		}
+		defer i.Close()
+		sizes, err := report.NewSizes(i)
+		switch {
+		case err != nil:
+			return err
+		case asJSON:
+			return printJSON(cmd.OutOrStdout(), sizes)
+		}
+		return sizes.WriteText(cmd.OutOrStdout())
+	}
+	return cmd
+}
+
 func newDiffCommand() *cobra.Command {
 	var asJSON bool
 	var html string

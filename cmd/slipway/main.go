@@ -5,7 +5,13 @@
 //
 //	slipway build [flags] YAML [CONTEXT]
 //	slipway lock [flags] YAML [CONTEXT]
+//	slipway new [flags] [TEMPLATE]
+//	slipway check [flags] YAML [CONTEXT]
+//	slipway plan [flags] YAML [CONTEXT]
+//	slipway formats [flags]
+//	slipway schema
 //	slipway inspect [flags] IMAGE [PATH]
+//	slipway size [flags] IMAGE
 //	slipway diff [flags] OLD NEW
 //	slipway push [flags] DISK… oci://REGISTRY/REPOSITORY:TAG
 //	slipway pull [flags] oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]
@@ -47,7 +53,8 @@ func newCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  cli.Subcommands,
 	}
-	root.AddCommand(newBuildCommand(), newLockCommand(), newInspectCommand(), newDiffCommand(), newPushCommand(), newPullCommand(), newVersionCommand(),
+	root.AddCommand(newBuildCommand(), newLockCommand(), newInspectCommand(), newDiffCommand(), newSizeCommand(), newNewCommand(), newCheckCommand(), newPlanCommand(),
+		newFormatsCommand(), newSchemaCommand(), newPushCommand(), newPullCommand(), newVersionCommand(),
 		newRunCommand(), newPsCommand(), newSSHCommand(), newLogsCommand(), newStopCommand(), newSuperviseCommand())
 	return root
 }

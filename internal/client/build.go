@@ -57,21 +57,29 @@ func Build(ctx context.Context, b *Builder, opt Options, progress *Progress) ([]
 // Lock resolves the images of a machine YAML and returns its lock, which belongs
 // in the file that [frontend.LockName] names.
 func Lock(ctx context.Context, b *Builder, opt Options, progress *Progress) ([]byte, error) {
+	answer, err := Call(ctx, b, opt, frontend.LockRequest, progress)
+	return answer["result.txt"], err
+}
+
+// Call asks the frontend a question, as docker buildx build --call does. The
+// request is the full name, for example "frontend.machine.plan". The answer has
+// "result.json" and "result.txt".
+func Call(ctx context.Context, b *Builder, opt Options, request string, progress *Progress) (map[string][]byte, error) {
 	so, err := opt.solveOpt()
 	if err != nil {
 		return nil, err
 	}
-	so.FrontendAttrs["requestid"] = frontend.LockRequest
+	so.FrontendAttrs["requestid"] = request
 	so.Internal = true
-	var lock []byte
+	var answer map[string][]byte
 	err = solve(ctx, b, so, progress, func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		res, err := frontend.Build(ctx, c)
 		if err == nil {
-			lock = res.Metadata["result.txt"]
+			answer = res.Metadata
 		}
 		return res, err
 	})
-	return lock, err
+	return answer, err
 }
 
 // ResolveFrontend returns the frontend image that machines name by default, with

@@ -12,13 +12,14 @@ import (
 // node is a part of a JSON Schema.
 type node map[string]any
 
-// JSONSchema returns a type as an indented JSON Schema. It is draft 7, which
+// JSONSchema returns a type as an indented JSON Schema with an id, which is its URL. It is draft 7, which
 // editors support. The schema accepts what [Decoder] accepts without a lenient
 // finding, and more, because it cannot express every check.
-func JSONSchema(t *Type, title string) []byte {
+func JSONSchema(t *Type, id, title string) []byte {
 	definitions := node{}
 	root := mapSchema(t, definitions)
 	root["$schema"] = "http://json-schema.org/draft-07/schema#"
+	root["$id"] = id
 	root["title"] = title
 	root["definitions"] = definitions
 	text, err := json.MarshalIndent(root, "", "  ")

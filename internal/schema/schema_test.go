@@ -283,7 +283,7 @@ func TestJSONSchema(t *testing.T) {
 		Properties  map[string]map[string]any
 		Definitions map[string]struct{ Properties map[string]map[string]any }
 	}
-	if err := json.Unmarshal(schema.JSONSchema(schema.Of[zoo](), "Zoo"), &got); err != nil {
+	if err := json.Unmarshal(schema.JSONSchema(schema.Of[zoo](), "https://example.com/zoo.json", "Zoo"), &got); err != nil {
 		t.Fatal(err)
 	}
 	check(t, "title", "Zoo", got.Title)

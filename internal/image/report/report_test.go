@@ -106,3 +106,24 @@ func TestTreemap(t *testing.T) {
 		t.Errorf("%d tiles cover %.0f of %.0f", len(tiles), area, whole)
 	}
 }
+
+func TestSizes(t *testing.T) {
+	large := strings.Repeat("documentation", 10_000)
+	i := machine("6.12.1",
+		tree.NewFile("containers/services/web/lower/usr/share/doc/web/manual", 0o644, large),
+		tree.NewFile("usr/lib/a.so", 0o644, strings.Repeat("a", 100_000)), tree.NewFile("usr/lib/b.so", 0o644, strings.Repeat("a", 100_000)),
+		tree.NewFile("usr/lib/c.so", 0o644, strings.Repeat("b", 100_000)),
+	)
+	s, err := NewSizes(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "sizes.txt", func(b *bytes.Buffer) error { return s.WriteText(b) })
+	want := []SizeHint{
+		{"services/web", "documentation", 130_000},
+		{"base", "copies of usr/lib/a.so: make hard links", 100_000},
+	}
+	if !reflect.DeepEqual(s.Hints, want) {
+		t.Errorf("hints %+v, want %+v", s.Hints, want)
+	}
+}
