@@ -77,6 +77,13 @@ func newBuildFlags(cmd *cobra.Command) *builderFlags {
 	f := newBuilderFlags(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.Target, "format", "", "`name` of the output format (default: kernel+initrd)")
+	flags.StringVarP(&f.file, "file", "f", "", "machine `YAML`; the only argument is the folder of the build context then")
+	flags.StringVar(&f.Target, "target", "", "the same as --format, as in docker buildx")
+	flags.Func("name", "`name` of the files (default: that of the YAML)", func(name string) error {
+		f.BuildArgs["NAME"] = name
+		return nil
+	})
+	flags.StringArrayVarP(&f.tags, "tag", "t", nil, "`name` of the image of the format docker; may be repeated")
 	flags.Func("size", "`size` of a disk, for example 100M (default: the smallest that fits)", func(size string) error {
 		f.BuildArgs["SIZE"] = size
 		return nil
@@ -95,6 +102,7 @@ func newBuildFlags(cmd *cobra.Command) *builderFlags {
 
 // build builds a machine and prints the files that it made.
 func build(cmd *cobra.Command, f *builderFlags, args []string) ([]client.File, error) {
+	args = f.arguments(args)
 	remove, err := readStdin(cmd, args)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/progress/progressui"
@@ -20,6 +21,8 @@ import (
 type builderFlags struct {
 	client.Options
 	builder, progress string
+	file              string   // of -f
+	tags              []string // of --tag
 }
 
 // newBuilderFlags adds the flags to a command, and its arguments: the YAML and
@@ -38,6 +41,9 @@ func newBuilderFlags(cmd *cobra.Command) *builderFlags {
 	flags.StringSliceVar(&f.Platforms, "platform", nil, "comma-separated `platforms` of the machine (default: the builder's)")
 	flags.BoolVar(&f.Pull, "pull", false, "ask the registries for images again")
 	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if f.file != "" && len(args) <= 1 {
+			return nil
+		}
 		if len(args) == 0 || len(args) > 2 {
 			return cli.Usagef("requires one machine YAML, or - for standard input, and, unless it is the current folder, the folder of the build context")
 		}
@@ -57,9 +63,40 @@ func (f *builderFlags) complete(args []string) {
 	if len(args) == 2 {
 		f.Context = args[1]
 	}
+	if f.tags != nil {
+		f.Outputs = tagOutputs(f.Outputs, f.tags)
+	}
 	if epoch, ok := os.LookupEnv("SOURCE_DATE_EPOCH"); ok && f.BuildArgs["SOURCE_DATE_EPOCH"] == "" {
 		f.BuildArgs["SOURCE_DATE_EPOCH"] = epoch
 	}
+}
+
+// arguments returns the YAML and the folder of the build context.
+func (f *builderFlags) arguments(args []string) []string {
+	if f.file == "" {
+		return args
+	}
+	return append([]string{f.file}, args...)
+}
+
+// tagOutputs names the image of outputs. Without an output, the image goes to the
+// Docker Engine.
+func tagOutputs(outputs, tags []string) []string {
+	name := "name=" + strings.Join(tags, ",")
+	if len(tags) > 1 {
+		name = `"` + name + `"`
+	}
+	if len(outputs) == 1 && outputs[0] == "." {
+		return []string{"type=docker," + name}
+	}
+	var named []string
+	for _, o := range outputs {
+		if strings.Contains(o, "type=docker") || strings.Contains(o, "type=oci") || strings.Contains(o, "type=image") {
+			o += "," + name
+		}
+		named = append(named, o)
+	}
+	return named
 }
 
 // readStdin copies the machine YAML to a file if the argument - names standard

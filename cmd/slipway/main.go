@@ -43,7 +43,11 @@ func main() {
 	// fs-verity. What matters is in the errors that they return.
 	log.SetOutput(io.Discard)
 	logrus.SetOutput(io.Discard)
-	cli.Program{Root: newCommand()}.Main()
+	newProgram().Main()
+}
+
+func newProgram() cli.Program {
+	return cli.Program{Root: newCommand(), Translate: translateLegacy}
 }
 
 func newCommand() *cobra.Command {

@@ -18,7 +18,7 @@ import (
 func execute(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var o, e bytes.Buffer
-	status = cli.Program{Root: newCommand()}.Run(context.Background(), args, &o, &e)
+	status = newProgram().Run(context.Background(), args, &o, &e)
 	return status, o.String(), e.String()
 }
 
@@ -75,6 +75,21 @@ func TestOptions(t *testing.T) {
 		Platforms:     []string{"linux/amd64", "linux/arm64"},
 		Pull:          true,
 		Secrets:       []string{"id=a,src=b"},
+	}
+	if diff := cmp.Diff(want, f.Options, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+
+	// As in docker buildx, -f names the YAML, and the argument is the context.
+	cmd = &cobra.Command{}
+	f = newBuildFlags(cmd)
+	if err := cmd.ParseFlags(strings.Fields("-f aws.yml --target docker --name web -t example.com/web:1 --tag web folder")); err != nil {
+		t.Fatal(err)
+	}
+	f.complete(f.arguments(cmd.Flags().Args()))
+	want = client.Options{
+		File: "aws.yml", Context: "folder", Target: "docker", BuildArgs: map[string]string{"NAME": "web", "SOURCE_DATE_EPOCH": "1700000000"},
+		Outputs: []string{`type=docker,"name=example.com/web:1,web"`},
 	}
 	if diff := cmp.Diff(want, f.Options, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

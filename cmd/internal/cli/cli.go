@@ -35,6 +35,9 @@ type Program struct {
 	// StatusFailed, or StatusInterrupted after a signal. Usage errors do not
 	// reach it.
 	Explain func(error) (status int, message string)
+
+	// Translate returns the arguments in today's form. It is optional.
+	Translate func(args []string) []string
 }
 
 // Main runs the program with the arguments of the process and exits. SIGINT and
@@ -50,6 +53,9 @@ func (p Program) Main() {
 // stdout, errors to stderr.
 func (p Program) Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := p.Root
+	if p.Translate != nil {
+		args = p.Translate(args)
+	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
