@@ -273,7 +273,7 @@ func TestKernelTar(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			i := image{name: "kernel-" + c.name, layers: [][]file{{reg("kernel", "kernel"), reg("kernel.tar", string(archive(t, c.entries)))}}}
 			context := layouts.add(t, i.ref(), i.build(t))
-			dir := newDir(t, "kernel:\n  image: "+i.ref()+"\n  cmdline: quiet\n")
+			dir := newDir(t, "kernel:\n  image: "+i.ref()+"\n  cmdline: rdinit=/init\n")
 			out, err := build(dir, context, "--target=tar", "-o", "out")
 			expect(t, dir, out, err, c.want, ">>>   image: "+i.ref())
 		})
