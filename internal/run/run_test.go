@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
@@ -297,9 +297,7 @@ while True:
 
 // TestBackground runs a machine in another process, sees it, and stops it.
 func TestBackground(t *testing.T) {
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("requires python3")
-	}
+	need.Program(t, "python3", "python3")
 	fakeQEMU(t)
 	s := openStore(t)
 	detach := func(name string, config vm.Config) error {

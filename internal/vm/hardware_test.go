@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/vm/cloud"
 )
 
@@ -156,7 +157,7 @@ func TestVariables(t *testing.T) {
 
 func TestInstallHints(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("other systems have no os-release")
+		need.Missing(t, "only Linux has an os-release")
 	}
 	p := Packages{"deb", "fed", "arc", "bre"}
 	for release, want := range map[string]string{
