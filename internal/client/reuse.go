@@ -11,11 +11,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/continuity/sysx"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
-	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/frontend"
 )
@@ -102,7 +102,7 @@ func (r *reuse) record(files []File) error {
 		return err
 	}
 	for _, f := range files {
-		_ = unix.Lsetxattr(f.Path, originAttr, data, 0)
+		_ = sysx.LSetxattr(f.Path, originAttr, data, 0)
 	}
 	return nil
 }
@@ -139,9 +139,8 @@ func (o origin) files(folder string) []File {
 }
 
 func readOrigin(path string) (o origin, ok bool) {
-	buf := make([]byte, 64<<10)
-	n, err := unix.Lgetxattr(path, originAttr, buf)
-	return o, err == nil && json.Unmarshal(buf[:n], &o) == nil
+	data, err := sysx.LGetxattr(path, originAttr)
+	return o, err == nil && json.Unmarshal(data, &o) == nil
 }
 
 // A graphRecorder is a client that records the digests of the graphs that
