@@ -83,7 +83,7 @@ func TestCache(t *testing.T) {
 			caches: map[string]int{"changed/rngd": rngdBlobs},
 			packages: map[string]int{
 				"slipwaybuild/slipway": frontendBlobs, "slipwaybuild/kernel": 1, "slipwaybuild/init": 1,
-				"slipwaybuild/runc": 1, "slipwaybuild/sysctl": 1, "slipwaybuild/sshd": 1,
+				"slipwaybuild/runc": 1, "slipwaybuild/sysctl": 1, "slipwaybuild/sshd": 2,
 			},
 		},
 		{
