@@ -23,7 +23,7 @@ func bomb(depth int) string {
 	return b.String()
 }
 
-const kernelYAML = "kernel:\n  image: slipwaybuild/kernel:v1\n"
+const kernelYAML = "init: [slipwaybuild/init:v1]\nkernel:\n  image: slipwaybuild/kernel:v1\n"
 
 // TestYAML builds machine YAMLs, and passes options, that somebody made to harm.
 func TestYAML(t *testing.T) {
