@@ -3,7 +3,7 @@
 //
 // Usage:
 //
-//	slipway-exporter write [flags] --format FORMAT --name NAME --out DIR SEGMENT ...
+//	slipway-exporter write [flags] --format FORMAT --name NAME --out DIR SEGMENT…
 //
 // A SEGMENT is an output directory of slipway-packer, or NAME=DIR to call it NAME
 // in messages. The first holds the directories of the machine. Later segments

@@ -369,12 +369,12 @@ func TestHostile(t *testing.T) {
 		"another manifest": {reply(manifest, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"schemaVersion":2}`) }), "instead of sha256:"},
 		"a huge manifest":  {reply(manifest, func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 5<<20)) }), "more than 4194304 bytes"},
 		"another index":    {reply(func(r *http.Request) bool { return blob(r) && !ranged(r) }, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{}`) }), "does not match its digest"},
-		"a huge index":     {reply(func(r *http.Request) bool { return blob(r) && !ranged(r) }, func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 33<<20)) }), "the registry answers with more than"},
+		"a huge index":     {reply(func(r *http.Request) bool { return blob(r) && !ranged(r) }, func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 33<<20)) }), "the registry returns more than"},
 		"no ranges":        {reply(ranged, func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 100)) }), "does not support range requests"},
 		"another range": {reply(ranged, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Range", "bytes 1-2/3")
 			w.WriteHeader(http.StatusPartialContent)
-		}), "answers with the range"},
+		}), "returns the range"},
 		"garbage": {reply(ranged, partial(func(b []byte) { b[0] = 1 })), "does not match its digest"},
 		"another disk": {func(_ http.ResponseWriter, r *http.Request) bool {
 			if ranged(r) { // its frames have the same places

@@ -248,7 +248,7 @@ func (r *watchedReader) Read(p []byte) (int, error) {
 func readAll(r io.Reader, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err == nil && int64(len(data)) > limit {
-		err = permanent{fmt.Errorf("the registry answers with more than %d bytes", limit)}
+		err = permanent{fmt.Errorf("the registry returns more than %d bytes", limit)}
 	}
 	return data, err
 }
@@ -269,7 +269,7 @@ func (r *registry) manifest(ctx context.Context, identifier string) (data []byte
 	}
 	digest = sha256Digest(data)
 	if strings.HasPrefix(identifier, "sha256:") && digest != identifier {
-		return nil, "", r.explain(fmt.Errorf("the registry answers with the manifest %s instead of %s", digest, identifier))
+		return nil, "", r.explain(fmt.Errorf("the registry returns the manifest %s instead of %s", digest, identifier))
 	}
 	return data, digest, nil
 }
@@ -300,7 +300,7 @@ func (r *registry) readRange(ctx context.Context, digest string, offset int64, b
 	}
 	err := r.fetch(ctx, "blobs/"+digest, header, http.StatusPartialContent, func(body io.Reader, answer http.Header) error {
 		if got, want := answer.Get("Content-Range"), fmt.Sprintf("bytes %d-%d/", offset, last); !strings.HasPrefix(got, want) {
-			return permanent{fmt.Errorf("the registry answers with the range %.40q instead of %q", got, want)}
+			return permanent{fmt.Errorf("the registry returns the range %.40q instead of %q", got, want)}
 		}
 		n, err := io.ReadFull(body, buffer)
 		if err != nil {
