@@ -19,30 +19,16 @@ var small = sparse.Content{Size: 8 << 20, Runs: sparse.Bytes(bytes.Repeat([]byte
 func TestRead(t *testing.T) {
 	want := sparsetest.Disk(t)
 	for name, file := range written(t, want) {
-		got, err := Read(bytes.NewReader(file), int64(len(file)))
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		sparsetest.Equal(t, want, got)
+		t.Run(name, func(t *testing.T) { sparsetest.Reader(Read).Reads(t, file, want) })
 	}
 }
 
 // Read returns what qemu-img wrote.
 func TestReadQEMU(t *testing.T) {
-	want := sparsetest.Disk(t)
-	for name, options := range map[string][]string{
+	sparsetest.Reader(Read).ReadsQEMU(t, map[string][]string{
 		"dynamic": {"-O", "vpc", "-o", "force_size=on"},
 		"fixed":   {"-O", "vpc", "-o", "subformat=fixed,force_size=on"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			file := sparsetest.Convert(t, want, options...)
-			got, err := Read(bytes.NewReader(file), int64(len(file)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			sparsetest.Equal(t, want, got)
-		})
-	}
+	})
 }
 
 func TestReadErrors(t *testing.T) {

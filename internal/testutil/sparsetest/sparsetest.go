@@ -113,3 +113,25 @@ func Fuzz(f *testing.F, read func(io.ReaderAt, int64) (sparse.Content, error), s
 		}
 	})
 }
+
+// A Reader is the function of a package that reads a disk.
+type Reader func(io.ReaderAt, int64) (sparse.Content, error)
+
+// Reads checks that a file holds a disk.
+func (read Reader) Reads(t *testing.T, file []byte, want sparse.Content) {
+	t.Helper()
+	got, err := read(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	Equal(t, want, got)
+}
+
+// ReadsQEMU checks that files of qemu-img hold the disk that they were made of.
+// The options are those of Convert, by the name of a test.
+func (read Reader) ReadsQEMU(t *testing.T, files map[string][]string) {
+	want := Disk(t)
+	for name, options := range files {
+		t.Run(name, func(t *testing.T) { read.Reads(t, Convert(t, want, options...), want) })
+	}
+}
