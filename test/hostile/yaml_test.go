@@ -103,7 +103,7 @@ func TestYAML(t *testing.T) {
 func TestQuoting(t *testing.T) {
 	stack.Require(t)
 	const cmdline = "$HOME ${x} $(reboot) `reboot` %s %% #c ;|&<> *? title=x linux=/evil"
-	dir := newDir(t, kernelYAML+"  cmdline: '"+cmdline+"'\ninit:\n  - slipwaybuild/init:v1\n")
+	dir := newDir(t, kernelYAML+"  cmdline: '"+cmdline+"'\n")
 	if out, err := build(dir, "--target=iso", "-o", "out"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
