@@ -20,13 +20,16 @@ COPY internal/printable internal/printable
 COPY internal/sbom internal/sbom
 COPY internal/schema internal/schema
 COPY internal/suggest internal/suggest
+COPY internal/version internal/version
 COPY llb llb
 COPY machine machine
-# Without version stamps, because the cache key of every segment includes the bytes
-# of the packer.
+# Only the frontend knows the version of the release, because the cache key of every
+# segment includes the bytes of the packer.
 ENV CGO_ENABLED=0
+ARG VERSION
 RUN --mount=type=cache,target=/root/.cache/go-build --mount=type=cache,target=/go/pkg/mod \
-    go build -trimpath -buildvcs=false -ldflags='-s -w -buildid=' -o /out/ ./cmd/slipway-frontend ./cmd/slipway-packer ./cmd/slipway-exporter ./cmd/slipway-sbom
+    go build -trimpath -buildvcs=false -ldflags='-s -w -buildid=' -o /out/ ./cmd/slipway-packer ./cmd/slipway-exporter ./cmd/slipway-sbom && \
+    go build -trimpath -buildvcs=false -ldflags="-s -w -buildid= -X github.com/slipway-build/slipway/internal/version.number=$VERSION" -o /out/ ./cmd/slipway-frontend
 
 FROM scratch
 LABEL moby.buildkit.frontend.network.none="true"

@@ -77,6 +77,11 @@ func (b *build) graphInput(ctx context.Context, m *resolvedMachine) (in graph.In
 	plan.Files = slices.Clone(plan.Files)
 	for i, f := range plan.Files {
 		plan.Files[i].Source = b.files.paths[f.Source]
+		if f.OSRelease {
+			if plan.Files[i].Contents, err = b.osRelease(m, layouts); err != nil {
+				return in, err
+			}
+		}
 	}
 	label := ""
 	if b.req.ui.MultiPlatformRequested {

@@ -29,6 +29,7 @@ const lockVersion = 1
 type lockFile struct {
 	name   string                   // of the file
 	yml    string                   // name of the machine YAML
+	sum    digest.Digest            // of the file
 	images map[string]digest.Digest // of manifest or index, by familiar reference
 	lines  map[string]int           // in the file, by familiar reference
 }
@@ -87,7 +88,7 @@ func parseLock(name string, data []byte) (*lockFile, error) {
 	if file.Version != lockVersion {
 		return nil, fmt.Errorf("version %d is not supported, this frontend reads version %d", file.Version, lockVersion)
 	}
-	l := &lockFile{name: name, lines: map[string]int{}}
+	l := &lockFile{name: name, sum: digest.FromBytes(data), lines: map[string]int{}}
 	if err := file.Images.Decode(&l.images); err != nil {
 		return nil, err
 	}

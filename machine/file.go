@@ -20,7 +20,7 @@ type File struct {
 	Contents  string `yaml:"contents" also:"content" doc:"Contents of the file. May be empty." example:"box"`
 	Source    string `yaml:"source" doc:"Path of a file with the contents, relative to the build context." example:"hostname.txt"`
 	Secret    string `yaml:"secret" doc:"Id of a build secret with the contents. LinuxKit does not know this key." example:"ssh_host_key"`
-	Metadata  string `yaml:"metadata" enum:"json yaml sbom" doc:"Generates the contents. json or yaml: the description of the whole machine in that format. sbom: the SPDX document of its software, which LinuxKit does not know." example:"json"`
+	Metadata  string `yaml:"metadata" enum:"json yaml sbom os-release" doc:"Generates the contents. json or yaml: the description of the whole machine in that format. sbom: the SPDX document of its software. os-release: version, build and lock in the form of os-release(5). LinuxKit does not know sbom and os-release." example:"json"`
 	Optional  bool   `yaml:"optional" default:"false" doc:"Whether the entry is skipped if its source does not exist."`
 	Mode      *Mode  `yaml:"mode" default:"0600, or 0700 for a directory" doc:"Permissions, in octal digits." example:"\"0644\""`
 	UID       ID     `yaml:"uid" also:"user" default:"0" doc:"Owner: a number, or the name of a container." example:"1000"`
@@ -272,6 +272,8 @@ func (m *Machine) entry(f *File, node *schema.Node) Entry {
 			e.Secret, e.Range = f.Secret, at(node.Key("secret"))
 		case f.Metadata == "sbom":
 			e.SBOM, e.Range = true, at(node.Key("metadata"))
+		case f.Metadata == "os-release":
+			e.OSRelease = true
 		case f.Metadata != "":
 			e.Contents = m.metadata(f.Metadata)
 		default:

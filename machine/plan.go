@@ -79,9 +79,10 @@ type Layout struct {
 type Entry struct {
 	contract.Entry
 
-	Secret string `json:"-"` // id of a build secret with the contents
-	SBOM   bool   `json:"-"` // the contents are the SBOM of the machine
-	Range  Range  `json:"-"` // of the source or secret, else of the entry; zero if the entry does not come from the section files
+	Secret    string `json:"-"` // id of a build secret with the contents
+	SBOM      bool   `json:"-"` // the contents are the SBOM of the machine
+	OSRelease bool   `json:"-"` // the contents are those of os-release(5)
+	Range     Range  `json:"-"` // of the source or secret, else of the entry; zero if the entry does not come from the section files
 }
 
 // The types of entries.

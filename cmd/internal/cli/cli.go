@@ -10,13 +10,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-build/slipway/internal/suggest"
+	"github.com/slipway-build/slipway/internal/version"
 )
 
 // The exit statuses that all programs share. A program may define more.
@@ -110,13 +110,9 @@ func (p Program) explain(ctx context.Context, cmd *cobra.Command, err error) (st
 	return StatusFailed, err.Error()
 }
 
-// Version returns the version of the module that the program was built from.
-func Version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
-}
+// Version returns the version of the release, or of the module that the program
+// was built from.
+func Version() string { return version.Detailed() }
 
 // Usagef returns an error about the command line itself. The program exits with
 // StatusUsage.
