@@ -135,7 +135,7 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 	}
 	created := time.Unix(b.options.time(), 0).UTC()
 	config := imageConfig(p, created, b.options.formats)
-	if b.options.formats[0].Container {
+	if f := b.options.formats[0]; f.Container && f.Firmware == 0 { // a root filesystem
 		if err := setEntrypoint(ctx, config, ref); err != nil {
 			return nil, nil, err
 		}

@@ -24,8 +24,9 @@ func TestParseOptions(t *testing.T) {
 
 		{file: "a.yml", args: map[string]string{"MAP": "1"}, want: options{name: "a", warnings: []string{"build argument MAP has no effect: only raw disks have a map"}}},
 		{file: "a.yml", target: "raw", args: map[string]string{"MAP": "yes"}, err: "use true or false"},
-		{target: "rawr", err: `--target: unknown format "rawr" (did you mean "raw"?); formats: kernel+initrd, aws, docker`},
+		{target: "rawr", err: `--target: unknown format "rawr" (did you mean "raw"?); formats: kernel+initrd, aws, containerdisk, docker`},
 		{target: "tar,docker", err: "--target: docker is an image, not a file: build it alone"},
+		{target: "raw,containerdisk", err: "--target: containerdisk is an image, not a file: build it alone"},
 		{target: "raw,qcow", err: `--target: unknown format "qcow" (did you mean "qcow2"?)`},
 		{target: "raw,tar,aws", err: `--target: raw and aws both write NAME.raw: build one at a time`},
 		{target: "raw,raw", err: `--target: raw and raw both write NAME.raw: build one at a time`},

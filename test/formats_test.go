@@ -61,6 +61,7 @@ var formatsToBoot = map[string]formatFacts{
 // formatsBootedElsewhere has the other formats that boot from an initramfs, and
 // why TestFormats does not boot them.
 var formatsBootedElsewhere = map[string]string{
+	"containerdisk":     "TestContainerDisk boots what a registry has",
 	"aws":               "TestAWS boots raw, and aws is a raw in whole GiB",
 	"tar-kernel-initrd": "TestTarKernelInitrd of exporter/format compares its files with those of kernel+initrd",
 }
@@ -268,10 +269,14 @@ func checkRelease(t *testing.T, name string) {
 	}
 }
 
+// formatMachine returns the YAML of a machine of the images of formatImages.
+func formatMachine(cmdline string) string {
+	return "kernel:\n  image: slipwaybuild/kernel:v1\n  tar: none\n  cmdline: '" + cmdline + "'\n" +
+		"init:\n  - slipwaybuild/init:v1\nfiles:\n  - path: data/greeting\n    contents: hello\n"
+}
+
 func (b formatBoot) boot(t *testing.T, images []string) {
-	dir := machineYAML(t, "kernel:\n  image: slipwaybuild/kernel:v1\n  tar: none\n"+
-		"  cmdline: '"+vm.Consoles[b.architecture]+" "+formatCmdline+"'\n"+
-		"init:\n  - slipwaybuild/init:v1\nfiles:\n  - path: data/greeting\n    contents: hello\n")
+	dir := machineYAML(t, formatMachine(vm.Consoles[b.architecture]+" "+formatCmdline))
 	args := append([]string{"-f", "machine.yml", "--platform=linux/" + b.architecture, "--target=" + b.format.Name, "-o", "out", "."}, images...)
 	if _, stderr, err := stack.Buildx(dir, args...); err != nil {
 		t.Fatalf("build: %v\n%s", err, stderr)
@@ -307,23 +312,33 @@ func (b formatBoot) boot(t *testing.T, images []string) {
 		t.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
 	}
 	t.Logf("%.1f s", time.Since(start).Seconds())
+	report := reportOf(t, machine)
+	if want := b.cmdline() + "\n"; report.Cmdline != want {
+		t.Errorf("command line\n%q, want\n%q", report.Cmdline, want)
+	}
+}
+
+// A formatReport is what the init of the machines that formatImages makes writes
+// on the console.
+type formatReport struct {
+	Cmdline, Error string
+	Files          []string
+}
+
+// reportOf returns the report of a machine that has powered off.
+func reportOf(t *testing.T, machine *vm.Machine) (report formatReport) {
+	t.Helper()
 	line := regexp.MustCompile(`(?m)^REPORT (.*?)\r?$`).FindStringSubmatch(machine.ConsoleTail(40))
 	if line == nil {
 		t.Fatalf("no report:\n%s", machine.ConsoleTail(40))
 	}
-	var report struct {
-		Cmdline, Error string
-		Files          []string
-	}
 	if err := json.Unmarshal([]byte(line[1]), &report); err != nil || report.Error != "" {
 		t.Fatalf("%v, %s in %s", err, report.Error, line[1])
-	}
-	if want := b.cmdline() + "\n"; report.Cmdline != want {
-		t.Errorf("command line\n%q, want\n%q", report.Cmdline, want)
 	}
 	if len(report.Files) != 1 || !strings.HasPrefix(report.Files[0], "greeting: ") {
 		t.Errorf("files %q", report.Files)
 	}
+	return report
 }
 
 // systemPartition creates a file system that UEFI boots a program from.
