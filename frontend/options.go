@@ -30,7 +30,7 @@ var arguments = []argument{
 	{"NAME", "prefix of the output files", "the machine YAML's base name"},
 	{"SIZE", "size of a disk, for example 100M or 1G", "the smallest that fits"},
 	{"MAP", "true writes NAME.raw.map beside a disk: which parts are data, zeros or unused", "false"},
-	{"COMPRESSION", "compression of the initramfs: zstd, gzip or none, optionally with :LEVEL", "the best that the kernel decompresses"},
+	{"COMPRESSION", "compression of the initramfs: zstd, gzip or none, optionally with :LEVEL", "the best that the kernel decompresses: zstd:3, else gzip or none"},
 	{"HOME", "your home folder, for sources of files that start with ~", "none"},
 	{LockUpdate, "comma-separated images that --call=machine.lock resolves again", "all"},
 	{"OVERLAYS", "comma-separated machine YAMLs to merge into this one, relative to it", "none"},

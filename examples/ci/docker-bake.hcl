@@ -15,7 +15,8 @@ variable "SOURCE_DATE_EPOCH" {
 target "default" {
   dockerfile = "aws.yml"
   target     = "raw"
-  args       = { SIZE = "100M", SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
+  # The default compression is for builds that are booted once. This disk is published.
+  args       = { SIZE = "100M", COMPRESSION = "zstd:19", SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
   output     = ["type=local,dest=out"]
   cache-from = [CACHE]
   # mode=max keeps the segment of every component, so that a build repacks only

@@ -20,11 +20,12 @@ type Compression struct {
 	Level     int
 }
 
-// Levels as in the zstd and gzip programs. BenchmarkPack measures them: at the
-// default level, zstd packs about 70 MB/s on one processor. Higher levels save a
-// few percent and pack 15 MB/s.
+// Levels as in the zstd and gzip programs. BenchmarkPack measures them. The
+// default level of zstd is for builds that are booted soon: it takes 0.4 times
+// the processor time of level 7 for 5 % more bytes. Level 19, for what is
+// published, takes 8 times the processor time of the default for 11 % fewer.
 const (
-	zstdMin, zstdDefault, zstdMax = 1, 7, 22
+	zstdMin, zstdDefault, zstdMax = 1, 3, 22
 	gzipMin, gzipDefault, gzipMax = 1, 6, 9
 )
 

@@ -320,7 +320,7 @@ func TestZstdFrame(t *testing.T) {
 
 func TestParseCompression(t *testing.T) {
 	for text, want := range map[string]string{
-		"zstd": "zstd:7", "zstd:1": "zstd:1", "zstd:22": "zstd:22",
+		"zstd": "zstd:3", "zstd:1": "zstd:1", "zstd:22": "zstd:22",
 		"gzip": "gzip:6", "gzip:9": "gzip:9", "none": "none",
 	} {
 		if c, err := ParseCompression(text); err != nil || c.String() != want {

@@ -171,7 +171,7 @@ func uncompress(r *bufio.Reader) (io.Reader, error) {
 // level.
 func compressor(compression string) (func([]byte) ([]byte, error), error) {
 	if compression == "zstd" {
-		encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(7)))
+		encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(3)))
 		return func(data []byte) ([]byte, error) { return encoder.EncodeAll(data, nil), nil }, err
 	}
 	return func(data []byte) ([]byte, error) {
