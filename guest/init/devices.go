@@ -148,6 +148,9 @@ func (h *hotplug) serve() {
 				h.out.say("hotplug: %v", err)
 			}
 		}
+		if name := event["DEVNAME"]; event["ACTION"] == "add" && event["SUBSYSTEM"] == "ptp" {
+			os.Chmod(filepath.Join("/dev", filepath.Base(name)), 0o444) // chrony reads it without root, and works without it
+		}
 		if name := event["DEVNAME"]; event["SUBSYSTEM"] == "block" && name != "" {
 			h.disks.changed(name)
 		}

@@ -117,6 +117,9 @@ func (c *Config) args(s sockets) ([]string, error) {
 		"-serial", "stdio", "-monitor", "unix:"+quote(s.monitor)+",server=on,wait=off",
 		"-device", "virtio-rng-pci",
 	)
+	if c.RTC != "" {
+		args = append(args, "-rtc", "base="+c.RTC)
+	}
 	if c.MemoryFile != "" {
 		args = append(args, "-machine", "memory-backend=memory",
 			"-object", "memory-backend-file,id=memory,share=on,size="+memory+"M,mem-path="+quote(c.MemoryFile))

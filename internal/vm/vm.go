@@ -53,6 +53,8 @@ type Config struct {
 	CPUs   int
 	Memory int // in MiB; default: 1024
 
+	RTC string // time of the hardware clock, as in QEMU's -rtc base=; default: now
+
 	// MemoryFile is an optional file to create, which holds the machine's
 	// memory. Its blocks on disk are the memory that the machine ever used.
 	MemoryFile string

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -254,9 +255,16 @@ func TestLinuxKitPackages(t *testing.T) {
 func TestServices(t *testing.T) {
 	t.Parallel()
 	stack.Require(t)
-	ntp := t.TempDir()
-	stack.MustBuildx(t, ".", "--platform", "linux/"+*architecture, "-o", "type=oci,tar=false,dest="+ntp, "testdata/ntpserver")
-	m := boot(t, build(t, "services.yml", "--build-context", "test/ntpserver:v1=oci-layout://"+ntp), "")
+	yaml, err := os.ReadFile("testdata/services.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "services.yml")
+	port := serveNTP(t, time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC))
+	if err := os.WriteFile(file, bytes.Replace(yaml, []byte("PORT"), []byte(strconv.Itoa(port)), 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m := bootWith(t, build(t, file), vm.Config{RTC: "2001-01-01T00:00:00"})
 	m.await(t, `REPORT over`)
 	m.typeLine(t, "root")
 	m.await(t, `Password: `)
@@ -265,16 +273,17 @@ func TestServices(t *testing.T) {
 	m.typeLine(t, "service list | sed s/^/REPORT./; poweroff")
 	m.wait(t)
 	m.says(t,
-		`machine is up, services started: 9`,
+		`machine is up, services started: 8`,
 		`REPORT logship: <30>1 linuxkit-\S+ onboot\.000-says\.out - - \[meta sequenceId="\d+"\] first`,
 		`REPORT nginx: <title>Welcome to nginx!</title>`,
 		`REPORT logread: onboot\.000-says(\.out;first onboot\.000-says;second|;second onboot\.000-says\.out;first) nginx;127\..* "GET / HTTP/1\.1" 200 .*`,
 		`REPORT nginx-log: \S+ nginx 127\.0\.0\.1 - - \[.*\] "GET / HTTP/1\.1" 200 .*`,
 		`REPORT metrics: node_exporter_build_info\{.*version="1\..*"\} 1 node_uname_info\{.*nodename="linuxkit-.*\} 1`,
 		`REPORT filesystems: / /run /tmp /var`,
-		`REPORT clock: 2029`,
+		`REPORT clock: 2040`,
+		`REPORT chrony: Uid: 100 100 100 100 CapInh: 0000000002000000 CapPrm: 0000000002000000 CapEff: 0000000002000000 CapBnd: 0000000002000000 CapAmb: 0000000002000000 \^\* 169\.254\.0\.2 .*`,
 		`REPORT escape: docker opens sys/kernel/core_pattern docker opens sysrq-trigger`,
-		`REPORT ctr: TASK PID STATUS docker \d+ RUNNING getty \d+ RUNNING logship \d+ RUNNING logwrite \d+ RUNNING nginx \d+ RUNNING node_exporter \d+ RUNNING ntpserver \d+ RUNNING openntpd \d+ RUNNING report \d+ RUNNING`,
+		`REPORT ctr: TASK PID STATUS chrony \d+ RUNNING docker \d+ RUNNING getty \d+ RUNNING logship \d+ RUNNING logwrite \d+ RUNNING nginx \d+ RUNNING node_exporter \d+ RUNNING report \d+ RUNNING`,
 		`REPORT docker: 67108864`,
 		`REPORT.getty +running .*`,
 	)
