@@ -1,13 +1,20 @@
 # The frontend image, which a machine YAML names in its "# syntax=" line.
 
-FROM debian:bookworm-slim AS loaders
-RUN dpkg --add-architecture arm64 && apt-get update && \
-    apt-get install -y --no-install-recommends grub-common grub-pc-bin systemd-boot-efi && \
-    apt-get download systemd-boot-efi:arm64 && dpkg -x systemd-boot-efi_*_arm64.deb /arm64
+FROM debian:trixie-slim AS loaders
+RUN --mount=type=bind,source=hack/debian,target=/debian \
+    /debian/get amd64 / grub-common grub-pc-bin libdevmapper1.02.1 systemd-boot-efi && /debian/get arm64 /arm64 systemd-boot-efi
 COPY exporter/disk/loaders.sh /
-RUN /loaders.sh /loaders /arm64
+# The origin and the licenses of the loaders. Debian has the sources of these
+# versions.
+RUN /loaders.sh /loaders /arm64 && \
+    for package in grub-pc-bin systemd-boot-efi; do \
+        cp -L "/usr/share/doc/$package/copyright" "/loaders/$package.copyright" && \
+        awk -F ': ' '{ field[$1] = $2 } \
+            END { split(field["Source"], source, "[ ()]+"); print source[1], source[2] ? source[2] : field["Version"], "(" field["Package"] ")" }' \
+            "/var/lib/dpkg/status.d/$package" >>/loaders/VERSIONS || exit 1; \
+    done && chmod 0644 /loaders/*
 
-FROM golang:1.26-bookworm AS build
+FROM golang:1.26-trixie AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 COPY cmd cmd

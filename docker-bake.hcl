@@ -45,7 +45,7 @@ variable "PACKAGES" {
   default = [
     "kernel", "modules", "init", "runc", "containerd", "ctr", "ca-certificates",
     "sysctl", "dhcpcd", "metadata", "rngd", "sshd", "getty",
-    "openntpd", "node_exporter", "nginx", "memlogd", "logwrite", "logship", "docker",
+    "chrony", "node_exporter", "nginx", "memlogd", "logwrite", "logship", "docker",
     "format", "mount", "extend", "swap", "losetup", "dm-crypt", "modprobe", "sysfs", "poweroff",
   ]
 }
@@ -53,7 +53,7 @@ variable "PACKAGES" {
 # The packages of examples/aws.yml.
 variable "AWS_PACKAGES" {
   default = [
-    "kernel", "init", "runc", "containerd", "ca-certificates", "sysctl", "dhcpcd", "metadata", "rngd", "sshd",
+    "kernel", "init", "runc", "containerd", "ca-certificates", "sysctl", "dhcpcd", "metadata", "rngd", "sshd", "chrony",
   ]
 }
 

@@ -17,13 +17,13 @@ import (
 func TestBuilders(t *testing.T) {
 	r := startRegistries(t)
 	a := fresh(t, r.config)
-	odd := r.push(t, a, "odd:1", `FROM debian:bookworm-slim AS build
+	odd := r.push(t, a, "odd:1", `FROM debian:trixie-slim AS build
 RUN mkdir -p /out/bin && mkfifo /out/pipe && chown 12345:23456 /out/pipe && \
     cp /bin/true /out/bin/true && chmod 4755 /out/bin/true && ln /out/bin/true /out/bin/same
 FROM scratch
 COPY --from=build /out /
 `)
-	nodes := r.push(t, a, "nodes:1", `FROM debian:bookworm-slim AS build
+	nodes := r.push(t, a, "nodes:1", `FROM debian:trixie-slim AS build
 RUN mkdir -p /out/dev && mknod /out/dev/disk b 7 0 && mknod /out/dev/tty c 5 0
 FROM scratch
 COPY --from=build /out /

@@ -221,7 +221,7 @@ func testEngineFeatures(t *testing.T, e *engine.Engine, c engine.Config) {
 func testRemappedEngine(t *testing.T) {
 	e := startEngine(t, engine.Config{Settings: map[string]any{"userns-remap": "default"}})
 	image := t.TempDir()
-	write(t, image, map[string]string{"Dockerfile": "FROM debian:bookworm-slim AS build\nRUN mkdir -p /out/dev && mknod /out/dev/disk b 7 0\nFROM scratch\nCOPY --from=build /out /\n"})
+	write(t, image, map[string]string{"Dockerfile": "FROM debian:trixie-slim AS build\nRUN mkdir -p /out/dev && mknod /out/dev/disk b 7 0\nFROM scratch\nCOPY --from=build /out /\n"})
 	ref := stack.Registry + "/test/nodes:v1"
 	push(t, image, ref)
 	dir := machineYAML(t, "init:\n  - "+ref+"\n")

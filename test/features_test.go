@@ -82,7 +82,7 @@ func features(image string) []feature {
 func featureImage(t *testing.T) (ref, dir string) {
 	t.Helper()
 	ref, dir = stack.Registry+"/test/features:v1", t.TempDir()
-	write(t, dir, map[string]string{"Dockerfile": "FROM debian:bookworm-slim AS build\nRUN mkdir -p /out/dev && mknod /out/dev/disk b 7 0 && echo text >/out/text\nFROM scratch\nCOPY --from=build /out /\n"})
+	write(t, dir, map[string]string{"Dockerfile": "FROM debian:trixie-slim AS build\nRUN mkdir -p /out/dev && mknod /out/dev/disk b 7 0 && echo text >/out/text\nFROM scratch\nCOPY --from=build /out /\n"})
 	stack.MustBuildx(t, dir, "--provenance=false", "-o", "type=registry", "-t", ref, ".")
 	stack.MustBuildx(t, dir, "--provenance=false", "-o", "type=oci,tar=false,dest=layout", ".")
 	return ref, dir

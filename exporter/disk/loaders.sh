@@ -29,11 +29,4 @@ grub-mkimage -O i386-pc-eltorito -d "$grub" -p /boot/grub -o "$out/eltorito.img"
 for root in / $other; do
 	cp "$root"/usr/lib/systemd/boot/efi/systemd-boot*.efi "$root"/usr/lib/systemd/boot/efi/linux*.efi.stub "$out"
 done
-
-# The origin and the licenses of the files. Debian has the sources of these versions.
-dpkg-query -W -f '${source:Package} ${source:Version} (${Package})\n' \
-	grub-pc-bin systemd-boot-efi >"$out/VERSIONS"
-for package in grub-pc-bin systemd-boot-efi; do
-	cp -L "/usr/share/doc/$package/copyright" "$out/$package.copyright"
-done
 chmod 0644 "$out"/*

@@ -41,7 +41,7 @@ func main() {
 
 type closure struct {
 	root, dest string
-	packages   map[string]string // file to its package
+	packages   map[string]string // file to its package, see unmerged
 }
 
 // notes is where images without dpkg describe their packages.
@@ -61,11 +61,17 @@ func (c *closure) readNotes() error {
 		}
 		for line := range strings.Lines(string(text)) {
 			if _, name, ok := strings.Cut(strings.TrimSpace(line), "  "); ok {
-				c.packages["/"+name] = strings.TrimSuffix(filepath.Base(list), ".md5sums")
+				c.packages[unmerged("/"+name)] = strings.TrimSuffix(filepath.Base(list), ".md5sums")
 			}
 		}
 	}
 	return nil
+}
+
+// unmerged returns the name of a file without /usr, because /bin/sh and
+// /usr/bin/sh are one file if /usr is merged.
+func unmerged(name string) string {
+	return strings.TrimPrefix(name, "/usr")
 }
 
 // add copies the file at an absolute path below root.
@@ -105,7 +111,7 @@ func (c *closure) add(name string) error {
 		if err := os.WriteFile(dest, contents, info.Mode().Perm()); err != nil {
 			return err
 		}
-		if p, ok := c.packages[name]; ok {
+		if p, ok := c.packages[unmerged(name)]; ok {
 			if err := c.add(path.Join(notes, p)); err != nil {
 				return err
 			}
