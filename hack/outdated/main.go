@@ -101,8 +101,11 @@ func run(dir string, command ...string) (string, error) {
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
+	if why := lastLine(stderr.String()); err != nil && why != "" {
+		return "", fmt.Errorf("%s: %s", command[0], why)
+	}
 	if err != nil {
-		return "", fmt.Errorf("%s: %w: %s", strings.Join(command, " "), err, lastLine(stderr.String()))
+		return "", fmt.Errorf("%s: %w", strings.Join(command, " "), err)
 	}
 	return strings.TrimSpace(string(out)), nil
 }
