@@ -269,7 +269,7 @@ func TestServices(t *testing.T) {
 	m.typeLine(t, "root")
 	m.await(t, `Password: `)
 	m.typeLine(t, "correct horse")
-	m.await(t, `/ # `)
+	m.await(t, `[/~] # `)
 	m.typeLine(t, "service list | sed s/^/REPORT./; poweroff")
 	m.wait(t)
 	m.says(t,
@@ -295,7 +295,7 @@ func TestConsole(t *testing.T) {
 	t.Parallel()
 	m := boot(t, build(t, "../../../examples/minimal.yml"), "")
 	m.await(t, `machine is up`)
-	m.await(t, `/ # `)
+	m.await(t, `[/~] # `)
 	m.typeLine(t, "echo REPORT $((6 * 7)) $(service list | grep -c '^getty .*running'); poweroff")
 	m.wait(t)
 	m.says(t, `REPORT 42 1`)
