@@ -30,7 +30,6 @@ var escapes = map[string]string{
 	"mount":         "core_pattern sysrq userns mount",
 	"chrony":        "",
 	"nginx":         "",
-	"openntpd":      "",
 	"node_exporter": "",
 	"poweroff":      "",
 	"rngd":          "userns mount remount",
