@@ -4,9 +4,10 @@
 //
 // Usage: chrony [DIRECTIVE...]
 //
-// A directive of chrony.conf(5), for example "server ntp.example.com iburst", is
-// used instead of these sources. If /etc/chrony/chrony.conf exists, it is the
-// whole configuration.
+// A directive of chrony.conf(5), for example "server ntp.example.com iburst",
+// and the sources that metadata wrote to /run/config/ntp, are used instead of
+// these sources. If /etc/chrony/chrony.conf exists, it is the whole
+// configuration.
 package main
 
 import (
@@ -19,8 +20,9 @@ import (
 )
 
 const (
-	chronyd = "/usr/sbin/chronyd"
-	file    = "/etc/chrony/chrony.conf"
+	chronyd  = "/usr/sbin/chronyd"
+	file     = "/etc/chrony/chrony.conf"
+	metadata = "/run/config/ntp" // directory of metadata's time sources, *.sources
 )
 
 func main() {
@@ -39,10 +41,12 @@ func configuration(root string, hasFile bool, directives []string) []string {
 	if hasFile {
 		return []string{"-f", file}
 	}
-	if len(directives) == 0 {
+	received, _ := filepath.Glob(filepath.Join(root, metadata, "*.sources")) // the pattern is valid
+	if len(directives) == 0 && len(received) == 0 {
 		directives = sources(root)
 	}
 	return append(directives,
+		"sourcedir "+metadata,
 		"driftfile /var/lib/chrony/drift",
 		"makestep 1 3", // a clock that is wrong at the start is set at once
 		"rtcsync",      // the kernel sets the hardware clock every 11 minutes

@@ -19,11 +19,13 @@ func TestConfiguration(t *testing.T) {
 		directives []string
 		want       string // up to the first directive that is always there
 	}{
-		"elsewhere": {map[string]string{"sys/class/dmi/id/sys_vendor": "QEMU\n"}, nil, pool},
-		"no SMBIOS": {nil, nil, pool},
-		"Nitro":     {nitro, nil, amazon},
-		"Xen":       {map[string]string{"sys/class/dmi/id/sys_vendor": "Xen\n", "sys/class/dmi/id/bios_version": "4.11.amazon\n"}, nil, amazon},
-		"command":   {nitro, []string{"server a", "server b"}, "server a|server b"},
+		"elsewhere":            {map[string]string{"sys/class/dmi/id/sys_vendor": "QEMU\n"}, nil, pool},
+		"no SMBIOS":            {nil, nil, pool},
+		"Nitro":                {nitro, nil, amazon},
+		"Xen":                  {map[string]string{"sys/class/dmi/id/sys_vendor": "Xen\n", "sys/class/dmi/id/bios_version": "4.11.amazon\n"}, nil, amazon},
+		"command":              {nitro, []string{"server a", "server b"}, "server a|server b"},
+		"metadata":             {map[string]string{"run/config/ntp/cloud-config.sources": "server c\n"}, nil, ""},
+		"metadata and command": {map[string]string{"run/config/ntp/cloud-config.sources": "server c\n"}, []string{"server a"}, "server a"},
 		"clocks": {map[string]string{
 			"sys/class/dmi/id/sys_vendor":      "Amazon EC2\n",
 			"sys/class/ptp/ptp0/clock_name":    "KVM virtual PTP\n",
@@ -46,7 +48,7 @@ func TestConfiguration(t *testing.T) {
 				}
 			}
 			got := configuration(root, false, test.directives)
-			common := slices.Index(got, "driftfile /var/lib/chrony/drift")
+			common := slices.Index(got, "sourcedir /run/config/ntp")
 			if common < 0 {
 				t.Fatalf("got %q", got)
 			}
