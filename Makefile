@@ -42,15 +42,16 @@ test: images
 	cd hack/oldest && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/oldest/ tool
 	go test -timeout 25m ./...
 
-## test-boot: what make test does a part of: boots every format with every firmware that it supports and the packages for arm64, builds on Docker Engine 29, breaks the network, kills 50 builders
+## test-boot: what make test does a part of: boots every format with every firmware that it supports, the package docker and the packages for arm64, builds on Docker Engine 29, breaks the network, kills 50 builders
 test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
+	PLATFORMS=linux/amd64 $(bake) docker
 	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client dosfstools mtools containerd runc tini dnsmasq-base iproute2
 	hack/engine 29
 	go test -timeout 15m ./test -run TestNewEngine -boot
 	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems|TestAWSArm64|TestRun|TestLinuxKitStory' -boot
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage|TestIPv6' -arch arm64
-	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers' -boot
+	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers|TestEscape|TestServices' -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50
 	cd guest/logship/testdata/otelcol && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../../../.stack/otelcol .
 	go test ./guest/logship -run TestCollector -collector "$$PWD/.stack/otelcol"
@@ -85,6 +86,6 @@ repro: images
 stack:
 	hack/stack up
 
-## images: build the frontend and the packages and push them to the stack's registry
+## images: build the frontend and the packages, except docker, and push them to the stack's registry
 images: stack
-	$(bake) frontend packages
+	$(bake) test-images

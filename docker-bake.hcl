@@ -1,4 +1,5 @@
 # docker buildx bake packages     the package images
+# docker buildx bake test-images  the frontend image and the package images, except docker
 # docker buildx bake frontend     the frontend image
 # docker buildx bake aws-images   the frontend image and the package images of examples/aws.yml
 # docker buildx bake aws          the machine of examples/aws.yml, built from these images
@@ -59,6 +60,11 @@ variable "AWS_PACKAGES" {
 
 group "default" {
   targets = ["frontend", "packages"]
+}
+
+# docker takes minutes to compile: make test-boot tests it.
+group "test-images" {
+  targets = concat(["frontend"], [for p in PACKAGES : p if p != "docker"])
 }
 
 group "aws-images" {

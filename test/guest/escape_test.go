@@ -40,7 +40,8 @@ var escapes = map[string]string{
 }
 
 // TestEscape runs a program in the container of every package that tries to
-// leave it, and in those of an image without a label.
+// leave it, and in those of an image without a label. The package docker, which
+// takes minutes to compile, requires -boot.
 func TestEscape(t *testing.T) {
 	t.Parallel()
 	stack.Require(t)
@@ -80,6 +81,9 @@ onboot:
 			t.Fatal(err)
 		}
 		name := filepath.Base(filepath.Dir(file))
+		if name == "docker" && !*bootAll {
+			continue
+		}
 		if strings.Contains(string(text), "LABEL org.mobyproject.config=") {
 			works, ok := escapes[name]
 			if !ok {
