@@ -49,7 +49,7 @@ test-boot: images
 	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client dosfstools mtools containerd runc tini dnsmasq-base iproute2
 	hack/engine 29
 	go test -timeout 15m ./test -run TestNewEngine -boot
-	go test -timeout 25m ./test -run 'TestFormats|TestRootFilesystems|TestAWSArm64|TestRun|TestLinuxKitStory' -boot
+	go test -timeout 25m ./test -run 'TestFormats|TestPackages|TestRootFilesystems|TestAWSArm64|TestRun|TestLinuxKitStory' -boot
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage|TestIPv6' -arch arm64
 	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers|TestEscape|TestServices' -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50

@@ -26,7 +26,7 @@ import (
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
-var bootAll = flag.Bool("boot", false, "boot all formats under all their firmwares, not a representative third, and the AMI for arm64")
+var bootAll = flag.Bool("boot", false, "boot all formats under all their firmwares, not a representative third, and the AMI for arm64; check also the package docker")
 
 // formatCmdline contains characters that need quoting.
 const formatCmdline = `quiet panic=-1 a="b c" %s %%d $HOME/${x} é=ü`
