@@ -12,9 +12,11 @@ import (
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/publisher/ami"
+	"github.com/slipway-build/slipway/publisher/artifact"
 )
 
-// TestChannel builds a machine into a registry, publishes it from there without a
+// TestChannel builds a machine into a registry, with attestations and a
+// signature, publishes it from there without a
 // file, and then proves from the YAML and its lock alone what the AMI contains.
 func TestChannel(t *testing.T) {
 	stack.Require(t)
@@ -29,7 +31,14 @@ func TestChannel(t *testing.T) {
 	}
 	build := []string{"--platform", "linux/amd64", "--size", "100M"}
 	tag := "oci://" + stack.Registry + "/test/channel:v1"
-	args := append([]string{"build", "--format", "raw", "-o", "out", "--push", tag}, build...)
+	for _, args := range [][]string{{"ecparam", "-genkey", "-name", "prime256v1", "-out", "key"}, {"ec", "-in", "key", "-pubout", "-out", "key.pub"}} {
+		cmd := exec.Command("openssl", args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("openssl: %v: %s", err, out)
+		}
+	}
+	args := append([]string{"build", "--format", "raw", "-o", "out", "--sbom", "--provenance=mode=min", "--push", tag, "--sign-key", "key"}, build...)
 	out, stderr, code := slipway(t, dir, append(args, "machine.yml")...)
 	if code != 0 {
 		t.Fatal(stderr)
@@ -38,6 +47,17 @@ func TestChannel(t *testing.T) {
 	reference := lines[len(lines)-1]
 	if !strings.HasPrefix(reference, tag+"@sha256:") {
 		t.Fatalf("build --push prints %q", out)
+	}
+	if out, stderr, code := slipway(t, dir, "verify", "--key", "key.pub", tag); code != 0 || strings.TrimSpace(out) != reference {
+		t.Errorf("verify: %s%s, want %s", out, stderr, reference)
+	}
+	discover := exec.Command(stack.File(t, "oras"), "discover", "--plain-http", strings.TrimPrefix(reference, "oci://"))
+	referrers, err := discover.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(string(referrers), artifact.TypeInToto) != 1 || !strings.Contains(string(referrers), artifact.TypeSignature) {
+		t.Errorf("the referrers are %s", referrers)
 	}
 	disk := filepath.Join(dir, "out", "machine.raw")
 	if out, stderr, code := slipway(t, dir, "pull", "-o", "pulled", reference); code != 0 || !strings.HasPrefix(out, filepath.Join("pulled", "machine.raw")+"\t") {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,9 +28,13 @@ func newBuildCommand() *cobra.Command {
   slipway build --format raw --size 100M -o out aws.yml`,
 	}
 	f := newBuildFlags(cmd)
-	push := cmd.Flags().String("push", "", "store the disks in a registry too: `oci://REGISTRY/REPOSITORY:TAG`")
+	push := cmd.Flags().String("push", "", "store the disks in a registry too, with SBOM and provenance: `oci://REGISTRY/REPOSITORY:TAG`")
+	p := newPushFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *push == "" {
+			if p.key != "" {
+				return cli.Usagef("--sign-key signs what --push pushes")
+			}
 			_, err := build(cmd, f, args)
 			return err
 		}
@@ -41,18 +46,23 @@ func newBuildCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return pushBuilt(cmd, f, files, ref)
+		return p.pushBuilt(cmd, f, files, ref)
 	}
 	return cmd
 }
 
-// pushBuilt stores the disks of a build in a registry.
-func pushBuilt(cmd *cobra.Command, f *builderFlags, files []client.File, ref artifact.Reference) error {
-	p := pushFlags{annotations: map[string]string{}}
+// attestations are the files in which BuildKit writes the attestations of a
+// build.
+var attestations = []string{"sbom.spdx.json", "provenance.json"}
+
+// pushBuilt stores the disks of a build in a registry, with its attestations.
+func (p *pushFlags) pushBuilt(cmd *cobra.Command, f *builderFlags, files []client.File, ref artifact.Reference) error {
 	var disks []string
 	for _, file := range files {
 		if formatOf(file.Path) != "" {
 			disks = append(disks, file.Path)
+		} else if slices.Contains(attestations, filepath.Base(file.Path)) {
+			p.attach = append(p.attach, file.Path)
 		}
 	}
 	if disks == nil {

@@ -58,7 +58,7 @@ func newCommand() *cobra.Command {
 		RunE:  cli.Subcommands,
 	}
 	root.AddCommand(newBuildCommand(), newLockCommand(), newInspectCommand(), newDiffCommand(), newSizeCommand(), newNewCommand(), newCheckCommand(), newPlanCommand(),
-		newFormatsCommand(), newSchemaCommand(), newPushCommand(), newPullCommand(), newVersionCommand(),
+		newFormatsCommand(), newSchemaCommand(), newPushCommand(), newPullCommand(), newVerifyCommand(), newVersionCommand(),
 		newRunCommand(), newPsCommand(), newSSHCommand(), newLogsCommand(), newStopCommand(), newSuperviseCommand())
 	return root
 }

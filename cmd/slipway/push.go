@@ -1,13 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/ecdsa"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 
@@ -34,10 +38,11 @@ func newPushCommand() *cobra.Command {
 			return nil
 		},
 	}
-	f := pushFlags{annotations: map[string]string{}}
+	f := newPushFlags(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.architecture, "arch", "", "`architecture` of disks that do not show it: amd64 or arm64")
 	flags.StringVar(&f.format, "format", "", "`name` of the format (default: that of the file names)")
+	flags.StringArrayVar(&f.attach, "attach", nil, "attach an SBOM, provenance or another `[TYPE=]FILE`; may be repeated")
 	flags.StringVar(&f.lock, "lock", "", "lock `file` of the build, whose digest becomes an annotation")
 	cli.PairsVar(flags, f.annotations, "annotation", "annotation of the disks as `KEY=VALUE`, for example org.opencontainers.image.source=URL; may be repeated", nil)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -54,6 +59,60 @@ func newPushCommand() *cobra.Command {
 type pushFlags struct {
 	architecture, format, lock string
 	annotations                map[string]string
+	attach                     []string // [TYPE=]FILE
+	key                        string   // file of the key that signs
+}
+
+// newPushFlags adds the flags of all commands that push.
+func newPushFlags(cmd *cobra.Command) *pushFlags {
+	f := &pushFlags{annotations: map[string]string{}}
+	cmd.Flags().StringVar(&f.key, "sign-key", "", "sign with the private key in a PEM `file`, as Cosign does")
+	return f
+}
+
+// typedFile matches [TYPE=]FILE of --attach, with a media type.
+var typedFile = regexp.MustCompile(`^(?:([a-z]+/[A-Za-z0-9.+_-]+)=)?(.+)$`)
+
+// attachments reads the files to attach.
+func (f *pushFlags) attachments() (all []artifact.Attachment, err error) {
+	for _, text := range f.attach {
+		m := typedFile.FindStringSubmatch(text)
+		if m == nil {
+			return nil, cli.Usagef("--attach %q: write it as FILE or TYPE=FILE", text)
+		}
+		content, err := readLimited(m[2], artifact.MaxAttachment)
+		if err != nil {
+			return nil, err
+		}
+		a := artifact.Attachment{Name: filepath.Base(m[2]), Type: m[1], Content: content}
+		if a.Type == "" {
+			if a, err = artifact.NewAttachment(a.Name, content); err != nil {
+				return nil, cli.Usagef("--attach: %w, as in --attach application/json=FILE", err)
+			}
+		}
+		if architecture := cmp.Or(goArch(f.architecture), folderArch(m[2])); architecture != "" {
+			if a.Annotations == nil {
+				a.Annotations = map[string]string{}
+			}
+			a.Annotations[artifact.AnnotationArchitecture] = architecture
+		}
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+// readLimited reads a file of at most limit bytes.
+func readLimited(name string, limit int64) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(content)) > limit {
+		err = fmt.Errorf("%s has more than %d bytes", name, limit)
+	}
+	return content, err
 }
 
 // push stores disks and prints the reference to them.
@@ -64,6 +123,20 @@ func (f *pushFlags) push(cmd *cobra.Command, paths []string, ref artifact.Refere
 			return err
 		}
 		f.annotations[artifact.AnnotationLock] = fmt.Sprintf("sha256:%x", sha256.Sum256(lock))
+	}
+	attachments, err := f.attachments()
+	if err != nil {
+		return err
+	}
+	var key *ecdsa.PrivateKey
+	if f.key != "" {
+		text, err := readLimited(f.key, maxKey)
+		if err != nil {
+			return err
+		}
+		if key, err = artifact.ParseKey(text); err != nil {
+			return fmt.Errorf("--sign-key %s: %w", f.key, err)
+		}
 	}
 	var uploads []artifact.Upload
 	for _, path := range paths {
@@ -77,6 +150,14 @@ func (f *pushFlags) push(cmd *cobra.Command, paths []string, ref artifact.Refere
 	pushed, err := artifact.Push(cmd.Context(), ref, uploads)
 	if err != nil {
 		return err
+	}
+	if err := artifact.Attach(cmd.Context(), pushed, attachments); err != nil {
+		return err
+	}
+	if key != nil {
+		if err := artifact.Sign(cmd.Context(), pushed, key); err != nil {
+			return err
+		}
 	}
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), pushed)
 	return err
@@ -113,8 +194,7 @@ func (f *pushFlags) upload(ctx context.Context, path string) (u artifact.Upload,
 		}
 	}
 	if u.Architecture == "" {
-		// The folder of the output of several platforms.
-		u.Architecture, _ = strings.CutPrefix(filepath.Base(filepath.Dir(path)), "linux_")
+		u.Architecture = folderArch(path)
 	}
 	if u.Architecture != "amd64" && u.Architecture != "arm64" {
 		return u, cli.Usagef("%s: the architecture is not known from the disk: use --arch amd64 or arm64", path)
@@ -144,6 +224,16 @@ func goArch(name string) string {
 	return name
 }
 
+// folderArch returns the architecture of a file in the output of several
+// platforms, or "".
+func folderArch(path string) string {
+	architecture, found := strings.CutPrefix(filepath.Base(filepath.Dir(path)), "linux_")
+	if !found {
+		return ""
+	}
+	return architecture
+}
+
 // formatOf returns the format of a file by its name, or "". Of several formats
 // with the same suffix it is the one with the shortest name.
 func formatOf(path string) string {
@@ -159,6 +249,51 @@ func formatOf(path string) string {
 		}
 	}
 	return best.Name
+}
+
+// maxKey limits a file with a key, in bytes.
+const maxKey = 64 << 10
+
+func newVerifyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "verify [flags] oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]",
+		Short: "Verify who signed disks in a registry",
+		Long: "Verify that the owner of a key signed disks in a registry, with slipway push --sign-key or cosign sign --key.\n" +
+			"Prints the reference with the digest that was signed, for other commands.",
+		Example: `  slipway verify --key cosign.pub oci://registry.example.com/machines/aws:v1
+  slipway run "$(slipway verify --key cosign.pub oci://registry.example.com/machines/aws:v1)"`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return cli.Usagef("requires one reference: oci://REGISTRY/REPOSITORY:TAG")
+			}
+			return nil
+		},
+	}
+	file := cmd.Flags().String("key", "", "`file` with the public key in PEM; required")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *file == "" {
+			return cli.Usagef("requires --key FILE")
+		}
+		ref, err := artifact.ParseReference(args[0])
+		if err != nil {
+			return cli.Usagef("%w", err)
+		}
+		text, err := readLimited(*file, maxKey)
+		if err != nil {
+			return err
+		}
+		key, err := artifact.ParsePublicKey(text)
+		if err != nil {
+			return fmt.Errorf("--key %s: %w", *file, err)
+		}
+		verified, err := artifact.Verify(cmd.Context(), ref, key)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), verified)
+		return err
+	}
+	return cmd
 }
 
 func newPullCommand() *cobra.Command {

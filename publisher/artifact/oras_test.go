@@ -60,8 +60,7 @@ func TestORAS(t *testing.T) {
 		t.Errorf("manifest: %s", manifest)
 	}
 
-	// A copy in another repository has the same digest, and attached files refer
-	// to the index.
+	// A copy in another repository has the same digest.
 	oras("copy", "--recursive", "--from-plain-http", "--to-plain-http", name, repo+"/copy:v2")
 	copied, err := artifact.ParseReference("oci://" + repo + "/copy:v2")
 	if err != nil {
@@ -74,12 +73,25 @@ func TestORAS(t *testing.T) {
 	if got, err := io.ReadAll(io.NewSectionReader(a, 0, a.Size)); err != nil || !bytes.Equal(got, data) || !strings.HasSuffix(a.Reference.String(), name[strings.Index(name, "@"):]) {
 		t.Errorf("%v: %d bytes, %v", a.Reference, len(got), err)
 	}
-	sbom := filepath.Join(dir, "sbom.json")
-	if err := os.WriteFile(sbom, []byte(`{"spdxVersion":"SPDX-2.3"}`), 0o600); err != nil {
+	if err := artifact.Attach(t.Context(), pushed, attachments(t)); err != nil {
 		t.Fatal(err)
 	}
-	oras("attach", "--plain-http", "--disable-path-validation", "--artifact-type", "application/spdx+json", name, sbom)
-	if tree := oras("discover", "--plain-http", name); !strings.Contains(tree, "application/spdx+json") {
-		t.Errorf("oras discover: %s", tree)
+	key := newKey(t)
+	if err := artifact.Sign(t.Context(), pushed, key); err != nil {
+		t.Fatal(err)
+	}
+	tree := oras("discover", "--plain-http", name)
+	for _, want := range []string{artifact.TypeSPDX, artifact.TypeInToto, artifact.TypeSignature} {
+		if !strings.Contains(tree, want) {
+			t.Errorf("oras discover does not show %s: %s", want, tree)
+		}
+	}
+	// A copy with its referrers has the signature too.
+	oras("copy", "--recursive", "--from-plain-http", "--to-plain-http", name, repo+"/signed:v1")
+	if copied, err = artifact.ParseReference("oci://" + repo + "/signed:v1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := artifact.Verify(t.Context(), copied, &key.PublicKey); err != nil {
+		t.Errorf("the copy: %v", err)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
@@ -37,9 +36,7 @@ func Push(ctx context.Context, ref Reference, uploads []Upload) (Reference, erro
 	if ref.digest != "" {
 		return Reference{}, fmt.Errorf("%s has a digest: push to a tag", ref)
 	}
-	p := pusher{ref: ref, options: []remote.Option{
-		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(newTransport()),
-	}}
+	p := newPusher(ctx, ref)
 	var manifests []v1.Descriptor
 	for _, u := range uploads {
 		m, err := p.push(ctx, u)

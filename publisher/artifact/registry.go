@@ -3,6 +3,7 @@ package artifact
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,11 +11,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -256,15 +259,7 @@ func readAll(r io.Reader, limit int64) ([]byte, error) {
 // manifest returns a manifest or an image index, and its digest. A digest that
 // is asked for is verified.
 func (r *registry) manifest(ctx context.Context, identifier string) (data []byte, digest string, err error) {
-	header := http.Header{"Accept": {string(types.OCIImageIndex) + ", " + string(types.OCIManifestSchema1)}}
-	data, err = retry(ctx, r.patience, func() (data []byte, err error) {
-		err = r.fetch(ctx, "manifests/"+identifier, header, http.StatusOK, func(body io.Reader, _ http.Header) error {
-			data, err = readAll(body, maxManifest)
-			return err
-		})
-		return data, err
-	})
-	if err != nil {
+	if data, err = r.get(ctx, "manifests/"+identifier); err != nil {
 		return nil, "", r.explain(err)
 	}
 	digest = sha256Digest(data)
@@ -272,6 +267,48 @@ func (r *registry) manifest(ctx context.Context, identifier string) (data []byte
 		return nil, "", r.explain(fmt.Errorf("the registry returns the manifest %s instead of %s", digest, identifier))
 	}
 	return data, digest, nil
+}
+
+// get returns a document of the repository.
+func (r *registry) get(ctx context.Context, path string) ([]byte, error) {
+	header := http.Header{"Accept": {string(types.OCIImageIndex) + ", " + string(types.OCIManifestSchema1)}}
+	return retry(ctx, r.patience, func() (data []byte, err error) {
+		err = r.fetch(ctx, path, header, http.StatusOK, func(body io.Reader, _ http.Header) error {
+			data, err = readAll(body, maxManifest)
+			return err
+		})
+		return data, err
+	})
+}
+
+// referrers returns the manifests that refer to the digest of the reference.
+// Registries without a list of referrers have it under a tag: OCI distribution
+// specification 1.1, "Unavailable Referrers API".
+func (r *registry) referrers(ctx context.Context) ([]v1.Descriptor, error) {
+	var data []byte
+	var err error
+	for _, path := range []string{"referrers/" + r.ref.digest, "manifests/" + strings.Replace(r.ref.digest, ":", "-", 1)} {
+		if data, err = r.get(ctx, path); !isNotFound(err) {
+			break
+		}
+	}
+	if isNotFound(err) {
+		return nil, nil
+	} else if err != nil {
+		return nil, r.explain(err)
+	}
+	var list document
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, r.explain(fmt.Errorf("referrers: %w", err))
+	}
+	return list.Manifests, nil
+}
+
+// isNotFound reports whether a registry has no such document, or no such kind of
+// documents.
+func isNotFound(err error) bool {
+	var status *statusError
+	return errors.As(err, &status) && slices.Contains([]int{http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed}, status.status)
 }
 
 // blob returns a blob of a number of bytes, which it verifies.
