@@ -21,6 +21,8 @@ package main
 
 import (
 	"context"
+	"io"
+	"log"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -40,6 +42,7 @@ func main() {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
+	log.SetOutput(io.Discard) // what libraries log is in the errors that they return
 	cli.Program{Root: newCommand(), Explain: explain}.Main()
 }
 

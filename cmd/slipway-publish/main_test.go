@@ -119,6 +119,28 @@ func TestFileAndPipe(t *testing.T) {
 	}
 }
 
+// The transfer manager logs an upload that S3 has completed already, because
+// the first response was lost.
+func TestLogsOfLibraries(t *testing.T) {
+	fake := awstest.StartTLS(t, awstest.Knobs{Faults: func(r awstest.Request) awstest.Fault {
+		if r.Operation == "CompleteMultipartUpload" && r.Attempt == 1 {
+			return awstest.LostError
+		}
+		return awstest.None
+	}})
+	fake.CreateBucket(awstest.Region, "disks")
+	h := newHost(t, fake, content(1, 40)) // more than one part
+	_, code, message := h.run(nil, "aws", "--name", "machine-1", "--method", "import", "--bucket", "disks", "machine.raw")
+	if n := fake.Count("s3:CompleteMultipartUpload"); code != 0 || n != 2 {
+		t.Fatalf("exit %d after %d requests: %s", code, n, message)
+	}
+	for line := range strings.Lines(message) {
+		if !strings.HasPrefix(line, "slipway-publish: warning: ") && !strings.HasPrefix(line, "us-east-1: ") {
+			t.Errorf("not a line of slipway-publish: %q", line)
+		}
+	}
+}
+
 func TestHelpAndVersion(t *testing.T) {
 	h := newHost(t, awstest.StartTLS(t, awstest.Knobs{}), nil)
 	for _, test := range []struct {

@@ -5,9 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/slipway-build/slipway/publisher/ami"
@@ -20,16 +23,22 @@ var (
 	firstSeed = flag.Uint64("seed", 1, "seed of the first fault schedule")
 )
 
+// object matches the key of an object, which has a random name.
+var object = regexp.MustCompile(`[0-9a-f]{32}\.raw`)
+
 // TestFaults publishes, verifies and deploys under random faults with both
 // methods. Each publish must end with a snapshot that equals the disk, or with
 // an error and nothing left behind. Each verification that ends without an error
 // must be right. Each deployment must leave the instances with the old or the
 // new root volume, and the next one must finish it. No instance that tests an
 // image may be left. To replay one: -run TestFaults -schedules 1 -seed N.
+//
+// Time is virtual, so that a busy machine does not add timeouts to those of the
+// schedule.
 func TestFaults(t *testing.T) {
 	var done, failed atomic.Int64
 	t.Run("seeds", func(t *testing.T) {
-		slots := make(chan struct{}, 12) // schedules mostly wait
+		slots := make(chan struct{}, runtime.GOMAXPROCS(0))
 		for i := range *schedules {
 			seed := *firstSeed + uint64(i)
 			slots <- struct{}{}
@@ -38,11 +47,13 @@ func TestFaults(t *testing.T) {
 			go func() {
 				defer close(finished)
 				t.Run(fmt.Sprint(seed), func(t *testing.T) {
-					if schedule(t, seed) {
-						done.Add(1)
-					} else {
-						failed.Add(1)
-					}
+					synctest.Test(t, func(t *testing.T) {
+						if schedule(t, seed) {
+							done.Add(1)
+						} else {
+							failed.Add(1)
+						}
+					})
 				})
 			}()
 		}
@@ -60,7 +71,11 @@ func schedule(t *testing.T, seed uint64) (success bool) {
 	if pick(3) {
 		faults = append(faults, awstest.Stall, awstest.LostStall)
 	}
-	plan := awstest.Random(seed, []float64{0.02, 0.1, 0.3}[random.IntN(3)], 1+random.IntN(3), faults...)
+	choose := awstest.Random(seed, []float64{0.02, 0.1, 0.3}[random.IntN(3)], 1+random.IntN(3), faults...)
+	plan := func(r awstest.Request) awstest.Fault {
+		r.Resource = object.ReplaceAllString(r.Resource, "object") // the same in each run
+		return choose(r)
+	}
 	knobs := awstest.Knobs{
 		Grace:  time.Duration(random.IntN(300)) * time.Millisecond,
 		Settle: time.Duration(random.IntN(300)) * time.Millisecond,
@@ -107,7 +122,7 @@ func schedule(t *testing.T, seed uint64) (success bool) {
 		}
 	}
 
-	fake := awstest.StartTLS(t, knobs)
+	fake := awstest.StartMemory(t, knobs)
 	fake.CreateBucket(home, "disks")
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -219,35 +234,55 @@ func deployFaulty(ctx context.Context, t *testing.T, fake *awstest.Server, image
 	check(nil)
 }
 
-// S3 may accept a request and never answer it.
+// S3 may accept a request and never answer it, or only after it took effect.
 func TestStalledBucket(t *testing.T) {
-	fake := awstest.StartTLS(t, awstest.Knobs{Faults: func(r awstest.Request) awstest.Fault {
-		if r.Operation == "HeadBucket" && r.Attempt == 1 {
-			return awstest.Stall
-		}
-		return awstest.None
-	}})
-	fake.CreateBucket(home, "disks")
-	o := ami.Options{Method: ami.MethodImport, Bucket: "disks", Timeout: 500 * time.Millisecond}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if _, err := publish(ctx, t, fake, write(t, content(1, 2)), o); err != nil {
-		t.Error(err)
+	for _, test := range []struct {
+		operation string
+		fault     awstest.Fault
+		blocks    int
+	}{
+		{"HeadBucket", awstest.Stall, 2},
+		{"PutObject", awstest.Stall, 2},
+		{"PutObject", awstest.LostStall, 2},
+		{"CreateMultipartUpload", awstest.Stall, 40},
+		{"UploadPart", awstest.Stall, 40},
+		{"CompleteMultipartUpload", awstest.Stall, 40},
+		{"CompleteMultipartUpload", awstest.LostStall, 40},
+	} {
+		t.Run(test.operation+" "+test.fault.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				stalled := false
+				fake := awstest.StartMemory(t, awstest.Knobs{Faults: func(r awstest.Request) awstest.Fault {
+					if r.Operation == test.operation && r.Attempt == 1 {
+						stalled = true
+						return test.fault
+					}
+					return awstest.None
+				}})
+				fake.CreateBucket(home, "disks")
+				data := content(1, test.blocks)
+				result := mustPublish(t, fake, write(t, data), ami.Options{Method: ami.MethodImport, Bucket: "disks"})
+				equal(t, fake, home, result.Images[0].Snapshot, data)
+				if !stalled {
+					t.Errorf("there was no %s", test.operation)
+				}
+				noViolations(t, fake)
+				noOrphans(t, fake)
+			})
+		})
 	}
 }
 
 // A request that waits to be sent again must not wait for one that waits for
 // its buffer.
 func TestOneWorker(t *testing.T) {
-	fake := awstest.StartTLS(t, awstest.Knobs{Faults: func(r awstest.Request) awstest.Fault {
-		if r.Operation == "PutSnapshotBlock" && r.Attempt == 1 {
-			return awstest.Throttle
-		}
-		return awstest.None
-	}})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if _, err := publish(ctx, t, fake, write(t, content(1, 6)), ami.Options{Workers: 1}); err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		fake := awstest.StartMemory(t, awstest.Knobs{Faults: func(r awstest.Request) awstest.Fault {
+			if r.Operation == "PutSnapshotBlock" && r.Attempt == 1 {
+				return awstest.Throttle
+			}
+			return awstest.None
+		}})
+		mustPublish(t, fake, write(t, content(1, 6)), ami.Options{Workers: 1})
+	})
 }

@@ -84,6 +84,7 @@ func configure(t testing.TB, fake *awstest.Server) aws.Config {
 	}
 	cfg, err := config.LoadDefaultConfig(t.Context(),
 		config.WithBaseEndpoint(fake.URL()), config.WithRegion(home),
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.DialContext = fake.DialContext })),
 		config.WithCustomCABundle(bytes.NewReader(bundle)),
 		config.WithSharedConfigFiles(nil), config.WithSharedCredentialsFiles(nil),
 		config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], env["AWS_SESSION_TOKEN"])))

@@ -59,6 +59,8 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 			window.shrink()
 		}
 	}
+	transfers := cfg.Copy()
+	transfers.HTTPClient = watchdog{client, 6 * l.attempt} // patience, by default
 	compute := ec2.NewFromConfig(single)
 	return services{
 		images:     images{compute, requests},
@@ -69,7 +71,7 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 		iam:        iam.NewFromConfig(single),
 		blocks:     blocks{ebs.NewFromConfig(single), writes, window},
 		// The transfer manager relies on its client for retries.
-		objects: objects{s3.NewFromConfig(cfg, pathStyle, func(o *s3.Options) {
+		objects: objects{s3.NewFromConfig(transfers, pathStyle, func(o *s3.Options) {
 			o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
 				// 24 attempts take about as long as patience.
 				o.MaxAttempts, o.MaxBackoff, o.RateLimiter = 24, longest, ratelimit.None

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/test/bufconn"
 )
 
 // The only account of the fake and its credentials.
@@ -35,7 +37,8 @@ type Server struct {
 	closed sync.Once
 	http   *httptest.Server // nil unless Start or StartTLS serves it
 
-	caBundle string // file with the certificate of StartTLS
+	memory   *bufconn.Listener // nil unless StartMemory serves it
+	caBundle string            // file with the certificate of StartTLS
 
 	mu         sync.Mutex    // guards the fields below and everything they refer to
 	ahead      time.Duration // of the real clock; see Advance
@@ -73,8 +76,14 @@ func Start(tb testing.TB, knobs Knobs) *Server {
 func StartTLS(tb testing.TB, knobs Knobs) *Server {
 	tb.Helper()
 	s := New(knobs)
-	tb.Cleanup(s.Close)
 	s.http = httptest.NewUnstartedServer(s)
+	s.startTLS(tb)
+	return s
+}
+
+func (s *Server) startTLS(tb testing.TB) {
+	tb.Helper()
+	tb.Cleanup(s.Close)
 	s.http.EnableHTTP2 = true
 	s.http.Config.ErrorLog = log.New(io.Discard, "", 0) // faults break handshakes
 	s.http.StartTLS()
@@ -83,7 +92,6 @@ func StartTLS(tb testing.TB, knobs Knobs) *Server {
 	if err := os.WriteFile(s.caBundle, block, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	return s
 }
 
 // Close ends stalled requests, stops serving and frees the stored data.
