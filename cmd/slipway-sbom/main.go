@@ -5,11 +5,16 @@
 //
 //	slipway-sbom scan    --in DIR --out DIR
 //	slipway-sbom machine --spec FILE --out DIR
+//	slipway-sbom
 //
 // scan writes an in-toto statement with an SPDX document of the packages in a root
 // filesystem, in the same form as BuildKit's scanners. machine combines such
 // statements into one document, sbom.spdx.json. Its --spec is [sbom.Machine] as
 // JSON.
+//
+// Without arguments, slipway-sbom is a scanner for other images than machines: it
+// follows BuildKit's protocol (docs/attestations/sbom-protocol.md), which names
+// the folders in BUILDKIT_SCAN_SOURCE and BUILDKIT_SCAN_DESTINATION.
 package main
 
 import (
@@ -25,6 +30,9 @@ import (
 )
 
 func main() {
+	if destination := os.Getenv("BUILDKIT_SCAN_DESTINATION"); len(os.Args) == 1 && destination != "" {
+		os.Args = append(os.Args, "scan", "--in", os.Getenv("BUILDKIT_SCAN_SOURCE"), "--out", destination)
+	}
 	command.Main("slipway-sbom", []command.Command{
 		{Name: "scan", Run: scan},
 		{Name: "machine", Run: machine},

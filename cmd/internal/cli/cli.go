@@ -56,6 +56,7 @@ func (p Program) Run(ctx context.Context, args []string, stdout, stderr io.Write
 	if p.Translate != nil {
 		args = p.Translate(args)
 	}
+	root.AddCommand(newManCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

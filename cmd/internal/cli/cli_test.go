@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -83,6 +85,32 @@ func TestHelpAndVersion(t *testing.T) {
 				t.Errorf("%v: no %q in:\n%s", c.args, want, stdout)
 			}
 		}
+	}
+}
+
+func TestMan(t *testing.T) {
+	t.Setenv("SOURCE_DATE_EPOCH", "86400")
+	dir := filepath.Join(t.TempDir(), "man1")
+	if status, _, stderr, _ := run(t.Context(), t, nil, "man", dir); status != 0 {
+		t.Fatalf("status %d: %s", status, stderr)
+	}
+	page, err := os.ReadFile(filepath.Join(dir, "slipway-test-fail.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"SLIPWAY-TEST-FAIL" "1" "Jan 1970" "Slipway `, "slipway-test fail [flags] FILE", `--size`} {
+		if !strings.Contains(strings.ReplaceAll(string(page), `\-`, "-"), want) {
+			t.Errorf("no %q in:\n%s", want, page)
+		}
+	}
+	if strings.Contains(string(page), "HISTORY") {
+		t.Errorf("a page with the date of today:\n%s", page)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "slipway-test-man.1")); err == nil {
+		t.Error("a page of the hidden command")
+	}
+	if status, _, stderr, _ := run(t.Context(), t, nil, "man"); status != StatusUsage {
+		t.Errorf("without a folder: status %d: %s", status, stderr)
 	}
 }
 
