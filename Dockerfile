@@ -38,6 +38,11 @@ RUN --mount=type=cache,target=/root/.cache/go-build --mount=type=cache,target=/g
     go build -trimpath -buildvcs=false -ldflags='-s -w -buildid=' -o /out/ ./cmd/slipway-packer ./cmd/slipway-exporter ./cmd/slipway-sbom && \
     go build -trimpath -buildvcs=false -ldflags="-s -w -buildid= -X github.com/slipway-build/slipway/internal/version.number=$VERSION" -o /out/ ./cmd/slipway-frontend
 
+# Scans images for their SBOM, for releases.
+FROM scratch AS scanner
+COPY --from=build /out/slipway-sbom /
+ENTRYPOINT ["/slipway-sbom"]
+
 FROM scratch
 LABEL moby.buildkit.frontend.network.none="true"
 LABEL moby.buildkit.frontend.caps="moby.buildkit.frontend.inputs,moby.buildkit.frontend.subrequests,moby.buildkit.frontend.contexts"

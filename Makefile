@@ -17,9 +17,9 @@ export BUILDX_BUILDER ?= slipway
 bake = PUSH=true docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${PROGRESS:-auto}"
 
 # Tests fail, instead of being skipped, if the machine lacks something.
-test test-boot repro: export SLIPWAY_TEST_ALL := 1
+test test-boot repro release-rehearsal: export SLIPWAY_TEST_ALL := 1
 
-.PHONY: demo test test-boot fuzz lint vuln bench repro stack images outdated
+.PHONY: demo test test-boot fuzz lint vuln bench repro release-rehearsal stack images outdated
 
 ## demo: build examples/aws.yml, publish it to a fake of AWS, boot the published disk and log in by ssh
 demo: stack
@@ -81,6 +81,12 @@ bench: stack
 ## repro: build all formats, the frontend and the packages with two different fresh builders and compare them
 repro: images
 	go test ./test -run TestReproducible -repro -v -timeout 90m
+
+## release-rehearsal: build, push, sign and check a release in the stack's registry
+release-rehearsal: images
+	hack/debian-packages jq lintian rpm
+	cd hack/release && go vet . && go test .
+	go test ./test -run TestRelease -release -v -timeout 90m
 
 ## stack: start buildkitd, a registry and a buildx builder on loopback; hack/stack down stops them
 stack:

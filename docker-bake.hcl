@@ -3,6 +3,8 @@
 # docker buildx bake frontend     the frontend image
 # docker buildx bake aws-images   the frontend image and the package images of examples/aws.yml
 # docker buildx bake aws          the machine of examples/aws.yml, built from these images
+# docker buildx bake scanner      the SBOM scanner, which a release requires in REGISTRY
+# docker buildx bake release      all images for all platforms, and the files to download
 
 variable "REGISTRY" {
   description = "Repository prefix of the images."
@@ -25,9 +27,72 @@ variable "DATE" {
   default     = ""
 }
 
+variable "VERSION" {
+  description = "Version of a release, for example 1.2.3. Images then are for all platforms and have SBOM, provenance and labels."
+  default     = ""
+}
+
+variable "REVISION" {
+  description = "Commit of a release."
+  default     = ""
+}
+
+variable "COMMIT_TIME" {
+  description = "Time of the files of a release, in seconds since 1970. Images keep SOURCE_DATE_EPOCH, so that a release does not change layers with the same contents."
+  default     = "0"
+}
+
+variable "PROGRAMS" {
+  description = "Comma-separated platforms of the programs of a release."
+  default     = "linux/amd64,linux/arm64,darwin/amd64,darwin/arm64,windows/amd64,windows/arm64"
+}
+
+# A pre-release such as 1.2.3-rc.1 moves no tag. 1.2.3 also moves 1.2, 1 and the tag
+# that YAML names: slipway:1, sshd:v1.
 function "tags" {
-  params = [image, version]
-  result = concat(["${REGISTRY}/${image}:${version}"], DATE == "" ? [] : ["${REGISTRY}/${image}:${version}-${DATE}"])
+  params = [image, yml]
+  result = [for tag in distinct(concat(
+    VERSION == "" ? [yml] : [VERSION],
+    VERSION == "" || prerelease() ? [] : [join(".", slice(split(".", VERSION), 0, 2)), major(), replace(yml, "1", major())],
+    DATE == "" || prerelease() ? [] : ["${VERSION == "" ? yml : replace(yml, "1", major())}-${DATE}"],
+  )) : "${REGISTRY}/${image}:${tag}"]
+}
+
+function "prerelease" {
+  params = []
+  result = length(regexall("-", VERSION)) > 0
+}
+
+function "major" {
+  params = []
+  result = split(".", VERSION)[0]
+}
+
+function "labels" {
+  params = [image, description]
+  result = merge(
+    { "org.opencontainers.image.documentation" = "https://github.com/slipway-build/slipway/blob/main/packages/CHANGELOG.md" },
+    VERSION == "" ? {} : {
+      "org.opencontainers.image.title"       = image
+      "org.opencontainers.image.description" = description
+      "org.opencontainers.image.version"     = VERSION
+      "org.opencontainers.image.revision"    = REVISION
+      "org.opencontainers.image.source"      = "https://github.com/slipway-build/slipway"
+      "org.opencontainers.image.url"         = "https://github.com/slipway-build/slipway"
+      "org.opencontainers.image.vendor"      = "Slipway"
+    },
+  )
+}
+
+# Slipway's own scanner finds what the SBOM of a machine lists.
+function "attestations" {
+  params = []
+  result = VERSION == "" ? ["type=provenance,disabled=true"] : ["type=provenance,mode=max", "type=sbom,generator=${REGISTRY}/sbom-scanner:${VERSION}"]
+}
+
+function "platforms" {
+  params = [development]
+  result = VERSION == "" ? split(",", development) : ["linux/amd64", "linux/arm64"]
 }
 
 variable "PUSH" {
@@ -71,12 +136,35 @@ group "aws-images" {
   targets = concat(["frontend"], AWS_PACKAGES)
 }
 
+group "release" {
+  targets = ["frontend", "packages", "files"]
+}
+
 target "frontend" {
   tags      = tags("slipway", "1")
+  labels    = VERSION == "" ? {} : labels("slipway", "BuildKit frontend for bootable immutable Linux machines")
   output    = output("gzip")
-  platforms = ["linux/amd64"]
+  platforms = platforms("linux/amd64")
+  args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH, VERSION = VERSION }
+  attest    = attestations()
+}
+
+target "scanner" {
+  target    = "scanner"
+  tags      = tags("sbom-scanner", "1")
+  labels    = labels("sbom-scanner", "SBOM scanner of Slipway")
+  output    = output("gzip")
+  platforms = platforms("linux/amd64")
   args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
   attest    = ["type=provenance,disabled=true"]
+}
+
+# The programs, packages for distributions, and their checksums.
+target "files" {
+  dockerfile = "hack/release/Dockerfile"
+  args       = { VERSION = VERSION, PLATFORMS = PROGRAMS, SOURCE_DATE_EPOCH = COMMIT_TIME }
+  output     = ["type=local,dest=out/release"]
+  attest     = ["type=provenance,disabled=true"]
 }
 
 target "packages" {
@@ -84,11 +172,11 @@ target "packages" {
   matrix     = { pkg = PACKAGES }
   dockerfile = "packages/${pkg}/Dockerfile"
   tags       = tags(pkg, "v1")
-  labels     = { "org.opencontainers.image.documentation" = "https://github.com/slipway-build/slipway/blob/main/packages/CHANGELOG.md" }
+  labels     = labels(pkg, "Package ${pkg} for Slipway machines")
   output     = output("zstd")
-  platforms  = split(",", PLATFORMS)
+  platforms  = platforms(PLATFORMS)
   args       = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
-  attest     = ["type=provenance,disabled=true"]
+  attest     = attestations()
 }
 
 # The contexts replace every image in the YAML, and the frontend, with those of this

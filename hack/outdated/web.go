@@ -47,7 +47,7 @@ var uses = regexp.MustCompile(`uses: ([\w.-]+/[\w.-]+)(?:/\S*)?@([0-9a-f]{40}) #
 // actions returns the pins of GitHub Actions.
 func actions() ([]pin, error) {
 	files, _ := filepath.Glob(".github/workflows/*.yml") // the pattern is valid
-	files = append(files, "examples/ci/github.yml")
+	files = append(files, "examples/ci/github.yml", "examples/ci/review.yml")
 	var pins []pin
 	tags := map[string]string{} // output of git by action
 	errs := map[string]error{}
