@@ -85,7 +85,6 @@ repro: images
 ## release-rehearsal: build, push, sign and check a release in the stack's registry
 release-rehearsal: images
 	hack/debian-packages jq lintian rpm
-	cd hack/release && go vet . && go test .
 	go test ./test -run TestRelease -release -v -timeout 90m
 
 ## stack: start buildkitd, a registry and a buildx builder on loopback; hack/stack down stops them

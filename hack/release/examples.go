@@ -13,12 +13,12 @@ var movingTag = regexp.MustCompile(`(?m)slipwaybuild/([a-z_-]+):v?1($|[^\w.-])`)
 
 // examples writes an archive of the example machines. They name the images of
 // the version, and each has a lock of their digests for all platforms.
-func (r *release) examples(builder, registry string) error {
+func (r *release) examples(pattern, builder, registry string) error {
 	host := platform{runtime.GOOS, runtime.GOARCH}
 	if err := r.build(host); err != nil {
 		return err
 	}
-	sources, err := filepath.Glob(filepath.Join(r.root, "examples", "*.yml"))
+	sources, err := filepath.Glob(filepath.Join(r.root, "examples", pattern))
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,9 @@ func (r *release) files() error {
 			return err
 		}
 	}
+	if err := r.command([]string{"CGO_ENABLED=0"}, "go", "build", "-C", "hack/nfpm", "-o", r.work+string(filepath.Separator), "tool"); err != nil {
+		return err
+	}
 	extras, err := r.extras(host)
 	if err != nil {
 		return err

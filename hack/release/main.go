@@ -2,8 +2,8 @@
 // with the programs for Linux, macOS and Windows, Debian and RPM packages, a
 // Homebrew formula, and their checksums. Run it at the root of the checkout:
 //
-//	go run -C hack/release . files --version 1.2.3 --out DIR
-//	go run -C hack/release . examples --version 1.2.3 --out DIR
+//	go run ./hack/release files --version 1.2.3 --out DIR
+//	go run ./hack/release examples --version 1.2.3 --out DIR
 //
 // The files depend on nothing but the checkout, the version and
 // SOURCE_DATE_EPOCH. The examples name the images of the version, each with a
@@ -59,6 +59,7 @@ func run(args []string) error {
 	platforms := flags.String("platforms", defaultPlatforms, "comma-separated `platforms` of the programs")
 	builder := flags.String("builder", os.Getenv("BUILDX_BUILDER"), "`builder` that reaches the images, for the locks of the examples")
 	registry := flags.String("registry", "docker.io/slipwaybuild", "`prefix` of the images that the examples name")
+	examples := flags.String("examples", "*.yml", "`pattern` of the names of the examples")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -68,7 +69,7 @@ func run(args []string) error {
 	}
 	defer os.RemoveAll(r.work)
 	if args[0] == "examples" {
-		err = r.examples(*builder, *registry)
+		err = r.examples(*examples, *builder, *registry)
 	} else {
 		err = r.files()
 	}
@@ -101,7 +102,7 @@ func newRelease(number, out, platforms string) (*release, error) {
 		r.platforms = append(r.platforms, platform{system, arch})
 	}
 	var err error
-	if r.root, err = filepath.Abs("../.."); err != nil { // of hack/release, in which go run -C works
+	if r.root, err = filepath.Abs("."); err != nil {
 		return nil, err
 	}
 	if r.out, err = filepath.Abs(out); err != nil {

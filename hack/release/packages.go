@@ -9,11 +9,9 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
-	"github.com/goreleaser/nfpm/v2"
-	_ "github.com/goreleaser/nfpm/v2/deb" // registers the format
-	"github.com/goreleaser/nfpm/v2/files"
-	_ "github.com/goreleaser/nfpm/v2/rpm" // registers the format
+	"go.yaml.in/yaml/v4"
 )
 
 const (
@@ -26,69 +24,118 @@ an initramfs, a disk or an ISO. slipway runs it in QEMU, and
 slipway-publish makes it an AMI.`
 )
 
-// pack writes a Debian or RPM package.
+// A description is the configuration file of nfpm.
+type description struct {
+	Name        string    `yaml:"name"`
+	Arch        string    `yaml:"arch"`
+	Version     string    `yaml:"version"`
+	Prerelease  string    `yaml:"prerelease,omitempty"`
+	Release     string    `yaml:"release"`
+	Section     string    `yaml:"section"`
+	Priority    string    `yaml:"priority"`
+	Maintainer  string    `yaml:"maintainer"`
+	Vendor      string    `yaml:"vendor"`
+	Description string    `yaml:"description"`
+	Homepage    string    `yaml:"homepage"`
+	License     string    `yaml:"license"`
+	MTime       time.Time `yaml:"mtime"`
+	Literal     bool      `yaml:"disable_globbing"`
+	Recommends  []string  `yaml:"recommends"`
+	Suggests    []string  `yaml:"suggests"`
+	Contents    []content `yaml:"contents"`
+	Deb         struct {
+		Compression string `yaml:"compression"`
+	} `yaml:"deb"`
+	RPM struct {
+		Compression string `yaml:"compression"`
+		BuildHost   string `yaml:"buildhost"`
+		Summary     string `yaml:"summary"`
+		Group       string `yaml:"group"`
+	} `yaml:"rpm"`
+}
+
+type content struct {
+	Source      string   `yaml:"src"`
+	Destination string   `yaml:"dst"`
+	Info        fileInfo `yaml:"file_info"`
+}
+
+type fileInfo struct {
+	Mode  uint32    `yaml:"mode"`
+	MTime time.Time `yaml:"mtime"`
+	Owner string    `yaml:"owner"`
+	Group string    `yaml:"group"`
+}
+
+// pack writes a Debian or RPM package with nfpm.
 func (r *release) pack(format string, p platform, extras []extra) error {
-	packager, err := nfpm.Get(format)
+	d, err := r.describe(format, p, extras)
 	if err != nil {
 		return err
 	}
-	docs := "/usr/share/doc/slipway"
-	var contents files.Contents
-	add := func(file, system string, mode os.FileMode) {
-		contents = append(contents, &files.Content{Source: file, Destination: system,
-			FileInfo: &files.ContentFileInfo{Mode: mode, MTime: r.time, Owner: "root", Group: "root"}})
+	data, err := yaml.Marshal(d)
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(r.work, "nfpm."+format+".yaml")
+	if err := os.WriteFile(config, data, 0o644); err != nil {
+		return err
+	}
+	return r.command(nil, filepath.Join(r.work, "nfpm"), "package", "--config", config, "--packager", format, "--target", r.out)
+}
+
+// describe returns what a package consists of.
+func (r *release) describe(format string, p platform, extras []extra) (description, error) {
+	number, prerelease, _ := strings.Cut(r.version, "-")
+	d := description{
+		Name: "slipway", Arch: p.arch, Version: number, Prerelease: prerelease, Release: "1",
+		Section: "admin", Priority: "optional", Maintainer: "Slipway <maintainers@users.noreply.github.com>", Vendor: "Slipway",
+		Description: text, Homepage: homepage, License: "Apache-2.0", MTime: r.time, Literal: true,
+		Recommends: []string{"qemu-system-x86", "ovmf"}, Suggests: []string{"qemu-system-arm", "qemu-efi-aarch64", "swtpm"},
+	}
+	d.Deb.Compression, d.RPM.Compression = "xz", "xz"
+	d.RPM.BuildHost, d.RPM.Summary, d.RPM.Group = "localhost", summary, "System Environment/Base"
+	if format == "rpm" {
+		d.Recommends, d.Suggests = []string{"qemu-system-x86-core", "edk2-ovmf"}, []string{"qemu-system-aarch64-core", "edk2-aarch64", "swtpm"}
+	}
+	add := func(file, system string, mode uint32) {
+		d.Contents = append(d.Contents, content{file, system, fileInfo{mode, r.time, "root", "root"}})
 	}
 	for _, name := range programs {
 		add(filepath.Join(r.programFolder(p), name), "/usr/bin/"+name, 0o755)
 	}
 	for _, e := range extras {
-		file, system := e.file, e.system
-		switch {
-		case strings.HasPrefix(system, "/usr/share/man/"):
-			if file, err = r.compress(file, path.Base(system)+".gz"); err != nil {
-				return err
-			}
-			system += ".gz"
-		case strings.HasPrefix(system, "/usr/share/zsh/vendor-completions/") && format == "rpm":
-			system = "/usr/share/zsh/site-functions/" + path.Base(system)
-		case system != "":
-		case format == "deb" && e.archive == "LICENSE":
-			if file, err = r.copyright(); err != nil {
-				return err
-			}
-			system = docs + "/copyright"
-		case format == "deb" && e.archive == "CHANGELOG.md":
-			if file, err = r.compress(file, "changelog.gz"); err != nil {
-				return err
-			}
-			system = docs + "/changelog.gz"
-		default:
-			system = path.Join(docs, e.archive)
+		file, system, err := r.place(format, e)
+		if err != nil {
+			return d, err
 		}
 		add(file, system, 0o644)
 	}
-	number, prerelease, _ := strings.Cut(r.version, "-")
-	info := nfpm.WithDefaults(&nfpm.Info{
-		Name: "slipway", Arch: p.arch, Platform: p.os, Version: number, Prerelease: prerelease, Release: "1",
-		Section: "admin", Priority: "optional", Maintainer: "Slipway <maintainers@slipway.build>", Vendor: "Slipway",
-		Description: text, Homepage: homepage, License: "Apache-2.0", MTime: r.time, DisableGlobbing: true,
-		Overridables: nfpm.Overridables{
-			Contents: contents,
-			Deb:      nfpm.Deb{Compression: "xz"},
-			RPM:      nfpm.RPM{Compression: "xz", BuildHost: "localhost", Summary: summary, Group: "System Environment/Base"},
-		},
-	})
-	if format == "deb" {
-		info.Recommends = []string{"qemu-system-x86", "ovmf"}
-		info.Suggests = []string{"qemu-system-arm", "qemu-efi-aarch64", "swtpm"}
-	} else {
-		info.Recommends = []string{"qemu-system-x86-core", "edk2-ovmf"}
-		info.Suggests = []string{"qemu-system-aarch64-core", "edk2-aarch64", "swtpm"}
+	return d, nil
+}
+
+// place returns the path of a file in a system, and the file in the form that
+// the distributions expect there.
+func (r *release) place(format string, e extra) (file, system string, err error) {
+	const docs = "/usr/share/doc/slipway/"
+	file, system = e.file, e.system
+	switch {
+	case strings.HasPrefix(system, "/usr/share/man/"):
+		file, err = r.compress(file, path.Base(system)+".gz")
+		system += ".gz"
+	case strings.HasPrefix(system, "/usr/share/zsh/") && format == "rpm":
+		system = "/usr/share/zsh/site-functions/" + path.Base(system)
+	case system != "":
+	case format == "deb" && e.archive == "LICENSE":
+		file, err = r.copyright()
+		system = docs + "copyright"
+	case format == "deb" && e.archive == "CHANGELOG.md":
+		file, err = r.compress(file, "changelog.gz")
+		system = docs + "changelog.gz"
+	default:
+		system = docs + e.archive
 	}
-	if err := nfpm.PrepareForPackager(info, format); err != nil {
-		return err
-	}
-	return r.create(packager.ConventionalFileName(info), func(w io.Writer) error { return packager.Package(info, w) })
+	return file, system, err
 }
 
 // compress compresses a file with gzip, as packages have man pages.
