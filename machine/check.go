@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 
@@ -79,11 +78,7 @@ func unique(r *report, seen map[string]Range, noun, name string, at Range) {
 		seen[name] = at
 		return
 	}
-	place := fmt.Sprintf("on line %d", first.Start)
-	if first.Source != at.Source {
-		place += " of " + r.names[first.Source]
-	}
-	r.errorAt(at, "%s %q is already defined %s", noun, name, place)
+	r.errorAt(at, "%s %q is already defined %s", noun, name, r.place(first, at))
 }
 
 // checker checks the values of a container or a file.

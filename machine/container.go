@@ -9,7 +9,7 @@ import (
 // name and image can also be set by the [Label] of its image.
 type Container struct {
 	Name  ContainerName `yaml:"name" required:"true" id:"true" doc:"Name of the container. It names its directory and its runtime id, and can be used in uid and gid." example:"sshd"`
-	Image Reference     `yaml:"image" required:"true" doc:"Image with the root filesystem of the container." example:"slipwaybuild/sshd:v1"`
+	Image Reference     `yaml:"image" required:"true" unless:"$patch" doc:"Image with the root filesystem of the container." example:"slipwaybuild/sshd:v1"`
 
 	Command           []string          `yaml:"command" also:"cmd entrypoint args" default:"Entrypoint and Cmd of the image" doc:"Arguments of the process." example:"[/bin/sh, -c, exit 0]"`
 	Env               []string          `yaml:"env" also:"environment" default:"Env of the image" doc:"Environment of the process. It replaces that of the image, including PATH." example:"[TZ=UTC]"`
@@ -45,6 +45,10 @@ type Container struct {
 	GIDMappings       []IDMapping       `yaml:"gidMappings" doc:"Groups of the user namespace of the container."`
 	Annotations       map[string]string `yaml:"annotations" also:"labels" doc:"Annotations in the config.json of the container. The init follows those that start with build.slipway., see guest.md; these are merged with the label key by key." example:"{build.slipway.restart: always}"`
 	Runtime           Runtime           `yaml:"runtime" merge:"keys" doc:"What the init prepares before the container starts. Merged with the label key by key."`
+
+	Patch  string `yaml:"$patch" enum:"merge replace delete" doc:"What the entry does to the one before it with the same name, usually of an earlier file: changes the keys that it sets, replaces it, or deletes it. Without this key, the entry is a new one." example:"merge"`
+	Before string `yaml:"$before" doc:"Puts the entry before the one with this name." example:"sshd"`
+	After  string `yaml:"$after" doc:"Puts the entry after the one with this name." example:"sshd"`
 }
 
 // A ContainerName is part of a path, and an id in runc and containerd.

@@ -79,13 +79,16 @@ func (r *report) errorAt(at Range, format string, args ...any) { r.warn("", at, 
 
 // decoder returns a decoder that reports to r.
 func (r *report) decoder(title string, source int) schema.Decoder {
-	return schema.Decoder{Title: title, Source: source, Report: func(f schema.Finding) {
-		rule := ""
-		if f.Lenient {
-			rule = NotPortable
-		}
-		r.warn(rule, Range{f.Position.Source, f.Position.Line, f.Position.Line}, "%s", f.Message)
-	}}
+	return schema.Decoder{Title: title, Source: source, Report: r.finding}
+}
+
+// finding adds an error or a warning of package schema.
+func (r *report) finding(f schema.Finding) {
+	rule := ""
+	if f.Lenient {
+		rule = NotPortable
+	}
+	r.warn(rule, Range{f.Position.Source, f.Position.Line, f.Position.Line}, "%s", f.Message)
 }
 
 // maxCompared bounds the time that suggestions take for a machine with many

@@ -20,7 +20,8 @@ import (
 var update = flag.Bool("update", false, "rewrite the expected output")
 
 // TestDiagnostics reads testdata/diagnostics. Each file consists of parts, each
-// below a line "-- NAME --": machine YAMLs, "image NAME" with the config of an
+// below a line "-- NAME --": machine YAMLs, "include NAME" with a file to
+// include, "args" with the values of args, "image NAME" with the config of an
 // image as JSON, and at the end "want" with the expected diagnostics.
 func TestDiagnostics(t *testing.T) {
 	files, err := filepath.Glob("testdata/diagnostics/*.txt")
@@ -52,6 +53,18 @@ func TestDiagnostics(t *testing.T) {
 func diagnose(t *testing.T, input []byte) string {
 	var sources []machine.Source
 	images := map[string]machine.Image{}
+	includes := map[string]string{}
+	o := machine.Options{
+		Args:     map[string]string{},
+		Reserved: func(name string) bool { return name == "SIZE" },
+		Include: func(name string) (machine.Source, error) {
+			data, ok := includes[name]
+			if !ok {
+				return machine.Source{}, errors.New("not found")
+			}
+			return machine.Source{Name: name, Data: []byte(data)}, nil
+		},
+	}
 	for _, part := range strings.Split("\n"+string(input), "\n-- ")[1:] {
 		name, data, _ := strings.Cut(part, " --\n")
 		if image, ok := strings.CutPrefix(name, "image "); ok {
@@ -62,9 +75,20 @@ func diagnose(t *testing.T, input []byte) string {
 			images[image] = machine.Image{Config: config}
 			continue
 		}
+		if include, ok := strings.CutPrefix(name, "include "); ok {
+			includes[include] = data + "\n"
+			continue
+		}
+		if name == "args" {
+			for line := range strings.SplitSeq(strings.TrimRight(data, "\n"), "\n") {
+				name, value, _ := strings.Cut(line, "=")
+				o.Args[name] = value
+			}
+			continue
+		}
 		sources = append(sources, machine.Source{Name: name, Data: []byte(data + "\n")})
 	}
-	m, err := machine.Parse(sources...)
+	m, err := o.Parse(sources...)
 	if err != nil {
 		return show(t, err)
 	}

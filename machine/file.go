@@ -25,6 +25,10 @@ type File struct {
 	Mode      *Mode  `yaml:"mode" default:"0600, or 0700 for a directory" doc:"Permissions, in octal digits." example:"\"0644\""`
 	UID       ID     `yaml:"uid" also:"user" default:"0" doc:"Owner: a number, or the name of a container." example:"1000"`
 	GID       ID     `yaml:"gid" also:"group" default:"0" doc:"Group: a number, or the name of a container." example:"1000"`
+
+	Patch  string `yaml:"$patch" enum:"merge replace delete" doc:"What the entry does to the one before it with the same path, usually of an earlier file: changes the keys that it sets, replaces it, or deletes it. Without this key, the entry is a new one." example:"merge"`
+	Before string `yaml:"$before" doc:"Puts the entry before the one with this path." example:"etc/hosts"`
+	After  string `yaml:"$after" doc:"Puts the entry after the one with this path." example:"etc/hosts"`
 }
 
 // A FileSource is an entry of files whose contents are in the build context.
@@ -107,6 +111,9 @@ func (Path) Syntax() (words string, keywords map[string]any) {
 
 // String returns the path as written.
 func (p Path) String() string { return p.Text }
+
+// Identity returns the path in its shortest form.
+func (p Path) Identity() string { return p.Clean }
 
 // Mode is the permissions of a file or device node, with the setuid, setgid and
 // sticky bits of chmod(2).

@@ -54,6 +54,39 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// FuzzSubstitute replaces args in any YAML. The value of an arg, and text that
+// only looks like one, must not change what the YAML means otherwise.
+func FuzzSubstitute(f *testing.F) {
+	f.Add("cwd: ${A}\n  command: [\"${A}\", \"$${A}\"]", "x", "5")
+	f.Add("oomScoreAdj: ${N}\n  readonly: true", "]\n- name: y", "-3")
+	f.Add("annotations: {a: \"${A}${N}${\"}", "${A}", "0")
+	f.Add("env: [*a, \"${B:-c}\"]", "", "1")
+	f.Add("resources: {memory: {limit: \"${N}\"}}\n  binds: [\"/${A}:/b\"]", "a:b", "1")
+	const head = "args:\n- {name: A}\n- {name: N, type: int, default: 7}\n- {name: B, default: \"${A}-\"}\n"
+	f.Fuzz(func(t *testing.T, body, a, n string) {
+		text := []byte(head + "services:\n- name: x\n  image: example.test/x:1\n  " + body + "\n")
+		o := Options{Args: map[string]string{"A": a, "N": n}}
+		m, err := o.Parse(Source{"machine.yml", text})
+		wellFormed(t, err, text)
+		if err != nil {
+			return
+		}
+		wellPlanned(t, m)
+		plain, _ := Options{Args: map[string]string{"A": "a", "N": n}}.Parse(Source{"machine.yml", text})
+		if plain != nil && (len(plain.Services) != len(m.Services) || len(plain.Files) != len(m.Files) || len(plain.Onboot) != len(m.Onboot)) {
+			t.Errorf("the value %q changes the structure of:\n%s", a, text)
+		}
+		again, err := Parse(Source{"description", m.metadata("yaml")})
+		if err != nil || !bytes.Equal(again.metadata("yaml"), m.metadata("yaml")) {
+			t.Errorf("%v: the description changes:\n%s", err, m.metadata("yaml"))
+		}
+		resolved, err := Parse(Source{"resolved", m.Annotated()})
+		if err != nil || !bytes.Equal(resolved.metadata("yaml"), m.metadata("yaml")) {
+			t.Errorf("%v: the resolved YAML is another machine:\n%s", err, m.Annotated())
+		}
+	})
+}
+
 // FuzzLabel uses any text as the label of an image.
 func FuzzLabel(f *testing.F) {
 	f.Add(`{"capabilities":["CAP_SYS_ADMIN"],"binds":["/dev:/dev","data:/x"],"pid":"host","readonly":true,"oomScoreAdj":-5}`)

@@ -26,17 +26,20 @@ import (
 // their schema (see internal/schema): decoding, checks, suggestions, merging,
 // the JSON Schema and the reference page follow from them.
 type Machine struct {
+	Args       []Arg       `yaml:"args" merge:"join" noun:"arg" doc:"Values that the build can set. With this section, ${NAME} in the values of all files stands for the value of an arg. LinuxKit does not know this section."`
+	Include    []Include   `yaml:"include" doc:"Files that are merged before this one, in this order. LinuxKit does not know this section."`
 	Kernel     Kernel      `yaml:"kernel" merge:"keys" doc:"The kernel and its command line."`
 	Init       []Reference `yaml:"init" merge:"join" doc:"Images that make up the root filesystem. They are unpacked over each other in this order. Their labels are ignored." example:"[slipwaybuild/init:v1, slipwaybuild/runc:v1]"`
 	Onboot     []Container `yaml:"onboot" merge:"join" noun:"onboot" also:"system" doc:"Containers that run one after another, each until it exits, before the services start."`
 	Onshutdown []Container `yaml:"onshutdown" merge:"join" noun:"onshutdown" doc:"Containers that run one after another, each until it exits, when the machine shuts down."`
-	Services   []Container `yaml:"services" merge:"join" noun:"service" also:"daemon" doc:"Containers that run as long as the machine does. Their names must be unique."`
+	Services   []Container `yaml:"services" merge:"join" unique:"true" noun:"service" also:"daemon" doc:"Containers that run as long as the machine does. Their names must be unique."`
 	Files      []File      `yaml:"files" merge:"join" noun:"file" doc:"Files, directories and symbolic links. They are written over all images in this order."`
-	Volumes    []Volume    `yaml:"volumes" merge:"join" noun:"volume" doc:"Directories that containers share. A container binds a volume by its name."`
+	Volumes    []Volume    `yaml:"volumes" merge:"join" unique:"true" noun:"volume" doc:"Directories that containers share. A container binds a volume by its name."`
 	Trust      Trust       `yaml:"trust" merge:"keys" doc:"Ignored. Accepted for compatibility with old files."`
 
 	node     *schema.Node // where everything stands
 	names    []string     // of the sources
+	args     []ArgValue
 	index    *index
 	missing  map[string]bool // sources of files that do not exist
 	warnings Diagnostics

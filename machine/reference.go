@@ -33,6 +33,9 @@ func (r *Reference) UnmarshalText(b []byte) error {
 	}
 	named, err := distref.ParseNormalizedNamed(text)
 	if err != nil || !isHost(distref.Domain(named)) {
+		if hint := suggest.Constant(text); hint != "" {
+			return errors.New(hint)
+		}
 		if small, err := distref.ParseNormalizedNamed(strings.ToLower(text)); err == nil {
 			return fmt.Errorf("is not a valid image reference: names must be in lower case%s", suggest.Word(distref.FamiliarString(small)))
 		}

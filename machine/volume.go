@@ -17,6 +17,10 @@ type Volume struct {
 	Readonly  bool       `yaml:"readonly" default:"false" doc:"Whether containers can only read the volume. They must then bind it with the option ro."`
 	Format    string     `yaml:"format" enum:"filesystem oci" default:"filesystem" doc:"filesystem for the files of the image, oci for the image itself as an OCI image layout." example:"oci"`
 	Platforms []Platform `yaml:"platforms" default:"all" doc:"Platforms of the image to include if the format is oci, as OS/ARCH[/VARIANT]." example:"[linux/amd64]"`
+
+	Patch  string `yaml:"$patch" enum:"merge replace delete" doc:"What the entry does to the one before it with the same name, usually of an earlier file: changes the keys that it sets, replaces it, or deletes it. Without this key, the entry is a new one." example:"merge"`
+	Before string `yaml:"$before" doc:"Puts the entry before the one with this name." example:"data"`
+	After  string `yaml:"$after" doc:"Puts the entry after the one with this name." example:"data"`
 }
 
 // A VolumeName is part of a path.

@@ -33,6 +33,7 @@ const (
 	NoInit          = "NoInit"
 	NotPortable     = "NotPortable"
 	PathLost        = "PathLost"
+	SecretArg       = "SecretArg"
 	SourceOutside   = "SourceOutside"
 	TrustIgnored    = "TrustIgnored"
 	UserIgnored     = "UserIgnored"
@@ -60,6 +61,7 @@ func Rules() []Rule {
 		{NoInit, "neither init nor files has a program that the kernel could start, so it stops with a panic"},
 		{NotPortable, "Slipway accepts this form, LinuxKit rejects it"},
 		{PathLost, "env replaces the whole environment of the image, including PATH"},
+		{SecretArg, "the name of an arg says that its value is a secret, but build arguments are recorded in the provenance and in caches"},
 		{SourceOutside, "the source of an optional file is outside of the build context, so the file is left out"},
 		{TrustIgnored, "the section trust is ignored"},
 		{UserIgnored, "the USER of an image is ignored; uid and gid set the user and group of the process"},

@@ -66,13 +66,26 @@ func (o Options) sources() []machine.FileSource {
 	return m.Sources()
 }
 
-// parse reads the machine YAML and its overlays, and returns their paths. The
+// parse reads the machine YAML, its overlays and what they include, and returns
+// their paths. The
 // frontend reports errors in them.
 func (o Options) parse() (*machine.Machine, []string) {
 	names := []string{o.File}
 	for name := range strings.FieldsFuncSeq(o.BuildArgs["OVERLAYS"], func(c rune) bool { return c == ',' }) {
 		names = append(names, filepath.Join(filepath.Dir(o.File), name))
 	}
+	dir := filepath.Dir(o.File)
+	options := machine.Options{Args: o.BuildArgs, Include: func(name string) (machine.Source, error) {
+		name = filepath.FromSlash(name)
+		names = append(names, filepath.Join(dir, name))
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			return machine.Source{}, err
+		}
+		defer root.Close()
+		data, err := root.ReadFile(name)
+		return machine.Source{Name: filepath.Join(dir, name), Data: data}, err
+	}}
 	var texts []machine.Source
 	for _, name := range names {
 		data, err := os.ReadFile(name)
@@ -81,7 +94,7 @@ func (o Options) parse() (*machine.Machine, []string) {
 		}
 		texts = append(texts, machine.Source{Name: name, Data: data})
 	}
-	m, _ := machine.Parse(texts...)
+	m, _ := options.Parse(texts...)
 	return m, names
 }
 

@@ -60,7 +60,11 @@ func (r *reader) pairs(n *yaml.Node) (all []pair, twice []*yaml.Node) {
 		}
 		r.follow(key, func(k *yaml.Node) {
 			if k.Kind != yaml.ScalarNode {
-				r.errorAt(key, "a key%s must be a string, not %s", r.in(), kindOf(k))
+				if hint := template(n); hint != "" {
+					r.errorAt(key, "the value%s %s", r.in(), hint)
+				} else {
+					r.errorAt(key, "a key%s must be a string, not %s", r.in(), kindOf(k))
+				}
 				return
 			}
 			if other, ok := first[k.Value]; ok {

@@ -36,11 +36,17 @@ type Decoder struct {
 // goes on after errors. It returns the places of what it decoded, nil if
 // nothing could be decoded. The type is that of T, or a part of it.
 func (d Decoder) Decode(data []byte, into any, t *Type) *Node {
-	r := &reader{
-		Decoder: d,
-		open:    map[*yaml.Node]struct{}{},
-		known:   map[*yaml.Node]struct{}{},
+	doc := d.Read(data)
+	if doc == nil {
+		return nil
 	}
+	return doc.Decode(into, t)
+}
+
+// Read reads the first YAML document of a text, which must be a map. It returns
+// nil after an error.
+func (d Decoder) Read(data []byte) *Document {
+	r := &reader{Decoder: d, known: map[*yaml.Node]struct{}{}}
 	r.lines = bytes.Count(bytes.TrimRight(data, "\n"), []byte("\n")) + 1
 	what := "a map of sections"
 	if r.placeless() {
@@ -64,10 +70,7 @@ func (d Decoder) Decode(data []byte, into any, t *Type) *Node {
 		r.errorAt(root, "%s must be %s, not %s", d.Title, what, kindOf(root))
 		return nil
 	}
-	node := &Node{typ: t, position: r.position(root)}
-	r.fields(reflect.ValueOf(into).Elem(), node, root, nil, t)
-	node.invalid = r.errors > 0
-	return node
+	return &Document{decoder: d, root: root, lines: r.lines, marks: map[*yaml.Node]mark{}}
 }
 
 // withoutEscapes returns JSON without escapes, because YAML does not know the
@@ -102,6 +105,8 @@ type reader struct {
 	expanded int                     // values read through aliases
 
 	exhausted bool // expanded exceeds the limit
+
+	marks map[*yaml.Node]mark // of substituted scalars
 }
 
 // placeless reports whether everything in the text has the same position.
@@ -145,12 +150,12 @@ func (r *reader) errorAt(n *yaml.Node, format string, args ...any) {
 		at = r.alias
 	}
 	r.known[n] = struct{}{}
-	r.Report(Finding{Position: r.position(at), Message: fmt.Sprintf(format, args...)})
+	r.Report(Finding{Position: r.position(at), Message: fmt.Sprintf(format, args...) + r.marks[n].note})
 }
 
 // lenient reports a form that LinuxKit rejects.
 func (r *reader) lenient(n *yaml.Node, format string, args ...any) {
-	if !r.placeless() {
+	if _, substituted := r.marks[n]; !substituted && !r.placeless() {
 		r.Report(Finding{Position: r.position(n), Message: fmt.Sprintf(format, args...), Lenient: true})
 	}
 }
@@ -175,6 +180,10 @@ func (r *reader) decode(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) *
 // into decodes a YAML node that is not an alias, and reports whether the value
 // counts as present.
 func (r *reader) into(v reflect.Value, node *Node, key, n *yaml.Node, f *Field, t *Type) bool {
+	if r.marks[n].unknown {
+		r.errors++ // already reported
+		return true
+	}
 	if n.ShortTag() == "!!null" && n.Kind == yaml.ScalarNode {
 		return r.null(key, n, f, t)
 	}
@@ -231,6 +240,10 @@ func (r *reader) subject(key *yaml.Node, f *Field, t *Type) string {
 
 // mismatch reports a node of the wrong kind.
 func (r *reader) mismatch(key, n *yaml.Node, f *Field, t *Type) {
+	if hint := template(n); hint != "" {
+		r.errorAt(or(key, n), "%s %s", r.subject(key, f, t), hint)
+		return
+	}
 	want, hint := kinds[t.Kind], ""
 	if t.Words != "" {
 		want = t.Words
@@ -244,6 +257,9 @@ func (r *reader) mismatch(key, n *yaml.Node, f *Field, t *Type) {
 		hint = `; start each entry with "- ` + t.Elem.begin() + `"`
 	case f.Example != "" && t == f.Type:
 		want += " (for example " + f.Example + ")"
+	}
+	if key != nil {
+		hint += r.marks[n].note
 	}
 	r.errorAt(or(key, n), "%s must be %s, not %s%s", r.subject(key, f, t), want, kindOf(n), hint)
 }
@@ -282,7 +298,9 @@ func (r *reader) list(v reflect.Value, node *Node, key, n *yaml.Node, f *Field, 
 	switch {
 	case n.Kind == yaml.SequenceNode:
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" && t.Elem.Kind == String && !strings.ContainsAny(n.Value, " \t\n"):
-		r.lenient(or(key, n), "LinuxKit rejects %[1]s: %[2]s; write %[1]s: [%[2]s]", f.Name, n.Value)
+		if _, substituted := r.marks[n]; !substituted {
+			r.lenient(or(key, n), "LinuxKit rejects %[1]s: %[2]s; write %[1]s: [%[2]s]", f.Name, n.Value)
+		}
 		entries = []*yaml.Node{n}
 	default:
 		r.mismatch(key, n, f, t)
@@ -344,7 +362,7 @@ func (r *reader) fields(v reflect.Value, node *Node, n *yaml.Node, f *Field, t *
 		})
 	}
 	for _, f := range t.Fields {
-		if f.Required && !node.fields[f.Name].Set() {
+		if f.Required && !node.fields[f.Name].Set() && !node.fields[f.unless].Set() {
 			r.errorAt(n, "%s is missing%s", f.Name, r.in())
 		}
 	}
@@ -376,7 +394,7 @@ func (r *reader) unknown(key *yaml.Node, t *Type) string {
 	case t.retired[key.Value] != "":
 		meant, hint = "", "; "+t.retired[key.Value]
 	case hint != "":
-	case len(t.Fields) <= 12:
+	case len(t.names()) <= 12:
 		hint = fmt.Sprintf("; the %ss are %s", noun, strings.Join(t.names(), ", "))
 	default:
 		hint = "; remove it"

@@ -34,9 +34,13 @@ func JSONSchema(t *Type, id, title string) []byte {
 func mapSchema(t *Type, definitions node) node {
 	properties := node{}
 	var required []string
+	var alternatives []node
 	for _, f := range t.Fields {
 		properties[f.Name] = fieldSchema(f, definitions)
-		if f.Required {
+		switch {
+		case f.unless != "":
+			alternatives = append(alternatives, node{"required": []string{f.Name}}, node{"required": []string{f.unless}})
+		case f.Required:
 			required = append(required, f.Name)
 		}
 	}
@@ -44,15 +48,18 @@ func mapSchema(t *Type, definitions node) node {
 	if required != nil {
 		s["required"] = required
 	}
+	if alternatives != nil {
+		s["anyOf"] = alternatives
+	}
 	return s
 }
 
 func fieldSchema(f *Field, definitions node) node {
 	s := typeSchema(f.Type, definitions)
 	if f.Type.Kind == List {
-		s["items"] = f.restrict(typeSchema(f.Type.Elem, definitions))
+		s["items"] = orSubstitution(f.restrict(typeSchema(f.Type.Elem, definitions)), definitions)
 	} else {
-		s = f.restrict(s)
+		s = orSubstitution(f.restrict(s), definitions)
 	}
 	if _, ok := s["$ref"]; ok {
 		s = node{"allOf": []node{s}} // draft 7 ignores the siblings of a reference
@@ -69,6 +76,20 @@ func fieldSchema(f *Field, definitions node) node {
 		s["examples"] = []any{example}
 	}
 	return s
+}
+
+// orSubstitution returns a schema that also allows a string in which args are
+// substituted, whatever the value must be afterwards.
+func orSubstitution(s node, definitions node) node {
+	switch s["type"] {
+	case "object", "array", nil:
+		return s
+	}
+	if plain := len(s) == 1 && s["type"] == "string"; plain {
+		return s
+	}
+	definitions["substitution"] = node{"type": "string", "pattern": `\$\{`, "description": "A text with args: ${NAME}."}
+	return node{"anyOf": []node{s, {"$ref": "#/definitions/substitution"}}}
 }
 
 // restrict adds the limits of a field to the schema of its type.

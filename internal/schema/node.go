@@ -60,3 +60,16 @@ func (n *Node) Index(i int) *Node {
 	}
 	return n.elems[i]
 }
+
+// Select returns the node of a list with some of the entries.
+func (n *Node) Select(entries []int) *Node {
+	if n == nil {
+		return nil
+	}
+	selected := *n
+	selected.elems = nil
+	for _, i := range entries {
+		selected.elems = append(selected.elems, n.Index(i))
+	}
+	return &selected
+}

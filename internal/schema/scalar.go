@@ -27,7 +27,11 @@ func (r *reader) scalar(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
 	case String:
 		text, ok := r.string(key, n, f, t)
 		if ok && text != "" && len(f.Enum) > 0 && !slices.Contains(f.Enum, text) {
-			r.errorAt(n, "%s must be %s%s", r.entry(n, f), Either(f.Enum), suggest.Among(text, f.Enum))
+			if hint := suggest.Placeholder(text); hint != "" {
+				r.errorAt(n, "%s %s", r.entry(n, f), hint)
+			} else {
+				r.errorAt(n, "%s must be %s%s", r.entry(n, f), Either(f.Enum), suggest.Among(text, f.Enum))
+			}
 		}
 		v.SetString(text)
 	case Boolean:
@@ -54,6 +58,9 @@ func (r *reader) string(key, n *yaml.Node, f *Field, t *Type) (string, bool) {
 		}
 		r.errorAt(n, "%s is not valid base64", r.subject(key, f, t))
 	case "!!int", "!!float", "!!bool":
+		if _, substituted := r.marks[n]; substituted {
+			return n.Value, true
+		}
 		r.errorAt(n, "%s must be a string: put %s in quotes", r.subject(key, f, t), n.Value)
 	default:
 		r.errorAt(n, "%s has the unknown tag %s", r.subject(key, f, t), Quote(n.Tag))
@@ -66,7 +73,7 @@ func (r *reader) text(v reflect.Value, target Text, key, n *yaml.Node, f *Field,
 	numeral, ok := target.(Numeral)
 	number := ok && (n.ShortTag() == "!!int" || n.ShortTag() == "!!float")
 	text := n.Value
-	if !number {
+	if _, literal := target.(Literal); !number && !(literal && n.ShortTag() != "!!binary") {
 		var isString bool
 		if text, isString = r.string(key, n, f, t); !isString {
 			return
@@ -82,7 +89,12 @@ func (r *reader) text(v reflect.Value, target Text, key, n *yaml.Node, f *Field,
 		v.SetString(text)
 		return
 	}
-	switch err := target.UnmarshalText([]byte(text)); {
+	err := target.UnmarshalText([]byte(text))
+	if hint := suggest.Placeholder(text); err != nil && hint != "" {
+		r.errorAt(n, "%s %s", r.entry(n, f), hint)
+		return
+	}
+	switch {
 	case err != nil && len(f.Enum) > 0:
 		r.errorAt(n, "%s must be %s or %s%s", r.entry(n, f), strings.Join(f.Enum, ", "), t.Words, suggest.Among(text, f.Enum))
 		return
@@ -118,7 +130,11 @@ var decimal = regexp.MustCompile(`^-?[0-9]+$`)
 func (r *reader) integer(v reflect.Value, key, n *yaml.Node, f *Field, t *Type) {
 	low, high := limits(v.Type(), f)
 	text := strings.ReplaceAll(n.Value, "_", "")
-	switch tag := n.ShortTag(); {
+	tag := n.ShortTag()
+	if number := r.marks[n].number; number != "" {
+		text, tag = number, "!!int"
+	}
+	switch {
 	case tag == "!!int":
 	case tag == "!!str" && decimal.MatchString(text):
 		r.lenient(n, "LinuxKit rejects %s: %s in quotes; write it without quotes", f.Name, n.Value)

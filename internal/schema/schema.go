@@ -56,6 +56,7 @@ const (
 //
 //	yaml      the key; struct fields without this tag are ignored
 //	required  "true" if the key must be set to something that is not empty
+//	unless    a key beside which a required key is optional
 //	id        "true" if the key names its entry in messages
 //	doc       what it does
 //	default   the default, in words
@@ -66,6 +67,8 @@ const (
 //	merge     how [Overlay] combines two values: "join" appends lists, "keys"
 //	          merges maps key by key; without this tag the upper value replaces
 //	          the lower one
+//	unique    "true" if an entry of the list that repeats one of a text below
+//	          counts once
 //	noun      what messages call an entry of the list
 //	also      names by which other tools know the key, for suggestions
 //
@@ -85,9 +88,11 @@ type Field struct {
 	Merge     string // Join, Keys or empty
 	Type      *Type
 
-	index int // in the struct
-	id    bool
-	noun  string
+	index  int // in the struct
+	id     bool
+	noun   string
+	unless string
+	unique bool
 }
 
 // The values of [Field.Merge].
@@ -112,6 +117,13 @@ type Numeral interface {
 	// Portable reports whether LinuxKit accepts the value when it is, or is
 	// not, written as a number.
 	Portable(number bool) bool
+}
+
+// A Literal is a [Text] that may be written as any scalar, for example a number
+// or a boolean without quotes.
+type Literal interface {
+	Text
+	Literal()
 }
 
 // Of returns the schema of texts that are decoded into T, a struct.
@@ -185,6 +197,8 @@ func fieldOf(s reflect.StructField) *Field {
 		Type:      typeOf(s.Type),
 		id:        s.Tag.Get("id") == "true",
 		noun:      s.Tag.Get("noun"),
+		unless:    s.Tag.Get("unless"),
+		unique:    s.Tag.Get("unique") == "true",
 	}
 }
 
@@ -212,12 +226,13 @@ func lowerCamel(name string) string {
 	return string(runes)
 }
 
-// WithoutRequired returns a map type without its required keys.
+// WithoutRequired returns a map type without its required keys and those of
+// patches.
 func (t *Type) WithoutRequired() *Type {
 	s := *t
 	s.Fields, s.byName = nil, map[string]*Field{}
 	for _, f := range t.Fields {
-		if !f.Required {
+		if !f.Required && !f.patches() {
 			s.Fields = append(s.Fields, f)
 			s.byName[f.Name] = f
 		}
@@ -225,14 +240,19 @@ func (t *Type) WithoutRequired() *Type {
 	return &s
 }
 
-// names returns the keys of a map.
+// names returns the keys of a map, without those of patches.
 func (t *Type) names() []string {
 	var names []string
 	for _, f := range t.Fields {
-		names = append(names, f.Name)
+		if !f.patches() {
+			names = append(names, f.Name)
+		}
 	}
 	return names
 }
+
+// patches reports whether the key is one of those of patches.
+func (f *Field) patches() bool { return strings.HasPrefix(f.Name, "$") }
 
 // shape lists the required keys of a map, or else all its keys, with an
 // example.
@@ -271,6 +291,9 @@ func (t *Type) begin() string {
 func (t *Type) nearest(key string) string {
 	if name, ok := t.also[key]; ok && t.byName[name] != nil {
 		return name
+	}
+	if strings.HasPrefix(key, "$") && t.patchable() {
+		return suggest.Nearest(key, []string{PatchKey, BeforeKey, AfterKey})
 	}
 	return suggest.Nearest(key, t.names())
 }

@@ -292,12 +292,17 @@ func TestJSONSchema(t *testing.T) {
 		"allOf":       []any{map[string]any{"$ref": "#/definitions/gate"}},
 		"description": "Where people enter.",
 	}, got.Properties["gate"])
+	substitution := map[string]any{"$ref": "#/definitions/substitution"}
 	check(t, "width", map[string]any{
-		"type": "integer", "minimum": 1.0, "maximum": 9.0, "description": "Width in meters.", "examples": []any{3.0},
+		"anyOf":       []any{map[string]any{"type": "integer", "minimum": 1.0, "maximum": 9.0}, substitution},
+		"description": "Width in meters.", "examples": []any{3.0},
 	}, got.Definitions["gate"].Properties["width"])
 	check(t, "size", map[string]any{
-		"type": "string", "description": "Size of the cage.", "examples": []any{"2x3"},
-		"anyOf": []any{map[string]any{"enum": []any{"small", "large", ""}}, map[string]any{"pattern": "^[0-9]+x[0-9]+$"}},
+		"anyOf": []any{map[string]any{
+			"type":  "string",
+			"anyOf": []any{map[string]any{"enum": []any{"small", "large", ""}}, map[string]any{"pattern": "^[0-9]+x[0-9]+$"}},
+		}, substitution},
+		"description": "Size of the cage.", "examples": []any{"2x3"},
 	}, got.Definitions["cage"].Properties["size"])
 }
 

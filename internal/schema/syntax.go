@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/slipway-build/slipway/internal/suggest"
 )
 
 // syntaxHints replace messages of the YAML library by what to do. %[1]d is the
@@ -40,6 +42,9 @@ func syntaxError(err error, data []byte) (line int, text string) {
 	if line == 0 {
 		line = 1 + bytes.Count(data[:unreadable(data)], []byte("\n"))
 	}
+	if name := suggest.Placeholder(lineAt(data, line)); name != "" {
+		return line, "the line " + name
+	}
 	hint, ok := syntaxHints[load.Message]
 	char := charAt(data, load.Mark.Line, load.Mark.Column)
 	switch {
@@ -55,17 +60,22 @@ func syntaxError(err error, data []byte) (line int, text string) {
 // charAt returns the character at a line and column, both counted from 1, or a
 // space if there is none.
 func charAt(data []byte, line, column int) rune {
+	if runes := []rune(lineAt(data, line)); 0 < column && column <= len(runes) {
+		return runes[column-1]
+	}
+	return ' '
+}
+
+// lineAt returns a line, counted from 1, or "" if there is none.
+func lineAt(data []byte, line int) string {
 	n := 1
 	for text := range bytes.SplitSeq(data, []byte("\n")) {
 		if n == line {
-			if runes := []rune(string(text)); 0 < column && column <= len(runes) {
-				return runes[column-1]
-			}
-			break
+			return string(text)
 		}
 		n++
 	}
-	return ' '
+	return ""
 }
 
 // unreadable returns the offset of the first byte that YAML does not allow, or
