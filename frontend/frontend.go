@@ -41,11 +41,11 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 
 // build makes the machine for all platforms of the request.
 func (r *request) build(ctx context.Context) (*client.Result, error) {
-	m, err := r.parse()
+	m, err := r.parse(ctx)
 	if err != nil {
 		return nil, err
 	}
-	opt, err := parseOptions(r.ui.Target, r.ui.BuildArgs, r.sources.main().Filename)
+	opt, err := parseOptions(r.ui.Target, r.ui.BuildArgs, r.sources.main().Filename, m.ArgValues()...)
 	if err != nil {
 		return nil, err
 	}

@@ -100,8 +100,10 @@ type resolvedMachine struct {
 
 // resolveMachine resolves the images of a machine and plans it.
 func (r *resolver) resolveMachine(ctx context.Context, m *machine.Machine, p ocispecs.Platform) (*resolvedMachine, error) {
-	if err := r.lock.checkUnused(r.req.registryRefs(m)); err != nil {
-		return nil, err
+	if len(m.ArgValues()) == 0 { // other values may select other images
+		if err := r.lock.checkUnused(r.req.registryRefs(m)); err != nil {
+			return nil, err
+		}
 	}
 	images, err := r.resolve(ctx, m.ImageRefs(), p)
 	if err != nil {

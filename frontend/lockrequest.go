@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"strings"
 	"sync"
@@ -29,7 +30,7 @@ const LockUpdate = "LOCK_UPDATE"
 
 // answerLock resolves the images of the machine and returns the lock.
 func (r *request) answerLock(ctx context.Context) (*client.Result, error) {
-	m, err := r.parse()
+	m, err := r.parse(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +44,9 @@ func (r *request) answerLock(ctx context.Context) (*client.Result, error) {
 	}
 	after := &lockFile{yml: path.Base(r.sources.main().Filename), images: map[string]digest.Digest{}}
 	layouts := layoutPlatforms(m)
+	if len(m.ArgValues()) > 0 {
+		maps.Copy(after.images, before) // other values may select these images
+	}
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	var diags machine.Diagnostics

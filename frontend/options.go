@@ -18,6 +18,7 @@ import (
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/printable"
 	"github.com/slipway-build/slipway/internal/suggest"
+	"github.com/slipway-build/slipway/machine"
 )
 
 // An argument is a build argument of the frontend, with its default as text for
@@ -53,6 +54,19 @@ type options struct {
 	warnings    []string
 }
 
+// isReserved reports whether a build argument has a meaning that args of a
+// machine cannot have: an option of Slipway or BuildKit, or one that Dockerfiles
+// get without defining it.
+func isReserved(name string) bool {
+	upper := strings.ToUpper(name)
+	for _, prefix := range []string{"BUILDKIT_", "TARGET", "BUILD"} {
+		if rest, ok := strings.CutPrefix(upper, prefix); ok && (prefix == "BUILDKIT_" || slices.Contains([]string{"PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT"}, rest)) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(arguments, func(a argument) bool { return a.name == upper }) || slices.Contains(otherArguments, upper)
+}
+
 // time returns the time of the output, in seconds since 1970.
 func (o options) time() int64 {
 	if o.epoch != nil {
@@ -62,9 +76,10 @@ func (o options) time() int64 {
 }
 
 // parseOptions parses --target and --build-arg. The file name is that of the
-// machine YAML. Errors and warnings are printable.
-func parseOptions(target string, args map[string]string, filename string) (options, error) {
+// machine YAML, and its args are not options. Errors and warnings are printable.
+func parseOptions(target string, args map[string]string, filename string, own ...machine.ArgValue) (options, error) {
 	o, err := decodeOptions(target, args, filename)
+	o.warnings = append(unknownArguments(args, own), o.warnings...)
 	if err != nil {
 		return o, errors.New(printable.Line(err.Error()))
 	}
@@ -75,7 +90,6 @@ func decodeOptions(target string, args map[string]string, filename string) (opti
 	o := options{
 		name:        args["NAME"],
 		compression: args["COMPRESSION"],
-		warnings:    unknownArguments(args),
 	}
 	var err error
 	if o.formats, err = parseTarget(target); err != nil {
@@ -180,8 +194,11 @@ func parseSize(s string) (int64, error) {
 }
 
 // unknownArguments returns warnings about build arguments without effect.
-func unknownArguments(args map[string]string) []string {
+func unknownArguments(args map[string]string, own []machine.ArgValue) []string {
 	var names, out []string
+	for _, a := range own {
+		names = append(names, string(a.Name))
+	}
 	for _, a := range arguments {
 		names = append(names, a.name)
 	}

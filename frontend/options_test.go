@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/slipway-build/slipway/machine"
 )
 
 func TestParseOptions(t *testing.T) {
@@ -61,9 +63,9 @@ func TestParseOptions(t *testing.T) {
 
 func TestUnknownArguments(t *testing.T) {
 	got := unknownArguments(map[string]string{
-		"SIZ": "1G", "NAME": "a", "SOURCE_DATE_EPOCH": "0", "http_proxy": "x", "BUILDKIT_SYNTAX": "y",
-	})
-	if len(got) != 1 || !strings.Contains(got[0], `SIZ has no effect (did you mean "SIZE"?); known: NAME`) {
+		"SIZ": "1G", "NAME": "a", "SOURCE_DATE_EPOCH": "0", "http_proxy": "x", "BUILDKIT_SYNTAX": "y", "CONSOLE": "z",
+	}, []machine.ArgValue{{Arg: machine.Arg{Name: "CONSOLE"}}})
+	if len(got) != 1 || !strings.Contains(got[0], `SIZ has no effect (did you mean "SIZE"?); known: CONSOLE, NAME`) {
 		t.Errorf("got %q", got)
 	}
 }

@@ -23,11 +23,21 @@ import (
 // planReport is the answer to --call=machine.plan.
 type planReport struct {
 	Platform   string          `json:"platform"`
+	Args       []planArg       `json:"args,omitempty"`
 	Cmdline    string          `json:"cmdline,omitempty"`
 	Components []planComponent `json:"components"`
 	Containers []planContainer `json:"containers,omitempty"`
 	Files      []planFile      `json:"files,omitempty"`
 	Warnings   []string        `json:"warnings,omitempty"`
+}
+
+// A planArg is an arg of the machine.
+type planArg struct {
+	Name        string `json:"name"`
+	Value       string `json:"value"`
+	Given       bool   `json:"given"` // by the build, otherwise the value is the default
+	Type        string `json:"type"`
+	Description string `json:"description,omitempty"`
 }
 
 // A planComponent is a package at its place in the machine.
@@ -57,7 +67,7 @@ type planFile struct {
 
 // answerPlan describes what the machine consists of. It packs every component.
 func (r *request) answerPlan(ctx context.Context) (*client.Result, error) {
-	m, err := r.parse()
+	m, err := r.parse(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +84,9 @@ func (r *request) answerPlan(ctx context.Context) (*client.Result, error) {
 		return nil, err
 	}
 	report := newPlanReport(resolved, r.lint.filter(resolved.warnings))
+	for _, a := range m.ArgValues() {
+		report.Args = append(report.Args, planArg{string(a.Name), a.Value, a.Given, a.Kind(), a.Description})
+	}
 	if err := r.measure(ctx, report.Components, build{req: r, machine: m, files: files, images: images}, resolved); err != nil {
 		return nil, err
 	}
@@ -117,7 +130,7 @@ func newPlanReport(m *resolvedMachine, warnings machine.Diagnostics) planReport 
 // way as a build, which then takes them from the cache.
 func (r *request) measure(ctx context.Context, components []planComponent, b build, resolved *resolvedMachine) error {
 	var err error
-	if b.options, err = parseOptions("", r.ui.BuildArgs, r.sources.main().Filename); err != nil {
+	if b.options, err = parseOptions("", r.ui.BuildArgs, r.sources.main().Filename, b.machine.ArgValues()...); err != nil {
 		return err
 	}
 	if b.tools, err = b.images.tools(ctx); err != nil {
@@ -176,6 +189,20 @@ func bundles(configs []machine.Entry) []planContainer {
 func (p planReport) text() []byte {
 	var out bytes.Buffer
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	for i, a := range p.Args {
+		if i == 0 {
+			fmt.Fprintf(w, "ARG\tVALUE\tTYPE\tDESCRIPTION\n")
+		}
+		value := fmt.Sprintf("%q", a.Value)
+		if !a.Given {
+			value += " (default)"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", a.Name, value, a.Type, printable.Line(a.Description))
+		if i == len(p.Args)-1 {
+			fmt.Fprintln(w)
+			_ = w.Flush() // ends the columns of the table; a bytes.Buffer does not fail
+		}
+	}
 	fmt.Fprintf(w, "COMPONENT\tPLACE\tSIZE\tIMAGE\n")
 	for _, c := range p.Components {
 		size, image := "", c.Image

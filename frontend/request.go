@@ -55,12 +55,20 @@ func newRequest(ctx context.Context, c client.Client) (*request, error) {
 
 // parse parses the machine YAML. It reports all errors of the text at once,
 // including required sources of files that are in no build context.
-func (r *request) parse() (*machine.Machine, error) {
+func (r *request) parse(ctx context.Context) (*machine.Machine, error) {
 	texts := make([]machine.Source, len(r.sources))
 	for i, src := range r.sources {
 		texts[i] = machine.Source{Name: src.Filename, Data: src.Data}
 	}
-	m, err := machine.Parse(texts...)
+	options := machine.Options{Args: r.ui.BuildArgs, Reserved: isReserved, Include: func(name string) (machine.Source, error) {
+		src, err := readBeside(ctx, r.gateway, r.sources.main(), name)
+		if err != nil {
+			return machine.Source{}, err
+		}
+		r.sources = append(r.sources, src)
+		return machine.Source{Name: src.Filename, Data: src.Data}, nil
+	}}
+	m, err := options.Parse(texts...)
 	var diags machine.Diagnostics
 	if err != nil && !errors.As(err, &diags) {
 		return nil, err

@@ -21,8 +21,8 @@ import (
 	"github.com/slipway-build/slipway/machine"
 )
 
-// sources are the machine YAML and its overlays, in the order in which they are
-// merged. [machine.Range.Source] is an index into them.
+// sources are the machine YAML, its overlays, and the files that these include.
+// [machine.Range.Source] is an index into them.
 type sources []*dockerui.Source
 
 // readSources reads the machine YAML and the overlays that the build argument
@@ -37,19 +37,28 @@ func readSources(ctx context.Context, c client.Client, ui *dockerui.Client) (sou
 		if quoted := printable.Line(name); quoted != name {
 			return nil, fmt.Errorf("--build-arg OVERLAYS: %s is not a file name: it contains a control character", quoted)
 		}
-		overlay, err := dockerui.NewClient(entrypoint{c, path.Join(path.Dir(src.Filename), name)})
+		overlay, err := readBeside(ctx, c, src, name)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--build-arg OVERLAYS: %w", err)
 		}
-		src, err := overlay.ReadEntrypoint(ctx, "YAML")
-		if err != nil {
-			// Not wrapped: if an error contains a gRPC status, BuildKit shows the
-			// text of the status alone.
-			return nil, fmt.Errorf("--build-arg OVERLAYS: read %s, in the folder of the machine YAML: %s", printable.Line(name), printable.Lines(err.Error()))
-		}
-		all = append(all, src)
+		all = append(all, overlay)
 	}
 	return all, nil
+}
+
+// readBeside reads a file in the folder of the machine YAML.
+func readBeside(ctx context.Context, c client.Client, main *dockerui.Source, name string) (*dockerui.Source, error) {
+	ui, err := dockerui.NewClient(entrypoint{c, path.Join(path.Dir(main.Filename), name)})
+	if err != nil {
+		return nil, err
+	}
+	src, err := ui.ReadEntrypoint(ctx, "YAML")
+	if err != nil {
+		// Not wrapped: if an error contains a gRPC status, BuildKit shows the
+		// text of the status alone.
+		return nil, fmt.Errorf("read %s, in the folder of the machine YAML: %s", printable.Line(name), printable.Lines(err.Error()))
+	}
+	return src, nil
 }
 
 // readMachine reads the machine YAML. It transfers the lock together with it.

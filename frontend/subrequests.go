@@ -17,8 +17,10 @@ import (
 	lintreq "github.com/moby/buildkit/frontend/subrequests/lint"
 	"github.com/moby/buildkit/frontend/subrequests/outline"
 	"github.com/moby/buildkit/frontend/subrequests/targets"
+	"github.com/moby/buildkit/solver/pb"
 
 	"github.com/slipway-build/slipway/exporter/format"
+	"github.com/slipway-build/slipway/internal/printable"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -37,6 +39,10 @@ func ownRequests() []ownRequest {
 			Name: "frontend.machine.plan", Version: "1.0.0", Type: subrequests.TypeRPC, Metadata: metadata,
 			Description: "Show every component with its image, place and configuration",
 		}, (*request).answerPlan},
+		{subrequests.Request{
+			Name: "frontend.machine.resolved", Version: "1.0.0", Type: subrequests.TypeRPC, Metadata: metadata,
+			Description: "Print the merged machine YAML, with the place from which each line comes",
+		}, (*request).answerResolved},
 		{subrequests.Request{
 			Name: "frontend.machine.schema", Version: "1.0.0", Type: subrequests.TypeRPC, Metadata: metadata,
 			Description: "Print the JSON Schema of the machine YAML",
@@ -103,12 +109,27 @@ func subrequestResult(data, text []byte, version string) (*client.Result, error)
 	return res, nil
 }
 
+// answerResolved prints the machine as one YAML. As JSON, it is the machine
+// alone.
+func (r *request) answerResolved(ctx context.Context) (*client.Result, error) {
+	m, err := r.parse(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return subrequestResult(m.Describe("json"), m.Annotated(), "1.0.0")
+}
+
 func (r *request) answerSchema(context.Context) (*client.Result, error) {
 	data := machine.JSONSchema()
 	return subrequestResult(data, data, "1.0.0")
 }
 
-func (r *request) outline(context.Context) (*outline.Outline, error) {
+// outline lists the args of the machine and the options.
+func (r *request) outline(ctx context.Context) (*outline.Outline, error) {
+	m, err := r.parse(ctx)
+	if err != nil && len(m.ArgValues()) == 0 {
+		return nil, err
+	}
 	opt, err := parseOptions(r.ui.Target, r.ui.BuildArgs, r.sources.main().Filename)
 	if err != nil {
 		return nil, err
@@ -117,7 +138,18 @@ func (r *request) outline(context.Context) (*outline.Outline, error) {
 	for _, f := range opt.formats {
 		names, descriptions = append(names, f.Name), append(descriptions, f.Description)
 	}
-	out := &outline.Outline{Name: strings.Join(names, ","), Description: strings.Join(descriptions, "; "), Sources: [][]byte{r.sources.main().Data}}
+	out := &outline.Outline{Name: strings.Join(names, ","), Description: strings.Join(descriptions, "; ")}
+	for _, src := range r.sources {
+		out.Sources = append(out.Sources, src.Data)
+	}
+	for _, a := range m.ArgValues() {
+		out.Args = append(out.Args, outline.Arg{
+			Name:        string(a.Name),
+			Description: describeArg(a),
+			Value:       a.Value,
+			Location:    &pb.Location{SourceIndex: int32(a.Range.Source), Ranges: []*pb.Range{pbRange(a.Range)}},
+		})
+	}
 	for _, a := range arguments {
 		value := r.ui.BuildArgs[a.name]
 		if a.name == "NAME" {
@@ -132,6 +164,24 @@ func (r *request) outline(context.Context) (*outline.Outline, error) {
 	return out, nil
 }
 
+// describeArg says what the value of an arg can be.
+func describeArg(a machine.ArgValue) string {
+	kind := a.Kind()
+	switch {
+	case len(a.Values) > 0:
+		kind = strings.Join(a.Values, ", ")
+	case a.Pattern != "":
+		kind = a.Pattern
+	}
+	switch {
+	case a.Required:
+		kind += "; required"
+	case a.Default != nil:
+		kind += "; default: " + string(*a.Default)
+	}
+	return printable.Line(strings.TrimSpace(fmt.Sprintf("%s (%s)", a.Description, kind)))
+}
+
 func (r *request) listTargets(context.Context) (*targets.List, error) {
 	list := &targets.List{Sources: [][]byte{r.sources.main().Data}}
 	for _, f := range format.All() {
@@ -143,11 +193,11 @@ func (r *request) listTargets(context.Context) (*targets.List, error) {
 // check reports warnings and errors without building.
 func (r *request) check(ctx context.Context) (*lintreq.LintResults, error) {
 	results := &lintreq.LintResults{}
+	warnings, err := r.findings(ctx)
 	index := make([]int, len(r.sources))
 	for i, src := range r.sources {
 		index[i] = results.AddSource(src.SourceMap)
 	}
-	warnings, err := r.findings(ctx)
 	for _, d := range shown(r.lint.filter(warnings)) {
 		description, url := describeRule(d.Rule)
 		results.AddWarning(d.Rule, description, url, d.Message, index[d.Range.Source], []parser.Range{parserRange(d.Range)})
@@ -169,7 +219,7 @@ func (r *request) check(ctx context.Context) (*lintreq.LintResults, error) {
 
 // findings returns all warnings about the machine.
 func (r *request) findings(ctx context.Context) (machine.Diagnostics, error) {
-	m, err := r.parse()
+	m, err := r.parse(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -19,17 +19,23 @@ import (
 
 // newPlanCommand returns the command that shows what a build would pack.
 func newPlanCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, resolved bool
 	cmd := &cobra.Command{
-		Use:     "plan [flags] YAML [CONTEXT]",
-		Short:   "Show every component of a machine with its image, place and configuration",
-		Example: "  slipway plan aws.yml",
+		Use:   "plan [flags] YAML [CONTEXT]",
+		Short: "Show every component of a machine with its image, place and configuration",
+		Example: `  slipway plan aws.yml
+  slipway plan --resolved --arg CONSOLE=ttyS1 aws.yml`,
 	}
 	f := newBuilderFlags(cmd)
 	cmd.Flags().StringVar(&f.Target, "format", "", "`name` of the output format (default: kernel+initrd)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&resolved, "resolved", false, "print the merged machine YAML instead, with the place from which each line comes")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		answer, err := ask(cmd, f, args, "frontend.machine.plan")
+		request := "frontend.machine.plan"
+		if resolved {
+			request = "frontend.machine.resolved"
+		}
+		answer, err := ask(cmd, f, args, request)
 		if err != nil {
 			return err
 		}

@@ -37,6 +37,7 @@ func newBuilderFlags(cmd *cobra.Command) *builderFlags {
 	builderVar(flags, &f.builder)
 	flags.StringVar(&f.progress, "progress", "auto", "`kind` of display: auto, plain, tty, quiet or rawjson")
 	cli.PairsVar(flags, f.BuildArgs, "build-arg", "option as `NAME=VALUE`; NAME alone takes the value from the environment", os.LookupEnv)
+	cli.PairsVar(flags, f.BuildArgs, "arg", "arg of the machine as `NAME=VALUE`, the same as --build-arg; may be repeated", os.LookupEnv)
 	cli.PairsVar(flags, f.BuildContexts, "build-context", "replacement for an image of the YAML as `NAME=VALUE`: a folder, docker-image://… or oci-layout://…", nil)
 	flags.StringSliceVar(&f.Platforms, "platform", nil, "comma-separated `platforms` of the machine (default: the builder's)")
 	flags.BoolVar(&f.Pull, "pull", false, "ask the registries for images again")

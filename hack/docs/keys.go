@@ -67,7 +67,7 @@ func about(f *schema.Field, whose owner) string {
 		parts = append(parts, "default: "+f.Default)
 	}
 	switch {
-	case whose == nobody:
+	case whose == nobody || strings.HasPrefix(f.Name, "$"):
 	case f.Required:
 		parts = append(parts, "not in the label")
 	case f.Merge == schema.Join:
@@ -88,7 +88,9 @@ func about(f *schema.Field, whose owner) string {
 // fit.
 var words = map[string]string{
 	"":              "string",
+	"argName":       "name",
 	"containerName": "name",
+	"literal":       "scalar",
 	"namespace":     "path",
 	"reference":     "image",
 	"rlimit":        "limit",

@@ -119,7 +119,7 @@ func pages(root string) (map[string][]*block, error) {
 }
 
 // sections are the top-level keys of a machine YAML.
-var sections = []string{"kernel", "init", "onboot", "onshutdown", "services", "files", "volumes", "trust"}
+var sections = []string{"args", "kernel", "init", "onboot", "onshutdown", "services", "files", "volumes", "trust"}
 
 // A machine has the parts of a machine YAML that the test uses.
 type machine struct {
@@ -142,9 +142,16 @@ func (b *block) onlyComments() bool {
 	return true
 }
 
+// patches matches the keys of a YAML that changes another one.
+var patches = regexp.MustCompile(`\$(patch|before|after):`)
+
 // machine returns the machine that a YAML block describes, or nil if it
-// describes something else.
+// describes something else. A machine that needs other files or args is tested
+// by the commands of its page.
 func (b *block) machine() (*machine, error) {
+	if patches.MatchString(b.text) {
+		return nil, nil
+	}
 	var keys map[string]any
 	if err := yaml.Unmarshal([]byte(b.text), &keys); err != nil {
 		return nil, fmt.Errorf("%s: %w", b, err)
@@ -153,6 +160,9 @@ func (b *block) machine() (*machine, error) {
 		if !slices.Contains(sections, key) {
 			return nil, nil
 		}
+	}
+	if _, ok := keys["args"]; ok && b.warning == "" {
+		return nil, nil
 	}
 	m := &machine{}
 	// Blocks that show a warning can have values of other types.
