@@ -31,10 +31,11 @@ demo: stack
 test: images
 	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client python3 python3-venv \
 		cpio zstd xorriso squashfs-tools erofs-utils fdisk gdisk dosfstools mtools qemu-utils grub-common grub-pc-bin systemd-boot-efi \
-		e2fsprogs xfsprogs btrfs-progs cryptsetup-bin dnsmasq-base iproute2 rootlesskit uidmap containerd runc binutils file openssl
+		e2fsprogs xfsprogs btrfs-progs cryptsetup-bin sbsigntool efitools dnsmasq-base iproute2 rootlesskit uidmap containerd runc binutils file openssl
 	id slipway-rootless >/dev/null 2>&1 || useradd --no-create-home --shell /usr/sbin/nologin slipway-rootless
 	echo 'FROM slipwaybuild/kernel:v1' | docker buildx build --builder $(BUILDX_BUILDER) --quiet -o .stack/kernel -
 	hack/moto
+	hack/firmware
 	hack/spdx
 	hack/engine
 	cd hack/versitygw && CGO_ENABLED=0 go build -trimpath -o ../../.stack/ tool
@@ -50,6 +51,7 @@ test-boot: images
 	hack/engine 29
 	go test -timeout 15m ./test -run TestNewEngine -boot
 	go test -timeout 25m ./test -run 'TestFormats|TestPackages|TestRootFilesystems|TestAWSArm64|TestRun|TestLinuxKitStory' -boot
+	go test -timeout 15m ./exporter/disk -run TestSecureBoot -boot
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage|TestIPv6' -arch arm64
 	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers|TestEscape|TestServices' -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50

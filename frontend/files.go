@@ -141,10 +141,11 @@ func (r *request) loadContext(ctx context.Context, name string, paths []string) 
 }
 
 // sessionState returns a state that only this session has, for machines with
-// secrets: BuildKit exports nothing that depends on it to a cache.
-func (r *request) sessionState(ctx context.Context, plan *machine.Plan) (llb.State, error) {
+// secrets and for signed ones: BuildKit exports nothing that depends on it to a
+// cache.
+func (r *request) sessionState(ctx context.Context, plan *machine.Plan, sign bool) (llb.State, error) {
 	i := slices.IndexFunc(plan.Files, func(f machine.Entry) bool { return f.Secret != "" })
-	if i < 0 {
+	if i < 0 && !sign {
 		return llb.Scratch(), nil
 	}
 	st, err := r.ui.MainContext(ctx, llb.FollowPaths([]string{".slipway"})) // need not exist
@@ -163,6 +164,9 @@ func (r *request) sessionState(ctx context.Context, plan *machine.Plan) (llb.Sta
 		if strings.HasPrefix(op.GetSource().GetIdentifier(), "local://") {
 			return *st, nil
 		}
+	}
+	if i < 0 {
+		return llb.State{}, errors.New("--build-arg SIGN requires a build context on the client: with a remote one, a later build could find the signatures of another key in the cache")
 	}
 	return llb.State{}, machine.Diagnostics{r.sources.errorAt(plan.Files[i].Range,
 		"secrets require a build context on the client: with a remote one, exported caches would contain them")}

@@ -106,6 +106,11 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 			return nil, nil, err
 		}
 	}
+	if b.options.sign {
+		if resolved.plan, err = b.req.signed(resolved.plan); err != nil {
+			return nil, nil, err
+		}
+	}
 	b.req.components.add(resolved.plan)
 	parts, err := b.prepareGraph(ctx, resolved)
 	if err != nil {

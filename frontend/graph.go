@@ -32,6 +32,11 @@ func (b *build) prepareGraph(ctx context.Context, m *resolvedMachine) (*graphPar
 		if err := f.Check(m.platform.Architecture); err != nil {
 			return nil, fmt.Errorf("--target: %w", err)
 		}
+		if b.options.sign {
+			if err := f.CheckSign(m.platform.Architecture); err != nil {
+				return nil, fmt.Errorf("--build-arg SIGN: %w", err)
+			}
+		}
 		firmware := f.FirmwareOn(m.platform.Architecture)
 		if firmware == 0 || m.plan.Kernel == nil {
 			continue
@@ -69,7 +74,7 @@ func (b *build) graphInput(ctx context.Context, m *resolvedMachine) (in graph.In
 	if err != nil {
 		return in, err
 	}
-	session, err := b.req.sessionState(ctx, m.plan)
+	session, err := b.req.sessionState(ctx, m.plan, b.options.sign)
 	if err != nil {
 		return in, err
 	}
@@ -116,5 +121,6 @@ func (b *build) graphOptions(m *resolvedMachine) graph.Options {
 		Compression:  compression,
 		Architecture: m.platform.Architecture,
 		Epoch:        b.options.epoch,
+		Sign:         b.options.sign,
 	}
 }

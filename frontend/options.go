@@ -32,6 +32,7 @@ var arguments = []argument{
 	{"SIZE", "size of a disk, for example 100M or 1G", "the smallest that fits"},
 	{"MAP", "true writes NAME.raw.map beside a disk: which parts are data, zeros or unused", "false"},
 	{"COMPRESSION", "compression of the initramfs: zstd, gzip or none, optionally with :LEVEL", "the best that the kernel decompresses: zstd:3, else gzip or none"},
+	{"SIGN", "true signs the machine for Secure Boot with the secrets slipway.key and slipway.crt, and locks it down", "false"},
 	{"HOME", "your home folder, for sources of files that start with ~", "none"},
 	{LockUpdate, "comma-separated images that --call=machine.lock resolves again", "all"},
 	{"OVERLAYS", "comma-separated machine YAMLs to merge into this one, relative to it", "none"},
@@ -49,6 +50,7 @@ type options struct {
 	name        string
 	size        int64 // bytes, 0 for the smallest that fits
 	diskMap     bool  // written beside a disk
+	sign        bool  // for Secure Boot
 	compression string
 	epoch       *int64
 	warnings    []string
@@ -121,6 +123,11 @@ func decodeOptions(target string, args map[string]string, filename string) (opti
 		if o.diskMap && !takes(format.Map) {
 			o.diskMap = false
 			o.warnings = append(o.warnings, "build argument MAP has no effect: only raw disks have a map")
+		}
+	}
+	if s := args["SIGN"]; s != "" {
+		if o.sign, err = strconv.ParseBool(s); err != nil {
+			return o, fmt.Errorf("--build-arg SIGN=%s: use true or false", s)
 		}
 	}
 	if o.compression != "" {

@@ -99,7 +99,14 @@ type Options struct {
 	Compression  string // of the segments: an algorithm, or algorithm:level
 	Architecture string // of the machine: a GOARCH
 	Epoch        *int64 // SOURCE_DATE_EPOCH in seconds; nil for the exporter's default
+	Sign         bool   // for Secure Boot, with the secrets SignKey and SignCertificate
 }
+
+// The secrets that sign machines for Secure Boot, both in PEM.
+const (
+	SignKey         = "slipway.key"
+	SignCertificate = "slipway.crt"
+)
 
 // Output returns the state whose root directory contains the output files of all
 // formats.

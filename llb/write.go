@@ -36,6 +36,14 @@ func (b builder) write(f format.Format, p parts) llb.State {
 		args = append(args, "--loaders", loadersPath)
 		mounts = append(mounts, mount{at: loadersPath, state: b.loaders(), path: loadersPath})
 	}
+	var secrets []llb.RunOption
+	if b.opt.Sign {
+		args = append(args, "--sign-key", "/sign/key", "--sign-cert", "/sign/certificate")
+		secrets = append(secrets, llb.AddSecret("/sign/key", llb.SecretID(SignKey)), llb.AddSecret("/sign/certificate", llb.SecretID(SignCertificate)))
+		// BuildKit's key contains no secret, so the session makes every build sign
+		// with the key that it has.
+		mounts = append(mounts, mount{at: "/session", state: b.in.Session, keyedByDefinition: true})
+	}
 	for i, s := range p.segments {
 		if s.boot {
 			args = append(args, s.component+"=/kernel")
@@ -51,6 +59,7 @@ func (b builder) write(f format.Format, p parts) llb.State {
 		program:   exporterPath,
 		args:      args,
 		mounts:    mounts,
+		secrets:   secrets,
 	})
 }
 

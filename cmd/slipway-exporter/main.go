@@ -27,6 +27,7 @@ import (
 	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/exporter/uki"
 )
 
 func main() {
@@ -52,6 +53,8 @@ func write(args []string, report io.Writer) error {
 	flags.Int64Var(&in.Size, "size", 0, "size of a disk in `bytes`; 0 for the smallest")
 	flags.BoolVar(&in.Map, "map", false, "also write the map of a disk")
 	flags.StringVar(&in.Loaders, "loaders", "", "`directory` with the boot loaders, for disks")
+	key := flags.String("sign-key", "", "`file` with the private key that signs for Secure Boot, in PEM; empty for no signatures")
+	certificate := flags.String("sign-cert", "", "`file` with the certificate of the key, in PEM")
 	compression := flags.String("compression", "zstd", "compression of formats that compress: zstd[:1-22], gzip[:1-9] or none")
 	epoch := flags.Int64("epoch", exporter.Epoch, "time in formats that store one, in `seconds` since 1970")
 	out := flags.String("out", "", "`directory` for the output files")
@@ -72,6 +75,11 @@ func write(args []string, report io.Writer) error {
 		}
 		in.Cmdline = string(text)
 	}
+	if *key != "" {
+		if in.Signer, err = readSigner(*key, *certificate); err != nil {
+			return err
+		}
+	}
 	files, err := format.Write(*name, in, *out, warn)
 	if err != nil {
 		return err
@@ -84,6 +92,18 @@ func write(args []string, report io.Writer) error {
 		fmt.Fprintf(report, "%12d %s\n", info.Size(), filepath.Base(file))
 	}
 	return nil
+}
+
+func readSigner(key, certificate string) (*uki.Signer, error) {
+	k, err := os.ReadFile(key)
+	if err != nil {
+		return nil, fmt.Errorf("signing key: %w", err)
+	}
+	c, err := os.ReadFile(certificate)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	return uki.ParseSigner(k, c)
 }
 
 // segments parses the arguments after the flags.

@@ -16,6 +16,11 @@ import (
 	"testing"
 	"time"
 
+	bootdisk "github.com/slipway-build/slipway/exporter/disk"
+	"github.com/slipway-build/slipway/exporter/disk/disktest"
+	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/exporter/uki"
+	"github.com/slipway-build/slipway/internal/bootkeys"
 	"github.com/slipway-build/slipway/publisher/ami"
 	"github.com/slipway-build/slipway/publisher/awstest"
 	"github.com/slipway-build/slipway/publisher/disk"
@@ -369,5 +374,64 @@ mfa_serial = arn:aws:iam::123456789012:mfa/me
 		if code := cmd.ProcessState.ExitCode(); code != 4 || !strings.Contains(string(out), want) {
 			t.Errorf("%s: exit %d: %s; want 4 and %q", profile, code, out, want)
 		}
+	}
+}
+
+// An AMI with keys for Secure Boot has them in its UefiData, boots with UEFI and has
+// a TPM. A verification with the keys succeeds, and one without fails.
+func TestUEFIData(t *testing.T) {
+	keys, err := bootkeys.New("test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake := awstest.StartTLS(t, awstest.Knobs{})
+	h := newHost(t, fake, nil)
+	if err := keys.Write(filepath.Join(h.dir, "keys")); err != nil {
+		t.Fatal(err)
+	}
+	signer, err := uki.NewSigner(keys.DB.Certificate, keys.DB.Private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaders, err := bootdisk.ReadLoaders(disktest.Loaders(t), "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := bootdisk.New(bootdisk.UKI, bootdisk.Contents{Kernel: sparse.Bytes(disktest.Kernel("6.12.0")), Signer: signer}, loaders, 0, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(h.dir, "signed.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.WriteFile(f), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+
+	out, code, message := h.run(nil, "aws", "--json", "--name", "signed", "--uefi-data", "keys/uefi-data", "signed.img")
+	var result ami.Result
+	if err := json.Unmarshal([]byte(out), &result); err != nil || code != 0 {
+		t.Fatalf("exit %d, %v: %s%s", code, err, out, message)
+	}
+	id := result.Images[0].Image
+	if out, code, message := h.run(nil, "aws", "verify", id, "--uefi-data", "keys/uefi-data", "signed.img"); code != 0 {
+		t.Errorf("verify: exit %d: %s%s", code, out, message)
+	}
+	out, code, _ = h.run(nil, "aws", "verify", id, "signed.img")
+	if code != 1 || !strings.Contains(out, "TpmSupport") || !strings.Contains(out, "UefiData") {
+		t.Errorf("verify without keys: exit %d: %s", code, out)
+	}
+	for want, args := range map[string][]string{
+		"--uefi-data requires --boot-mode uefi, not uefi-preferred": {"--uefi-data", "keys/uefi-data", "--boot-mode", "uefi-preferred"},
+		"invalid UEFI variables: UefiData":                          {"--uefi-data", "keys/PK.crt"},
+		"no such file":                                              {"--uefi-data", "none"},
+	} {
+		if _, code, message := h.run(nil, append([]string{"aws", "--name", "other", "signed.img"}, args...)...); code == 0 || !strings.Contains(message, want) {
+			t.Errorf("exit %d: %s, want %s", code, message, want)
+		}
+	}
+	for _, v := range fake.Violations() {
+		t.Error(v)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/slipway-build/slipway/cmd/internal/cli"
+	"github.com/slipway-build/slipway/exporter/efivars"
 	"github.com/slipway-build/slipway/publisher/ami"
 	"github.com/slipway-build/slipway/publisher/artifact"
 	"github.com/slipway-build/slipway/publisher/disk"
@@ -31,6 +32,7 @@ type publishFlags struct {
 
 	method, arch, bootMode, volumeType   string
 	description, registerFile, shareList string
+	uefiData                             string
 }
 
 func newPublishCommand() *cobra.Command {
@@ -64,6 +66,7 @@ func newPublishCommand() *cobra.Command {
 	flags.BoolVar(&o.Copy, "copy", false, "upload to the first region and copy the AMI to the others")
 	flags.StringVar(&f.arch, "arch", "", "x86_64 or arm64 (default: the architecture that the disk boots on)")
 	flags.StringVar(&f.bootMode, "boot-mode", "", "uefi, uefi-preferred or legacy-bios (default: what the disk supports)")
+	flags.StringVar(&f.uefiData, "uefi-data", "", "`file` with the keys of Secure Boot (uefi-data of slipway keys new): instances trust them, boot with uefi and have a TPM 2.0")
 	flags.StringVar(&f.volumeType, "volume-type", "gp3", "`type` of the root volume")
 	flags.Int64Var(&o.VolumeSize, "volume-size", 0, "size of the root volume in `GiB` (default: the size of the disk, rounded up)")
 	flags.BoolVar(&o.Encrypt, "encrypt", false, "encrypt the snapshot")
@@ -156,9 +159,31 @@ func (f *publishFlags) complete() error {
 	if f.description != "" {
 		o.Register.Description = &f.description
 	}
-	if f.bootMode != "" {
-		o.Register.BootMode = types.BootModeValues(f.bootMode)
+	return setFirmware(&o.Register, f.bootMode, f.uefiData)
+}
+
+// setFirmware sets the boot mode and the file of UefiData, if they are not empty.
+// UefiData turns Secure Boot on, so that an instance must not boot under BIOS, and
+// a TPM records what it booted.
+func setFirmware(register *ec2.RegisterImageInput, bootMode, uefiData string) error {
+	if bootMode != "" {
+		register.BootMode = types.BootModeValues(bootMode)
 	}
+	if uefiData == "" {
+		return nil
+	}
+	data, err := os.ReadFile(uefiData)
+	if err != nil {
+		return &ami.Error{Class: ami.ClassUsage, Err: err}
+	}
+	text := strings.TrimSpace(string(data))
+	if _, err := efivars.DecodeAWS(text); err != nil {
+		return usage("--uefi-data %s: %w", uefiData, err)
+	}
+	if bootMode != "" && bootMode != string(types.BootModeValuesUefi) {
+		return usage("--uefi-data requires --boot-mode uefi, not %s", bootMode)
+	}
+	register.UefiData, register.BootMode, register.TpmSupport = &text, types.BootModeValuesUefi, types.TpmSupportValuesV20
 	return nil
 }
 

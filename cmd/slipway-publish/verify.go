@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-build/slipway/cmd/internal/cli"
@@ -22,7 +21,7 @@ type verifyFlags struct {
 	account *accountFlags
 	options ami.Options
 
-	arch, bootMode, registerFile, rebuild string
+	arch, bootMode, registerFile, uefiData, rebuild string
 }
 
 func newVerifyCommand() *cobra.Command {
@@ -41,6 +40,7 @@ func newVerifyCommand() *cobra.Command {
 	flags.StringVar(&f.rebuild, "rebuild", "", "build the disk from the `YAML` and its lock first; what follows -- goes to slipway build")
 	flags.StringVar(&f.arch, "arch", "", "the --arch of the publish")
 	flags.StringVar(&f.bootMode, "boot-mode", "", "the --boot-mode of the publish")
+	flags.StringVar(&f.uefiData, "uefi-data", "", "the --uefi-data `file` of the publish")
 	flags.StringVar(&f.registerFile, "register", "", "the YAML `file` with other fields of the publish")
 	flags.IntVar(&o.Workers, "workers", 64, "maximum `number` of blocks to read at the same time")
 	flags.Float64Var(&o.Rate, "rate", 950, "maximum number of `blocks` per second")
@@ -73,8 +73,8 @@ func (f *verifyFlags) run(cmd *cobra.Command, id string, args []string) error {
 			return err
 		}
 	}
-	if f.bootMode != "" {
-		o.Register.BootMode = types.BootModeValues(f.bootMode)
+	if err := setFirmware(&o.Register, f.bootMode, f.uefiData); err != nil {
+		return err
 	}
 	ctx := cmd.Context()
 	cfg, err := f.account.load(ctx)

@@ -16,6 +16,7 @@ import (
 	"github.com/slipway-build/slipway/cmd/internal/cli"
 	"github.com/slipway-build/slipway/frontend"
 	"github.com/slipway-build/slipway/internal/client"
+	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/publisher/artifact"
 )
 
@@ -100,6 +101,7 @@ func newBuildFlags(cmd *cobra.Command) *builderFlags {
 	})
 	flags.StringArrayVarP(&f.Outputs, "output", "o", []string{"."}, "`destination` of the files: a folder, - or type=TYPE,KEY=VALUE; may be repeated")
 	flags.StringArrayVar(&f.Secrets, "secret", nil, "secret for the machine: `id=ID,src=FILE` or id=ID,env=NAME")
+	secureBootVar(cmd, f)
 	flags.StringArrayVar(&f.SSH, "ssh", nil, "SSH agent for package folders: `ID[=SOCKET|KEY]`")
 	flags.StringArrayVar(&f.CacheFrom, "cache-from", nil, "cache to read: `type=TYPE,KEY=VALUE`")
 	flags.StringArrayVar(&f.CacheTo, "cache-to", nil, "cache to write: `type=TYPE,KEY=VALUE`")
@@ -135,6 +137,20 @@ func build(cmd *cobra.Command, f *builderFlags, args []string) ([]client.File, e
 		}
 	}
 	return files, nil
+}
+
+// secureBootVar defines the flags that sign a machine for Secure Boot.
+func secureBootVar(cmd *cobra.Command, f *builderFlags) {
+	secret := func(id string) func(string) error {
+		return func(file string) error {
+			f.Secrets = append(f.Secrets, "id="+id+",src="+file)
+			f.BuildArgs["SIGN"] = "true"
+			return nil
+		}
+	}
+	cmd.Flags().Func("secure-boot-key", "sign the machine for Secure Boot with the private key in `file`", secret(graph.SignKey))
+	cmd.Flags().Func("secure-boot-cert", "`file` with the certificate for --secure-boot-key", secret(graph.SignCertificate))
+	cmd.MarkFlagsRequiredTogether("secure-boot-key", "secure-boot-cert")
 }
 
 // attestationVar defines a flag that takes true, false or the attributes of an

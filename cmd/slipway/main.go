@@ -13,6 +13,7 @@
 //	slipway inspect [flags] IMAGE [PATH]
 //	slipway size [flags] IMAGE
 //	slipway diff [flags] OLD NEW
+//	slipway keys new [flags] FOLDER
 //	slipway push [flags] DISK… oci://REGISTRY/REPOSITORY:TAG
 //	slipway pull [flags] oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]
 //	slipway run [flags] YAML|DISK|FOLDER|IMAGE [CONTEXT] [-- COMMAND…]
@@ -58,7 +59,7 @@ func newCommand() *cobra.Command {
 		RunE:  cli.Subcommands,
 	}
 	root.AddCommand(newBuildCommand(), newLockCommand(), newInspectCommand(), newDiffCommand(), newSizeCommand(), newNewCommand(), newCheckCommand(), newPlanCommand(),
-		newFormatsCommand(), newSchemaCommand(), newPushCommand(), newPullCommand(), newVerifyCommand(), newVersionCommand(),
+		newFormatsCommand(), newSchemaCommand(), newKeysCommand(), newPushCommand(), newPullCommand(), newVerifyCommand(), newVersionCommand(),
 		newRunCommand(), newPsCommand(), newSSHCommand(), newLogsCommand(), newStopCommand(), newSuperviseCommand())
 	return root
 }

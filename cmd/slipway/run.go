@@ -30,6 +30,7 @@ type runFlags struct {
 	*builderFlags
 	name                   string
 	bios, uefi, secureBoot bool
+	keys                   string
 	memory                 string
 	cpus                   int
 	disks                  []string
@@ -70,10 +71,12 @@ func newRunCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.Target, "format", "", "`name` of the format to build (default: kernel+initrd; with firmware: raw)")
 	flags.StringArrayVar(&f.Secrets, "secret", nil, "secret for the machine: `id=ID,src=FILE` or id=ID,env=NAME")
+	secureBootVar(cmd, f.builderFlags)
 	flags.StringVar(&f.name, "name", "", "`name` for slipway ps, ssh, logs and stop (default: that of the file)")
 	flags.BoolVar(&f.bios, "bios", false, "boot with BIOS")
 	flags.BoolVar(&f.uefi, "uefi", false, "boot with UEFI")
 	flags.BoolVar(&f.secureBoot, "secure-boot", false, "boot with UEFI and Secure Boot, which trusts Microsoft's keys")
+	flags.StringVar(&f.keys, "keys", "", "with --secure-boot: `folder` of slipway keys new, whose keys the firmware trusts instead of Microsoft's")
 	flags.StringVar(&f.memory, "mem", "1G", "`size` of the memory")
 	flags.IntVar(&f.cpus, "cpus", 1, "`number` of processors")
 	flags.StringArrayVar(&f.disks, "disk", nil, "add a disk: `SIZE[:NAME]`; may be repeated")
@@ -172,6 +175,15 @@ func (f *runFlags) parse() (c vm.Config, conditions []run.Condition, err error) 
 	}
 	if chosen > 1 {
 		return c, nil, errors.New("--bios, --uefi and --secure-boot exclude each other")
+	}
+	if f.keys != "" {
+		if !f.secureBoot {
+			return c, nil, errors.New("--keys requires --secure-boot")
+		}
+		c.Firmware = vm.OwnKeys
+		if c.Keys, err = filepath.Abs(f.keys); err != nil {
+			return c, nil, fmt.Errorf("--keys: %w", err)
+		}
 	}
 	if len(f.Platforms) > 1 {
 		return c, nil, errors.New("--platform: a machine has one platform")
@@ -317,9 +329,9 @@ func (f *runFlags) prepare(cmd *cobra.Command, source run.Source, entry *run.Ent
 		if err := entry.UseState(f.state); err != nil {
 			return err
 		}
-		if c.Firmware == vm.UEFI || c.Firmware == vm.SecureBoot {
-			c.Variables = filepath.Join(entry.Keep(), "uefi-variables.fd")
-		}
+	}
+	if c.Firmware == vm.OwnKeys || f.state != "" && (c.Firmware == vm.UEFI || c.Firmware == vm.SecureBoot) {
+		c.Variables = filepath.Join(entry.Keep(), "uefi-variables.fd")
 	}
 	if c.TPM != "" {
 		c.TPM = filepath.Join(entry.Keep(), c.TPM)

@@ -28,6 +28,10 @@ type report struct {
 	Root    string
 	Files   []string
 	Error   string
+
+	SecureBoot bool
+	Lockdown   string
+	PCRs       map[string]string
 }
 
 // nasty is a command line with all characters that need quoting.
@@ -145,12 +149,7 @@ func bootInitrd(t *testing.T, dir string) ([]sparse.Content, []string) {
 			t.Fatal(err)
 		}
 	}
-	program := filepath.Join(dir, "init")
-	build := exec.Command("go", "build", "-o", program, "./testdata/init")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	program := buildInit(t, dir)
 
 	// All kinds of files, under data/NAME for each compression.
 	compressions := map[string]string{"best": "zstd:19", "fast": "zstd:1", "gzip": "gzip", "zstd": "zstd", "none": "none"}
@@ -210,6 +209,18 @@ func bootInitrd(t *testing.T, dir string) ([]sparse.Content, []string) {
 		images = append(images, imageOf(t, p.File).Pad(segment.PartAlignment))
 	}
 	return images, want
+}
+
+// buildInit builds testdata/init.
+func buildInit(t *testing.T, dir string) string {
+	t.Helper()
+	program := filepath.Join(dir, "init")
+	build := exec.Command("go", "build", "-o", program, "./testdata/init")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return program
 }
 
 // large returns bytes that compress well.

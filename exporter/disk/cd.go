@@ -32,11 +32,15 @@ const (
 // A CD is how a CD boots.
 type CD struct {
 	BIOS bool // with GRUB, which reads the ISO 9660 file system
-	UEFI bool // with systemd-boot, which reads an EFI system partition
+	UEFI bool // with systemd-boot, which reads an EFI system partition, or with a signed UKI
 	// Disk reports whether a copy on a disk or USB stick boots too. The CD has a
 	// partition table then, as raw disks have.
 	Disk bool
 }
+
+// plain reports whether the CD contains the kernel and the initramfs as files. A
+// signed CD for UEFI only has them in its unified kernel image.
+func (cd CD) plain(c Contents) bool { return c.Signer == nil || cd.BIOS }
 
 // NewCD lays out a CD with a tree, which may be empty, and with what boots it. The
 // layout is that of package iso9660. Its tail has, each at a multiple of 1 MiB:
@@ -58,8 +62,12 @@ func NewCD(cd CD, c Contents, root []tree.Entry, l Loaders, t time.Time) (Disk, 
 		return Disk{}, err
 	}
 	initrd := sparse.Concat(c.Initrd...)
-	boot := []tree.Entry{tree.NewDir("boot"), imageEntry(cdKernel, c.Kernel)}
-	if initrd.Size > 0 {
+	var boot []tree.Entry
+	plain := cd.plain(c)
+	if plain {
+		boot = append(boot, tree.NewDir("boot"), imageEntry(cdKernel, c.Kernel))
+	}
+	if plain && initrd.Size > 0 {
 		boot = append(boot, imageEntry(cdInitrd, initrd))
 	}
 	options := iso9660.Options{Label: CDLabel, Time: t}
@@ -93,8 +101,11 @@ func NewCD(cd CD, c Contents, root []tree.Entry, l Loaders, t time.Time) (Disk, 
 			options.UEFIOffset = mebibyte
 			options.Tail += mebibyte
 		}
-		options.InTail = map[string]int64{cdKernel: options.UEFIOffset + esp.volume.FileOffset(kernelPath)}
-		if initrd.Size > 0 {
+		options.InTail = map[string]int64{}
+		if plain {
+			options.InTail[cdKernel] = options.UEFIOffset + esp.volume.FileOffset(kernelPath)
+		}
+		if plain && initrd.Size > 0 {
 			options.InTail[cdInitrd] = options.UEFIOffset + esp.volume.FileOffset(initrdPath)
 		}
 	}
@@ -177,16 +188,27 @@ func newPartition(cd CD, c Contents, initrd sparse.Content, words []string, l Lo
 	whole := func(i sparse.Content) []fat.Part {
 		return []fat.Part{{Content: i, Slot: sparse.RoundUp(i.Size, fat.SlotAlignment)}}
 	}
-	p := partition{time: t, files: []fat.File{
-		file("EFI/BOOT/"+l.Program, l.SystemdBoot),
-		file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
-		file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline, initrd.Size > 0)),
-		{Path: kernelPath, Parts: whole(c.Kernel)},
-	}}
+	p := partition{time: t}
+	if c.Signer == nil {
+		p.files = append(p.files,
+			file("EFI/BOOT/"+l.Program, l.SystemdBoot),
+			file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
+			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline, initrd.Size > 0)))
+	} else {
+		image, err := NewUKI(c, l.Stub, Packed)
+		if err != nil {
+			return p, err
+		}
+		p.files = append(p.files, fat.File{Path: "EFI/BOOT/" + l.Program, Parts: whole(image)})
+	}
+	plain := cd.plain(c)
+	if plain {
+		p.files = append(p.files, fat.File{Path: kernelPath, Parts: whole(c.Kernel)})
+	}
 	if cd.Disk && cd.BIOS {
 		p.files = append(p.files, file("grub/grub.cfg", grubConfig("", words, initrd.Size > 0)))
 	}
-	if initrd.Size > 0 {
+	if plain && initrd.Size > 0 {
 		p.files = append(p.files, fat.File{Path: initrdPath, Parts: whole(initrd)})
 	}
 	for _, f := range p.files {

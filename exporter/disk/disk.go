@@ -23,6 +23,9 @@
 // starts at sector 2048. With a UKI, that partition contains EFI/BOOT/BOOTX64.EFI
 // only, which is the UKI.
 //
+// A signed disk has a UKI in place of systemd-boot and its configuration. If it
+// also boots under BIOS, it contains the kernel and the initramfs twice.
+//
 // The kernel and the segments of the initramfs are in slots at multiples of 512 KiB,
 // with some room to grow. Two versions of a machine therefore differ only in the
 // blocks of EBS with changed components, and in a few with tables and IDs.
@@ -68,6 +71,10 @@ type Contents struct {
 	Kernel  sparse.Content
 	Initrd  []sparse.Content // in parts, as segment.Initrd returns them
 	Cmdline string
+	// Signer signs what UEFI starts, which is then a unified kernel image on any
+	// disk: Secure Boot does not verify the entries and initramfs files of
+	// systemd-boot. It is nil for a disk without signatures.
+	Signer *uki.Signer
 }
 
 // Boot is the way in which a disk boots.
@@ -200,19 +207,24 @@ func (b *builder) bios() bool { return b.boot == Hybrid || b.boot == BIOS }
 // contents sets the files. It returns the command line under BIOS.
 func (b *builder) contents(c Contents) (biosCmdline string, err error) {
 	program := "EFI/BOOT/" + b.loaders.Program
-	if b.boot == UKI {
+	unified := func(fit Fit) (fat.File, error) {
+		image, err := NewUKI(c, b.loaders.Stub, fit)
+		// The slot is for the alignment only.
+		return fat.File{Path: program, Parts: []fat.Part{{Content: image, Slot: image.Size}}}, err
+	}
+	signed := c.Signer != nil && b.boot != BIOS
+	if b.boot == UKI || signed && b.boot == UEFI {
 		if err := checkCmdline(c.Cmdline, ""); err != nil {
 			return "", err
 		}
 		b.files = func(fit Fit) ([]fat.File, error) {
-			image, err := NewUKI(c, b.loaders.Stub, fit)
-			// The slot is for the alignment only: nothing follows.
-			return []fat.File{{Path: program, Parts: []fat.Part{{Content: image, Slot: image.Size}}}}, err
+			image, err := unified(fit)
+			return []fat.File{image}, err
 		}
 		return "", nil
 	}
 	var small []fat.File
-	if b.boot == Hybrid || b.boot == UEFI {
+	if !signed && (b.boot == Hybrid || b.boot == UEFI) {
 		if err := checkCmdline(c.Cmdline, systemdBootPrefix); err != nil {
 			return "", err
 		}
@@ -236,7 +248,12 @@ func (b *builder) contents(c Contents) (biosCmdline string, err error) {
 		biosCmdline = grubResult(words)
 	}
 	b.files = func(fit Fit) ([]fat.File, error) {
-		return append(slices.Clone(small), fat.File{Path: kernelPath, Parts: fit.parts(c.Kernel)}, fat.File{Path: initrdPath, Parts: fit.parts(c.Initrd...)}), nil
+		files := append(slices.Clone(small), fat.File{Path: kernelPath, Parts: fit.parts(c.Kernel)}, fat.File{Path: initrdPath, Parts: fit.parts(c.Initrd...)})
+		if !signed {
+			return files, nil
+		}
+		image, err := unified(fit)
+		return append(files, image), err
 	}
 	return biosCmdline, nil
 }
@@ -264,8 +281,9 @@ func checkBIOS(c Contents) error {
 	return nil
 }
 
-// NewUKI returns a unified kernel image with systemd's stub. It fails if the command
-// line is not valid UTF-8 or too long, and where uki.New does.
+// NewUKI returns a unified kernel image with systemd's stub, signed if c has a
+// signer. It fails if the command line is not valid UTF-8 or too long, and where
+// uki.New and uki.Sign do.
 func NewUKI(c Contents, stub []byte, fit Fit) (sparse.Content, error) {
 	if err := checkCmdline(c.Cmdline, ""); err != nil {
 		return sparse.Content{}, err
@@ -298,7 +316,11 @@ func NewUKI(c Contents, stub []byte, fit Fit) (sparse.Content, error) {
 	if last := len(initrd.Content.Runs) - 1; last >= 0 {
 		initrd.Content.Size = sparse.RoundUp(initrd.Content.Runs[last].End(), 4)
 	}
-	return uki.New(stub, append(sections, linux, initrd))
+	image, err := uki.New(stub, append(sections, linux, initrd))
+	if err != nil || c.Signer == nil {
+		return image, err
+	}
+	return uki.Sign(image, c.Signer)
 }
 
 // A Fit is how close together the components of a disk are.

@@ -30,7 +30,7 @@ func (j *job) initrd(microcode string) ([]sparse.Content, error) {
 
 // kernel opens the kernel and reads the boot loaders.
 func (j *job) kernel() (disk.Contents, disk.Loaders, error) {
-	c := disk.Contents{Cmdline: j.in.Cmdline}
+	c := disk.Contents{Cmdline: j.in.Cmdline, Signer: j.in.Signer}
 	loaders, err := disk.ReadLoaders(j.in.Loaders, j.in.Architecture)
 	if err != nil {
 		return c, loaders, err

@@ -108,6 +108,15 @@ func (f Format) Check(architecture string) error {
 	return fmt.Errorf("%s needs a boot loader, and there is none for %s: use kernel+initrd", f.Name, architecture)
 }
 
+// CheckSign returns an error if the format has nothing that the firmware of
+// machines of an architecture (a GOARCH) verifies.
+func (f Format) CheckSign(architecture string) error {
+	if f.FirmwareOn(architecture).Has(UEFI) {
+		return nil
+	}
+	return fmt.Errorf("%s cannot be signed: only UEFI verifies signatures: use a format for UEFI, for example raw-efi", f.Name)
+}
+
 // table has all formats in the order of registration.
 var table []Format
 

@@ -12,6 +12,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/exporter/uki"
 	"github.com/slipway-build/slipway/internal/kernel"
 )
 
@@ -25,6 +26,7 @@ type Input struct {
 	Ucode        string        // file name of the microcode archive; optional, and the file may be missing
 	Loaders      string        // directory of the boot loaders, see disk.ReadLoaders
 	Time         time.Time     // modification time of files
+	Signer       *uki.Signer   // for Secure Boot; nil for none
 
 	// The user's choices. Formats ignore those that are not in Format.Options.
 	Size        int64 // of the disk in bytes; 0 for the smallest that fits
@@ -70,6 +72,11 @@ func Write(name string, in Input, dir string, warn func(string)) ([]string, erro
 	}
 	if f.Firmware != 0 && in.Kernel == "" {
 		return nil, fmt.Errorf("%s needs a kernel: set kernel.image in the machine", name)
+	}
+	if in.Signer != nil {
+		if err := f.CheckSign(in.Architecture); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkKernel(in.Kernel, in.Architecture); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

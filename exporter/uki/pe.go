@@ -53,9 +53,10 @@ const (
 	optChecksum     = 64
 	optMin          = 112
 
-	// The directory of signatures is the fifth (PE Format, "Optional Header Data
-	// Directories").
-	optCertificatesSize = optMin + 4*8 + 4
+	// The directory entry of signatures is the fifth (PE Format, "Optional Header
+	// Data Directories"). Its offset and size take 4 bytes each.
+	optDirectories  = optMin - 4 // number of directory entries
+	optCertificates = optMin + 4*8
 
 	sectionSize     = 40
 	initializedData = 0x40
@@ -84,7 +85,10 @@ type headers struct {
 	fileAlign    int64
 	sectionAlign int64
 	imageSize    int64 // in memory
-	certificates int   // bytes of the table of signatures
+
+	hasCertificates bool  // there is a directory entry for the table of signatures
+	certificatesAt  int64 // offset of the table of signatures
+	certificates    int   // and its size in bytes
 }
 
 type sectionHeader struct {
@@ -128,12 +132,13 @@ func readHeaders(r io.ReaderAt, size int64) (h headers, err error) {
 		return invalid(h.pe+peOptionalSize, fmt.Sprintf("the optional header has %d bytes", n))
 	}
 	table := h.pe + peOptional + int(le.Uint16(b[peOptionalSize:]))
-	if table-h.pe-peOptional >= optCertificatesSize+4 {
-		size4 := make([]byte, 4)
-		if err := readAt(r, size, size4, h.pe+peOptional+optCertificatesSize); err != nil {
+	if table-h.pe-peOptional >= optCertificates+8 && le.Uint32(optional[optDirectories:]) > 4 {
+		entry := make([]byte, 8)
+		if err := readAt(r, size, entry, h.pe+peOptional+optCertificates); err != nil {
 			return h, err
 		}
-		h.certificates = int(le.Uint32(size4))
+		h.hasCertificates = true
+		h.certificatesAt, h.certificates = int64(le.Uint32(entry)), int(le.Uint32(entry[4:]))
 	}
 	h.tableEnd = table + count*sectionSize
 	h.size = int(le.Uint32(optional[optHeadersSize:]))

@@ -4,24 +4,29 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+
+	"github.com/slipway-build/slipway/exporter/efivars"
+	"github.com/slipway-build/slipway/internal/bootkeys"
 )
 
 // A Firmware loads the boot loader from the disk.
 type Firmware string
 
 // The firmware of EC2's boot modes. SecureBoot is UEFI that starts only what
-// Microsoft's keys have signed.
+// Microsoft's keys have signed, and OwnKeys only what those of Config.Keys have.
 const (
 	BIOS       Firmware = "bios" // SeaBIOS, which comes with QEMU
 	UEFI       Firmware = "uefi"
 	SecureBoot Firmware = "secure-boot"
+	OwnKeys    Firmware = "own-keys"
 )
+
+func (f Firmware) uefi() bool { return f == UEFI || f == SecureBoot || f == OwnKeys }
 
 // A firmware is a firmware descriptor of QEMU, which each distribution installs
 // for its builds of EDK II. See docs/interop/firmware.json of QEMU.
@@ -44,15 +49,16 @@ type firmwareFile struct{ Filename, Format string }
 
 func (f *firmware) requires(feature string) bool { return slices.Contains(f.Features, feature) }
 
-// fits reports whether the firmware is what an architecture requires.
-func (f *firmware) fits(target, machine string, secure bool) bool {
+// fits reports whether the firmware is of a kind, for an architecture.
+func (f *firmware) fits(target, machine string, kind Firmware) bool {
+	secure := kind != UEFI
 	if !slices.Contains(f.InterfaceTypes, "uefi") || f.Mapping.Device != "flash" ||
 		f.Mapping.Mode != "" && f.Mapping.Mode != "split" ||
 		f.Mapping.Variables.Filename == "" {
 		return false
 	}
 	// Without Secure Boot, a variant without SMM is faster.
-	if f.requires("secure-boot") != secure || f.requires("enrolled-keys") != secure || !secure && f.requires("requires-smm") {
+	if f.requires("secure-boot") != secure || f.requires("enrolled-keys") != (kind == SecureBoot) || !secure && f.requires("requires-smm") {
 		return false
 	}
 	for _, t := range f.Targets {
@@ -105,7 +111,7 @@ func findFirmware(architecture string, kind Firmware) (*firmware, error) {
 	for _, name := range names {
 		data, err := os.ReadFile(paths[name])
 		var f firmware
-		if err != nil || json.Unmarshal(data, &f) != nil || !f.fits(p.target, firmwareMachines[architecture], kind == SecureBoot) {
+		if err != nil || json.Unmarshal(data, &f) != nil || !f.fits(p.target, firmwareMachines[architecture], kind) {
 			continue
 		}
 		if exists(f.Mapping.Executable.Filename) && exists(f.Mapping.Variables.Filename) {
@@ -113,8 +119,11 @@ func findFirmware(architecture string, kind Firmware) (*firmware, error) {
 		}
 	}
 	what := "UEFI firmware"
-	if kind == SecureBoot {
+	switch kind {
+	case SecureBoot:
 		what = "UEFI firmware with Secure Boot and Microsoft's keys"
+	case OwnKeys:
+		what = "UEFI firmware with Secure Boot and without keys"
 	}
 	return nil, &MissingError{What: what + " for " + architecture, Packages: firmwarePackages[architecture]}
 }
@@ -148,12 +157,19 @@ func (f *firmware) args(variables string) []string {
 
 // createVariables creates the file for the variables of UEFI unless it exists.
 func (c *Config) createVariables() error {
-	if c.Variables == "" || c.Firmware != UEFI && c.Firmware != SecureBoot {
+	if c.Variables == "" || !c.Firmware.uefi() {
 		return nil
 	}
 	f, err := findFirmware(c.architecture(), c.Firmware)
 	if err != nil {
 		return err
+	}
+	variables, err := os.ReadFile(f.Mapping.Variables.Filename)
+	if err == nil && c.Firmware == OwnKeys {
+		variables, err = c.enroll(variables)
+	}
+	if err != nil {
+		return fmt.Errorf("variables of UEFI: %w", err)
 	}
 	to, err := os.OpenFile(c.Variables, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -162,16 +178,21 @@ func (c *Config) createVariables() error {
 	if err != nil {
 		return fmt.Errorf("variables of UEFI: %w", err)
 	}
-	from, err := os.Open(f.Mapping.Variables.Filename)
-	if err == nil {
-		_, err = io.Copy(to, from)
-		from.Close()
-	}
+	_, err = to.Write(variables)
 	if err = errors.Join(err, to.Close()); err != nil {
 		os.Remove(c.Variables)
 		return fmt.Errorf("variables of UEFI: %w", err)
 	}
 	return nil
+}
+
+// enroll adds the keys to a variable store without keys.
+func (c *Config) enroll(store []byte) ([]byte, error) {
+	keys, err := bootkeys.Read(c.Keys)
+	if err != nil {
+		return nil, err
+	}
+	return efivars.AddToStore(store, append(keys.Variables(), efivars.SecureBootEnable())...)
 }
 
 // HasUEFI reports whether UEFI firmware for an architecture is installed.

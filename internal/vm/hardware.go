@@ -67,9 +67,12 @@ func (c *Config) check() error {
 		return errors.New("a machine requires a log directory")
 	}
 	switch c.Firmware {
-	case "", BIOS, UEFI, SecureBoot:
+	case "", BIOS, UEFI, SecureBoot, OwnKeys:
 	default:
-		return fmt.Errorf("unknown firmware %q: must be %s, %s or %s", c.Firmware, BIOS, UEFI, SecureBoot)
+		return fmt.Errorf("unknown firmware %q: must be %s, %s, %s or %s", c.Firmware, BIOS, UEFI, SecureBoot, OwnKeys)
+	}
+	if c.Firmware == OwnKeys && (c.Keys == "" || c.Variables == "") {
+		return errors.New("firmware that trusts other keys than Microsoft's requires these keys and a file for variables")
 	}
 	if c.architecture() != "amd64" && c.Firmware == BIOS && c.Kernel == "" {
 		return fmt.Errorf("%s machines have no BIOS: use UEFI", c.architecture())
@@ -96,7 +99,7 @@ func (c *Config) args(s sockets) ([]string, error) {
 		}
 	}
 	var firmware []string
-	if c.Firmware == UEFI || c.Firmware == SecureBoot {
+	if c.Firmware.uefi() {
 		f, err := findFirmware(c.architecture(), c.Firmware)
 		if err != nil {
 			return nil, err

@@ -114,6 +114,7 @@ func TestFirmware(t *testing.T) {
 	}{
 		{"amd64", UEFI, "60-x86"},
 		{"amd64", SecureBoot, "40-x86-enrolled"},
+		{"amd64", OwnKeys, "50-x86-secure"},
 		{"arm64", UEFI, "60-arm"},
 		{"arm64", SecureBoot, ""},
 	} {

@@ -73,7 +73,7 @@ func (c *Config) Missing() error {
 	if _, err := exec.LookPath(c.platform().qemu); err != nil {
 		return &MissingError{What: c.platform().qemu, Packages: qemuPackages[c.architecture()]}
 	}
-	if c.Firmware == UEFI || c.Firmware == SecureBoot {
+	if c.Firmware.uefi() {
 		if _, err := findFirmware(c.architecture(), c.Firmware); err != nil {
 			return err
 		}

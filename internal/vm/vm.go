@@ -64,6 +64,10 @@ type Config struct {
 	// own variables.
 	Variables string
 
+	// Keys is the folder with the keys that the firmware OwnKeys trusts, see
+	// package bootkeys. They are stored in Variables when that is created.
+	Keys string
+
 	// TPM is an optional directory that keeps the state of a TPM 2.0. It is
 	// created if it does not exist.
 	TPM string

@@ -1,15 +1,18 @@
 // Command init is the init of the machines that the boot tests start. It reports the
-// kernel's command line and the files in /data, and powers off. With an argument, it
+// kernel's command line, the files in /data and what the firmware measured, and
+// powers off. With an argument, it
 // lists the files in that directory instead.
 package main
 
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -19,6 +22,10 @@ type Report struct {
 	Root    string // mode and owner of /
 	Files   []string
 	Error   string
+
+	SecureBoot bool              // the firmware verifies signatures
+	Lockdown   string            // of the kernel
+	PCRs       map[string]string // of the TPM, by bank and number: "sha256/11"
 }
 
 func main() {
@@ -57,8 +64,48 @@ func inspect() (Report, error) {
 		return r, err
 	}
 	r.Root = fmt.Sprintf("%o %d:%d", st.Mode, st.Uid, st.Gid)
-	r.Files, err = list("/data")
-	return r, err
+	if r.Files, err = list("/data"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return r, err
+	}
+	return r, r.inspectTrust()
+}
+
+// inspectTrust reads what Secure Boot, the kernel's lockdown and the TPM report.
+// Under BIOS there are none.
+func (r *Report) inspectTrust() error {
+	for _, m := range []struct{ dir, kind string }{
+		{"/sys", "sysfs"}, {"/sys/kernel/security", "securityfs"},
+	} {
+		if err := os.MkdirAll(m.dir, 0o755); err != nil {
+			return err
+		}
+		if err := syscall.Mount(m.kind, m.dir, m.kind, 0, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", m.dir, err)
+		}
+	}
+	// The EFI stub of the kernel writes 3 if Secure Boot is on (Linux,
+	// arch/x86/include/uapi/asm/bootparam.h and include/linux/efi.h).
+	const secureBootAt, enabled = 0x1ec, 3
+	if params, err := os.ReadFile("/sys/kernel/boot_params/data"); err == nil && len(params) > secureBootAt {
+		r.SecureBoot = params[secureBootAt] == enabled
+	}
+	if lockdown, err := os.ReadFile("/sys/kernel/security/lockdown"); err == nil {
+		r.Lockdown = strings.TrimSpace(string(lockdown))
+	}
+	files, err := filepath.Glob("/sys/class/tpm/tpm0/pcr-*/*")
+	if err != nil {
+		return err
+	}
+	r.PCRs = map[string]string{}
+	for _, file := range files {
+		value, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		bank := strings.TrimPrefix(filepath.Base(filepath.Dir(file)), "pcr-")
+		r.PCRs[bank+"/"+filepath.Base(file)] = strings.ToLower(strings.TrimSpace(string(value)))
+	}
+	return nil
 }
 
 // list describes all files in dir, one per line.
