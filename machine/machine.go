@@ -30,6 +30,7 @@ type Machine struct {
 	Include    []Include   `yaml:"include" doc:"Files that are merged before this one, in this order. LinuxKit does not know this section."`
 	Kernel     Kernel      `yaml:"kernel" merge:"keys" doc:"The kernel and its command line."`
 	Init       []Reference `yaml:"init" merge:"join" doc:"Images that make up the root filesystem. They are unpacked over each other in this order. Their labels are ignored." example:"[slipwaybuild/init:v1, slipwaybuild/runc:v1]"`
+	Prefix     Path        `yaml:"prefix" doc:"Directory of the machine below which the files of the init images and the system directories are. Other sections are not affected. Only LinuxKit's fork in the tools for AWS Nitro Enclaves knows this section." example:"rootfs/"`
 	Onboot     []Container `yaml:"onboot" merge:"join" noun:"onboot" also:"system" doc:"Containers that run one after another, each until it exits, before the services start."`
 	Onshutdown []Container `yaml:"onshutdown" merge:"join" noun:"onshutdown" doc:"Containers that run one after another, each until it exits, when the machine shuts down."`
 	Services   []Container `yaml:"services" merge:"join" unique:"true" noun:"service" also:"daemon" doc:"Containers that run as long as the machine does. Their names must be unique."`

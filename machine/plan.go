@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -183,7 +184,7 @@ func (p *planner) kernel() {
 
 func (p *planner) init() {
 	for i, ref := range p.Init {
-		p.plan.Trees = append(p.plan.Trees, Tree{initName(i), ref.Name, "", RulesInit, at(p.node.Key("init").Index(i))})
+		p.plan.Trees = append(p.plan.Trees, Tree{initName(i), ref.Name, p.Prefix.Clean, RulesInit, at(p.node.Key("init").Index(i))})
 	}
 }
 
@@ -291,7 +292,7 @@ func (p *planner) dirs() []Entry {
 	}
 	if len(p.Init) > 0 {
 		for _, dir := range contract.SystemDirectories() {
-			add(dir, 0, 0)
+			add(path.Join(p.Prefix.Clean, dir), 0, 0)
 		}
 	}
 	for _, v := range p.Volumes {

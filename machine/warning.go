@@ -95,7 +95,7 @@ func (m *Machine) warn(r *report) {
 func (m *Machine) warnKernel(r *report) {
 	k, node := &m.Kernel, m.node.Key("kernel")
 	if image := node.Key("image"); image.Set() {
-		if len(m.Init) == 0 && !m.startsFile() {
+		if (len(m.Init) == 0 || m.Prefix.Clean != "") && !m.startsFile() {
 			r.warn(NoInit, at(image), "the kernel has nothing to start: add an init image, for example slipwaybuild/init")
 		}
 		return

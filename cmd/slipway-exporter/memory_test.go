@@ -150,6 +150,37 @@ func TestMemory(t *testing.T) {
 	})
 }
 
+// TestMemoryOfSource packs a file of 1 GiB that the YAML names as a source.
+func TestMemoryOfSource(t *testing.T) {
+	if testing.Short() {
+		t.Skip("packs a large file")
+	}
+	dir := t.TempDir()
+	source := filepath.Join(dir, "source")
+	if err := os.Mkdir(source, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	disk := filepath.Join(source, "disk.raw")
+	if err := os.WriteFile(disk, []byte("a disk"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(disk, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	spec := filepath.Join(dir, "spec")
+	if err := os.WriteFile(spec, []byte(`[{"path": "images", "type": "dir", "mode": 493}, {"path": "images/disk.raw", "type": "file", "mode": 420, "source": "disk.raw"}]`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	memory, stderr, err := measure("slipway-packer", "entries", "--spec", spec, "--source", source, "--compression", "zstd:3", "--out", t.TempDir())
+	if err != nil {
+		t.Fatalf("%v, %s", err, stderr)
+	}
+	if memory > memoryBound {
+		t.Errorf("%d MiB of memory, want at most %d", memory>>20, memoryBound>>20)
+	}
+	t.Logf("%d MiB", memory>>20)
+}
+
 // measure runs a program of the build and returns the most memory that it used
 // at once, in bytes.
 func measure(program string, args ...string) (memory int64, stderr string, err error) {

@@ -32,8 +32,8 @@ func (r Rootfs) read(spool string) (entries []tree.Entry, closeTree func(), err 
 }
 
 // Pack writes the segment of an image whose files are below prefix in the
-// machine; "" is the root. For RulesInit it also writes APKName, if the image has
-// such a database.
+// machine; "" is the root. For RulesInit at the root it also writes APKName, if the
+// image has such a database.
 func (p Packer) Pack(image Rootfs, prefix string, rules Rules) error {
 	if err := checkPrefix(prefix); err != nil {
 		return err
@@ -43,7 +43,7 @@ func (p Packer) Pack(image Rootfs, prefix string, rules Rules) error {
 		return err
 	}
 	defer closeTree()
-	if rules == RulesInit {
+	if rules == RulesInit && prefix == "" {
 		if database, ok := apkDatabaseOf(entries); ok {
 			if err := extract(database, filepath.Join(p.Out, APKName)); err != nil {
 				return err
