@@ -59,7 +59,7 @@ func newCommand() *cobra.Command {
 		RunE:  cli.Subcommands,
 	}
 	root.AddCommand(newBuildCommand(), newLockCommand(), newInspectCommand(), newDiffCommand(), newSizeCommand(), newNewCommand(), newCheckCommand(), newPlanCommand(),
-		newFormatsCommand(), newSchemaCommand(), newKeysCommand(), newPushCommand(), newPullCommand(), newVerifyCommand(), newVersionCommand(),
+		newFormatsCommand(), newSchemaCommand(), newKeysCommand(), newPushCommand(), newPullCommand(), newVerifyCommand(), newServeCommand(), newVersionCommand(),
 		newRunCommand(), newPsCommand(), newSSHCommand(), newLogsCommand(), newStopCommand(), newSuperviseCommand())
 	return root
 }

@@ -128,6 +128,11 @@ func (f *Files) Close() {
 	}
 }
 
+// FromReader returns the content of size bytes that r has.
+func FromReader(r io.ReaderAt, size int64) Content {
+	return Content{Size: size, Runs: []Run{{Size: size, Data: r}}}
+}
+
 // Concat returns contents one after another.
 func Concat(contents ...Content) Content {
 	var all Content

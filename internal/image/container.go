@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
+	"slices"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
@@ -37,8 +39,34 @@ func (i *Image) readContainerImage(f *tree.FS) error {
 		}
 		layers = append(layers, layer)
 	}
-	i.RootKind = "container image"
-	i.Root, err = tree.ReadLayers(layers)
+	entries, err := tree.ReadLayers(layers)
+	if err != nil {
+		return err
+	}
+	return i.readRoot("container image", entries)
+}
+
+// readRoot takes entries as the root file system, unless they are a container
+// disk of KubeVirt: a disk in the directory disk, and nothing else.
+func (i *Image) readRoot(kind string, entries []tree.Entry) error {
+	files := slices.DeleteFunc(slices.Clone(entries), func(e tree.Entry) bool {
+		return e.Type == tree.Dir && (e.Path == "." || e.Path == "disk")
+	})
+	if len(files) != 1 || path.Dir(files[0].Path) != "disk" || files[0].Type != tree.File {
+		i.RootKind, i.Root = kind, entries
+		return nil
+	}
+	in := input{name: files[0].Path, r: files[0].ReaderAt(), size: files[0].Size}
+	k, err := sniff(in.r, in.size)
+	if err != nil {
+		return err
+	}
+	if k != kindQCOW2 && k != kindDisk {
+		i.RootKind, i.Root = kind, entries
+		return nil
+	}
+	err = i.readFile(k, in)
+	i.Kind = "container disk with a " + i.Kind
 	return err
 }
 

@@ -44,6 +44,9 @@ type Image struct {
 	RootKind string // for example "initramfs" or "SquashFS"
 	Warnings []string
 
+	bootOnly bool        // do not unpack the initramfs
+	kernel   io.ReaderAt // of Kernel
+	archives []archive   // of the initramfs
 	blocks   io.ReaderAt // of the disk, or of the only file; may be nil
 	unpacked *spool
 	closers  []io.Closer
@@ -344,5 +347,5 @@ func (i *Image) setKernel(path string, r io.ReaderAt, size int64) {
 	if header.X86 != nil {
 		k.memory = int64(header.X86.InitSize)
 	}
-	i.Kernel = k
+	i.Kernel, i.kernel = k, r
 }

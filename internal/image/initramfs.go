@@ -48,6 +48,12 @@ type link struct {
 
 // readInitramfs unpacks archives, which follow each other in memory.
 func (i *Image) readInitramfs(archives []archive) error {
+	if i.archives == nil {
+		i.archives = archives
+	}
+	if i.bootOnly {
+		return nil
+	}
 	s, err := i.temporary()
 	if err != nil {
 		return err

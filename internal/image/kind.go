@@ -216,8 +216,8 @@ func (i *Image) readTar(in input) error {
 	if e, err := f.Lookup("initrd.img"); err == nil && e.Type == tree.File && len(entries) <= 4 {
 		return i.readBootArchive(f)
 	}
-	i.Kind, i.RootKind, i.Root = "tar archive", "tar", entries
-	return nil
+	i.Kind = "tar archive"
+	return i.readRoot("tar", entries)
 }
 
 // readBootArchive reads an archive with a kernel, an initramfs and a command line.

@@ -1,0 +1,132 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"log"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf16"
+
+	"github.com/slipway-build/slipway/internal/httpboot"
+	"github.com/slipway-build/slipway/internal/testutil/need"
+	"github.com/slipway-build/slipway/internal/testutil/stack"
+	"github.com/slipway-build/slipway/internal/vm"
+)
+
+// TestHTTPBoot boots a machine without a disk, from the server of slipway serve:
+// a UKI and an ISO by UEFI HTTP boot, and kernel and initramfs by iPXE.
+func TestHTTPBoot(t *testing.T) {
+	stack.Require(t)
+	if !*bootAll {
+		return // internal/httpboot tests the server
+	}
+	need.File(t, "/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu")
+	dir := machineYAML(t, formatMachine("console=ttyS0 panic=-1"))
+	args := append([]string{"-f", "machine.yml", "--platform=linux/amd64", "--target=kernel+initrd,uki,iso", "-o", "out", "."}, formatImages(t)["amd64"]...)
+	if _, stderr, err := stack.Buildx(dir, args...); err != nil {
+		t.Fatalf("build: %v\n%s", err, stderr)
+	}
+	root, err := os.OpenRoot(filepath.Join(dir, "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	var requests bytes.Buffer // complete when the server is closed
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = httpboot.NewServer(&httpboot.Handler{
+		Machines: func() ([]httpboot.Machine, error) { return httpboot.Folder(root) }, Log: log.New(&requests, "", 0),
+	})
+	server.Start()
+	url := fmt.Sprintf("http://10.0.2.2:%d/", server.Listener.Addr().(*net.TCPAddr).Port)
+	for _, path := range []string{"machine.ipxe", "machine.efi", "machine.iso"} {
+		t.Run(path, func(t *testing.T) {
+			empty := filepath.Join(t.TempDir(), "empty")
+			if err := os.WriteFile(empty, make([]byte, 1<<20), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			// The interface of vm.Config never boots.
+			netdev, rom := "user,id=boot", ",romfile="
+			config := vm.Config{Data: []vm.Drive{{File: empty}}, NoNetwork: true, Memory: 1024, LogDir: stack.Artifacts(t)}
+			if path == "machine.ipxe" {
+				netdev, rom = netdev+",bootfile="+url+path, ""
+			} else {
+				config.Firmware, config.Variables = vm.UEFI, filepath.Join(t.TempDir(), "variables")
+				bootNext(t, config, url+path)
+			}
+			config.Arguments = []string{"-netdev", netdev, "-device", "virtio-net-pci,netdev=boot,bootindex=0" + rom}
+			machine, err := vm.Start(t.Context(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer machine.Kill()
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			defer cancel()
+			if err := machine.Wait(ctx); err != nil {
+				t.Fatalf("%v\n%s", err, machine.ConsoleTail(60))
+			}
+			reportOf(t, machine)
+		})
+	}
+	server.Close()
+	for _, want := range []string{`"/machine.ipxe" 200`, `"/machine/kernel" 200`, `"/machine/initrd.img" 200`, `"/machine.efi" 200`, `"/machine.iso" 200`} {
+		if !strings.Contains(requests.String(), want) {
+			t.Errorf("no request %s in\n%s", want, requests.String())
+		}
+	}
+}
+
+// bootNext creates a file of UEFI variables that let OVMF boot a URL once. See
+// UEFI 2.10, sections 3.1.3, 3.3 and 10.3.4.23, and MdeModulePkg/Include/Guid/
+// VariableFormat.h of EDK II.
+func bootNext(t *testing.T, config vm.Config, url string) {
+	t.Helper()
+	data, err := os.ReadFile("/usr/share/OVMF/OVMF_VARS_4M.fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	le := binary.LittleEndian
+	const storeHeader, variableHeader = 28, 60
+	store := int(le.Uint16(data[48:])) // after the header of the firmware volume
+	at := store + storeHeader
+	for le.Uint16(data[at:]) == 0x55aa {
+		at += variableHeader + int(le.Uint32(data[at+36:])+le.Uint32(data[at+40:]))
+		at = (at + 3) &^ 3
+	}
+	encode := func(text string) []byte {
+		var b []byte
+		for _, c := range append(utf16.Encode([]rune(text)), 0) {
+			b = le.AppendUint16(b, c)
+		}
+		return b
+	}
+	global := []byte("\x61\xdf\xe4\x8b\xca\x93\xd2\x11\xaa\x0d\x00\xe0\x98\x03\x2b\x8c")
+	write := func(name string, value []byte) {
+		h := make([]byte, variableHeader)
+		le.PutUint16(h, 0x55aa)
+		h[2] = 0x3f            // valid
+		le.PutUint32(h[4:], 7) // non-volatile, for boot services and at run time
+		encoded := encode(name)
+		le.PutUint32(h[36:], uint32(len(encoded)))
+		le.PutUint32(h[40:], uint32(len(value)))
+		copy(h[44:], global)
+		at += copy(data[at:], append(append(h, encoded...), value...))
+		at = (at + 3) &^ 3
+	}
+	path := append([]byte{3, 24}, le.AppendUint16(nil, uint16(4+len(url)))...)
+	path = append(append(path, url...), 0x7f, 0xff, 4, 0)
+	option := le.AppendUint32(nil, 1) // active
+	option = le.AppendUint16(option, uint16(len(path)))
+	write("Boot0042", append(append(option, encode("HTTP")...), path...))
+	write("BootNext", le.AppendUint16(nil, 0x42))
+	if err := os.WriteFile(config.Variables, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
