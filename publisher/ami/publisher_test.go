@@ -78,16 +78,20 @@ func configure(t testing.TB, fake *awstest.Server) aws.Config {
 		key, value, _ := strings.Cut(pair, "=")
 		env[key] = value
 	}
-	bundle, err := os.ReadFile(env["AWS_CA_BUNDLE"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg, err := config.LoadDefaultConfig(t.Context(),
+	options := []func(*config.LoadOptions) error{
 		config.WithBaseEndpoint(fake.URL()), config.WithRegion(home),
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.DialContext = fake.DialContext })),
-		config.WithCustomCABundle(bytes.NewReader(bundle)),
 		config.WithSharedConfigFiles(nil), config.WithSharedCredentialsFiles(nil),
-		config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], env["AWS_SESSION_TOKEN"])))
+		config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], env["AWS_SESSION_TOKEN"])),
+	}
+	if path := env["AWS_CA_BUNDLE"]; path != "" {
+		bundle, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		options = append(options, config.WithCustomCABundle(bytes.NewReader(bundle)))
+	}
+	cfg, err := config.LoadDefaultConfig(t.Context(), options...)
 	if err != nil {
 		t.Fatal(err)
 	}

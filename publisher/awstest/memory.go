@@ -10,16 +10,17 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// StartMemory is like [StartTLS], but clients connect in memory, with
+// StartMemory is like [Start], but clients connect in memory, with
 // [Server.DialContext]. Use it in a bubble of [testing/synctest], whose clock
 // stands still while the client or the fake computes: timeouts do not depend on
 // the speed of the machine.
 func StartMemory(tb testing.TB, knobs Knobs) *Server {
 	tb.Helper()
 	s := New(knobs)
+	tb.Cleanup(s.Close)
 	s.memory = bufconn.Listen(64 << 10)
-	s.http = &httptest.Server{Listener: loopback{s.memory}, Config: &http.Server{Handler: s}}
-	s.startTLS(tb)
+	s.http = &httptest.Server{Listener: s.memory, Config: &http.Server{Handler: s}}
+	s.http.Start()
 	return s
 }
 
@@ -31,10 +32,3 @@ func (s *Server) DialContext(ctx context.Context, network, address string) (net.
 	}
 	return new(net.Dialer).DialContext(ctx, network, address)
 }
-
-// loopback is a listener with an address for which the certificate of httptest
-// is valid.
-type loopback struct{ net.Listener }
-
-// Addr implements [net.Listener].
-func (loopback) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443} }

@@ -76,14 +76,8 @@ func Start(tb testing.TB, knobs Knobs) *Server {
 func StartTLS(tb testing.TB, knobs Knobs) *Server {
 	tb.Helper()
 	s := New(knobs)
-	s.http = httptest.NewUnstartedServer(s)
-	s.startTLS(tb)
-	return s
-}
-
-func (s *Server) startTLS(tb testing.TB) {
-	tb.Helper()
 	tb.Cleanup(s.Close)
+	s.http = httptest.NewUnstartedServer(s)
 	s.http.EnableHTTP2 = true
 	s.http.Config.ErrorLog = log.New(io.Discard, "", 0) // faults break handshakes
 	s.http.StartTLS()
@@ -92,6 +86,7 @@ func (s *Server) startTLS(tb testing.TB) {
 	if err := os.WriteFile(s.caBundle, block, 0o600); err != nil {
 		tb.Fatal(err)
 	}
+	return s
 }
 
 // Close ends stalled requests, stops serving and frees the stored data.
