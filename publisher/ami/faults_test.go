@@ -157,8 +157,7 @@ func schedule(t *testing.T, seed uint64) (success bool) {
 		}
 		return false
 	}
-	// An import into an encrypted snapshot lists no zero blocks.
-	if verify && (o.Method != ami.MethodImport || !knobs.EncryptByDefault) {
+	if verify {
 		verifyFaulty(ctx, t, fake, result.Images[0], d, data)
 	}
 	if deploy {

@@ -62,6 +62,9 @@ const (
 	BlockChanged BlockKind = "changed" // both have data, but not the same
 	BlockMissing BlockKind = "missing" // the disk has data, the snapshot none
 	BlockExtra   BlockKind = "extra"   // the snapshot has data, the disk none
+	// The disk has zeros. The snapshot, which is encrypted, does not have the
+	// block, so that it reads as random data.
+	BlockUnwritten BlockKind = "unwritten"
 )
 
 // maxDifferences is the number of blocks that a Verification describes.
@@ -237,7 +240,10 @@ func (v verifier) snapshot(ctx context.Context) error {
 	if err != nil {
 		return describe("list the blocks of "+id, err)
 	}
-	different, err := v.compare(ctx, tokens, aws.ToBool(found.Encrypted))
+	// ImportSnapshot converts a whole disk. Only what the EBS direct APIs left
+	// out of an encrypted snapshot is random.
+	random := aws.ToBool(found.Encrypted) && !isImported(found)
+	different, err := v.compare(ctx, tokens, random)
 	if err != nil {
 		return err
 	}
@@ -251,15 +257,17 @@ func (v verifier) snapshot(ctx context.Context) error {
 	return nil
 }
 
+// isImported reports whether ImportSnapshot or ImportImage made a snapshot. It
+// has no other mark than this description.
+func isImported(s *types.Snapshot) bool {
+	return strings.HasPrefix(aws.ToString(s.Description), "Created by AWS-VMImport service for ")
+}
+
 // compare reads the blocks of the snapshot and returns those that differ, in
-// order. What an encrypted snapshot does not list reads as random data, in any
-// other as zeros.
-func (v verifier) compare(ctx context.Context, tokens map[int32]string, encrypted bool) ([]BlockDifference, error) {
+// order. The blocks that it does not list read as random data or as zeros.
+func (v verifier) compare(ctx context.Context, tokens map[int32]string, random bool) ([]BlockDifference, error) {
 	d, m := v.disk, v.options.Monitor
-	var different []BlockDifference
-	for _, index := range v.unlisted(tokens, encrypted) {
-		different = append(different, BlockDifference{Index: index, Kind: BlockMissing})
-	}
+	different := v.unlisted(tokens, random)
 	m.Blocks.Add(int64(len(tokens)))
 	v.result.Blocks = len(different) + len(tokens)
 	v.step("reading %d blocks", len(tokens))
@@ -298,20 +306,17 @@ func (v verifier) compare(ctx context.Context, tokens map[int32]string, encrypte
 }
 
 // unlisted returns the blocks that the snapshot must have but does not list.
-func (v verifier) unlisted(tokens map[int32]string, encrypted bool) []int32 {
+func (v verifier) unlisted(tokens map[int32]string, random bool) []BlockDifference {
 	d := v.disk
-	var missing []int32
-	if !encrypted {
-		for _, b := range d.Blocks {
-			if _, listed := tokens[b.Index]; !listed {
-				missing = append(missing, b.Index)
-			}
-		}
-		return missing
-	}
+	var missing []BlockDifference
 	for index := range d.Count() {
-		if _, listed := tokens[index]; !listed && !d.Free(index) {
-			missing = append(missing, index)
+		if _, listed := tokens[index]; listed {
+			continue
+		}
+		if blockOf(d, index).Sum != disk.Zero {
+			missing = append(missing, BlockDifference{Index: index, Kind: BlockMissing})
+		} else if random && !d.Free(index) {
+			missing = append(missing, BlockDifference{Index: index, Kind: BlockUnwritten})
 		}
 	}
 	return missing

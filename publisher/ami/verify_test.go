@@ -228,7 +228,7 @@ func TestVerifyEncryptedGap(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := verify(t, fake, *start.SnapshotId, d, ami.Options{})
-	if v.Match || v.Different != 2 || v.Differences[0].Index != 2 || v.Differences[0].Kind != ami.BlockMissing {
+	if v.Match || v.Different != 2 || v.Differences[0].Index != 2 || v.Differences[0].Kind != ami.BlockUnwritten {
 		t.Errorf("got %+v", v)
 	}
 
@@ -246,6 +246,29 @@ func TestVerifyEncryptedGap(t *testing.T) {
 		t.Errorf("with a map: got %+v", v)
 	}
 	noViolations(t, fake)
+}
+
+// ImportSnapshot leaves out zero blocks, and they read as zeros even if the
+// snapshot is encrypted.
+func TestVerifyImported(t *testing.T) {
+	t.Parallel()
+	data := content(1, 6) // blocks 2 and 5 are zero
+	d := write(t, data)
+	changed := bytes.Clone(data)
+	changed[2*disk.BlockSize] = 1
+	for _, encrypt := range []bool{false, true} {
+		fake := awstest.StartTLS(t, awstest.Knobs{})
+		fake.CreateBucket(home, "disks")
+		image := mustPublish(t, fake, d, ami.Options{Method: ami.MethodImport, Bucket: "disks", Encrypt: encrypt}).Images[0]
+		if v := verify(t, fake, image.Image, d, ami.Options{}); !v.Match || v.Blocks != 4 {
+			t.Errorf("encrypted: %v: got %+v", encrypt, v)
+		}
+		v := verify(t, fake, image.Image, write(t, changed), ami.Options{})
+		if v.Match || v.Different != 1 || v.Differences[0].Index != 2 || v.Differences[0].Kind != ami.BlockMissing {
+			t.Errorf("encrypted: %v: a changed disk: got %+v", encrypt, v)
+		}
+		noViolations(t, fake)
+	}
 }
 
 // TestVerifyMap verifies with the digests of a disk instead of its content.
