@@ -66,7 +66,7 @@ func (i importer) run(ctx context.Context) (string, error) {
 	if err := i.aws.snapshots.wait(ctx, j.Snapshot, time.Hour); err != nil {
 		return "", err
 	}
-	if err := i.aws.objects.delete(ctx, o.Bucket, j.Object); err != nil {
+	if err := i.aws.objects.delete(ctx, o.Bucket, j.Object, 1); err != nil {
 		return "", describe("delete "+url, err)
 	}
 	return j.Snapshot, nil

@@ -60,26 +60,30 @@ func (o objects) region(ctx context.Context, bucket string) (string, error) {
 	return aws.ToString(out.BucketRegion), nil
 }
 
+// looksForParts is how often, in intervals of 500 ms, an interrupted upload
+// must have no parts. A part whose request was canceled may arrive after the
+// upload was aborted: S3 advises to abort it again until no part is left.
+const looksForParts = 4
+
 // delete removes an object and the parts of its incomplete uploads. It succeeds
-// if they are gone.
-func (o objects) delete(ctx context.Context, bucket, key string) error {
-	// A part whose request was canceled may arrive after the upload was
-	// aborted, so S3 advises to abort it again until no part is left.
+// if they are gone. It ends when it has found no parts a number of times in a
+// row.
+func (o objects) delete(ctx context.Context, bucket, key string, looks int) error {
 	var aborted error
-	for attempt, found := 0, true; found && attempt < 10; attempt++ {
+	for attempt, none := 0, 0; none < looks && attempt < 10+looks; attempt++ {
 		if attempt > 0 {
 			if err := sleep(ctx, 500*time.Millisecond); err != nil {
 				return err
 			}
 		}
-		aborted, found = nil, false
+		aborted, none = nil, none+1
 		for upload, err := range o.uploads(ctx, bucket, key) {
 			if hasCode("NoSuchBucket")(err) {
 				return nil
 			} else if err != nil {
 				return err
 			}
-			found = true
+			none = 0
 			aborted = errors.Join(aborted, o.abort(ctx, bucket, upload))
 		}
 	}

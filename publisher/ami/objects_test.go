@@ -11,7 +11,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
@@ -20,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/slipway-build/slipway/publisher/awstest"
 	"github.com/slipway-build/slipway/publisher/disk"
 )
 
@@ -120,13 +123,13 @@ func TestS3(t *testing.T) {
 	if uploads, _ := contents(t, r); uploads != 1 {
 		t.Fatalf("%d incomplete uploads instead of 1: the server does not keep them", uploads)
 	}
-	if err := objects.delete(t.Context(), bucket, key); err != nil {
+	if err := objects.delete(t.Context(), bucket, key, looksForParts); err != nil {
 		t.Error(err)
 	}
 	if uploads, objects := contents(t, r); uploads+objects > 0 {
 		t.Errorf("left behind: %d uploads, %d objects", uploads, objects)
 	}
-	if err := objects.delete(t.Context(), bucket, key); err != nil {
+	if err := objects.delete(t.Context(), bucket, key, looksForParts); err != nil {
 		t.Errorf("removing a missing object: %v", err)
 	}
 
@@ -136,12 +139,39 @@ func TestS3(t *testing.T) {
 	if err := (importer{r}).upload(ctx); ClassOf(err) != ClassInterrupted {
 		t.Errorf("interrupted: %v", err)
 	}
-	if err := objects.delete(t.Context(), bucket, key); err != nil {
+	if err := objects.delete(t.Context(), bucket, key, looksForParts); err != nil {
 		t.Error(err)
 	}
 	if uploads, objects := contents(t, r); uploads+objects > 0 {
 		t.Errorf("left behind: %d uploads, %d objects", uploads, objects)
 	}
+}
+
+// A part that arrives after the upload was aborted brings the upload back.
+func TestLatePart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := awstest.StartMemory(t, awstest.Knobs{})
+		fake.CreateBucket(awstest.Region, "disks")
+		cfg := aws.Config{
+			Region:       awstest.Region,
+			BaseEndpoint: aws.String(fake.URL()),
+			Credentials:  credentials.NewStaticCredentialsProvider(awstest.AccessKeyID, awstest.SecretAccessKey, ""),
+		}
+		client := &http.Client{Transport: &http.Transport{DialContext: fake.DialContext}}
+		o := connect(cfg, cfg.Region, client, limits{attempt: time.Second, workers: 1, rate: 1, retries: new(atomic.Int64)}).objects
+		create := func() {
+			if _, err := o.s3.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: aws.String("disks"), Key: aws.String("key")}); err != nil {
+				t.Error(err)
+			}
+		}
+		time.AfterFunc(800*time.Millisecond, create) // the transfer manager has aborted the first
+		if err := o.delete(t.Context(), "disks", "key", looksForParts); err != nil {
+			t.Error(err)
+		}
+		if left := fake.Orphans(); len(left) > 0 || fake.Count("s3:AbortMultipartUpload") != 1 {
+			t.Errorf("left %v after %v", left, fake.Requests())
+		}
+	})
 }
 
 func contents(t *testing.T, r *target) (uploads, objects int) {

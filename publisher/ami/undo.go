@@ -259,7 +259,7 @@ func (u undoer) object(ctx context.Context) error {
 	if key == "" {
 		return nil
 	}
-	if err := u.aws.objects.delete(ctx, bucket, key); err != nil {
+	if err := u.aws.objects.delete(ctx, bucket, key, looksForParts); err != nil {
 		return describe("delete s3://"+bucket+"/"+key, err)
 	}
 	return nil
