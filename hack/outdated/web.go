@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-var requirement = regexp.MustCompile(`requirement='([\w-]+)(?:\[\w+\])?==([\w.]+)'`)
+var requirement = regexp.MustCompile(`'([\w-]+)(?:\[\w+\])?==([\w.]+)'`)
 
 // pypi returns the pins of programs from PyPI.
 func pypi() ([]pin, error) {
@@ -21,21 +21,25 @@ func pypi() ([]pin, error) {
 		if err != nil {
 			return nil, err
 		}
-		match := requirement.FindStringSubmatch(string(text))
-		if match == nil {
+		matches := requirement.FindAllStringSubmatch(string(text), -1)
+		if matches == nil {
 			return nil, fmt.Errorf("%s has no requirement", file)
 		}
-		p := pin{kind: "pypi", name: match[1], file: file, pinned: match[2]}
-		// The output is "NAME (VERSION)", then lines with details.
-		out, err := run(".", "python3", "-m", "pip", "--disable-pip-version-check", "index", "versions", p.name)
-		p.err = err
-		if found := regexp.MustCompile(`^\S+ \(([^)]+)\)`).FindStringSubmatch(out); found != nil {
-			p.served = found[1]
-		} else if err == nil {
-			p.err = errors.New("no version")
+		for _, match := range matches {
+			p := pin{kind: "pypi", name: match[1], file: file, pinned: match[2]}
+			// The output is "NAME (VERSION)", then lines with details.
+			out, err := run(".", "python3", "-m", "pip", "--disable-pip-version-check", "index", "versions", p.name)
+			p.err = err
+			if found := regexp.MustCompile(`^\S+ \(([^)]+)\)`).FindStringSubmatch(out); found != nil {
+				p.served = found[1]
+			} else if err == nil {
+				p.err = errors.New("no version")
+			}
+			p.update = func() error {
+				return replace(file, match[0], strings.Replace(match[0], "=="+p.pinned, "=="+p.served, 1))
+			}
+			pins = append(pins, p)
 		}
-		p.update = func() error { return replace(file, "=="+p.pinned+"'", "=="+p.served+"'") }
-		pins = append(pins, p)
 	}
 	return pins, nil
 }

@@ -67,6 +67,7 @@ func GC(ctx context.Context, cfg aws.Config, o GCOptions) ([]Leftover, error) {
 	before := time.Now().Add(-o.OlderThan)
 	var all []Leftover
 	var errs []error
+	denied := map[string]bool{} // what the credentials may not do, which no region changes
 	for i, region := range regions {
 		c := &collector{
 			region: region,
@@ -85,6 +86,12 @@ func GC(ctx context.Context, cfg aws.Config, o GCOptions) ([]Leftover, error) {
 		}
 		all = append(all, c.removed...)
 		for _, err := range c.errs {
+			if ClassOf(err) == ClassPermission {
+				if denied[err.Error()] {
+					continue
+				}
+				denied[err.Error()] = true
+			}
 			if len(regions) > 1 {
 				err = fmt.Errorf("%s: %w", region, err)
 			}

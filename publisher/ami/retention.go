@@ -115,7 +115,7 @@ func (c *collector) removeImage(ctx context.Context, image *types.Image) error {
 }
 
 // users returns what uses images, by their IDs: instances, all versions of all
-// launch templates, and SSM parameters.
+// launch templates, Auto Scaling, and SSM parameters.
 func (c *collector) users(ctx context.Context) (map[string]string, error) {
 	used := map[string]string{}
 	for page, err := range c.aws.instances.filter(ctx,
@@ -149,6 +149,9 @@ func (c *collector) users(ctx context.Context) (map[string]string, error) {
 				}
 			}
 		}
+	}
+	if err := c.aws.scaling.images(ctx, used); err != nil {
+		return nil, err
 	}
 	return used, c.aws.parameters.images(ctx, used)
 }

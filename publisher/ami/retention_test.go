@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	scalingtypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -61,6 +63,17 @@ func TestRetention(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	groups := autoscaling.NewFromConfig(cfg)
+	must(groups.CreateLaunchConfiguration(t.Context(), &autoscaling.CreateLaunchConfigurationInput{
+		LaunchConfigurationName: aws.String("old"), ImageId: aws.String(ids["web-5"]), InstanceType: aws.String("t3.micro"),
+	}))
+	must(groups.CreateAutoScalingGroup(t.Context(), &autoscaling.CreateAutoScalingGroupInput{
+		AutoScalingGroupName: aws.String("fleet"), MinSize: aws.Int32(0), MaxSize: aws.Int32(1), AvailabilityZones: []string{home + "a"},
+		MixedInstancesPolicy: &scalingtypes.MixedInstancesPolicy{LaunchTemplate: &scalingtypes.LaunchTemplate{
+			LaunchTemplateSpecification: &scalingtypes.LaunchTemplateSpecification{LaunchTemplateId: template.LaunchTemplate.LaunchTemplateId},
+			Overrides:                   []scalingtypes.LaunchTemplateOverrides{{InstanceType: aws.String("t3.micro")}, {ImageId: aws.String(ids["web-7"])}},
+		}},
+	}))
 	if _, err := client.EnableImageDeregistrationProtection(t.Context(), &ec2.EnableImageDeregistrationProtectionInput{ImageId: aws.String(ids["web-4"])}); err != nil {
 		t.Fatal(err)
 	}
@@ -91,25 +104,30 @@ func TestRetention(t *testing.T) {
 		slices.Sort(got)
 		want := []string{
 			"web-0 false image web-0 is not among the last 2", "web-1 true instance I uses it", "web-2 true version 1 of the launch template web uses it",
-			"web-3 true the SSM parameter plain names it", "web-4 true it is protected from deregistration", "web-5 false image web-5 is not among the last 2",
-			"web-6 false image web-6 is not among the last 2", "web-7 false image web-7 is not among the last 2",
+			"web-3 true the SSM parameter plain names it", "web-4 true it is protected from deregistration", "web-5 true the launch configuration old uses it",
+			"web-6 false image web-6 is not among the last 2", "web-7 true the Auto Scaling group fleet uses it",
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("got  %q\nwant %q", got, want)
 		}
 	}
 	check()
-	gone := []string{"web-0", "web-5", "web-6", "web-7"}
+	gone := []string{"web-0", "web-6"}
 	if images := len(must(client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{Owners: []string{"self"}})).Images); images != len(ids)+2 {
 		t.Errorf("the dry run left %d images", images)
 	}
-	for _, denied := range []string{"ec2:DescribeInstances", "ec2:DescribeLaunchTemplates", "ec2:DescribeLaunchTemplateVersions", "ssm:DescribeParameters", "ssm:GetParameters"} {
+	for _, denied := range []string{"ec2:DescribeInstances", "ec2:DescribeLaunchTemplates", "ec2:DescribeLaunchTemplateVersions", "ssm:DescribeParameters", "ssm:GetParameters", "autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations"} {
 		fake.SetKnobs(awstest.Knobs{Denied: []string{denied}})
 		closed := o
 		closed.DryRun = false
 		if found, err := ami.GC(t.Context(), cfg, closed); ami.ClassOf(err) != ami.ClassPermission || len(found) > 0 {
 			t.Errorf("without %s: %v, %v", denied, found, err)
 		}
+	}
+	// A missing permission is told once.
+	fake.SetKnobs(awstest.Knobs{Denied: []string{"ec2:DescribeImages"}})
+	if _, err := ami.GC(t.Context(), cfg, ami.GCOptions{Regions: []string{home, "eu-west-1"}}); err == nil || strings.Count(err.Error(), "ec2:DescribeImages") != 1 {
+		t.Errorf("two regions: %v", err)
 	}
 	fake.SetKnobs(awstest.Knobs{})
 	o.DryRun = false

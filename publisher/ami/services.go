@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ebs"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -31,6 +32,7 @@ type services struct {
 	instances  instances
 	objects    objects
 	parameters parameters
+	scaling    scaling
 	iam        *iam.Client
 }
 
@@ -68,6 +70,7 @@ func connect(cfg aws.Config, region string, client aws.HTTPClient, l limits) ser
 		imports:    imports{compute, requests},
 		instances:  instances{compute, requests},
 		parameters: parameters{ssm.NewFromConfig(single), requests},
+		scaling:    scaling{autoscaling.NewFromConfig(single), requests},
 		iam:        iam.NewFromConfig(single),
 		blocks:     blocks{ebs.NewFromConfig(single), writes, window},
 		// The transfer manager relies on its client for retries.

@@ -60,6 +60,8 @@ func (c *call) accesses() []access {
 			out = append(out, access{action, "arn:aws:ssm:" + c.Region + ":" + Account + ":parameter/" + strings.TrimPrefix(name, "/"), c.commonKeys()})
 		}
 		return out
+	case "autoscaling":
+		return []access{{action, "*", c.commonKeys()}}
 	case "iam":
 		return []access{{action, roleARN(c.Resource), c.commonKeys()}}
 	}

@@ -68,6 +68,7 @@ var services map[string]*service
 func init() {
 	services = map[string]*service{
 		"ebs": ebsService(), "ec2": ec2Service(), "s3": s3Service(), "sts": stsService(), "iam": iamService(), "ssm": ssmService(),
+		"autoscaling": autoscalingService(),
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 const (
 	stsVersion = "2011-06-15"
 	iamVersion = "2010-05-08"
+
+	autoscalingVersion = "2011-01-01"
 )
 
 // routeQuery returns a function that finds the operation by the parameter
@@ -40,7 +42,10 @@ func routeQuery(version string) func(*call) error {
 
 // queryService returns a service with the protocol awsQuery.
 func queryService(version string, operations map[string]func(*call) (any, error)) *service {
-	space := map[string]string{stsVersion: "https://sts.amazonaws.com/doc/2011-06-15/", iamVersion: "https://iam.amazonaws.com/doc/2010-05-08/"}[version]
+	space := map[string]string{
+		stsVersion: "https://sts.amazonaws.com/doc/2011-06-15/", iamVersion: "https://iam.amazonaws.com/doc/2010-05-08/",
+		autoscalingVersion: "http://autoscaling.amazonaws.com/doc/2011-01-01/",
+	}[version]
 	return &service{
 		route:      routeQuery(version),
 		bodyFirst:  true,

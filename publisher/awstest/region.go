@@ -34,11 +34,15 @@ type region struct {
 	bin       recycleBin
 	volumes   map[string]*volume
 	templates map[string]*launchTemplate
+	groups    map[string]*scalingGroup
 	replaces  map[string]*replaceTask
 	tasks     map[string]*importTask
 	params    map[string]*parameter
 	unchecked []*parameter // accepted, but not validated yet, in order
 	tokens    map[string]*token
+
+	configurations map[string]launchConfiguration
+
 	describes int // number of Describe requests, for Knobs.Flap
 }
 
@@ -54,10 +58,13 @@ func (s *Server) region(name string) *region {
 			bin:       recycleBin{map[string]binned[*snapshot]{}, map[string]binned[*image]{}},
 			volumes:   map[string]*volume{},
 			templates: map[string]*launchTemplate{},
+			groups:    map[string]*scalingGroup{},
 			replaces:  map[string]*replaceTask{},
 			tasks:     map[string]*importTask{},
 			params:    map[string]*parameter{},
 			tokens:    map[string]*token{},
+
+			configurations: map[string]launchConfiguration{},
 		}
 		s.regions[name] = r
 	}

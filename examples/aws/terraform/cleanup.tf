@@ -8,6 +8,7 @@ data "aws_iam_policy_document" "cleanup" {
       "ec2:DescribeImages", "ec2:DescribeInstances", "ec2:DescribeLaunchTemplates",
       "ec2:DescribeLaunchTemplateVersions", "ec2:DescribeSnapshots", "ssm:DescribeParameters",
       "ec2:ListImagesInRecycleBin", "ec2:ListSnapshotsInRecycleBin",
+      "autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations",
     ]
     resources = ["*"]
   }
