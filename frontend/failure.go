@@ -106,6 +106,12 @@ func (c *components) add(plan *machine.Plan) {
 	for _, l := range plan.Layouts {
 		c.lines[l.Name] = l.Range
 	}
+	for _, s := range plan.Starts {
+		c.lines[s.Name+": command: "] = s.Range
+		for destination, at := range s.MountRanges {
+			c.lines[s.Name+": mount on "+destination+": "] = at
+		}
+	}
 	if k := plan.Kernel; k != nil {
 		for _, name := range []string{"the kernel", "in kernel", "of kernel", "not a Linux kernel", "microcode"} {
 			c.lines[name] = k.Range

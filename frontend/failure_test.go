@@ -12,7 +12,7 @@ import (
 // The message of a program that fails is in the error, and not only in the
 // progress display.
 func TestFailedStep(t *testing.T) {
-	yaml := "init:\n  - slipwaybuild/init:v1\nservices:\n  - name: sshd\n    image: slipwaybuild/sshd:v1\n" +
+	yaml := "init:\n  - slipwaybuild/init:v1\nservices:\n  - name: sshd\n    image: slipwaybuild/sshd:v1\n    command: [a]\n    tmpfs: [/b, /c]\n" +
 		"files:\n  - path: etc/app/a\n    contents: x\n  - path: etc/app/c/d\n    contents: x\n" +
 		"kernel:\n  image: slipwaybuild/kernel:v1\n  tar: minimal.tar\n"
 	at := func(line int, message string) string {
@@ -38,7 +38,7 @@ func TestFailedStep(t *testing.T) {
 		},
 		{
 			program: "/slipway-exporter", message: "slipway-exporter: tar: etc/app/c of files is below etc/app, which is a symlink to /x in services.sshd: use the path x/c",
-			want: at(9, "tar: etc/app/c of files is below etc/app, which is a symlink to /x in services.sshd: use the path x/c"), at: []string{"aws.yml:9:- path: etc/app/c/d"},
+			want: at(11, "tar: etc/app/c of files is below etc/app, which is a symlink to /x in services.sshd: use the path x/c"), at: []string{"aws.yml:11:- path: etc/app/c/d"},
 		},
 		{
 			program: "/slipway-exporter", message: "slipway-exporter: tar: usr/x of init[0] is below usr, which is a file in services.sshd: remove one",
@@ -46,15 +46,23 @@ func TestFailedStep(t *testing.T) {
 		},
 		{
 			program: "/slipway-exporter", message: "slipway-exporter: tar: containers/x of configuration is below etc/app/c/d, which is a file in files: remove one",
-			want: at(9, "tar: containers/x of configuration is below etc/app/c/d, which is a file in files: remove one"), at: []string{"aws.yml:9:- path: etc/app/c/d"},
+			want: at(11, "tar: containers/x of configuration is below etc/app/c/d, which is a file in files: remove one"), at: []string{"aws.yml:11:- path: etc/app/c/d"},
 		},
 		{
 			program: "/slipway-exporter", message: "slipway-exporter: kernel+squashfs: the kernel cannot mount SquashFS: the module",
-			want: at(13, "kernel+squashfs: the kernel cannot mount SquashFS: the module"), at: []string{"aws.yml:13:tar: minimal.tar"},
+			want: at(15, "kernel+squashfs: the kernel cannot mount SquashFS: the module"), at: []string{"aws.yml:15:tar: minimal.tar"},
+		},
+		{
+			program: "/slipway-exporter", message: "slipway-exporter: raw: services.sshd: command: the image has no file",
+			want: at(6, "raw: services.sshd: command: the image has no file"), at: []string{"aws.yml:6:command: [a]"},
+		},
+		{
+			program: "/slipway-exporter", message: "slipway-exporter: raw: services.sshd: mount on /c: a filesystem\nservices.sshd: mount on /b: a file",
+			want: at(7, "raw: services.sshd: mount on /c: a filesystem\nservices.sshd: mount on /b: a file"), at: []string{"aws.yml:7:tmpfs: [/b, /c]"},
 		},
 		{
 			program: "/slipway-exporter", message: "slipway-exporter: raw: the kernel is for arm64, but the machine for amd64",
-			want: at(12, "raw: the kernel is for arm64, but the machine for amd64"), at: []string{"aws.yml:12:image: slipwaybuild/kernel:v1"},
+			want: at(14, "raw: the kernel is for arm64, but the machine for amd64"), at: []string{"aws.yml:14:image: slipwaybuild/kernel:v1"},
 		},
 		{program: "/slipway-exporter", message: " ", want: `process "/slipway-exporter write`}, // a program without a message
 	} {

@@ -1,18 +1,30 @@
 package graph
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 
 	"github.com/moby/buildkit/client/llb"
 
 	"github.com/slipway-build/slipway/exporter/format"
+	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/machine"
 )
 
 // write writes a format. The key of the vertex contains all segments in order.
 func (b builder) write(f format.Format, p parts) llb.State {
-	args := []string{"write", "--format", f.Name, "--name", b.opt.Name, "--arch", b.opt.Architecture, "--cmdline", "/cmdline/cmdline"}
-	mounts := []mount{{at: "/cmdline", state: b.file("cmdline", []byte(b.in.Plan.Cmdline)), keyedByDefinition: true}}
+	args := []string{"write", "--format", f.Name, "--name", b.opt.Name, "--arch", b.opt.Architecture, "--cmdline", "/machine/cmdline"}
+	generated := llb.Mkfile("/cmdline", 0o644, []byte(b.in.Plan.Cmdline))
+	if starts := b.in.Plan.Starts; len(starts) > 0 {
+		args = append(args, "--starts", "/machine/starts")
+		generated = generated.Mkfile("/starts", 0o644, startsJSON(starts))
+	}
+	mounts := []mount{{
+		at:                "/machine",
+		state:             llb.Scratch().Platform(b.in.Builder).File(generated, b.name("internal", "generate cmdline")),
+		keyedByDefinition: true,
+	}}
 	if k := b.in.Plan.Kernel; k != nil {
 		args = append(args, "--kernel", "/kernel/kernel")
 		if k.Ucode != "" {
@@ -61,6 +73,19 @@ func (b builder) write(f format.Format, p parts) llb.State {
 		mounts:    mounts,
 		secrets:   secrets,
 	})
+}
+
+// startsJSON encodes what containers need to start.
+func startsJSON(starts []machine.Start) []byte {
+	var all []contract.Start
+	for _, s := range starts {
+		all = append(all, s.Start)
+	}
+	text, err := json.Marshal(all)
+	if err != nil {
+		panic(err) // strings can always be encoded
+	}
+	return text
 }
 
 // loaders copies the boot loaders out of the tools, which are mounted already

@@ -32,6 +32,7 @@ type Plan struct {
 	Layouts  []Layout     // volumes with format oci
 	Configs  []Entry      // config.json, runtime.json and the empty directories of containers
 	Files    []Entry      // the section files, each path once; see also [Machine.WithoutSources]
+	Starts   []Start      // what containers need to start
 	Warnings Diagnostics  // those that depend on the images; see also [Machine.Warnings]
 
 	CmdlineRange Range // of the key with the command line, or of the image of the kernel
@@ -228,8 +229,10 @@ func (p *planner) container(s section, i int) {
 		p.trees[c.Image.Name] = tree
 		p.plan.Trees = append(p.plan.Trees, Tree{s.component(c), c.Image.Name, tree, RulesContainer, at(own.Node.Key("image"))})
 	}
-	p.file(dir+"/"+contract.Config, p.spec(c, image))
+	spec := p.spec(c, image)
+	p.file(dir+"/"+contract.Config, indented(spec))
 	p.file(dir+"/"+contract.Runtime, runtimeSpec(c, dir, holder))
+	p.start(s, own, c, spec, holder)
 	if !c.Readonly {
 		p.directory(dir + "/" + contract.Tmp)
 	}

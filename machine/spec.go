@@ -17,8 +17,8 @@ const specVersion = "1.2.1"
 
 // spec returns config.json (OCI runtime specification) of a container to which
 // the label is already applied.
-func (p *planner) spec(c *Container, image ocispec.ImageConfig) []byte {
-	return indented(specs.Spec{
+func (p *planner) spec(c *Container, image ocispec.ImageConfig) *specs.Spec {
+	return &specs.Spec{
 		Version:     specVersion,
 		Root:        &specs.Root{Path: contract.Rootfs, Readonly: c.Readonly},
 		Hostname:    c.Hostname,
@@ -37,7 +37,7 @@ func (p *planner) spec(c *Container, image ocispec.ImageConfig) []byte {
 			MaskedPaths:       c.MaskedPaths,
 			ReadonlyPaths:     c.ReadonlyPaths,
 		},
-	})
+	}
 }
 
 func (p *planner) process(c *Container, image ocispec.ImageConfig) *specs.Process {

@@ -72,6 +72,18 @@ func TestBadInput(t *testing.T) {
 			want: []string{`>>>     source: app.conf`, `not in the build context`},
 		},
 		{
+			name: "program that the image does not have",
+			yaml: "services:\n  - name: web\n    image: slipwaybuild/nginx:v1\n    command: [/usr/sbin/ngnix]\n",
+			args: []string{"--target", "tar"},
+			want: []string{`>>>     command: [/usr/sbin/ngnix]`, `services.web: command: the image has no file "/usr/sbin/ngnix"`},
+		},
+		{
+			name: "file on a directory",
+			yaml: "services:\n  - name: web\n    image: slipwaybuild/nginx:v1\n    binds:\n      - /etc/page:/usr/share/nginx/html\nfiles:\n  - {path: etc/page, contents: hello}\n",
+			args: []string{"--target", "kernel+initrd"},
+			want: []string{`>>>       - /etc/page:/usr/share/nginx/html`, `services.web: mount on /usr/share/nginx/html: a file cannot be mounted on a directory of the image`},
+		},
+		{
 			name: "disk smaller than its content",
 			yaml: "kernel:\n  image: slipwaybuild/kernel:v1\n",
 			args: []string{"--target", "raw", "--build-arg", "SIZE=10M"},

@@ -15,6 +15,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -49,6 +50,7 @@ func write(args []string, report io.Writer) error {
 	flags.StringVar(&in.Kernel, "kernel", "", "kernel `file`; empty for none")
 	flags.StringVar(&in.Ucode, "ucode", "", "microcode `file`, if it exists; empty for none")
 	cmdline := flags.String("cmdline", "", "`file` with the kernel command line; empty for none")
+	starts := flags.String("starts", "", "JSON `file` with what containers need to start; empty for none")
 	flags.StringVar(&in.Architecture, "arch", "amd64", "architecture of the machine")
 	flags.Int64Var(&in.Size, "size", 0, "size of a disk in `bytes`; 0 for the smallest")
 	flags.BoolVar(&in.Map, "map", false, "also write the map of a disk")
@@ -78,6 +80,15 @@ func write(args []string, report io.Writer) error {
 	if *key != "" {
 		if in.Signer, err = readSigner(*key, *certificate); err != nil {
 			return err
+		}
+	}
+	if *starts != "" {
+		text, err := os.ReadFile(*starts)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(text, &in.Starts); err != nil {
+			return fmt.Errorf("%s: %w", *starts, err)
 		}
 	}
 	files, err := format.Write(*name, in, *out, warn)

@@ -202,7 +202,7 @@ func bootInitrd(t *testing.T, dir string) ([]sparse.Content, []string) {
 	must(os.Rename(program, filepath.Join(root, "init")))
 	pack(root, "", segment.RulesInit, "zstd")
 
-	parts, err := segment.Initrd("", segments)
+	parts, err := segment.Initrd("", segments, nil)
 	must(err)
 	var images []sparse.Content
 	for _, p := range parts {

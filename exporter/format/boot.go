@@ -11,7 +11,7 @@ import (
 // initrd opens the parts of the initramfs. The first is the microcode, if its
 // name is not empty and the file exists.
 func (j *job) initrd(microcode string) ([]sparse.Content, error) {
-	parts, err := segment.Initrd(microcode, j.in.Segments)
+	parts, err := segment.Initrd(microcode, j.in.Segments, j.in.Starts)
 	if err != nil {
 		return nil, err
 	}

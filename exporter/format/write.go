@@ -13,20 +13,22 @@ import (
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/exporter/uki"
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/kernel"
 )
 
 // Input is what an output is made of.
 type Input struct {
-	Name         string        // prefix of the output files
-	Architecture string        // a GOARCH
-	Segments     []segment.Dir // in the form of Format.Segments
-	Kernel       string        // file name; optional
-	Cmdline      string        // kernel command line
-	Ucode        string        // file name of the microcode archive; optional, and the file may be missing
-	Loaders      string        // directory of the boot loaders, see disk.ReadLoaders
-	Time         time.Time     // modification time of files
-	Signer       *uki.Signer   // for Secure Boot; nil for none
+	Name         string           // prefix of the output files
+	Architecture string           // a GOARCH
+	Segments     []segment.Dir    // in the form of Format.Segments
+	Starts       []contract.Start // what containers need to start
+	Kernel       string           // file name; optional
+	Cmdline      string           // kernel command line
+	Ucode        string           // file name of the microcode archive; optional, and the file may be missing
+	Loaders      string           // directory of the boot loaders, see disk.ReadLoaders
+	Time         time.Time        // modification time of files
+	Signer       *uki.Signer      // for Secure Boot; nil for none
 
 	// The user's choices. Formats ignore those that are not in Format.Options.
 	Size        int64 // of the disk in bytes; 0 for the smallest that fits
@@ -147,5 +149,5 @@ func (j *job) tree(boot bool) ([]tree.Entry, error) {
 		return nil, err
 	}
 	j.closers = append(j.closers, closeTree)
-	return entries, nil
+	return entries, segment.CheckStarts(entries, j.in.Starts)
 }

@@ -36,9 +36,9 @@ const PartAlignment = alignment
 // segments are unpacked.
 //
 // Initrd fails where tree.Merge does: the kernel would silently unpack only a
-// part of such segments.
-func Initrd(ucode string, segments []Dir) ([]Part, error) {
-	xattrs, err := mergeNames(segments)
+// part of such segments. It also fails where CheckStarts does.
+func Initrd(ucode string, segments []Dir, starts []contract.Start) ([]Part, error) {
+	xattrs, err := mergeNames(segments, starts)
 	if err != nil {
 		return nil, err
 	}
@@ -96,9 +96,9 @@ func packLike(name string, entries ...tree.Entry) (Part, error) {
 	return Part{Data: b.Bytes()}, err
 }
 
-// mergeNames checks that the segments can be unpacked over each other. It returns
-// the extended attributes that files have then.
-func mergeNames(segments []Dir) (contract.Xattrs, error) {
+// mergeNames checks that the segments can be unpacked over each other, and that
+// containers can start. It returns the extended attributes that files have then.
+func mergeNames(segments []Dir, starts []contract.Start) (contract.Xattrs, error) {
 	var parts []tree.Part
 	for _, segment := range segments {
 		entries, err := readNames(filepath.Join(segment.Path, NamesName))
@@ -109,6 +109,9 @@ func mergeNames(segments []Dir) (contract.Xattrs, error) {
 	}
 	merged, err := tree.Merge(parts)
 	if err != nil {
+		return nil, err
+	}
+	if err := CheckStarts(merged, starts); err != nil {
 		return nil, err
 	}
 	xattrs := contract.Xattrs{}

@@ -305,7 +305,7 @@ func segmentDir(t *testing.T, c, path, content, database string) Dir {
 // initrd returns the bytes of an initramfs.
 func initrd(t *testing.T, ucode string, dirs []Dir) []byte {
 	t.Helper()
-	parts, err := Initrd(ucode, dirs)
+	parts, err := Initrd(ucode, dirs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +364,7 @@ func TestInitrdWithoutExtras(t *testing.T) {
 	if initrd := initrd(t, filepath.Join(t.TempDir(), "missing"), []Dir{one}); string(initrd) != read(t, one.Path, FileName) {
 		t.Error("a single segment was changed")
 	}
-	if _, err := Initrd("", []Dir{{Path: t.TempDir()}}); err == nil || !strings.Contains(err.Error(), "names: no such file") {
+	if _, err := Initrd("", []Dir{{Path: t.TempDir()}}, nil); err == nil || !strings.Contains(err.Error(), "names: no such file") {
 		t.Errorf("missing segment: error %v", err)
 	}
 }
@@ -413,7 +413,7 @@ func TestInitrdRefusesConflicts(t *testing.T) {
 	}
 	want := "lib/modules of kernel is below lib, which is a symlink to usr/lib in init[0]: use the path usr/lib/modules"
 	for _, dirs := range [][]Dir{{init, kernel}, {kernel, init}} {
-		if _, err := Initrd("", dirs); err == nil || err.Error() != want {
+		if _, err := Initrd("", dirs, nil); err == nil || err.Error() != want {
 			t.Errorf("error %v\nwant  %s", err, want)
 		}
 	}
