@@ -48,7 +48,7 @@ func TestBadInput(t *testing.T) {
 			name: "bad target",
 			yaml: "kernel:\n  image: slipwaybuild/kernel:v1\n",
 			args: []string{"--target", "rawr"},
-			want: []string{`--target: unknown format "rawr" (did you mean "raw"?); formats: kernel+initrd, aws, docker,`},
+			want: []string{`--target: unknown format "rawr" (did you mean "raw"?); formats: kernel+initrd, aws, containerdisk, docker,`},
 		},
 		{
 			name: "bad size",
