@@ -78,6 +78,7 @@ func buildID(m *resolvedMachine, layouts map[string]graph.ImageLayout, epoch *in
 func unplaced(plan *machine.Plan) machine.Plan {
 	p := *plan
 	p.Warnings, p.CmdlineRange = nil, machine.Range{}
+	p.Starts = nil // they follow from the rest
 	if p.Kernel != nil {
 		k := *p.Kernel
 		k.Range, k.BinaryRange, k.TarRange = machine.Range{}, machine.Range{}, machine.Range{}

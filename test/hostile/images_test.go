@@ -72,7 +72,7 @@ func (i image) build(t testing.TB) v1.Image {
 	}
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", "amd64"
-	config.Config.Cmd = []string{"/run"}
+	config.Config.Cmd = []string{"/proc/run"} // a build cannot know what is there
 	config.Config.Labels = i.labels
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
