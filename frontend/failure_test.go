@@ -88,3 +88,26 @@ func TestOldBuilder(t *testing.T) {
 	err = explainOld(fmt.Errorf("solve: %w", err))
 	wantError(t, err, "the builder is too old: it requires BuildKit 0.13, which Docker Engine 26 has, or later: solve: requested")
 }
+
+// The exporter checks whether containers can start, unless NeverStarts is
+// skipped.
+func TestStarts(t *testing.T) {
+	for check, want := range map[string]bool{"": true, "skip=LatestTag": true, "skip=NeverStarts": false, "skip=all": false} {
+		g := newGateway(t, "services:\n  - name: sshd\n    image: slipwaybuild/sshd:v1\n")
+		g.Opts["target"] = "tar"
+		if check != "" {
+			g.Opts["build-arg:BUILDKIT_DOCKERFILE_CHECK"] = check
+		}
+		checked := false
+		g.Fail = func(op *pb.ExecOp) string {
+			checked = checked || slices.Contains(op.Meta.Args, "--starts")
+			return ""
+		}
+		if _, err := Build(t.Context(), g); err != nil {
+			t.Fatal(err)
+		}
+		if checked != want {
+			t.Errorf("%q: checked %t, want %t", check, checked, want)
+		}
+	}
+}

@@ -88,6 +88,9 @@ func (b *build) graphInput(ctx context.Context, m *resolvedMachine) (in graph.In
 			}
 		}
 	}
+	if b.req.lint.skips(machine.NeverStarts) {
+		plan.Starts = nil
+	}
 	label := ""
 	if b.req.ui.MultiPlatformRequested {
 		label = platforms.FormatAll(m.platform) + " "

@@ -38,12 +38,12 @@ func newLint(arg *linter.Config, data []byte) (lint, error) {
 
 // filter returns the warnings whose rules are not skipped.
 func (l lint) filter(warnings machine.Diagnostics) machine.Diagnostics {
-	if l.config.SkipAll {
-		return nil
-	}
-	return slices.DeleteFunc(slices.Clone(warnings), func(d machine.Diagnostic) bool {
-		return slices.Contains(l.config.SkipRules, d.Rule)
-	})
+	return slices.DeleteFunc(slices.Clone(warnings), func(d machine.Diagnostic) bool { return l.skips(d.Rule) })
+}
+
+// skips reports whether the warnings of a rule are skipped.
+func (l lint) skips(rule string) bool {
+	return l.config.SkipAll || slices.Contains(l.config.SkipRules, rule)
 }
 
 // maxShown is how many warnings are shown. BuildKit transmits the YAML with each

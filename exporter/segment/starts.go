@@ -41,7 +41,10 @@ func CheckStarts(entries []tree.Entry, starts []contract.Start) error {
 			failed = append(failed, container.checkMount(s.Name, m, machine))
 		}
 	}
-	return errors.Join(failed...)
+	if err := errors.Join(failed...); err != nil {
+		return fmt.Errorf("%w (to build it anyway: # check=skip=NeverStarts)", err)
+	}
+	return nil
 }
 
 func (v view) checkProgram(s contract.Start) error {

@@ -80,7 +80,7 @@ func TestCheckStarts(t *testing.T) {
 			}
 			want := test.want
 			if want != "" {
-				want = "services.web: " + want
+				want = "services.web: " + want + " (to build it anyway: # check=skip=NeverStarts)"
 			}
 			if got != want {
 				t.Errorf("got  %q\nwant %q", got, want)
