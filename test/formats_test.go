@@ -264,7 +264,7 @@ func checkRelease(t *testing.T, name string) {
 	}
 	uname, _ := program.Section(".uname")
 	release, err := io.ReadAll(uname.Reader())
-	if err != nil || !regexp.MustCompile(`^6\.\d+\.\d+-.*`+program.Architecture).Match(release) {
+	if err != nil || !regexp.MustCompile(`^6\.\d+\.\d+[-+].*`+program.Architecture).Match(release) {
 		t.Errorf("the UKI for %s has the release %q in .uname, %v", program.Architecture, release, err)
 	}
 }

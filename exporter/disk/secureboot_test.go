@@ -117,7 +117,7 @@ func smallInitrd(t *testing.T, dir string) []sparse.Content {
 	if err := packer.Pack(segment.Rootfs{Dir: root}, "", segment.RulesInit); err != nil {
 		t.Fatal(err)
 	}
-	parts, err := segment.Initrd("", []segment.Dir{segment.ParseDir(packer.Out)})
+	parts, err := segment.Initrd("", []segment.Dir{segment.ParseDir(packer.Out)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
