@@ -50,6 +50,7 @@ type Config struct {
 
 	// CPUs is the number of processors; default: 1. With more, QEMU 7.2 can
 	// hang under TCG where the kernel patches code that another CPU runs.
+	// QEMU 10.0 of Debian 13 did not hang in 5 boots.
 	CPUs   int
 	Memory int // in MiB; default: 1024
 
