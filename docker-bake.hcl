@@ -112,7 +112,7 @@ variable "PACKAGES" {
     "kernel", "modules", "init", "runc", "containerd", "ctr", "ca-certificates",
     "sysctl", "dhcpcd", "metadata", "rngd", "sshd", "getty",
     "chrony", "node_exporter", "nginx", "memlogd", "logwrite", "logship", "docker",
-    "format", "mount", "extend", "swap", "losetup", "dm-crypt", "modprobe", "sysfs", "poweroff",
+    "format", "mount", "extend", "swap", "losetup", "dm-crypt", "modprobe", "sysfs", "poweroff", "nftables", "wireguard",
   ]
 }
 

@@ -93,7 +93,7 @@ func TestSandbox(t *testing.T) {
 		"/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
 	}
 	readonly := []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-	for _, name := range []string{"chrony", "dhcpcd", "dm-crypt", "extend", "format", "logship", "logwrite", "losetup", "metadata", "modprobe", "nginx", "node_exporter", "poweroff", "rngd", "sshd", "swap"} {
+	for _, name := range []string{"chrony", "dhcpcd", "dm-crypt", "extend", "format", "logship", "logwrite", "losetup", "metadata", "modprobe", "nftables", "nginx", "node_exporter", "poweroff", "rngd", "sshd", "swap", "wireguard"} {
 		text, err := os.ReadFile("../packages/" + name + "/Dockerfile")
 		if err != nil {
 			t.Fatal(err)

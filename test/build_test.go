@@ -263,7 +263,11 @@ func TestExamplesAreClean(t *testing.T) {
 	if err != nil || len(examples) == 0 {
 		t.Fatal("no examples", err)
 	}
+	dockerHubImages(t)
 	for _, e := range examples {
+		if strings.HasSuffix(e, "docker-host.yml") && !*bootAll {
+			continue // make test-boot builds the package docker
+		}
 		stdout, stderr, err := stack.Buildx("..", "--check", "-f", strings.TrimPrefix(e, "../"), ".")
 		if err != nil {
 			t.Errorf("%s: %v\n%s%s", e, err, stdout, stderr)

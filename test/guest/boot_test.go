@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/slipway-build/slipway/internal/testutil/eic"
+	"github.com/slipway-build/slipway/internal/testutil/ntp"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 	"github.com/slipway-build/slipway/internal/vm/cloud"
@@ -260,7 +261,7 @@ func TestServices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := serveNTP(t, time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC))
+	port := ntp.Serve(t, time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC))
 	yaml = bytes.Replace(yaml, []byte(" PORT "), fmt.Appendf(nil, " %d ", port), 1)
 	services, docker, opens := 7, "", ""
 	if *bootAll {

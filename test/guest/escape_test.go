@@ -29,6 +29,7 @@ var escapes = map[string]string{
 	"modprobe":      "",
 	"mount":         "core_pattern sysrq userns mount",
 	"chrony":        "",
+	"nftables":      "",
 	"nginx":         "",
 	"node_exporter": "",
 	"poweroff":      "",
@@ -37,6 +38,7 @@ var escapes = map[string]string{
 	"swap":          "userns mount remount",
 	"sysctl":        "core_pattern sysrq userns mount",
 	"sysfs":         "core_pattern sysrq sys",
+	"wireguard":     "",
 }
 
 // TestEscape runs a program in the container of every package that tries to

@@ -1,4 +1,5 @@
-package guest
+// Package ntp serves NTP to the machines of tests.
+package ntp
 
 import (
 	"encoding/binary"
@@ -7,9 +8,9 @@ import (
 	"time"
 )
 
-// serveNTP serves NTP on a port of 127.0.0.1 until the test ends. Its time at the
+// Serve serves NTP on a port of 127.0.0.1 until the test ends. Its time at the
 // start is the given one. Packets have the 48 bytes of RFC 5905, section 7.3.
-func serveNTP(t *testing.T, start time.Time) (port int) {
+func Serve(t *testing.T, start time.Time) (port int) {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -25,14 +26,14 @@ func serveNTP(t *testing.T, start time.Time) (port int) {
 				return // the test is over
 			}
 			if n >= 48 {
-				conn.WriteToUDP(answerNTP(packet, start.Add(time.Since(begin))), client) // NTP expects that packets get lost
+				conn.WriteToUDP(reply(packet, start.Add(time.Since(begin))), client) // NTP expects that packets get lost
 			}
 		}
 	}()
 	return conn.LocalAddr().(*net.UDPAddr).Port
 }
 
-func answerNTP(packet []byte, now time.Time) []byte {
+func reply(packet []byte, now time.Time) []byte {
 	const (
 		epoch = (70*365 + 17) * 24 * 60 * 60  // Unix epoch in seconds since the NTP epoch
 		head  = 4<<3 | 4<<0 | 1<<8 | 0xec<<24 // version 4, server, stratum 1, precision 2^-20 s
