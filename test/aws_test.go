@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"maps"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
@@ -35,17 +38,42 @@ func awsDisk(t *testing.T) string {
 // boot modes of EC2, and checks what the machine promises.
 func TestAWS(t *testing.T) {
 	stack.Require(t)
-	a := newAccount(t)
-	image := a.publish(t, awsDisk(t), "--name=aws")
+	a, file := newAccount(t), awsDisk(t)
+	image := a.publish(t, file, "--name=aws")
 	if image.BootMode != "uefi-preferred" || image.Architecture != "x86_64" {
 		t.Errorf("the AMI is %+v", image)
 	}
+	t.Run("inspect", func(t *testing.T) { inspectAMI(t, a, image.Image, file) })
 	disk := a.save(t, image)
 	for _, firmware := range []vm.Firmware{vm.BIOS, vm.UEFI} {
 		t.Run(string(firmware), func(t *testing.T) {
 			t.Parallel()
 			testAWS(t, vm.Config{Firmware: firmware, Disk: disk})
 		})
+	}
+}
+
+// inspectAMI checks that slipway reports the same about an AMI as about its disk.
+func inspectAMI(t *testing.T, a account, id, file string) {
+	for _, pair := range append(a.Env(), "PATH="+a.dir+":"+os.Getenv("PATH")) { // where slipway-publish is
+		name, value, _ := strings.Cut(pair, "=")
+		t.Setenv(name, value)
+	}
+	var reports [2]map[string]any
+	for i, name := range []string{id, file} {
+		stdout, _ := mustSlipway(t, 0, "inspect", "--json", name)
+		if err := json.Unmarshal([]byte(stdout), &reports[i]); err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range []string{"name", "size", "files"} { // a volume has whole GiB
+			delete(reports[i], key)
+		}
+	}
+	if diff := cmp.Diff(reports[1], reports[0]); diff != "" || reports[0]["kernel"] == nil {
+		t.Errorf("slipway inspect (-disk +AMI):\n%s", diff)
+	}
+	if stdout, _ := mustSlipway(t, 0, "inspect", "--extract", "containers/services/sshd/config.json", id); !json.Valid([]byte(stdout)) {
+		t.Errorf("a file of the AMI: %q", stdout)
 	}
 }
 

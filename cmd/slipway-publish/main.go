@@ -5,6 +5,7 @@
 //	slipway-publish aws [flags] FILE|-|oci://…
 //	slipway-publish aws deploy [flags] AMI
 //	slipway-publish aws gc [flags]
+//	slipway-publish aws save [flags] AMI|SNAPSHOT FILE
 //	slipway-publish aws verify [flags] AMI|SNAPSHOT DISK|MAP|oci://…
 //
 // The result goes to standard output, progress and errors to standard error.
@@ -54,7 +55,7 @@ func newCommand() *cobra.Command {
 		RunE:  cli.Subcommands,
 	}
 	aws := newPublishCommand()
-	aws.AddCommand(newDeployCommand(), newGCCommand(), newVerifyCommand())
+	aws.AddCommand(newDeployCommand(), newGCCommand(), newSaveCommand(), newVerifyCommand())
 	root.AddCommand(aws)
 	return root
 }

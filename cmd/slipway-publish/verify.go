@@ -114,15 +114,9 @@ func (f *verifyFlags) run(cmd *cobra.Command, id string, args []string) error {
 	return nil
 }
 
-// rebuild builds the disk of a YAML into dir and returns its path. It runs the
-// program slipway that is beside this one, or else the one in PATH.
+// rebuild builds the disk of a YAML into dir and returns its path.
 func rebuild(ctx context.Context, yaml, dir string, flags []string, progress io.Writer) (string, error) {
-	program, err := exec.LookPath("slipway")
-	if self, selfErr := os.Executable(); selfErr == nil {
-		if beside, besideErr := exec.LookPath(filepath.Join(filepath.Dir(self), "slipway")); besideErr == nil {
-			program, err = beside, nil
-		}
-	}
+	program, err := cli.FindProgram("slipway")
 	if err != nil {
 		return "", fmt.Errorf("--rebuild needs the program slipway: %w", err)
 	}

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path"
+	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -31,7 +36,8 @@ func newInspectCommand() *cobra.Command {
 components with their sizes, containers and packages.
 
 IMAGE is a file of any format that slipway build writes, a directory with the files
-of one machine, their common prefix, or a disk in a registry (oci://…).`,
+of one machine, their common prefix, a disk in a registry (oci://…), or an AMI or
+a snapshot (ami-…, snap-…), which slipway-publish reads through the EBS direct API.`,
 		Example: `  slipway inspect out/aws.raw
   slipway inspect --tree out/aws.raw etc
   slipway inspect --extract containers/services/sshd/config.json out/aws.raw
@@ -161,9 +167,12 @@ func compare(cmd *cobra.Command, oldName, newName string) (*report.Diff, error) 
 	return report.Compare(a, b)
 }
 
-// openImage opens an image in files or in a registry. Of several disks under one
+// openImage opens an image in files, in a registry or on AWS. Of several disks under one
 // reference, it opens the raw one for this machine's architecture.
 func openImage(cmd *cobra.Command, name string) (*image.Image, error) {
+	if amazonID.MatchString(name) {
+		return openAMI(cmd, name)
+	}
 	if !artifact.IsReference(name) {
 		return image.Open(name)
 	}
@@ -176,6 +185,39 @@ func openImage(cmd *cobra.Command, name string) (*image.Image, error) {
 		return nil, err
 	}
 	return image.OpenReader(a.Name, a, a.Size)
+}
+
+// amazonID matches the ID of an AMI or of an EBS snapshot.
+var amazonID = regexp.MustCompile(`^(ami|snap)-[0-9a-f]{8,17}$`)
+
+// openAMI opens the disk of an AMI or a snapshot. slipway-publish reads it into a
+// temporary file, so that this program needs no client of AWS.
+func openAMI(cmd *cobra.Command, id string) (*image.Image, error) {
+	program, err := cli.FindProgram("slipway-publish")
+	if err != nil {
+		return nil, fmt.Errorf("%s: reading it needs the program slipway-publish: %w", id, err)
+	}
+	dir, err := os.MkdirTemp("", "slipway-inspect-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, id+".raw")
+	save := exec.CommandContext(cmd.Context(), program, "aws", "save", id, file)
+	save.Cancel = func() error { return save.Process.Signal(os.Interrupt) }
+	save.Stderr = cmd.ErrOrStderr()
+	if err := save.Run(); err != nil {
+		return nil, cmp.Or(context.Cause(cmd.Context()), fmt.Errorf("%s cannot be read: %w", id, err))
+	}
+	disk, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	info, err := disk.Stat()
+	if err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
+	return image.OpenReader(id, disk, info.Size())
 }
 
 func printJSON(w io.Writer, v any) error {

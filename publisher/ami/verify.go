@@ -77,16 +77,9 @@ const maxDifferences = 16
 //
 // A difference is not an error: see Verification.Match.
 func Verify(ctx context.Context, cfg aws.Config, id string, d *disk.Disk, o Options) (*Verification, error) {
-	isImage := strings.HasPrefix(id, "ami-")
-	if !isImage && !strings.HasPrefix(id, "snap-") {
-		return nil, fail(ClassUsage, "%q is neither an AMI (ami-…) nor a snapshot (snap-…)", id)
-	}
-	regions, err := resolveRegions(cfg, o.Regions)
+	region, err := locate(cfg, id, o)
 	if err != nil {
 		return nil, err
-	}
-	if len(regions) > 1 {
-		return nil, fail(ClassUsage, "%s exists in one region: use --region with one", id)
 	}
 	if err := d.Verify(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -99,14 +92,14 @@ func Verify(ctx context.Context, cfg aws.Config, id string, d *disk.Disk, o Opti
 		return nil, err
 	}
 	v := verifier{
-		aws:  connect(cfg, regions[0], newHTTPClient(cfg, o.Workers), limits{o.Timeout, o.Workers, o.Rate, &o.Monitor.Retries}),
+		aws:  connect(cfg, region, newHTTPClient(cfg, o.Workers), limits{o.Timeout, o.Workers, o.Rate, &o.Monitor.Retries}),
 		disk: d, options: &o,
 		result: &Verification{
-			Region: regions[0], Disk: d.Name, Content: "sha256:" + d.Digest(), Snapshot: id,
+			Region: region, Disk: d.Name, Content: "sha256:" + d.Digest(), Snapshot: id,
 			Attributes: []AttributeDifference{}, Differences: []BlockDifference{},
 		},
 	}
-	if isImage {
+	if isImage(id) {
 		if err := v.image(ctx, id); err != nil {
 			return nil, err
 		}
@@ -134,17 +127,11 @@ func (v verifier) step(format string, args ...any) {
 
 // image compares the registration of an image and finds its snapshot.
 func (v verifier) image(ctx context.Context, id string) error {
-	image, err := v.aws.images.existing(ctx, id)
+	image, snapshot, err := v.aws.root(ctx, id, v.result.Region)
 	if err != nil {
-		return describe("look for "+id, err)
+		return err
 	}
-	if image == nil {
-		return fail(ClassUsage, "there is no AMI %s in %s", id, v.result.Region)
-	}
-	v.result.Image, v.result.Snapshot = id, rootSnapshot(image)
-	if v.result.Snapshot == "" {
-		return fail(ClassUsage, "%s has no snapshot as its root device", id)
-	}
+	v.result.Image, v.result.Snapshot = id, snapshot
 	if !v.disk.MapOnly() {
 		if _, err := v.options.checkBoot(v.disk); err != nil {
 			return err
@@ -225,20 +212,10 @@ func (v verifier) uefiData(ctx context.Context, id string, compare func(name, go
 // snapshot compares the blocks.
 func (v verifier) snapshot(ctx context.Context) error {
 	id := v.result.Snapshot
-	found, err := v.aws.snapshots.byID(ctx, id)
-	if err != nil {
-		return describe("look for "+id, err)
-	}
-	if found.State != types.SnapshotStateCompleted {
-		return fail(ClassOther, "%s is %s: only completed snapshots can be read", id, found.State)
-	}
-	if found.StorageTier == types.StorageTierArchive {
-		return fail(ClassOther, "%s is archived: restore it with aws ec2 restore-snapshot-tier first", id)
-	}
 	v.step("listing the blocks of %s", id)
-	tokens, err := v.aws.blocks.list(ctx, id)
+	found, tokens, err := v.aws.readable(ctx, id)
 	if err != nil {
-		return describe("list the blocks of "+id, err)
+		return err
 	}
 	// ImportSnapshot converts a whole disk. Only what the EBS direct APIs left
 	// out of an encrypted snapshot is random.
