@@ -87,10 +87,12 @@ func buildxArgs(builder, command string) []string {
 func buildxDriver(ctx context.Context, builder string) (string, error) {
 	out, err := exec.CommandContext(ctx, "docker", buildxArgs(builder, "inspect")...).Output()
 	var failed *exec.ExitError
-	if errors.As(err, &failed) {
-		return "", errors.New(strings.TrimSpace(string(failed.Stderr)))
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return "", errors.New("docker is not installed")
+	case errors.As(err, &failed):
+		return "", explainBuildx(string(failed.Stderr))
+	case err != nil:
 		return "", err
 	}
 	for line := range strings.Lines(string(out)) {
@@ -99,6 +101,16 @@ func buildxDriver(ctx context.Context, builder string) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// explainBuildx returns the error for what docker buildx has said, without the
+// usage that docker prints if the plugin is missing.
+func explainBuildx(stderr string) error {
+	said, _, _ := strings.Cut(strings.TrimSpace(stderr), "\n")
+	if strings.Contains(said, "unknown flag: --builder") || strings.Contains(said, "'buildx' is not a docker command") || strings.Contains(said, "unknown command: docker buildx") {
+		return errors.New("docker has no buildx: install the package docker-buildx-plugin (Debian: docker-buildx)")
+	}
+	return errors.New(said)
 }
 
 // remoteAddress returns the address of a docker buildx builder with the remote
