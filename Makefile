@@ -43,7 +43,7 @@ test: images
 	cd hack/oldest && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/oldest/ tool
 	go test -timeout 25m ./...
 
-## test-boot: what make test does a part of: boots every format with every firmware that it supports, the package docker and the packages for arm64, builds on Docker Engine 29, breaks the network, kills 50 builders
+## test-boot: what make test does a part of: boots every format with every firmware that it supports, uses every example, boots the package docker and the packages for arm64, builds on Docker Engine 29, breaks the network, kills 50 builders
 test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
 	PLATFORMS=linux/amd64 $(bake) docker
@@ -52,6 +52,7 @@ test-boot: images
 	go test -timeout 15m ./test -run TestNewEngine -boot
 	go test -timeout 25m ./test -run 'TestFormats|TestPackages|TestRootFilesystems|TestAWSArm64|TestRun|TestLinuxKitStory' -boot
 	go test -timeout 15m ./exporter/disk -run TestSecureBoot -boot
+	go test -timeout 25m ./test -run 'TestExamples|TestMemoryBudget' -boot
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage|TestIPv6' -arch arm64
 	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers|TestEscape|TestServices' -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50

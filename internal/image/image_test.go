@@ -195,29 +195,3 @@ func TestOpenErrors(t *testing.T) {
 		}
 	}
 }
-
-// FuzzOpen checks that a damaged image ends in an error, or in one that can be
-// described.
-func FuzzOpen(f *testing.F) {
-	for _, format := range format.All() {
-		for _, name := range write(f, format) {
-			data, err := os.ReadFile(name)
-			if err != nil {
-				f.Fatal(err)
-			}
-			if len(data) < 4<<20 {
-				f.Add(data)
-			}
-		}
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		i, err := OpenReader("image", bytes.NewReader(data), int64(len(data)))
-		if err != nil {
-			return
-		}
-		defer i.Close()
-		i.Components()
-		i.MinMemory()
-		treetest.Read(t, i.Root, 1<<20)
-	})
-}

@@ -1,0 +1,4 @@
+package image
+
+// WriteFormat is write for the tests in package image_test.
+var WriteFormat = write
