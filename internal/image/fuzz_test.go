@@ -28,6 +28,11 @@ func FuzzOpen(f *testing.F) {
 			}
 		}
 	}
+	other, err := image.OpenReader("other", bytes.NewReader(whole), int64(len(whole)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer other.Close()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		i, err := image.OpenReader("image", bytes.NewReader(data), int64(len(data)))
 		if err != nil {
@@ -45,11 +50,6 @@ func FuzzOpen(f *testing.F) {
 		if sizes, err := report.NewSizes(i); err == nil {
 			sizes.WriteText(io.Discard)
 		}
-		other, err := image.OpenReader("other", bytes.NewReader(whole), int64(len(whole)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer other.Close()
 		for _, pair := range [][2]*image.Image{{i, other}, {other, i}} {
 			if d, err := report.Compare(pair[0], pair[1]); err == nil {
 				d.WriteText(io.Discard)
