@@ -329,7 +329,7 @@ func useMetrics(t *testing.T) {
 // A virtual machine with UEFI gets its key and its name from a NoCloud disk.
 func useQEMU(t *testing.T) {
 	runExample(t, "qemu", "--uefi", "--metadata=nocloud", "--hostname=chosen", "--wait=service=sshd")
-	if out := onExample(t, "qemu", "hostname; cat /run/config/provider; ls -d /sys/firmware/efi"); !strings.HasPrefix(out, "chosen\n") || !strings.HasSuffix(out, "/sys/firmware/efi\n") {
+	if out := onExample(t, "qemu", "hostname; cat /run/config/provider; nsenter --target 1 --mount ls -d /sys/firmware/efi"); !strings.HasPrefix(out, "chosen\n") || !strings.HasSuffix(out, "/sys/firmware/efi\n") {
 		t.Errorf("in the machine: %q", out)
 	}
 }

@@ -162,7 +162,7 @@ onboot:
   - name: metadata
     image: slipwaybuild/metadata:v1
   - name: job
-    image: slipwaybuild/sshd:v1
+    image: slipwaybuild/init:v1 # does not hide /sys/firmware
     command: ["/bin/sh", "-c", %q]
     binds: ["/dev:/dev", "/sys:/sys", "/run/config:/tmp"]
     annotations: {build.slipway.batch: "true"}

@@ -92,6 +92,11 @@ func TestRunWatch(t *testing.T) {
 	}
 	write("files:\n  - {path: etc/change, contents: two, mode: \"0644\"}\n")
 	screen.await(t, "s after the file was saved")
+	text, err = os.ReadFile(string(screen))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", regexp.MustCompile(`ssh [\d.]+ s after the file was saved`).Find(text))
 	if stdout, _ := mustSlipway(t, 0, "ssh", "watched", "nsenter --target 1 --mount cat /etc/change"); stdout != "two" {
 		t.Errorf("the changed machine has %q", stdout)
 	}
