@@ -12,6 +12,7 @@ import (
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/internal/vm/cloud"
 )
 
 var bisect = flag.Bool("bisect", false, "with -boot, find the least memory of TestMemoryBudget's machines")
@@ -47,14 +48,14 @@ services:
 				t.Fatal(err)
 			}
 			estimate := int(report.MinMemory >> 20)
-			config := vm.Config{NoNetwork: true, Cmdline: vm.Consoles["amd64"] + " panic=-1"}
+			config := vm.Config{Metadata: &cloud.Instance{ID: "i-0123456789abcdef0", Hostname: "small"}, Cmdline: vm.Consoles["amd64"] + " panic=-1"}
 			if c.firmware == "" {
 				config.Kernel, config.Initrd = filepath.Join(dir, "machine-kernel"), filepath.Join(dir, "machine-initrd.img")
 			} else {
 				config.Firmware, config.Disk = c.firmware, filepath.Join(dir, "machine.raw")
 			}
 			if *bisect {
-				low, high := estimate/2, estimate*2
+				low, high := estimate/2, estimate*5/4
 				for high-low > max(2, estimate/50) {
 					if memory := (low + high) / 2; bootsWith(t, config, memory) {
 						high = memory
@@ -88,7 +89,7 @@ func bootsWith(t *testing.T, config vm.Config, memory int) bool {
 		t.Fatal(err)
 	}
 	defer m.Kill()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	_, err = m.WaitConsole(ctx, regexp.MustCompile(`machine is up|Initramfs unpacking failed|Out of memory|out of memory|Kernel panic|System is deadlocked`))
 	console, readErr := os.ReadFile(filepath.Join(config.LogDir, "console.log"))

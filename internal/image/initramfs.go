@@ -3,7 +3,6 @@ package image
 import (
 	"fmt"
 	"io"
-	"math"
 	"path"
 	"slices"
 	"strings"
@@ -225,28 +224,33 @@ func (u *unpacker) applyXattrs() error {
 }
 
 // MinMemory returns an estimate of the least memory in bytes that the machine
-// needs to boot, or 0 if the image has no kernel. While Linux unpacks an
-// initramfs, both the archives and the files are in memory. The rest is for the
-// kernel and the first programs.
+// needs to boot, or 0 if the image has no kernel. TestMemoryBudget compares it
+// with machines.
+//
+// Linux unpacks an initramfs into a file system in memory, which can have half of
+// the memory that the kernel and the archives leave. It frees the archives after
+// that, so that the programs which start then have at least as much again.
 func (i *Image) MinMemory() int64 {
 	if i.Kernel == nil {
 		return 0
 	}
 	const (
-		page  = 4096
-		fixed = 96 << 20 // of Linux and the programs that start first
+		page     = 4096
+		programs = 20 << 20 // of a machine without containerd
+		perPage  = 64       // the kernel describes 64 pages in one
 	)
-	need := int64(fixed) + max(i.Kernel.memory, i.Kernel.Size)
+	need := max(i.Kernel.memory, i.Kernel.Size)
+	var root int64
+	if len(i.Initramfs) > 0 {
+		for _, e := range i.Root {
+			root += (e.Size + page - 1) / page * page
+		}
+	}
 	for _, p := range i.Initramfs {
 		need += p.Compressed
 	}
-	if len(i.Initramfs) > 0 {
-		for _, e := range i.Root {
-			need += (e.Size + page - 1) / page * page
-		}
-	}
-	// Half of the memory is available to the file system in memory.
-	return min(need, math.MaxInt64)
+	need += root + max(root, programs)
+	return need + need/perPage
 }
 
 // Component returns the name of the component that a path in a root file system
