@@ -121,6 +121,7 @@ func (b *build) graphOptions(m *resolvedMachine) graph.Options {
 		Name:         b.options.name,
 		Size:         b.options.size,
 		Map:          b.options.diskMap,
+		Reserve:      b.options.reserve,
 		Compression:  compression,
 		Architecture: m.platform.Architecture,
 		Epoch:        b.options.epoch,

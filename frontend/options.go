@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/internal/contract"
@@ -31,6 +32,7 @@ var arguments = []argument{
 	{"NAME", "prefix of the output files", "the machine YAML's base name"},
 	{"SIZE", "size of a disk, for example 100M or 1G", "the smallest that fits"},
 	{"MAP", "true writes NAME.raw.map beside a disk: which parts are data, zeros or unused", "false"},
+	{"RESERVE", "room in disks, CDs and unified kernel images that slipway customize fills, for example 4K", "none"},
 	{"COMPRESSION", "compression of the initramfs: zstd, gzip or none, optionally with :LEVEL", "the best that the kernel decompresses: zstd:3, else gzip or none"},
 	{"SIGN", "true signs the machine for Secure Boot with the secrets slipway.key and slipway.crt, and locks it down", "false"},
 	{"HOME", "your home folder, for sources of files that start with ~", "none"},
@@ -51,6 +53,7 @@ type options struct {
 	size        int64 // bytes, 0 for the smallest that fits
 	diskMap     bool  // written beside a disk
 	sign        bool  // for Secure Boot
+	reserve     int64 // bytes for additions after the build
 	compression string
 	epoch       *int64
 	warnings    []string
@@ -108,12 +111,24 @@ func decodeOptions(target string, args map[string]string, filename string) (opti
 		return slices.ContainsFunc(o.formats, func(f format.Format) bool { return f.Options.Has(option) })
 	}
 	if s := args["SIZE"]; s != "" {
-		if o.size, err = parseSize(s); err != nil {
+		if o.size, err = parseSize("SIZE", s); err != nil {
 			return o, err
 		}
 		if !takes(format.Size) {
 			o.size = 0
 			o.warnings = append(o.warnings, "build argument SIZE has no effect: no format of --target is a disk")
+		}
+	}
+	if s := args["RESERVE"]; s != "" {
+		if o.reserve, err = parseSize("RESERVE", s); err != nil {
+			return o, err
+		}
+		if err := disk.CheckReserve(o.reserve); err != nil {
+			return o, fmt.Errorf("--build-arg RESERVE=%s: %w", s, err)
+		}
+		if !takes(format.Reserve) {
+			o.reserve = 0
+			o.warnings = append(o.warnings, "build argument RESERVE has no effect: no format of --target is a raw disk, a CD or a unified kernel image")
 		}
 	}
 	if s := args["MAP"]; s != "" {
@@ -128,6 +143,9 @@ func decodeOptions(target string, args map[string]string, filename string) (opti
 	if s := args["SIGN"]; s != "" {
 		if o.sign, err = strconv.ParseBool(s); err != nil {
 			return o, fmt.Errorf("--build-arg SIGN=%s: use true or false", s)
+		}
+		if o.sign && o.reserve > 0 {
+			return o, errors.New("--build-arg RESERVE: a signed machine cannot be changed after the build: omit RESERVE or SIGN")
 		}
 	}
 	if o.compression != "" {
@@ -189,13 +207,13 @@ func parseTarget(target string) ([]format.Format, error) {
 }
 
 // parseSize reads a number of bytes with an optional binary unit.
-func parseSize(s string) (int64, error) {
+func parseSize(name, s string) (int64, error) {
 	digits := strings.TrimRight(strings.ToUpper(s), "KMGTIB")
 	unit := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(s)[len(digits):], "B"), "I")
 	shift, ok := map[string]int{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[unit]
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || !ok || n <= 0 || n > math.MaxInt64>>shift {
-		return 0, fmt.Errorf("--build-arg SIZE=%s: not a size; use a number with M or G, for example 100M", s)
+		return 0, fmt.Errorf("--build-arg %s=%s: not a size; use a number with K, M or G, for example 100M", name, s)
 	}
 	return n << shift, nil
 }

@@ -26,6 +26,10 @@ func TestParseOptions(t *testing.T) {
 
 		{file: "a.yml", args: map[string]string{"MAP": "1"}, want: options{name: "a", warnings: []string{"build argument MAP has no effect: only raw disks have a map"}}},
 		{file: "a.yml", target: "raw", args: map[string]string{"MAP": "yes"}, err: "use true or false"},
+		{file: "a.yml", target: "raw", args: map[string]string{"RESERVE": "4K"}, want: options{name: "a", reserve: 4096}},
+		{file: "a.yml", target: "qcow2", args: map[string]string{"RESERVE": "4K"}, want: options{name: "a", warnings: []string{"build argument RESERVE has no effect: no format of --target is a raw disk, a CD or a unified kernel image"}}},
+		{file: "a.yml", target: "raw", args: map[string]string{"RESERVE": "1000"}, err: "RESERVE=1000: an image can reserve 512 bytes to 4M, in multiples of 512"},
+		{file: "a.yml", target: "raw", args: map[string]string{"RESERVE": "4K", "SIGN": "true"}, err: "omit RESERVE or SIGN"},
 		{target: "rawr", err: `--target: unknown format "rawr" (did you mean "raw"?); formats: kernel+initrd, aws, containerdisk, docker`},
 		{target: "tar,docker", err: "--target: docker is an image, not a file: build it alone"},
 		{target: "raw,containerdisk", err: "--target: containerdisk is an image, not a file: build it alone"},
@@ -55,7 +59,7 @@ func TestParseOptions(t *testing.T) {
 			t.Errorf("%q %v: %v", c.target, c.args, err)
 			continue
 		}
-		if got.name != c.want.name || got.size != c.want.size || got.diskMap != c.want.diskMap || got.compression != c.want.compression || !slices.Equal(got.warnings, c.want.warnings) {
+		if got.name != c.want.name || got.size != c.want.size || got.diskMap != c.want.diskMap || got.reserve != c.want.reserve || got.compression != c.want.compression || !slices.Equal(got.warnings, c.want.warnings) {
 			t.Errorf("%q %v: got %+v, want %+v", c.target, c.args, got, c.want)
 		}
 	}

@@ -96,6 +96,7 @@ type Options struct {
 	Name         string // prefix of the output files
 	Size         int64  // of the disk in bytes; 0 for the smallest that fits
 	Map          bool   // write a map of the disk
+	Reserve      int64  // bytes for additions after the build
 	Compression  string // of the segments: an algorithm, or algorithm:level
 	Architecture string // of the machine: a GOARCH
 	Epoch        *int64 // SOURCE_DATE_EPOCH in seconds; nil for the exporter's default

@@ -41,6 +41,9 @@ func (b builder) write(f format.Format, p parts) llb.State {
 	if f.Options.Has(format.Map) && b.opt.Map {
 		args = append(args, "--map")
 	}
+	if f.Options.Has(format.Reserve) && b.opt.Reserve > 0 {
+		args = append(args, "--reserve", strconv.FormatInt(b.opt.Reserve, 10))
+	}
 	if f.Options.Has(format.Compression) {
 		args = append(args, "--compression", b.opt.Compression)
 	}

@@ -108,6 +108,7 @@ func TestNode(t *testing.T) {
 
 // TestInstaller checks a machine that carries disk images.
 func TestInstaller(t *testing.T) {
+	parseExample(t, "provision", nil, "provision.yml")
 	m := parseExample(t, "installer", nil, "installer.yml")
 	if s := m.Sources(); len(s) != 2 || s[0].Source != "images/edge.raw" || !s[1].Optional {
 		t.Errorf("sources %+v", s)

@@ -54,6 +54,7 @@ func write(args []string, report io.Writer) error {
 	flags.StringVar(&in.Architecture, "arch", "amd64", "architecture of the machine")
 	flags.Int64Var(&in.Size, "size", 0, "size of a disk in `bytes`; 0 for the smallest")
 	flags.BoolVar(&in.Map, "map", false, "also write the map of a disk")
+	flags.Int64Var(&in.Reserve, "reserve", 0, "`bytes` to leave for additions after the build")
 	flags.StringVar(&in.Loaders, "loaders", "", "`directory` with the boot loaders, for disks")
 	key := flags.String("sign-key", "", "`file` with the private key that signs for Secure Boot, in PEM; empty for no signatures")
 	certificate := flags.String("sign-cert", "", "`file` with the certificate of the key, in PEM")

@@ -13,6 +13,7 @@
 //	slipway inspect [flags] IMAGE [PATH]
 //	slipway size [flags] IMAGE
 //	slipway diff [flags] OLD NEW
+//	slipway customize [flags] IMAGE
 //	slipway keys new [flags] FOLDER
 //	slipway push [flags] DISK… oci://REGISTRY/REPOSITORY:TAG
 //	slipway pull [flags] oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]
@@ -59,7 +60,7 @@ func newCommand() *cobra.Command {
 		RunE:  cli.Subcommands,
 	}
 	root.AddCommand(newBuildCommand(), newLockCommand(), newInspectCommand(), newDiffCommand(), newSizeCommand(), newNewCommand(), newCheckCommand(), newPlanCommand(),
-		newFormatsCommand(), newSchemaCommand(), newKeysCommand(), newPushCommand(), newPullCommand(), newVerifyCommand(), newServeCommand(), newVersionCommand(),
+		newFormatsCommand(), newSchemaCommand(), newKeysCommand(), newCustomizeCommand(), newPushCommand(), newPullCommand(), newVerifyCommand(), newServeCommand(), newVersionCommand(),
 		newRunCommand(), newPsCommand(), newSSHCommand(), newLogsCommand(), newStopCommand(), newSuperviseCommand())
 	return root
 }

@@ -83,7 +83,7 @@ func NewCD(cd CD, c Contents, root []tree.Entry, l Loaders, t time.Time) (Disk, 
 		}
 		d.BIOSCmdline = grubResult(words)
 		boot = append(boot, tree.NewDir("boot/grub"), tree.NewFile(cdProgram, 0o644, string(l.GRUBCD)),
-			tree.NewFile(cdConfig, 0o644, string(grubConfig("/boot", words, initrd.Size > 0))))
+			tree.NewFile(cdConfig, 0o644, string(grubConfig("/boot", words, initrd.Size > 0, c.Reserve))))
 		options.BIOS = cdProgram
 	}
 
@@ -193,7 +193,7 @@ func newPartition(cd CD, c Contents, initrd sparse.Content, words []string, l Lo
 		p.files = append(p.files,
 			file("EFI/BOOT/"+l.Program, l.SystemdBoot),
 			file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
-			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline, initrd.Size > 0)))
+			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline, initrd.Size > 0, c.Reserve)))
 	} else {
 		image, err := NewUKI(c, l.Stub, Packed)
 		if err != nil {
@@ -206,7 +206,7 @@ func newPartition(cd CD, c Contents, initrd sparse.Content, words []string, l Lo
 		p.files = append(p.files, fat.File{Path: kernelPath, Parts: whole(c.Kernel)})
 	}
 	if cd.Disk && cd.BIOS {
-		p.files = append(p.files, file("grub/grub.cfg", grubConfig("", words, initrd.Size > 0)))
+		p.files = append(p.files, file("grub/grub.cfg", grubConfig("", words, initrd.Size > 0, c.Reserve)))
 	}
 	if plain && initrd.Size > 0 {
 		p.files = append(p.files, fat.File{Path: initrdPath, Parts: whole(initrd)})

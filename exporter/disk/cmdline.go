@@ -54,33 +54,36 @@ func checkCmdline(cmdline, prefix string) error {
 
 // systemdBootEntry returns a boot entry (UAPI.1 Boot Loader Specification, "Type #1
 // Boot Loader Specification Entries").
-func systemdBootEntry(cmdline string, initrd bool) []byte {
+// It reserves that many bytes.
+func systemdBootEntry(cmdline string, initrd bool, reserved int64) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "title Slipway\nlinux /%s\n", kernelPath)
 	if initrd {
 		fmt.Fprintf(&b, "initrd /%s\n", initrdPath)
 	}
-	if cmdline != "" {
+	if cmdline != "" || reserved > 0 {
 		// systemd-boot removes spaces around a value, then one pair of quotes
 		// (src/boot/efi/boot.c, line_get_key_value). The text between them
 		// reaches the kernel unchanged.
-		fmt.Fprintf(&b, "options \"%s\"\n", cmdline)
+		b.WriteString(reservedLine(`options "`+cmdline, `"`, reserved))
 	}
 	return []byte(b.String())
 }
 
 // grubConfig returns a script that boots the kernel in a directory without a menu.
-func grubConfig(dir string, words []string, initrd bool) []byte {
+// It reserves that many bytes.
+func grubConfig(dir string, words []string, initrd bool, reserved int64) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "linux %s/%s", dir, kernelPath)
+	line := fmt.Sprintf("linux %s/%s", dir, kernelPath)
 	for _, word := range words {
 		// GRUB does not interpret the text in single quotes.
-		fmt.Fprintf(&b, " '%s'", word)
+		line += " '" + word + "'"
 	}
+	b.WriteString(reservedLine(line, "", reserved))
 	if initrd {
-		fmt.Fprintf(&b, "\ninitrd %s/%s", dir, initrdPath)
+		fmt.Fprintf(&b, "initrd %s/%s\n", dir, initrdPath)
 	}
-	b.WriteString("\nboot\n")
+	b.WriteString("boot\n")
 	return []byte(b.String())
 }
 

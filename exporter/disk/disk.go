@@ -75,6 +75,8 @@ type Contents struct {
 	// disk: Secure Boot does not verify the entries and initramfs files of
 	// systemd-boot. It is nil for a disk without signatures.
 	Signer *uki.Signer
+	// Reserve is how many bytes each place reserves, see [Contents.ReserveInitrd].
+	Reserve int64
 }
 
 // Boot is the way in which a disk boots.
@@ -231,7 +233,7 @@ func (b *builder) contents(c Contents) (biosCmdline string, err error) {
 		small = append(small,
 			file(program, b.loaders.SystemdBoot),
 			file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
-			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline, true)))
+			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline, true, c.Reserve)))
 	}
 	if b.bios() {
 		if err := checkCmdline(c.Cmdline, grubPrefix); err != nil {
@@ -244,7 +246,7 @@ func (b *builder) contents(c Contents) (biosCmdline string, err error) {
 		if err != nil {
 			return "", err
 		}
-		small = append(small, file("grub/grub.cfg", grubConfig("", words, true)))
+		small = append(small, file("grub/grub.cfg", grubConfig("", words, true, c.Reserve)))
 		biosCmdline = grubResult(words)
 	}
 	b.files = func(fit Fit) ([]fat.File, error) {
@@ -291,16 +293,22 @@ func NewUKI(c Contents, stub []byte, fit Fit) (sparse.Content, error) {
 	// If the section were empty, the stub would use the command line from the
 	// firmware.
 	cmdline := cmp.Or(c.Cmdline, " ")
+	release := "ID=slipway\nNAME=Slipway\nPRETTY_NAME=Slipway\n"
+	if c.Reserve > 0 {
+		area := cmdlineArea(c.Reserve)
+		release += fmt.Sprintf("%s\"%s\"\n", ukiReserveMark, marks{len(c.Cmdline), area, c.Reserve})
+		cmdline = c.Cmdline + strings.Repeat(" ", area)
+	}
 	sections := []uki.Section{
-		{Name: ".osrel", Content: sparse.Bytes([]byte("ID=slipway\nNAME=Slipway\nPRETTY_NAME=Slipway\n"))},
+		{Name: ".osrel", Content: sparse.Bytes([]byte(release))},
 		{Name: ".cmdline", Content: sparse.Bytes([]byte(cmdline))},
 	}
-	release, err := kernel.Release(c.Kernel, c.Kernel.Size)
+	uname, err := kernel.Release(c.Kernel, c.Kernel.Size)
 	if err != nil && !errors.Is(err, kernel.ErrFormat) {
 		return sparse.Content{}, err
 	}
-	if release != "" {
-		sections = append(sections, uki.Section{Name: ".uname", Content: sparse.Bytes([]byte(release))})
+	if uname != "" {
+		sections = append(sections, uki.Section{Name: ".uname", Content: sparse.Bytes([]byte(uname))})
 	}
 	linux, initrd := uki.Section{Name: ".linux", Content: c.Kernel}, uki.Section{Name: ".initrd", Content: sparse.Concat(c.Initrd...)}
 	if fit == Roomy {

@@ -9,7 +9,7 @@ import (
 func TestParseWritten(t *testing.T) {
 	for _, cmdline := range []string{"", "console=ttyS0", `console=ttyS0 page_poison=1 opt="a b" x`} {
 		want := BootEntry{Kernel: kernelPath, Initrds: []string{initrdPath}, Cmdline: cmdline}
-		if got := ParseBootEntry(string(systemdBootEntry(cmdline, true))); !reflect.DeepEqual(got, want) {
+		if got := ParseBootEntry(string(systemdBootEntry(cmdline, true, 0))); !reflect.DeepEqual(got, want) {
 			t.Errorf("systemd-boot: got %+v, want %+v", got, want)
 		}
 		words, err := grubWords(cmdline)
@@ -18,7 +18,7 @@ func TestParseWritten(t *testing.T) {
 		}
 		want.Cmdline = grubResult(words)
 		want.Kernel, want.Initrds = "boot/"+kernelPath, []string{"boot/" + initrdPath}
-		if got := ParseGRUB(string(grubConfig("/boot", words, true))); !reflect.DeepEqual(got, want) {
+		if got := ParseGRUB(string(grubConfig("/boot", words, true, 0))); !reflect.DeepEqual(got, want) {
 			t.Errorf("GRUB: got %+v, want %+v", got, want)
 		}
 	}

@@ -71,6 +71,15 @@ type Map struct {
 	Extents []Extent `json:"extents"`
 	// Digests has all blocks that are not zero, or is nil if they are not known.
 	Digests []Digest `json:"digests,omitempty"`
+	// Reserved has the parts that can be filled after the build, in order.
+	Reserved []Area `json:"reserved,omitempty"`
+}
+
+// An Area is a part of a disk that can be filled after the build.
+type Area struct {
+	Kind   string `json:"kind"`   // for example user-data
+	Offset int64  `json:"offset"` // bytes
+	Length int64  `json:"length"` // bytes
 }
 
 // maxSize limits a map, in bytes. A disk has a few extents for each component of
@@ -124,6 +133,13 @@ func (m Map) Check() error {
 	if end != m.Size || m.Size <= 0 {
 		return fmt.Errorf("the extents end at %d, but the disk has %d bytes", end, m.Size)
 	}
+	end = 0
+	for _, a := range m.Reserved {
+		if a.Offset < end || a.Length <= 0 || a.Length > m.Size-a.Offset {
+			return fmt.Errorf("the reserved area %q at %d has %d bytes", a.Kind, a.Offset, a.Length)
+		}
+		end = a.Offset + a.Length
+	}
 	return m.checkDigests()
 }
 
@@ -165,6 +181,17 @@ func (m Map) Write(w io.Writer) error {
 		fmt.Fprintf(&b, "\n    {\"block\": %d, \"sha256\": %q}", d.Block, d.SHA256)
 	}
 	if len(m.Digests) > 0 {
+		b.WriteString("\n  ]")
+	}
+	for i, a := range m.Reserved {
+		if i == 0 {
+			b.WriteString(",\n  \"reserved\": [")
+		} else {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "\n    {\"kind\": %q, \"offset\": %d, \"length\": %d}", a.Kind, a.Offset, a.Length)
+	}
+	if len(m.Reserved) > 0 {
 		b.WriteString("\n  ]")
 	}
 	b.WriteString("\n}\n")

@@ -57,6 +57,21 @@ func TestDigests(t *testing.T) {
 	}
 }
 
+func TestReserved(t *testing.T) {
+	text := strings.Replace(example, "\n  ]\n", "\n  ],\n  \"reserved\": [\n    {\"kind\": \"user-data\", \"offset\": 0, \"length\": 512}\n  ]\n", 1)
+	m, err := Read(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := m.Write(&b); err != nil || b.String() != text {
+		t.Errorf("written: %v\n%s", err, b.String())
+	}
+	if _, err := Read(strings.NewReader(strings.Replace(text, `"offset": 0, "length": 512}`, `"offset": 3585, "length": 512}`, 1))); err == nil || !strings.Contains(err.Error(), "reserved area") {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	for want, change := range map[string][2]string{
 		"unexpected EOF":                      {example, ""},

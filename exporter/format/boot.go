@@ -44,6 +44,7 @@ func (j *job) kernelAndInitrd() (disk.Contents, disk.Loaders, error) {
 	c, loaders, err := j.kernel()
 	if err == nil {
 		c.Initrd, err = j.initrd(j.in.Ucode)
+		c = c.ReserveInitrd(j.in.Reserve)
 	}
 	return c, loaders, err
 }

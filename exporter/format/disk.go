@@ -4,6 +4,7 @@ import (
 	"os"
 
 	"github.com/slipway-build/slipway/exporter/disk"
+	"github.com/slipway-build/slipway/exporter/diskmap"
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
@@ -35,6 +36,15 @@ func (w diskWriter) write(j *job) error {
 		return nil
 	}
 	m := d.Map()
+	if j.in.Reserve > 0 {
+		reserved, err := disk.FindReserved(d, d.Size)
+		if err != nil {
+			return err
+		}
+		for _, a := range reserved.Areas {
+			m.Reserved = append(m.Reserved, diskmap.Area{Kind: string(a.Kind), Offset: a.Offset, Length: a.Size})
+		}
+	}
 	if m.Digests, err = d.Digests(); err != nil {
 		return err
 	}

@@ -73,6 +73,7 @@ const (
 	Size        Option = 1 << iota // of the disk
 	Map                            // write a map of the disk, see package diskmap
 	Compression                    // of the root filesystem; that of segments is always the user's choice
+	Reserve                        // leave room for additions after the build, see disk.Reserved
 )
 
 // Has reports whether o contains all of others.

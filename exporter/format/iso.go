@@ -18,6 +18,7 @@ func init() {
 			Suffixes:    []string{".iso"},
 			Segments:    segment.CPIO,
 			Firmware:    BIOS | UEFI,
+			Options:     Reserve,
 			writer:      cdWriter{disk: true},
 		},
 		Format{
@@ -26,7 +27,7 @@ func init() {
 			Suffixes:    []string{".iso"},
 			Segments:    segment.Tar,
 			Firmware:    BIOS,
-			Options:     Compression,
+			Options:     Compression | Reserve,
 			writer:      cdWriter{root: true},
 		},
 		Format{
@@ -35,7 +36,7 @@ func init() {
 			Suffixes:    []string{"-efi.iso"},
 			Segments:    segment.Tar,
 			Firmware:    UEFI,
-			Options:     Compression,
+			Options:     Compression | Reserve,
 			writer:      cdWriter{root: true},
 		},
 		Format{
@@ -44,6 +45,7 @@ func init() {
 			Suffixes:    []string{"-efi-initrd.iso"},
 			Segments:    segment.CPIO,
 			Firmware:    UEFI,
+			Options:     Reserve,
 			writer:      cdWriter{},
 		},
 		Format{
@@ -89,11 +91,17 @@ func (w cdWriter) open(j *job) (c disk.Contents, root []tree.Entry, l disk.Loade
 	if root, err = j.tree(true); err != nil {
 		return c, nil, l, err
 	}
+	if j.in.Reserve > 0 {
+		if root, err = disk.ReserveTree(root, j.in.Reserve); err != nil {
+			return c, nil, l, err
+		}
+	}
 	root = isoRoot.prepare(root, j.warn)
 	if c, l, err = j.kernel(); err != nil {
 		return c, nil, l, err
 	}
 	c.Initrd, err = j.startup(root, isoRoot)
+	c.Reserve = j.in.Reserve
 	return c, root, l, err
 }
 

@@ -15,7 +15,7 @@ func init() {
 			Suffixes:    []string{".raw"},
 			Segments:    segment.CPIO,
 			Firmware:    BIOS | UEFI,
-			Options:     Size | Map,
+			Options:     Size | Map | Reserve,
 			writer:      diskWriter{container: rawFile{}},
 		},
 		Format{
@@ -24,7 +24,7 @@ func init() {
 			Suffixes:    []string{"-bios.img"},
 			Segments:    segment.CPIO,
 			Firmware:    BIOS,
-			Options:     Size | Map,
+			Options:     Size | Map | Reserve,
 			writer:      diskWriter{container: rawFile{}},
 		},
 		Format{
@@ -33,7 +33,7 @@ func init() {
 			Suffixes:    []string{"-efi.img"},
 			Segments:    segment.CPIO,
 			Firmware:    UEFI,
-			Options:     Size | Map,
+			Options:     Size | Map | Reserve,
 			writer:      diskWriter{uki: true, container: rawFile{}},
 		},
 		Format{
@@ -42,7 +42,7 @@ func init() {
 			Suffixes:    []string{".raw"},
 			Segments:    segment.CPIO,
 			Firmware:    BIOS | UEFI,
-			Options:     Size | Map,
+			Options:     Size | Map | Reserve,
 			writer:      diskWriter{unit: gibibyte, container: rawFile{}},
 		},
 	)

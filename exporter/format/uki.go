@@ -12,6 +12,7 @@ func init() {
 		Suffixes:    []string{".efi"},
 		Segments:    segment.CPIO,
 		Firmware:    UEFI,
+		Options:     Reserve,
 		writer:      ukiWriter{},
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/internal/atomicfile"
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
@@ -33,6 +34,7 @@ type Input struct {
 	// The user's choices. Formats ignore those that are not in Format.Options.
 	Size        int64 // of the disk in bytes; 0 for the smallest that fits
 	Map         bool  // write a map of the disk
+	Reserve     int64 // bytes for additions after the build
 	Compression segment.Compression
 }
 
@@ -71,6 +73,15 @@ func Write(name string, in Input, dir string, warn func(string)) ([]string, erro
 	}
 	if in.Name == "" || filepath.Base(in.Name) != in.Name || strings.HasPrefix(in.Name, ".") {
 		return nil, fmt.Errorf("name %q cannot be the start of a file name", in.Name)
+	}
+	if !f.Options.Has(Reserve) {
+		in.Reserve = 0
+	}
+	if err := disk.CheckReserve(in.Reserve); err != nil {
+		return nil, err
+	}
+	if in.Reserve > 0 && in.Signer != nil {
+		return nil, errors.New("a signed machine cannot reserve room for additions")
 	}
 	if f.Firmware != 0 && in.Kernel == "" {
 		return nil, fmt.Errorf("%s needs a kernel: set kernel.image in the machine", name)

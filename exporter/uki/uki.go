@@ -140,3 +140,25 @@ func checksum(image sparse.Content) (uint32, error) {
 	}
 	return uint32(sum) + uint32(image.Size), nil
 }
+
+// ChecksumOffset returns the offset of the checksum in a program of size bytes.
+func ChecksumOffset(r io.ReaderAt, size int64) (int64, error) {
+	h, err := readHeaders(r, size)
+	return int64(h.pe + peOptional + optChecksum), err
+}
+
+// Checksum returns the checksum of a program of size bytes, as it is at
+// ChecksumOffset.
+func Checksum(r io.ReaderAt, size int64) (field [4]byte, err error) {
+	at, err := ChecksumOffset(r, size)
+	if err != nil {
+		return field, err
+	}
+	end := at + int64(len(field))
+	sum, err := checksum(sparse.Content{Size: size, Runs: []sparse.Run{
+		{Size: at, Data: io.NewSectionReader(r, 0, at)},
+		{Offset: end, Size: size - end, Data: io.NewSectionReader(r, end, size-end)},
+	}})
+	binary.LittleEndian.PutUint32(field[:], sum)
+	return field, err
+}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/guest/blkid"
+	"github.com/slipway-build/slipway/internal/contract/reserve"
 )
 
 // errAbsent is the error of a source that this machine does not have.
@@ -36,6 +37,28 @@ func fetchCmdline(_ context.Context, _ *client, root string) (*instance, error) 
 		return nil, fmt.Errorf("kernel argument %s: %w", cmdlineArgument, err)
 	}
 	return found, nil
+}
+
+// fetchReserve returns the user data that slipway customize writes into an image.
+func fetchReserve(_ context.Context, _ *client, root string) (*instance, error) {
+	data, err := readReserve(root)
+	if err == nil && data == nil {
+		err = errAbsent
+	}
+	found := newInstance()
+	found.userData = data
+	return found, err
+}
+
+// readReserve returns the data in the file that the build of the image reserves,
+// nil if there is none, or no file. The container has /etc of the machine in
+// /hostroot.
+func readReserve(root string) ([]byte, error) {
+	file, ok, err := readFile(os.DirFS(filepath.Join(root, "hostroot")), reserve.Path, newBudget())
+	if err != nil || !ok {
+		return nil, err
+	}
+	return reserve.Decode(file)
 }
 
 // fetchFile returns the content of a file as user data.

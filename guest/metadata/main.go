@@ -52,6 +52,7 @@ const linkLocal = "http://169.254.169.254"
 // with its address, because other clouds imitate its service.
 var providers = []provider{
 	{"cmdline", "CMDLINE", nil, "/", fetchCmdline},
+	{"reserve", "RESERVE", nil, "/", fetchReserve},
 	{"vmware", "VMWARE", onVMware, "/", fetchVMware},
 	{"cdrom", "CDROM", nil, "/", fetchMedia},
 	{"aws", "AWS", onAWS, linkLocal, fetchAWS},
@@ -145,12 +146,15 @@ func providerNames() string {
 
 // choose returns the providers with the given names. Without names it returns
 // the provider that the platform identifies itself as, or else all of them. A
-// kernel argument takes precedence over any cloud. certain is true if there is
-// only one provider to ask.
+// kernel argument and data in the image take precedence over any cloud. certain is
+// true if there is only one provider to ask.
 func choose(names []string, here platform) (chosen []provider, certain bool, err error) {
 	if len(names) == 0 {
 		if _, ok := here.argument(cmdlineArgument); ok {
 			return providers[:1], true, nil
+		}
+		if here.reserved {
+			return providers[1:2], true, nil
 		}
 		for _, p := range providers {
 			if p.here != nil && p.here(here) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/slipway-build/slipway/internal/contract/reserve"
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
@@ -231,7 +232,7 @@ func TestChoose(t *testing.T) {
 		}
 		return list
 	}
-	const all = " cmdline vmware cdrom aws gcp azure hetzner digitalocean vultr scaleway openstack equinixmetal"
+	const all = " cmdline reserve vmware cdrom aws gcp azure hetzner digitalocean vultr scaleway openstack equinixmetal"
 	dmi := func(field, value string) platform { return platform{dmi: map[string]string{field: value}} }
 	tests := []struct {
 		name    string
@@ -254,7 +255,8 @@ func TestChoose(t *testing.T) {
 		{"Scaleway", nil, dmi("sys_vendor", "Scaleway"), " scaleway", true},
 		{"Nova", nil, dmi("product_name", "OpenStack Nova"), " openstack", true},
 		{"VMware", nil, dmi("sys_vendor", "VMware, Inc."), " vmware", true},
-		{"kernel argument before a cloud", nil, platform{map[string]string{"sys_vendor": "Hetzner"}, cmdline.Parse("a metadata.userdata=eA== b")}, " cmdline", true},
+		{"kernel argument before a cloud", nil, platform{dmi: map[string]string{"sys_vendor": "Hetzner"}, cmdline: cmdline.Parse("a metadata.userdata=eA== b"), reserved: true}, " cmdline", true},
+		{"data in the image before a cloud", nil, platform{dmi: map[string]string{"sys_vendor": "Hetzner"}, reserved: true}, " reserve", true},
 		{"named", []string{"aws"}, dmi("sys_vendor", "Hetzner"), " aws", true},
 		{"several", []string{"cdrom", "file=/x", "aws=v1"}, platform{}, " cdrom file aws", false},
 	}
@@ -266,7 +268,7 @@ func TestChoose(t *testing.T) {
 			}
 		})
 	}
-	if _, _, err := choose([]string{"aws", "awz"}, platform{}); err == nil || !strings.HasPrefix(err.Error(), `unknown provider "awz" (providers: cmdline, vmware, `) {
+	if _, _, err := choose([]string{"aws", "awz"}, platform{}); err == nil || !strings.HasPrefix(err.Error(), `unknown provider "awz" (providers: cmdline, reserve, vmware, `) {
 		t.Errorf("awz: %v", err)
 	}
 }
@@ -288,6 +290,42 @@ func TestReadPlatform(t *testing.T) {
 	}
 	if value, ok := p.argument("y"); ok {
 		t.Errorf("found y=%s inside the quotes of another argument", value)
+	}
+}
+
+// TestReserve checks that user data that is written into an image is found, and
+// that an empty reserved file is no provider.
+func TestReserve(t *testing.T) {
+	root := t.TempDir()
+	fetch := func() (*instance, error) { return fetchReserve(t.Context(), nil, root) }
+	if _, err := fetch(); !errors.Is(err, errAbsent) {
+		t.Errorf("without a file: %v", err)
+	}
+	name := filepath.Join(root, "hostroot", reserve.Path)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, data := range []string{"", "#cloud-config\n"} {
+		file, err := reserve.Encode([]byte(data), 512)
+		if err == nil {
+			err = os.WriteFile(name, file, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := fetch()
+		if p := readPlatform(root); p.reserved != (data != "") {
+			t.Errorf("%q: the platform has data: %t", data, p.reserved)
+		}
+		if data == "" && !errors.Is(err, errAbsent) || data != "" && (err != nil || string(found.userData) != data) {
+			t.Errorf("%q: %v, %v", data, found, err)
+		}
+	}
+	if err := os.WriteFile(name, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fetch(); err == nil || errors.Is(err, errAbsent) {
+		t.Errorf("damaged: %v", err)
 	}
 }
 

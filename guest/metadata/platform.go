@@ -13,6 +13,9 @@ import (
 type platform struct {
 	dmi     map[string]string
 	cmdline []cmdline.Arg
+	// reserved reports whether there is data in the file that the build of the
+	// image reserves.
+	reserved bool
 }
 
 // dmiFields are the fields that identify clouds.
@@ -28,6 +31,8 @@ func readPlatform(root string) platform {
 	}
 	text, _ := os.ReadFile(filepath.Join(root, "proc/cmdline"))
 	p.cmdline = cmdline.Parse(string(text))
+	data, err := readReserve(root)
+	p.reserved = err == nil && data != nil
 	return p
 }
 
