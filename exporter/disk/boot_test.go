@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"math/rand"
 	"os"
 	"os/exec"
@@ -42,14 +43,15 @@ const nasty = `console=ttyS0 quiet panic=-1  foo="a b" "bar=c  d" baz=$HOME/${x}
 const nastyBIOS = `console=ttyS0 quiet panic=-1  "foo=a b" "bar=c  d" baz=$HOME/${x}` + "`id`" +
 	`%s%41;{}|&<>#!*?[a]~ ünï=çø q=v empty= -- --x=y  `
 
-// The disk boots under BIOS and UEFI. The kernel has the command line, and unpacks
-// segments of all compressions.
+// The disk boots under BIOS and UEFI. The kernel has the command line, with what
+// is added to it after the build, and unpacks segments of all compressions.
 func TestBoot(t *testing.T) {
 	needBoot(t)
 	dir := t.TempDir()
 	parts, want := bootInitrd(t, dir)
 	l := realLoaders(t, dir)
-	d, err := New(Hybrid, Contents{Kernel: imageOf(t, testKernel), Initrd: parts, Cmdline: nasty}, l, 0, time.Unix(0, 0))
+	c := Contents{Kernel: imageOf(t, testKernel), Initrd: parts, Cmdline: nasty}.ReserveInitrd(4096)
+	d, err := New(Hybrid, c, l, 0, time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +60,9 @@ func TestBoot(t *testing.T) {
 	}
 	raw := filepath.Join(dir, "test.raw")
 	writeRaw(t, d, raw)
+	const added = ` worker=m-17 note="two words"`
+	const addedBIOS = ` worker=m-17 "note=two words"` // as GRUB passes it on
+	fillRaw(t, raw, added)
 	initrd := filepath.Join(dir, "initrd.img")
 	writeRaw(t, Disk{Content: sparse.Concat(parts...)}, initrd)
 	nvme := []string{"-drive", "if=none,id=d,format=raw,snapshot=on,file=" + raw, "-device", "nvme,drive=d,serial=1"}
@@ -67,8 +72,8 @@ func TestBoot(t *testing.T) {
 		cmdline string
 	}{
 		{"kernel", []string{"-kernel", testKernel, "-initrd", initrd, "-append", nasty}, nasty},
-		{"BIOS", nvme, grubPrefix + nastyBIOS},
-		{"UEFI", append(uefiFirmware(t), nvme...), systemdBootPrefix + nasty},
+		{"BIOS", nvme, grubPrefix + nastyBIOS + addedBIOS},
+		{"UEFI", append(uefiFirmware(t), nvme...), systemdBootPrefix + nasty + added},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := boot(t, test.args)
@@ -85,6 +90,27 @@ func TestBoot(t *testing.T) {
 				t.Errorf("files (-packed +unpacked):\n%s", diff)
 			}
 		})
+	}
+}
+
+// fillRaw fills the reserved areas of a disk.
+func fillRaw(t *testing.T, name, cmdline string) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := FindReserved(f, info.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(r.SetCmdline(f, cmdline), r.SetUserData(f, []byte("user data"))); err != nil {
+		t.Fatal(err)
 	}
 }
 
