@@ -71,12 +71,20 @@ type patcher struct {
 	field   *Field
 	elem    reflect.Type
 	entries []entry
+	below   map[string][]entry // of the texts below, by id
 }
 
 func (m *Merger) patch(b, a reflect.Value, below, above *Node, f *Field) *Node {
 	p := patcher{Merger: m, field: f, elem: b.Type().Elem()}
 	for i := range b.Len() {
 		p.entries = append(p.entries, entry{value: b.Index(i), node: below.Index(i)})
+	}
+	if f.unique && b.Len() > 0 {
+		p.below = make(map[string][]entry, b.Len())
+		for _, e := range p.entries {
+			id := p.identity(e.value)
+			p.below[id] = append(p.below[id], e)
+		}
 	}
 	for i := range a.Len() {
 		p.add(a.Index(i), above.Index(i))
@@ -108,7 +116,7 @@ func (p *patcher) add(v reflect.Value, n *Node) {
 		return
 	}
 	if patch == "" {
-		if p.field.unique && p.repeats(e) {
+		if p.repeats(e) {
 			return
 		}
 		p.insert(e, before, after)
@@ -222,12 +230,9 @@ func (p *patcher) delete(id string, n *Node) {
 
 // repeats reports whether an entry is the same as one of the texts below.
 func (p *patcher) repeats(e entry) bool {
-	for _, other := range p.entries {
-		if other.text == 0 && !other.node.Invalid() && p.identity(other.value) == p.identity(e.value) && bytes.Equal(p.text(other), p.text(e)) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.below[p.identity(e.value)], func(other entry) bool {
+		return !other.node.Invalid() && bytes.Equal(p.text(other), p.text(e))
+	})
 }
 
 func (p *patcher) text(e entry) []byte {
