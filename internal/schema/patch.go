@@ -126,6 +126,7 @@ func (p *patcher) add(v reflect.Value, n *Node) {
 	if !ok {
 		return
 	}
+	delete(p.below, p.identity(e.value))
 	switch old := p.entries[i]; patch {
 	case PatchDelete:
 		p.entries = slices.Delete(p.entries, i, i+1)
