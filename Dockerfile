@@ -48,4 +48,6 @@ LABEL moby.buildkit.frontend.network.none="true"
 LABEL moby.buildkit.frontend.caps="moby.buildkit.frontend.inputs,moby.buildkit.frontend.subrequests,moby.buildkit.frontend.contexts"
 COPY --from=loaders /loaders /loaders
 COPY --from=build /out/slipway-frontend /out/slipway-packer /out/slipway-exporter /out/slipway-sbom /
+# The version of exporter/format: "slipway build" writes formats itself if it has the same.
+LABEL build.slipway.formats="3"
 ENTRYPOINT ["/slipway-frontend"]

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/containerd/platforms"
-	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -28,10 +27,15 @@ import (
 // Errors in the machine YAML, and failures of the images that it names, carry
 // the affected lines (solver/errdefs.Source of BuildKit).
 func Build(ctx context.Context, c client.Client) (*client.Result, error) {
+	return answer(ctx, c, nil)
+}
+
+func answer(ctx context.Context, c client.Client, w Writer) (*client.Result, error) {
 	req, err := newRequest(ctx, c)
 	if err != nil {
 		return nil, err
 	}
+	req.writer = w
 	res, answered, err := req.subrequest(ctx)
 	if !answered && err == nil {
 		res, err = req.build(ctx)
@@ -75,6 +79,9 @@ func (r *request) build(ctx context.Context) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if b.written {
+		return client.NewResult(), nil
+	}
 	for i, p := range r.ui.TargetPlatforms {
 		if sboms[i] != nil {
 			rb.AddAttestation(platforms.FormatAll(platforms.Normalize(p)), attestation(sboms[i]))
@@ -90,7 +97,8 @@ type build struct {
 	files   *sourceFiles
 	options options
 	images  *resolver
-	tools   llb.State // the programs and boot loaders of the frontend image
+	tools   tools
+	written bool // by the client
 }
 
 // platform makes the machine for one platform. It returns the machine and, if
@@ -127,6 +135,9 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 	state, err := graph.Output(parts.input, parts.options)
 	if err != nil {
 		return nil, nil, err
+	}
+	if b.written, err = b.local(ctx, state, parts); b.written || err != nil {
+		return &dockerui.BuildResult{Image: imageConfig(p, time.Time{}, nil)}, nil, b.req.sources.locateSize(err, parts.input.Plan)
 	}
 	ref, err := b.req.evaluate(ctx, state, b.req.ui.CacheImports...)
 	if err != nil {

@@ -101,7 +101,7 @@ func (b *build) graphInput(ctx context.Context, m *resolvedMachine) (in graph.In
 		Layouts:     layouts,
 		Contexts:    maps.Clone(b.files.contexts),
 		Session:     session,
-		Tools:       b.tools,
+		Tools:       b.tools.state,
 		Builder:     b.req.buildPlatform(),
 		PackEntries: segment.PackEntries,
 		Location:    b.req.sources.location,

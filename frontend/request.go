@@ -13,6 +13,7 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -28,6 +29,7 @@ type request struct {
 	sources sources
 	lint    lint
 	builder *capabilities
+	writer  Writer // nil if BuildKit makes all files
 
 	components components // for messages
 }
@@ -109,19 +111,28 @@ func (r *request) evaluate(ctx context.Context, st llb.State, imports ...client.
 }
 
 func (r *request) submit(ctx context.Context, st llb.State, req client.SolveRequest) (client.Reference, error) {
-	def, err := st.Marshal(ctx, llb.WithCaps(r.ui.BuildOpts().LLBCaps))
-	if err != nil {
-		return nil, fmt.Errorf("marshal the graph: %w", err)
-	}
-	req.Definition = def.ToPB()
-	if size := req.Definition.SizeVT(); size > maxMessage {
-		return nil, tooLargeError{size}
+	var err error
+	if req.Definition, err = r.marshal(ctx, st); err != nil {
+		return nil, err
 	}
 	res, err := r.gateway.Solve(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	return res.SingleRef()
+}
+
+// marshal returns the graph of a state as BuildKit accepts it.
+func (r *request) marshal(ctx context.Context, st llb.State) (*pb.Definition, error) {
+	def, err := st.Marshal(ctx, llb.WithCaps(r.ui.BuildOpts().LLBCaps))
+	if err != nil {
+		return nil, fmt.Errorf("marshal the graph: %w", err)
+	}
+	out := def.ToPB()
+	if size := out.SizeVT(); size > maxMessage {
+		return nil, tooLargeError{size}
+	}
+	return out, nil
 }
 
 // contextOption starts the option of a named context.

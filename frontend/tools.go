@@ -21,32 +21,38 @@ const toolsContext = "slipway-tools"
 // DefaultImage is the frontend image of a machine YAML that names none.
 const DefaultImage = "slipwaybuild/slipway:1"
 
+// tools are the programs and boot loaders of the frontend image.
+type tools struct {
+	state      llb.State
+	writesSame bool // as the exporter in this process
+}
+
 // tools returns the state that holds packer, exporter and boot loaders: the
 // named context, or else the image that this process was started from, or else
 // the frontend image that the machine YAML names.
-func (r *resolver) tools(ctx context.Context) (llb.State, error) {
+func (r *resolver) tools(ctx context.Context) (tools, error) {
 	p := r.req.buildPlatform()
 	nc, err := r.req.ui.NamedContext(toolsContext, dockerui.ContextOpt{NoDockerignore: true, Platform: &p})
 	if err != nil {
-		return llb.State{}, err
+		return tools{}, err
 	}
 	if nc != nil {
-		st, _, err := loadNamed(ctx, nc)
+		st, config, err := loadNamed(ctx, nc)
 		if err != nil {
-			return llb.State{}, fmt.Errorf("load build context %s: %w", toolsContext, err)
+			return tools{}, fmt.Errorf("load build context %s: %w", toolsContext, err)
 		}
-		return *st, nil
+		return tools{*st, config != nil && writesSame(config.Config.Labels)}, nil
 	}
 	running, err := r.req.runningFrontend()
 	if err != nil {
-		return llb.State{}, fmt.Errorf("read the frontend's own image: %w", err)
+		return tools{}, fmt.Errorf("read the frontend's own image: %w", err)
 	}
 	if running != nil {
-		return *running, r.checkFrontend(ctx, running)
+		return tools{state: *running}, r.checkFrontend(ctx, running)
 	}
 	ref := r.req.sources.frontendRef()
 	found, err := r.resolve(ctx, []machine.ImageRef{ref}, p)
-	return found[ref.Name].state, err
+	return tools{found[ref.Name].state, writesSame(found[ref.Name].config.Config.Labels)}, err
 }
 
 // runningFrontend returns the image that the builder started this process from,

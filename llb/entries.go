@@ -98,5 +98,5 @@ func (b builder) inlineEntries(component string, entries int, files map[string][
 		action = action.Mkfile("/"+name, 0o644, files[name])
 	}
 	state := llb.Scratch().Platform(b.in.Builder).File(action, b.name(component, fmt.Sprintf("generate %d entries", entries)))
-	return packed{component: component, state: state, inline: true}
+	return packed{component: component, state: state, files: files}
 }

@@ -20,8 +20,8 @@ type parts struct {
 type packed struct {
 	component string
 	state     llb.State
-	inline    bool // the definition of the state contains its files
-	boot      bool // the state is that of the kernel
+	files     map[string][]byte // of the state, if its definition contains them; otherwise nil
+	boot      bool              // the state is that of the kernel
 }
 
 // parts returns the parts of the machine.

@@ -66,7 +66,7 @@ func (b builder) write(f format.Format, p parts) llb.State {
 		}
 		at := fmt.Sprintf("/segments/%03d", i)
 		args = append(args, s.component+"="+at)
-		mounts = append(mounts, mount{at: at, state: s.state, keyedByDefinition: s.inline || b.private()})
+		mounts = append(mounts, mount{at: at, state: s.state, keyedByDefinition: s.files != nil || b.private()})
 	}
 	return b.run(vertex{
 		component: f.Name,

@@ -40,7 +40,8 @@ func Build(ctx context.Context, b *Builder, opt Options, progress *Progress) ([]
 	if so.Exports, err = outputs.exports(ctx, b.isEngine); err != nil {
 		return nil, err
 	}
-	reuse := reuse{folder: opt.reusableFolder(outputs)}
+	reuse := newReuse(opt.reusableFolder(outputs), outputs)
+	defer reuse.close()
 	if err := solve(ctx, b, so, progress, reuse.build); err != nil {
 		return nil, outputs.explain(err)
 	}

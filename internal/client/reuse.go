@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/continuity/sysx"
@@ -16,18 +15,42 @@ import (
 	"github.com/moby/buildkit/client"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/slipway-build/slipway/frontend"
 )
 
-// reuse is a build that keeps the files of an earlier build with the same graph.
-// The images in a graph are pinned by digest and its steps are deterministic, so
-// the same graph writes the same files. Nothing is built or transferred as long
-// as neither the graph nor the files change.
+// reuse is a build that keeps the files of an earlier build with the same graph,
+// or otherwise writes them in this process. The images in a graph are pinned by
+// digest and its steps are deterministic, so the same graph writes the same
+// files. Nothing is built or transferred as long as neither the graph nor the
+// files change.
 type reuse struct {
-	folder string // of the files; empty if they cannot be reused
-	graph  string // digest; empty if the graph does not determine the files
-	files  []File // of the earlier build; nil if there are none
+	folder  string // of the files; empty if they cannot be reused
+	staging string // where this process writes them; empty if it does not
+	store   *store // nil if there is none
+
+	graph string // digest; empty if the graph does not determine the files
+	files []File // of the earlier build; nil if there are none
+}
+
+func newReuse(folder string, all outputs) *reuse {
+	r := &reuse{folder: folder}
+	if folder == "" {
+		return r
+	}
+	// Without a store, for example in a container without a home folder, BuildKit
+	// writes the files.
+	if s, err := openStore(); err == nil {
+		r.store, r.staging = s, all[0].staging
+	}
+	return r
+}
+
+func (r *reuse) close() {
+	if r.store != nil {
+		_ = r.store.close() // the files are complete; the next build removes parts
+	}
 }
 
 // reusableFolder returns the output folder, or "" if the build has other effects
@@ -40,27 +63,36 @@ func (o Options) reusableFolder(all outputs) string {
 	return all[0].dest
 }
 
-// build is a [gateway.BuildFunc]. It returns an empty result if there are files
-// to reuse.
+// build is a [gateway.BuildFunc]. Its result is empty if the files exist.
 func (r *reuse) build(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 	if r.folder == "" {
 		return frontend.Build(ctx, c)
 	}
-	recorder := &graphRecorder{Client: c, folder: r.folder, graphs: map[gateway.Reference]string{}}
-	res, err := frontend.Build(ctx, recorder)
+	return frontend.BuildLocal(ctx, c, r)
+}
+
+// Write implements [frontend.Writer].
+func (r *reuse) Write(ctx context.Context, l *frontend.Local) (bool, error) {
+	if isDeterministic(l.Graph) {
+		r.graph = graphDigest(l.Graph)
+		if r.files = findFiles(r.folder, r.graph); r.files != nil {
+			return true, nil
+		}
+	}
+	if l.Writes == nil || r.store == nil {
+		return false, nil
+	}
+	writes, err := l.Writes()
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	if ref, err := res.SingleRef(); err == nil {
-		r.graph = recorder.graphs[ref]
+	scratch, err := os.MkdirTemp(filepath.Dir(r.staging), ".slipway-")
+	if err != nil {
+		return false, err
 	}
-	if r.graph == "" {
-		return res, nil
-	}
-	if r.files = findFiles(r.folder, r.graph); r.files != nil {
-		return gateway.NewResult(), nil
-	}
-	return res, nil
+	defer os.RemoveAll(scratch)
+	w := &formatWriter{Local: l, store: r.store, scratch: scratch, reads: semaphore.NewWeighted(maxReads)}
+	return true, w.write(ctx, writes, r.staging)
 }
 
 // origin describes the build of a file. It is stored as JSON in the extended
@@ -143,34 +175,10 @@ func readOrigin(path string) (o origin, ok bool) {
 	return o, err == nil && json.Unmarshal(data, &o) == nil
 }
 
-// A graphRecorder is a client that records the digests of the graphs that
-// determine their results. It does not execute a graph whose files are in the
-// folder.
-type graphRecorder struct {
-	gateway.Client
-	folder string
-	mu     sync.Mutex
-	graphs map[gateway.Reference]string
-}
-
-func (g *graphRecorder) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
-	if req.Definition == nil || !isDeterministic(req.Definition) {
-		return g.Client.Solve(ctx, req)
-	}
-	// The last operation contains the digests of all others.
-	ops := req.Definition.Def
-	graph := fmt.Sprintf("sha256:%x", sha256.Sum256(ops[len(ops)-1]))
-	req.Evaluate = req.Evaluate && findFiles(g.folder, graph) == nil
-	res, err := g.Client.Solve(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	if ref, err := res.SingleRef(); err == nil && ref != nil {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.graphs[ref] = graph
-	}
-	return res, nil
+// graphDigest returns the digest of a graph. Its last operation contains the
+// digests of all others.
+func graphDigest(def *pb.Definition) string {
+	return fmt.Sprintf("sha256:%x", sha256.Sum256(def.Def[len(def.Def)-1]))
 }
 
 // isDeterministic reports whether a graph always has the same result.
@@ -193,6 +201,18 @@ func isDeterministic(def *pb.Definition) bool {
 		}
 	}
 	return len(def.Def) > 0
+}
+
+// isStorable reports whether other builds can have a graph and it always has the
+// same result. The stores of OCI layouts have other names in each build.
+func isStorable(def *pb.Definition) bool {
+	for _, data := range def.Def {
+		var op pb.Op
+		if op.UnmarshalVT(data) != nil || strings.HasPrefix(op.GetSource().GetIdentifier(), "oci-layout") {
+			return false
+		}
+	}
+	return isDeterministic(def)
 }
 
 // isPinned reports whether a source is named by its digest.

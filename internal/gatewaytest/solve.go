@@ -347,8 +347,9 @@ func (r *reference) ReadFile(_ context.Context, req client.ReadRequest) ([]byte,
 	if !ok {
 		return nil, notFound("open", req.Filename)
 	}
-	if req.Range != nil && len(text) > req.Range.Offset+req.Range.Length {
-		text = text[req.Range.Offset : req.Range.Offset+req.Range.Length]
+	if req.Range != nil {
+		start := min(req.Range.Offset, len(text))
+		text = text[start:min(start+req.Range.Length, len(text))]
 	}
 	return []byte(text), nil
 }
@@ -377,7 +378,7 @@ func (r *reference) ReadDir(_ context.Context, req client.ReadDirRequest) ([]*fs
 	if err != nil {
 		return nil, err
 	}
-	dir := strings.Trim(req.Path, "/")
+	dir := path.Join(".", strings.TrimPrefix(req.Path, "/"))
 	var out []*fstypes.Stat
 	for name, text := range files {
 		if path.Dir(name) != dir {
