@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
+	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
 	digest "github.com/opencontainers/go-digest"
@@ -141,6 +142,30 @@ func (l *lockFile) checkUnused(refs []machine.ImageRef) error {
 		}
 	}
 	return errors.Join(unused...)
+}
+
+// IsPinned reports whether digests name all images of a machine, and the frontend
+// image: digests in the machine YAML, or in its lock. The lock is nil if there is
+// none.
+func IsPinned(m *machine.Machine, filename string, yml, lock []byte) bool {
+	main := sources{{SourceMap: &llb.SourceMap{Filename: filename, Data: yml}}}
+	refs := append(m.AllImageRefs(), main.frontendRef())
+	var locked *lockFile
+	if lock != nil {
+		var err error
+		if locked, err = parseLock(LockName(filename), lock); err != nil {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(refs, func(ref machine.ImageRef) bool {
+		if locked != nil {
+			_, err := locked.digest(ref)
+			return err != nil
+		}
+		named, err := reference.ParseNormalizedNamed(ref.Name)
+		_, pinned := named.(reference.Digested)
+		return err != nil || !pinned
+	})
 }
 
 // registryRefs returns the references of a machine that a lock may hold: those of

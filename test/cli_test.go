@@ -56,8 +56,23 @@ func TestCommandKeepsFiles(t *testing.T) {
 	write(t, dir, map[string]string{"motd": "one", "machine.yml": "# syntax=slipwaybuild/slipway:1\n" + yaml})
 	_, one := build()
 	write(t, dir, map[string]string{"motd": "two"})
-	if _, two := build(); one == two {
+	_, two := build()
+	if one == two {
 		t.Error("the machine did not change with a file of the context")
+	}
+
+	// With a lock, nothing asks BuildKit about images.
+	if _, stderr, exit := slipway(t, dir, "lock", "--progress=quiet", "machine.yml"); exit != 0 {
+		t.Fatal(stderr)
+	}
+	before, _ = build()
+	stdout, stderr, exit := slipway(t, dir, "build", "--progress=plain", "machine.yml")
+	if after, err := os.Stat(file); exit != 0 || err != nil || !os.SameFile(before, after) || strings.Contains(stderr, "#1 ") {
+		t.Errorf("an unchanged machine with a lock: %v\n%s%s", err, stdout, stderr)
+	}
+	write(t, dir, map[string]string{"motd": "one"})
+	if _, got := build(); got == two {
+		t.Error("the machine with a lock did not change with a file of the context")
 	}
 }
 

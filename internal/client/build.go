@@ -32,6 +32,12 @@ func Build(ctx context.Context, b *Builder, opt Options, progress *Progress) ([]
 	if err != nil {
 		return nil, err
 	}
+	reuse := &reuse{folder: opt.reusableFolder(outputs)}
+	if reuse.folder != "" {
+		if reuse.inputs = opt.inputDigest(ctx, b); reuse.unchanged() {
+			return reuse.files, nil
+		}
+	}
 	so, err := opt.solveOpt()
 	if err != nil {
 		return nil, err
@@ -40,12 +46,20 @@ func Build(ctx context.Context, b *Builder, opt Options, progress *Progress) ([]
 	if so.Exports, err = outputs.exports(ctx, b.isEngine); err != nil {
 		return nil, err
 	}
-	reuse := newReuse(opt.reusableFolder(outputs), outputs)
+	reuse.openStore(outputs)
 	defer reuse.close()
 	if err := solve(ctx, b, so, progress, reuse.build); err != nil {
 		return nil, outputs.explain(err)
 	}
+	// The next build shows the warnings again. A file that changed during the build
+	// may be in the result or not.
+	if len(progress.Warnings) > 0 || reuse.inputs != "" && opt.inputDigest(ctx, b) != reuse.inputs {
+		reuse.inputs = ""
+	}
 	if reuse.files != nil {
+		if reuse.inputs != "" {
+			return reuse.files, reuse.record(reuse.files)
+		}
 		return reuse.files, nil
 	}
 	files, err := outputs.keep()

@@ -30,21 +30,20 @@ type reuse struct {
 	staging string // where this process writes them; empty if it does not
 	store   *store // nil if there is none
 
-	graph string // digest; empty if the graph does not determine the files
-	files []File // of the earlier build; nil if there are none
+	graph  string // digest; empty if the graph does not determine the files
+	inputs string // digest; empty if the inputs do not determine the files
+	files  []File // of the earlier build; nil if there are none
 }
 
-func newReuse(folder string, all outputs) *reuse {
-	r := &reuse{folder: folder}
-	if folder == "" {
-		return r
+// openStore opens the store for files that can be reused. Without a store, for
+// example in a container without a home folder, BuildKit writes the files.
+func (r *reuse) openStore(all outputs) {
+	if r.folder == "" {
+		return
 	}
-	// Without a store, for example in a container without a home folder, BuildKit
-	// writes the files.
 	if s, err := openStore(); err == nil {
 		r.store, r.staging = s, all[0].staging
 	}
-	return r
 }
 
 func (r *reuse) close() {
@@ -63,6 +62,15 @@ func (o Options) reusableFolder(all outputs) string {
 	return all[0].dest
 }
 
+// unchanged reports whether the files of a build with the same inputs exist.
+// Nothing asks BuildKit about images then.
+func (r *reuse) unchanged() bool {
+	if r.inputs != "" {
+		r.files = findFiles(r.folder, func(o origin) bool { return o.Inputs == r.inputs })
+	}
+	return r.files != nil
+}
+
 // build is a [gateway.BuildFunc]. Its result is empty if the files exist.
 func (r *reuse) build(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 	if r.folder == "" {
@@ -75,7 +83,7 @@ func (r *reuse) build(ctx context.Context, c gateway.Client) (*gateway.Result, e
 func (r *reuse) Write(ctx context.Context, l *frontend.Local) (bool, error) {
 	if isDeterministic(l.Graph) {
 		r.graph = graphDigest(l.Graph)
-		if r.files = findFiles(r.folder, r.graph); r.files != nil {
+		if r.files = findFiles(r.folder, func(o origin) bool { return o.Graph == r.graph }); r.files != nil {
 			return true, nil
 		}
 	}
@@ -98,8 +106,9 @@ func (r *reuse) Write(ctx context.Context, l *frontend.Local) (bool, error) {
 // origin describes the build of a file. It is stored as JSON in the extended
 // attribute originAttr of each file.
 type origin struct {
-	Graph string // digest
-	Files []writtenFile
+	Graph  string // digest
+	Inputs string `json:",omitzero"` // digest
+	Files  []writtenFile
 }
 
 // A writtenFile is a file of a build.
@@ -111,13 +120,13 @@ type writtenFile struct {
 
 const originAttr = "user.slipway.origin"
 
-// record stores in the files which graph they are from. On a filesystem without
-// extended attributes it has no effect.
+// record stores in the files which graph and which inputs they are from. On a
+// filesystem without extended attributes it has no effect.
 func (r *reuse) record(files []File) error {
-	if r.graph == "" {
+	if r.graph == "" && r.inputs == "" {
 		return nil
 	}
-	o := origin{Graph: r.graph}
+	o := origin{Graph: r.graph, Inputs: r.inputs}
 	for _, f := range files {
 		name, err := filepath.Rel(r.folder, f.Path)
 		if err != nil {
@@ -139,15 +148,15 @@ func (r *reuse) record(files []File) error {
 	return nil
 }
 
-// findFiles returns the files in a folder that a graph wrote, or nil if one of
-// them is missing or has changed.
-func findFiles(folder, graph string) []File {
+// findFiles returns the files in a folder from a build, or nil if one of them is
+// missing or has changed.
+func findFiles(folder string, from func(origin) bool) []File {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return nil
 	}
 	for _, e := range entries {
-		if o, ok := readOrigin(filepath.Join(folder, e.Name())); ok && o.Graph == graph {
+		if o, ok := readOrigin(filepath.Join(folder, e.Name())); ok && from(o) {
 			return o.files(folder)
 		}
 	}
@@ -162,7 +171,7 @@ func (o origin) files(folder string) []File {
 		if err != nil || !info.Mode().IsRegular() || info.Size() != f.Size || !info.ModTime().Equal(f.MTime) {
 			return nil
 		}
-		if other, ok := readOrigin(path); !ok || other.Graph != o.Graph {
+		if other, ok := readOrigin(path); !ok || other.Graph != o.Graph || other.Inputs != o.Inputs {
 			return nil
 		}
 		files = append(files, File{path, f.Size})

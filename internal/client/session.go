@@ -39,20 +39,22 @@ func (o Options) session() ([]session.Attachable, error) {
 	return all, nil
 }
 
+// sourcePolicyVariable names the file with the source policy.
+const sourcePolicyVariable = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
+
 // sourcePolicy reads the file that docker buildx also reads. It is optional.
 func sourcePolicy() (*policy.Policy, error) {
-	const variable = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
-	path := os.Getenv(variable)
+	path := os.Getenv(sourcePolicyVariable)
 	if path == "" {
 		return nil, nil
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", variable, err)
+		return nil, fmt.Errorf("%s: %w", sourcePolicyVariable, err)
 	}
 	var p policy.Policy
 	if err := json.Unmarshal(data, &p); err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", variable, path, err)
+		return nil, fmt.Errorf("%s: %s: %w", sourcePolicyVariable, path, err)
 	}
 	return &p, nil
 }
