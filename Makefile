@@ -19,7 +19,7 @@ bake = PUSH=true docker buildx bake --builder $(BUILDX_BUILDER) --progress "$${P
 # Tests fail, instead of being skipped, if the machine lacks something.
 test test-boot repro release-rehearsal: export SLIPWAY_TEST_ALL := 1
 
-.PHONY: demo test test-boot fuzz lint vuln bench repro release-rehearsal stack images outdated
+.PHONY: demo test test-boot fuzz lint vuln bench bench-short repro release-rehearsal stack images outdated
 
 ## demo: build examples/aws.yml, publish it to a fake of AWS, boot the published disk and log in by ssh
 demo: stack
@@ -76,10 +76,15 @@ vuln:
 outdated:
 	go run ./hack/outdated $(if $(UPDATE),--update)
 
-## bench: measure builds and their lower bounds; BENCH='-run REGEXP -count N' selects cases, JSON=1 prints JSON
+## bench: measure builds and their lower bounds, beside LinuxKit if LINUXKIT=PATH names it; BENCH='-run REGEXP -count N' selects cases, JSON=1 prints JSON
 bench: stack
-	$(bake) aws-images
+	$(bake) aws-images modules
 	go run ./hack/bench $(BENCH)
+
+## bench-short: compare builds with LinuxKit, or with a plain program, once, in two minutes
+bench-short: stack
+	$(bake) aws-images modules
+	go run ./hack/bench -short
 
 ## repro: build all formats, the frontend and the packages with two different fresh builders and compare them
 repro: images

@@ -20,6 +20,8 @@ type setup struct {
 	slipway  string // the program
 	daemon   *exec.Cmd
 	images   images
+	machines map[string]peerMachine // by the compression of layers
+	cpus     string                 // of the programs that are measured, as taskset takes them; "" for all
 }
 
 func newBench(ctx context.Context, r *results) (*setup, error) {
@@ -27,7 +29,7 @@ func newBench(ctx context.Context, r *results) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &setup{results: r, dir: dir, slipway: filepath.Join(dir, "slipway"), builder: os.Getenv("BUILDX_BUILDER") + "-bench"}
+	b := &setup{results: r, machines: map[string]peerMachine{}, dir: dir, slipway: filepath.Join(dir, "slipway"), builder: os.Getenv("BUILDX_BUILDER") + "-bench"}
 	b.registry, _, _ = strings.Cut(os.Getenv("REGISTRY"), "/")
 	if b.registry == "" {
 		return nil, fmt.Errorf("REGISTRY is not set: run make bench")
@@ -45,9 +47,12 @@ func newBench(ctx context.Context, r *results) (*setup, error) {
 	if err := run(ctx, "go", "build", "-o", b.slipway, "./cmd/slipway"); err != nil {
 		return nil, err
 	}
-	if b.images, err = makeImages(ctx, b.registry); err != nil {
-		return nil, err
+	if r.wants(names()...) {
+		if b.images, err = makeImages(ctx, b.registry); err != nil {
+			return nil, err
+		}
 	}
+	r.spent = b.processorTime
 	if err := b.fresh(ctx); err != nil {
 		return nil, err
 	}
@@ -92,7 +97,8 @@ func (b *setup) fresh(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	b.daemon = exec.CommandContext(ctx, filepath.Join(stack, "bin/buildkitd"), "--config", name)
+	args := append(b.taskset(), filepath.Join(stack, "bin/buildkitd"), "--config", name)
+	b.daemon = exec.CommandContext(ctx, args[0], args[1:]...)
 	b.daemon.Cancel = func() error { return b.daemon.Process.Signal(os.Interrupt) } // lets it unmount its file systems
 	b.daemon.Stdout, b.daemon.Stderr = log, log
 	if err := b.daemon.Start(); err != nil {
@@ -144,8 +150,37 @@ var (
 	compressions = []string{"zstd", "gzip"}
 )
 
-// round measures each case of the machine of ten packages once.
+// names returns the names of the cases of the machine of ten packages.
+func names() []string {
+	var all []string
+	for _, compression := range compressions {
+		for _, what := range []string{"pull", "pack", "service"} {
+			all = append(all, "plain/"+compression+"/"+what)
+		}
+		for _, format := range formats {
+			for _, c := range clients {
+				for _, what := range []string{"cold", "unchanged", "yaml", "service", "kernel", "export"} {
+					all = append(all, strings.Join([]string{c.name, format, compression, what}, "/"))
+				}
+			}
+		}
+	}
+	return all
+}
+
+// round measures each case of the machine of ten packages once, and compares the
+// peers once.
 func (b *setup) round(ctx context.Context) error {
+	for _, layers := range compressions {
+		for _, cores := range []string{"2-cores", "1-core"} {
+			if err := b.comparePeers(ctx, layers, cores); err != nil {
+				return err
+			}
+		}
+	}
+	if !b.wants(names()...) {
+		return nil
+	}
 	for _, compression := range compressions {
 		if err := b.plain(ctx, compression); err != nil {
 			return err
@@ -240,7 +275,7 @@ func (b *setup) yaml(text string) error {
 	if err := os.MkdirAll(b.file("context"), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(b.file("machine.yml"), []byte("# syntax=slipwaybuild/slipway:1\n# check=skip=all\n"+text), 0o644)
+	return b.writeYAML(text)
 }
 
 // sizes are the numbers of components of the measured machines.

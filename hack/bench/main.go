@@ -2,7 +2,7 @@
 // slipway: a machine of ten packages, compared with lower bounds ("floors"),
 // and machines of many components.
 //
-//	go run ./hack/bench [-run REGEXP] [-count N]
+//	go run ./hack/bench [-short] [-run REGEXP] [-count N]
 //
 // A case is named CLIENT/FORMAT/COMPRESSION/WHAT or CLIENT/COUNT
 // components/WHAT. WHAT is one of
@@ -18,8 +18,21 @@
 // downloads the blobs of the images, pack recompresses their layers on all
 // processors, and service does both for one image.
 //
-// Bench prints a table of times and goals, or with JSON=1 in the environment a
-// JSON object: the median, min and max of each case in seconds. It requires the
+// A case peers/LAYERS/CORES/WHAT/PROGRAM compares programs on the same images, with
+// layers in a compression, on one or two cores. The programs are slipway, buildx
+// (docker buildx) and, if LINUXKIT has its path, linuxkit. WHAT is also
+//
+//	registry-cache    buildkitd is empty, and a registry has a cache of the machine
+//	unchanged-locked  unchanged, with a lock beside the machine YAML
+//
+// With LINUXKIT, the goals are multiples of its times, otherwise ratios are those
+// to a plain program, which has no goals. LinuxKit has no cache in a registry:
+// there, its time is the cold one. -short measures these cases once, with zstd
+// layers and two cores.
+//
+// Bench prints a table of times, processor times of all processes, and goals, or with JSON=1 in the environment a
+// JSON object: the median, min and max of each case in seconds, and the median of
+// the processor time. It requires the
 // local stack and the project's images: run "make bench".
 package main
 
@@ -44,12 +57,16 @@ import (
 func main() {
 	only := flag.String("run", "", "`regexp` of the cases to measure (default: all)")
 	count := flag.Int("count", 5, "number of measurements of each case")
+	short := flag.Bool("short", false, "compare the programs once")
 	flag.Parse()
+	if *short {
+		*only, *count = `^peers/zstd/2-cores/`, 1
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	cases, err := regexp.Compile(*only)
 	if err == nil {
-		err = bench(ctx, &results{cases: cases, times: map[string][]time.Duration{}}, *count)
+		err = bench(ctx, &results{cases: cases, samples: map[string][]sample{}}, *count)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -86,10 +103,14 @@ func bench(ctx context.Context, r *results, count int) error {
 
 // results are the selected cases and their times.
 type results struct {
-	cases *regexp.Regexp
-	times map[string][]time.Duration
-	order []string
+	cases   *regexp.Regexp
+	spent   func() time.Duration // processor time of all processes so far
+	samples map[string][]sample
+	order   []string
 }
+
+// A sample is one measurement: elapsed time and processor time.
+type sample struct{ elapsed, processor time.Duration }
 
 // wants reports whether one of the cases is selected.
 func (r *results) wants(names ...string) bool { return slices.ContainsFunc(names, r.cases.MatchString) }
@@ -99,46 +120,57 @@ func (r *results) time(name string, do func() error) error {
 	if !r.wants(name) {
 		return nil
 	}
-	start := time.Now()
+	spent, start := r.spent(), time.Now()
 	if err := do(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	took := time.Since(start)
-	if r.times[name] == nil {
+	s := sample{time.Since(start), r.spent() - spent}
+	if r.samples[name] == nil {
 		r.order = append(r.order, name)
 	}
-	r.times[name] = append(r.times[name], took)
-	fmt.Fprintf(os.Stderr, "%-40s %6.2f s\n", name, took.Seconds())
+	r.samples[name] = append(r.samples[name], s)
+	fmt.Fprintf(os.Stderr, "%-50s %6.2f s, processor %6.2f s\n", name, s.elapsed.Seconds(), s.processor.Seconds())
 	return nil
 }
 
 type summary struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
+	Median    float64 `json:"median"`
+	Min       float64 `json:"min"`
+	Max       float64 `json:"max"`
+	Processor float64 `json:"processor"` // median
 }
 
 func (r *results) summaries() map[string]summary {
 	out := map[string]summary{}
-	for name, times := range r.times {
-		sorted := slices.Sorted(slices.Values(times))
-		middle := (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
-		out[name] = summary{middle.Seconds(), sorted[0].Seconds(), sorted[len(sorted)-1].Seconds()}
+	for name, samples := range r.samples {
+		var elapsed, processor []time.Duration
+		for _, s := range samples {
+			elapsed, processor = append(elapsed, s.elapsed), append(processor, s.processor)
+		}
+		slices.Sort(elapsed)
+		slices.Sort(processor)
+		out[name] = summary{median(elapsed), elapsed[0].Seconds(), elapsed[len(elapsed)-1].Seconds(), median(processor)}
 	}
 	return out
+}
+
+// median returns the median of sorted times in seconds.
+func median(sorted []time.Duration) float64 {
+	return ((sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2).Seconds()
 }
 
 func (r *results) print() error {
 	all := r.summaries()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "case\tmedian s\tmin s\tmax s\t")
+	fmt.Fprintln(w, "case\tmedian s\tmin s\tmax s\tprocessor s\t")
 	for _, name := range r.order {
-		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t\n", name, all[name].Median, all[name].Min, all[name].Max)
+		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t\n", name, all[name].Median, all[name].Min, all[name].Max, all[name].Processor)
 	}
-	fmt.Fprintln(w, "\ngoal\tratio\tat most\t\t")
+	printPeers(w, all)
+	fmt.Fprintln(w, "\ngoal\tratio\tat most\t\t\t")
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		if goal, floor, ok := goal(name, all); ok {
-			fmt.Fprintf(w, "%s\t%.2f\t%.1f\t\n", name, all[name].Median/floor, goal)
+			fmt.Fprintf(w, "%s\t%.2f\t%.1f\t\t\t\n", name, all[name].Median/floor, goal)
 		}
 	}
 	return w.Flush()
@@ -147,6 +179,9 @@ func (r *results) print() error {
 // goal returns the goal of a case, as a multiple of its floor, and the floor in
 // seconds. ok is false if the case has no goal or its floor was not measured.
 func goal(name string, all map[string]summary) (most, floor float64, ok bool) {
+	if strings.HasPrefix(name, "peers/") {
+		return 0, 0, false
+	}
 	dir, what := name[:strings.LastIndex(name, "/")], name[strings.LastIndex(name, "/")+1:]
 	floors := map[string][]string{}
 	if words := strings.Split(dir, "/"); len(words) == 3 {
