@@ -50,4 +50,8 @@ COPY --from=loaders /loaders /loaders
 COPY --from=build /out/slipway-frontend /out/slipway-packer /out/slipway-exporter /out/slipway-sbom /
 # The version of exporter/format: "slipway build" writes formats itself if it has the same.
 LABEL build.slipway.formats="3"
+# The cache of packed packages of a release and the digests of their images. See
+# hack/release-cache.
+ARG CACHE="" CACHE_IMAGES=""
+ENV SLIPWAY_CACHE=$CACHE SLIPWAY_CACHE_IMAGES=$CACHE_IMAGES
 ENTRYPOINT ["/slipway-frontend"]

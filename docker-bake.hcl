@@ -95,6 +95,16 @@ function "platforms" {
   result = VERSION == "" ? split(",", development) : ["linux/amd64", "linux/arm64"]
 }
 
+variable "CACHE" {
+  description = "Cache of packed packages that the frontend uses, with a digest. Set by hack/release-cache."
+  default     = ""
+}
+
+variable "CACHE_IMAGES" {
+  description = "Comma-separated digests of the images of these packages."
+  default     = ""
+}
+
 variable "PUSH" {
   description = "Push the images to REGISTRY, reproducibly and with compressed layers."
   default     = false
@@ -145,7 +155,7 @@ target "frontend" {
   labels    = VERSION == "" ? {} : labels("slipway", "BuildKit frontend for bootable immutable Linux machines")
   output    = output("gzip")
   platforms = platforms("linux/amd64")
-  args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH, VERSION = VERSION }
+  args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH, VERSION = VERSION, CACHE = CACHE, CACHE_IMAGES = CACHE_IMAGES }
   attest    = attestations()
 }
 
@@ -156,6 +166,8 @@ target "scanner" {
   output    = output("gzip")
   platforms = platforms("linux/amd64")
   args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
+  platforms = ["linux/amd64"]
+  args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH, CACHE = CACHE, CACHE_IMAGES = CACHE_IMAGES }
   attest    = ["type=provenance,disabled=true"]
 }
 

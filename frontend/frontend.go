@@ -139,13 +139,13 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 	if b.written, err = b.local(ctx, state, parts); b.written || err != nil {
 		return &dockerui.BuildResult{Image: imageConfig(p, time.Time{}, nil)}, nil, b.req.sources.locateSize(err, parts.input.Plan)
 	}
-	ref, err := b.req.evaluate(ctx, state, b.req.ui.CacheImports...)
+	ref, err := b.req.evaluate(ctx, state, parts.imports...)
 	if err != nil {
 		return nil, nil, b.req.sources.locateSize(err, parts.input.Plan)
 	}
 	var sbom client.Reference
 	if b.req.ui.SBOM != nil {
-		if sbom, err = b.req.evaluate(ctx, *parts.sbom, b.req.ui.CacheImports...); err != nil {
+		if sbom, err = b.req.evaluate(ctx, *parts.sbom, parts.imports...); err != nil {
 			return nil, nil, err
 		}
 	}

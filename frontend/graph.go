@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
 
 	"github.com/slipway-build/slipway/exporter/disk"
@@ -23,6 +24,7 @@ type graphParts struct {
 	input   graph.Input
 	options graph.Options
 	sbom    *llb.State // nil if neither the user nor the machine asks for one
+	imports []client.CacheOptionsEntry
 }
 
 // prepareGraph gathers the inputs of the graph, and the SBOM, which can be one of
@@ -49,7 +51,7 @@ func (b *build) prepareGraph(ctx context.Context, m *resolvedMachine) (*graphPar
 	if err != nil {
 		return nil, err
 	}
-	out := &graphParts{input: in, options: b.graphOptions(m)}
+	out := &graphParts{input: in, options: b.graphOptions(m), imports: b.cacheImports(m)}
 	holdsSBOM := slices.ContainsFunc(in.Plan.Files, func(e machine.Entry) bool { return e.SBOM })
 	if b.req.ui.SBOM != nil || holdsSBOM {
 		sbom, err := b.sbom(ctx, m, in)

@@ -69,7 +69,7 @@ func (b *build) local(ctx context.Context, st llb.State, parts *graphParts) (boo
 		Graph: def,
 		Caps:  b.req.ui.BuildOpts().LLBCaps,
 		Solve: func(ctx context.Context, st llb.State) (client.Reference, error) {
-			return b.req.evaluate(ctx, st, b.req.ui.CacheImports...)
+			return b.req.evaluate(ctx, st, parts.imports...)
 		},
 		Explain: b.req.explainWrite,
 		Warn:    b.req.warn,

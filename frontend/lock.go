@@ -162,9 +162,7 @@ func IsPinned(m *machine.Machine, filename string, yml, lock []byte) bool {
 			_, err := locked.digest(ref)
 			return err != nil
 		}
-		named, err := reference.ParseNormalizedNamed(ref.Name)
-		_, pinned := named.(reference.Digested)
-		return err != nil || !pinned
+		return !isDigested(ref)
 	})
 }
 

@@ -35,6 +35,7 @@ var arguments = []argument{
 	{"RESERVE", "room in disks, CDs and unified kernel images that slipway customize fills, for example 4K", "none"},
 	{"COMPRESSION", "compression of the initramfs: zstd, gzip or none, optionally with :LEVEL", "the best that the kernel decompresses: zstd:3, else gzip or none"},
 	{"SIGN", "true signs the machine for Secure Boot with the secrets slipway.key and slipway.crt, and locks it down", "false"},
+	{ReleaseCache, "false packs all packages here instead of loading packed ones from the cache of the release", "true"},
 	{"HOME", "your home folder, for sources of files that start with ~", "none"},
 	{LockUpdate, "comma-separated images that --call=machine.lock resolves again", "all"},
 	{"OVERLAYS", "comma-separated machine YAMLs to merge into this one, relative to it", "none"},
@@ -55,8 +56,11 @@ type options struct {
 	sign        bool  // for Secure Boot
 	reserve     int64 // bytes for additions after the build
 	compression string
-	epoch       *int64
-	warnings    []string
+	// releaseCache reports whether packed packages may come from the cache of the
+	// frontend's release.
+	releaseCache bool
+	epoch        *int64
+	warnings     []string
 }
 
 // isReserved reports whether a build argument has a meaning that args of a
@@ -152,6 +156,9 @@ func decodeOptions(target string, args map[string]string, filename string) (opti
 		if _, err := segment.ParseCompression(o.compression); err != nil {
 			return o, fmt.Errorf("--build-arg COMPRESSION: %w", err)
 		}
+	}
+	if o.releaseCache, err = parseReleaseCache(args[ReleaseCache]); err != nil {
+		return o, fmt.Errorf("--build-arg %s=%s: use true or false", ReleaseCache, args[ReleaseCache])
 	}
 	if s := args["SOURCE_DATE_EPOCH"]; s != "" {
 		n, err := strconv.ParseInt(s, 10, 64)

@@ -25,6 +25,7 @@ const DefaultImage = "slipwaybuild/slipway:1"
 type tools struct {
 	state      llb.State
 	writesSame bool // as the exporter in this process
+	cache      releaseCache
 }
 
 // tools returns the state that holds packer, exporter and boot loaders: the
@@ -41,18 +42,19 @@ func (r *resolver) tools(ctx context.Context) (tools, error) {
 		if err != nil {
 			return tools{}, fmt.Errorf("load build context %s: %w", toolsContext, err)
 		}
-		return tools{*st, config != nil && writesSame(config.Config.Labels)}, nil
+		return tools{state: *st, writesSame: config != nil && writesSame(config.Config.Labels)}, nil
 	}
 	running, err := r.req.runningFrontend()
 	if err != nil {
 		return tools{}, fmt.Errorf("read the frontend's own image: %w", err)
 	}
 	if running != nil {
-		return tools{state: *running}, r.checkFrontend(ctx, running)
+		return tools{state: *running, cache: runningReleaseCache()}, r.checkFrontend(ctx, running)
 	}
 	ref := r.req.sources.frontendRef()
 	found, err := r.resolve(ctx, []machine.ImageRef{ref}, p)
-	return tools{found[ref.Name].state, writesSame(found[ref.Name].config.Config.Labels)}, err
+	config := found[ref.Name].config.Config
+	return tools{found[ref.Name].state, writesSame(config.Labels), newReleaseCache(config.Env)}, err
 }
 
 // runningFrontend returns the image that the builder started this process from,

@@ -23,6 +23,7 @@
 // (docker buildx) and, if LINUXKIT has its path, linuxkit. WHAT is also
 //
 //	registry-cache    buildkitd is empty, and a registry has a cache of the machine
+//	release-cache     buildkitd is empty, and the frontend's release has packed the packages
 //	unchanged-locked  unchanged, with a lock beside the machine YAML
 //
 // With LINUXKIT, the goals are multiples of its times, otherwise ratios are those

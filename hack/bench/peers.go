@@ -77,6 +77,7 @@ var peerCases = []struct {
 	slipway, buildx float64
 }{
 	{"cold", 0.8, 1},
+	{"release-cache", 0.8, 1},
 	{"registry-cache", 0.35, 0.5},
 	{"service", 0.2, 0.4},
 	{"unchanged", 0.05, 0.35},
@@ -166,7 +167,54 @@ func (b *setup) comparePeer(ctx context.Context, p peer, m peerMachine, layers, 
 	if err := p.reset(ctx, b); err != nil {
 		return err
 	}
-	return b.time(name("registry-cache"), build(cache))
+	if err := b.time(name("registry-cache"), build(cache)); err != nil {
+		return err
+	}
+	// Another machine, so that the cache has its segments but not its kernel and
+	// initrd.
+	released, err := b.releasedFrontend(ctx, m, cache)
+	if err != nil {
+		return err
+	}
+	text := strings.Replace(m.yaml(0), `cmdline: "`, `cmdline: "quiet `, 1)
+	if err := b.yaml(text); err != nil {
+		return err
+	}
+	if err := b.writeFile("# syntax="+released, text); err != nil {
+		return err
+	}
+	if err := p.reset(ctx, b); err != nil {
+		return err
+	}
+	return b.time(name("release-cache"), build(""))
+}
+
+// releasedFrontend pushes the frontend image as that of a release whose cache has
+// the packages of the machine, and returns its name.
+func (b *setup) releasedFrontend(ctx context.Context, m peerMachine, cache string) (string, error) {
+	ref, err := name.ParseReference(cache, name.Insecure)
+	if err != nil {
+		return "", err
+	}
+	desc, err := remote.Get(ref, remote.WithContext(ctx))
+	if err != nil {
+		return "", err
+	}
+	image, err := images{registry: b.registry}.get(ctx, "slipwaybuild/slipway:1")
+	if err != nil {
+		return "", err
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		return "", err
+	}
+	config = config.DeepCopy()
+	config.Config.Env = []string{"SLIPWAY_CACHE=" + cache + "@" + desc.Digest.String(), "SLIPWAY_CACHE_IMAGES=" + strings.Join(m.digests, ",")}
+	if image, err = mutate.ConfigFile(image, config); err != nil {
+		return "", err
+	}
+	released := b.registry + "/slipwaybench/slipway:" + m.layers
+	return released, push(ctx, released, image)
 }
 
 // unchangedLocked measures an unchanged machine with a lock.
@@ -226,6 +274,7 @@ type peerMachine struct {
 	text    string
 	layers  string
 	all     []v1.Image // in the first version
+	digests []string   // of their indexes
 	service v1.Image   // sshd in the second version
 }
 
@@ -268,27 +317,29 @@ func (b *setup) peerMachine(ctx context.Context, layers string) (peerMachine, er
 			tag += "-0"
 			changed, err := version(image, 1)
 			if err == nil {
-				m.service, err = b.pushPeer(ctx, changed, "sshd", layers, layers+"-1")
+				m.service, _, err = b.pushPeer(ctx, changed, "sshd", layers, layers+"-1")
 			}
 			if err != nil {
 				return m, err
 			}
 		}
-		if image, err = b.pushPeer(ctx, image, pkg, layers, tag); err != nil {
+		image, digest, err := b.pushPeer(ctx, image, pkg, layers, tag)
+		if err != nil {
 			return m, err
 		}
-		m.all = append(m.all, image)
+		m.all, m.digests = append(m.all, image), append(m.digests, digest)
 		m.text = regexp.MustCompile(regexp.QuoteMeta(ref)+`\b`).ReplaceAllString(m.text, b.registry+"/slipwaybench/"+pkg+":"+tag)
 	}
 	b.machines[layers] = m
 	return m, nil
 }
 
-// pushPeer pushes an image with layers in a compression, as an index.
-func (b *setup) pushPeer(ctx context.Context, image v1.Image, pkg, layers, tag string) (v1.Image, error) {
+// pushPeer pushes an image with layers in a compression, as an index. It returns
+// the pushed image and the digest of the index.
+func (b *setup) pushPeer(ctx context.Context, image v1.Image, pkg, layers, tag string) (v1.Image, string, error) {
 	image, err := recompress(image, layers)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	index := mutate.IndexMediaType(mutate.AppendManifests(empty.Index, mutate.IndexAddendum{
 		Add:        image,
@@ -296,12 +347,17 @@ func (b *setup) pushPeer(ctx context.Context, image v1.Image, pkg, layers, tag s
 	}), types.OCIImageIndex)
 	ref, err := name.ParseReference(b.registry+"/slipwaybench/"+pkg+":"+tag, name.Insecure)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if err := remote.WriteIndex(ref, index, remote.WithContext(ctx)); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return remote.Image(ref, remote.WithContext(ctx), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: "amd64"}))
+	digest, err := index.Digest()
+	if err != nil {
+		return nil, "", err
+	}
+	image, err = remote.Image(ref, remote.WithContext(ctx), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: "amd64"}))
+	return image, digest.String(), err
 }
 
 // recompress returns an image with its layers in a compression.
@@ -346,7 +402,11 @@ func recompress(image v1.Image, algorithm string) (v1.Image, error) {
 
 // writeYAML writes the machine YAML and keeps the output of the build before.
 func (b *setup) writeYAML(text string) error {
-	return os.WriteFile(filepath.Join(b.dir, "machine.yml"), []byte("# syntax=slipwaybuild/slipway:1\n# check=skip=all\n"+text), 0o644)
+	return b.writeFile("# syntax=slipwaybuild/slipway:1", text)
+}
+
+func (b *setup) writeFile(syntax, text string) error {
+	return os.WriteFile(filepath.Join(b.dir, "machine.yml"), []byte(syntax+"\n# check=skip=all\n"+text), 0o644)
 }
 
 // printPeers prints the times of slipway and docker buildx as multiples of
@@ -389,7 +449,7 @@ func printPeers(w io.Writer, all map[string]summary) {
 
 // baseline returns what a case is compared with, and the name of its program.
 func baseline(all map[string]summary, layers, cores, what string) (base summary, name string, ok bool) {
-	same := map[string]string{"registry-cache": "cold", "unchanged-locked": "unchanged"} // LinuxKit has neither
+	same := map[string]string{"registry-cache": "cold", "release-cache": "cold", "unchanged-locked": "unchanged"} // LinuxKit has neither
 	if other, ok := same[what]; ok {
 		what = other
 	}
