@@ -177,6 +177,57 @@ services:
 	if len(ran) != len(want) || !slices.EqualFunc(ran, want, strings.HasPrefix) {
 		t.Errorf("one changed service ran %q, want %q", ran, want)
 	}
+
+	// slipway build runs one container, and receives what that packed.
+	cache := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", cache)
+	local := func(arg string) (stderr string) {
+		_, stderr, exit := slipway(t, dir, "build", arg, "--progress=rawjson", "--format=raw", "-o", filepath.Join(root, "local"), "machine.yml")
+		if exit != 0 {
+			t.Fatal(stderr)
+		}
+		status, _, _ := strings.Cut(stderr, "\nto make an AMI of it: ")
+		return status
+	}
+	local(image("two"))
+	before := storedParts(t, cache)
+	if len(before) != 6 { // kernel, init, sysctl, rngd, sshd, boot loaders
+		t.Errorf("the first build of slipway stored %v", before)
+	}
+	if ran := executed(t, local(image("three"))); len(ran) != 1 || !strings.HasPrefix(ran[0], "[services.rngd] pack") {
+		t.Errorf("one changed service ran %q in slipway build", ran)
+	}
+	after := storedParts(t, cache)
+	for name := range before {
+		delete(after, name)
+	}
+	for _, size := range after {
+		if len(after) != 1 || size > 1<<20 {
+			t.Errorf("one changed service moved %v bytes to slipway build, want one segment of rngd", after)
+		}
+	}
+	if _, stderr, err := stack.Buildx(dir, image("three"), "-f", "machine.yml", "--target=raw", "-o", filepath.Join(root, "out"), "."); err != nil {
+		t.Fatal(stderr)
+	}
+	sameFile(t, filepath.Join(root, "out/machine.raw"), filepath.Join(root, "local/machine.raw"))
+}
+
+// storedParts returns the sizes of the parts that slipway build stored.
+func storedParts(t *testing.T, cache string) map[string]int64 {
+	t.Helper()
+	parts := map[string]int64{}
+	files, err := filepath.Glob(filepath.Join(cache, "slipway/parts/*/files/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts[filepath.Dir(filepath.Dir(name))] += info.Size()
+	}
+	return parts
 }
 
 // Several formats in one build are the same as in a build each, and share all
