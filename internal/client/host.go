@@ -62,14 +62,13 @@ func (o Options) addHost(so *client.SolveOpt) error {
 
 // sources returns the sources of files in the machine YAML and its overlays.
 func (o Options) sources() []machine.FileSource {
-	m, _ := o.parse()
+	m, _, _ := o.parse() // the frontend reports errors
 	return m.Sources()
 }
 
 // parse reads the machine YAML, its overlays and what they include, and returns
-// their paths. The
-// frontend reports errors in them.
-func (o Options) parse() (*machine.Machine, []string) {
+// their paths. If there is an error, the machine holds what could be read.
+func (o Options) parse() (*machine.Machine, []string, error) {
 	names := []string{o.File}
 	for name := range strings.FieldsFuncSeq(o.BuildArgs["OVERLAYS"], func(c rune) bool { return c == ',' }) {
 		names = append(names, filepath.Join(filepath.Dir(o.File), name))
@@ -94,15 +93,15 @@ func (o Options) parse() (*machine.Machine, []string) {
 		}
 		texts = append(texts, machine.Source{Name: name, Data: data})
 	}
-	m, _ := options.Parse(texts...)
-	return m, names
+	m, err := options.Parse(texts...)
+	return m, names, err
 }
 
 // Inputs returns the paths of the files and folders on this computer that the
 // build of a machine reads: the machine YAML, its overlays and its lock, the
 // sources of files, package folders, and local folders of named contexts.
 func (o Options) Inputs() []string {
-	m, paths := o.parse()
+	m, paths, _ := o.parse() // the frontend reports errors
 	paths = append(paths, frontend.LockName(o.File))
 	for _, s := range m.Sources() {
 		name := s.Source

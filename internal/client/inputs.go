@@ -121,7 +121,10 @@ var errUnpinned = errors.New("the result does not depend on files and digests al
 
 // inputFiles returns the files that the build reads.
 func (o Options) inputFiles() ([]inputFile, error) {
-	m, yamls := o.parse()
+	m, yamls, err := o.parse()
+	if err != nil {
+		return nil, err // which the frontend explains
+	}
 	lock := frontend.LockName(o.File)
 	if !isPinnedMachine(m, o.File, lock) {
 		return nil, errUnpinned
@@ -131,6 +134,9 @@ func (o Options) inputFiles() ([]inputFile, error) {
 	for _, name := range slices.Concat(yamls, []string{lock}, ignores) {
 		f, err := readInput(name)
 		if err != nil {
+			return nil, err
+		}
+		if f.Name, err = filepath.Rel(filepath.Dir(o.File), name); err != nil {
 			return nil, err
 		}
 		files = append(files, f)
@@ -181,7 +187,7 @@ func isPinnedMachine(m *machine.Machine, yml, lock string) bool {
 }
 
 func readInput(name string) (inputFile, error) {
-	in := inputFile{Name: filepath.Base(name)}
+	var in inputFile
 	info, err := os.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		in.Missing = true

@@ -24,8 +24,9 @@ func inputFolder(t *testing.T) Options {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"aws.yml": "# syntax=slipwaybuild/slipway:1@" + someDigest + "\ninit:\n  - slipwaybuild/init:v1@" + someDigest +
-			"\nfiles:\n  - path: etc/motd\n    source: motd\n  - path: etc/other\n    source: other\n    optional: true\n",
+			"\ninclude:\n  - file: part.yml\nargs:\n  - name: HOST\n    default: box\nfiles:\n  - path: etc/motd\n    source: motd\n  - path: etc/other\n    source: other\n    optional: true\n",
 		"more.yml": "onboot:\n  - name: more\n    image: slipwaybuild/sysctl:v1@" + someDigest + "\n",
+		"part.yml": "files:\n  - path: etc/part\n    contents: part\n",
 		"motd":     "hello",
 	} {
 		writeInput(t, dir, name, text)
@@ -84,6 +85,8 @@ func TestInputDigest(t *testing.T) {
 		"machine":                      replace("aws.yml", "etc/motd", "etc/Motd"),
 		"image":                        replace("aws.yml", "init:v1@"+someDigest, "init:v1@"+otherDigest),
 		"frontend":                     replace("aws.yml", "slipway:1@"+someDigest, "slipway:1@"+otherDigest),
+		"include":                      replace("part.yml", "contents: part", "contents: Part"),
+		"argument of the machine":      func(_ *testing.T, o *Options) { o.BuildArgs["HOST"] = "other" },
 		"overlay":                      replace("more.yml", "name: more", "name: most"),
 		"lock":                         create("aws.lock.yml", lock),
 		"ignored files":                create(".dockerignore", "motd"),
@@ -151,12 +154,13 @@ func TestNoInputDigest(t *testing.T) {
 		"no frontend": func(t *testing.T, o *Options) {
 			writeInput(t, o.Context, "aws.yml", "init:\n  - slipwaybuild/init:v1@"+someDigest+"\n")
 		},
-		"volume":         yml("volumes:\n  - name: v\n    image: slipwaybuild/init:v1\n"),
-		"package folder": yml("init:\n  - \"@pkg:own\"\n"),
-		"secret":         yml("files:\n  - path: key\n    secret: key\n"),
-		"host":           yml("files:\n  - path: key\n    source: /etc/hostname\n"),
-		"home":           yml("files:\n  - path: key\n    source: ~/key\n    optional: true\n"),
-		"folder":         yml("files:\n  - path: key\n    source: .\n"),
+		"missing include": yml("include:\n  - file: none.yml\n"),
+		"volume":          yml("volumes:\n  - name: v\n    image: slipwaybuild/init:v1\n"),
+		"package folder":  yml("init:\n  - \"@pkg:own\"\n"),
+		"secret":          yml("files:\n  - path: key\n    secret: key\n"),
+		"host":            yml("files:\n  - path: key\n    source: /etc/hostname\n"),
+		"home":            yml("files:\n  - path: key\n    source: ~/key\n    optional: true\n"),
+		"folder":          yml("files:\n  - path: key\n    source: .\n"),
 		"link": func(t *testing.T, o *Options) {
 			yml("files:\n  - path: key\n    source: link\n")(t, o)
 			if err := os.Symlink("motd", filepath.Join(o.Context, "link")); err != nil {
