@@ -45,8 +45,15 @@ func (w *formatWriter) write(ctx context.Context, writes []graph.Write, dir stri
 			return err
 		}
 		warn := func(text string) { w.Warn(ctx, text) }
-		if _, err := format.Write(one.Format.Name, in, dir, warn); err != nil {
+		files, err := format.Write(one.Format.Name, in, dir, warn)
+		if err != nil {
 			return w.Explain(one, err)
+		}
+		for _, name := range files {
+			// As BuildKit does.
+			if err := os.Chtimes(name, in.Time, in.Time); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

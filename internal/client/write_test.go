@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/moby/buildkit/solver/pb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,6 +26,7 @@ type localBuild struct {
 	*gatewaytest.Gateway
 	store string
 	out   string
+	time  time.Time // of the last file of the last build
 }
 
 func newLocalBuild(t *testing.T) *localBuild {
@@ -93,6 +95,11 @@ func (b *localBuild) build(t *testing.T) map[string][]byte {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.time = info.ModTime()
 		if files[e.Name()], err = os.ReadFile(filepath.Join(staging, e.Name())); err != nil {
 			t.Fatal(err)
 		}
@@ -121,6 +128,12 @@ func TestWriteFormats(t *testing.T) {
 	}
 	if got := b.ran(); got != 2 {
 		t.Errorf("the first build executed %d graphs, want those of 2 segments", got)
+	}
+
+	b.Opts["build-arg:SOURCE_DATE_EPOCH"] = "1700000000"
+	b.build(t)
+	if got := b.time.Unix(); got != 1700000000 {
+		t.Errorf("the time of the initrd is %d", got)
 	}
 
 	// Another process, for example after the output was removed.
