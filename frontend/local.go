@@ -29,7 +29,7 @@ type Local struct {
 
 	// Writes returns what the formats are made of. It is nil if only BuildKit
 	// can write them: container images, formats that are larger in parts than
-	// complete, and all formats of a frontend image that writes other bytes than
+	// complete, signed ones, whose key the builder asks for, and all formats of a frontend image that writes other bytes than
 	// this program.
 	Writes func() ([]graph.Write, error)
 
@@ -75,7 +75,7 @@ func (b *build) local(ctx context.Context, st llb.State, parts *graphParts) (boo
 		Warn:    b.req.warn,
 	}
 	onlyBuilder := func(f format.Format) bool { return f.Container || f.Segments != segment.CPIO }
-	if b.tools.writesSame && !slices.ContainsFunc(b.options.formats, onlyBuilder) {
+	if b.tools.writesSame && !b.options.sign && !slices.ContainsFunc(b.options.formats, onlyBuilder) {
 		l.Writes = func() ([]graph.Write, error) { return graph.Writes(parts.input, parts.options) }
 	}
 	return b.req.writer.Write(ctx, l)

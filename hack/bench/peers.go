@@ -33,10 +33,15 @@ var (
 	linuxkit = peer{
 		name: "linuxkit",
 		build: func(b *setup, _ string) []string {
-			return []string{os.Getenv("LINUXKIT"), "--quiet", "build", "--cache", b.file("linuxkit"), "--no-sbom",
+			return []string{os.Getenv("LINUXKIT"), "--quiet", "--mirror", "http://" + b.registry, "build", "--cache", b.file("linuxkit"), "--no-sbom",
 				"--format", "kernel+initrd", "--dir", b.file("out"), b.file("machine.yml")}
 		},
-		reset: func(_ context.Context, b *setup) error { return os.RemoveAll(b.file("linuxkit")) },
+		reset: func(_ context.Context, b *setup) error {
+			if err := os.RemoveAll(b.file("linuxkit")); err != nil {
+				return err
+			}
+			return os.MkdirAll(b.file("out"), 0o755)
+		},
 	}
 	peers = []peer{
 		{

@@ -222,6 +222,10 @@ func TestBuilderWrites(t *testing.T) {
 		"no version": func(b *localBuild) {
 			b.Images["docker.io/slipwaybuild/slipway:1"] = gatewaytest.NewImage("slipway", ocispecs.ImageConfig{})
 		},
+		"signed": func(b *localBuild) {
+			b.Opts["target"], b.Opts["build-arg:SIGN"] = "uki", "true"
+			b.Locals["dockerfile"]["aws.yml"] = "kernel:\n  image: slipwaybuild/init:v1\n  tar: none\n" + b.Locals["dockerfile"]["aws.yml"]
+		},
 		"image":     func(b *localBuild) { b.Opts["target"] = "docker" },
 		"tar":       func(b *localBuild) { b.Opts["target"] = "kernel+initrd,tar" },
 		"platforms": func(b *localBuild) { b.Opts["platform"] = "linux/amd64,linux/arm64" },
