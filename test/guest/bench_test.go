@@ -3,7 +3,9 @@ package guest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 	"github.com/slipway-build/slipway/internal/vm/cloud"
@@ -21,8 +24,9 @@ import (
 // testdata/bench.yml, the latter also from a disk. For comparison, it boots the
 // latter like LinuxKit: with LinuxKit's compression, and with three SSH host
 // keys, which LinuxKit's sshd generates at each boot. It reports the seconds
-// from the start of the kernel to a login by SSH, the processor time for them,
-// the peak of memory, and the available memory after the login.
+// from the start of the kernel to a login by SSH, the processor time and the
+// guest's instructions for them, the peak of memory, and the available memory
+// after the login.
 func BenchmarkBoot(b *testing.B) {
 	stack.Require(b)
 	yaml, err := os.ReadFile("testdata/bench.yml")
@@ -50,13 +54,73 @@ func BenchmarkBoot(b *testing.B) {
 		stack.MustBuildx(b, ".", append(m.args, "-f", m.file, "--target", m.format, "--build-arg", "NAME=machine", "-o", dir, context)...)
 		b.Run(m.name, func(b *testing.B) {
 			for b.Loop() {
-				benchmarkBoot(b, dir)
+				benchmarkBoot(b, dir, nil)
 			}
+			// Counting makes the machine slower, so it is a boot of its own.
+			count := newInstructions(b)
+			b.ReportMetric(benchmarkBoot(b, dir, count)/1e9, "Ginstructions-to-ssh")
 		})
 	}
 }
 
-func benchmarkBoot(b *testing.B, dir string) {
+// TestInstructions checks how many instructions a machine needs from the start of
+// the kernel to a login. Other than seconds, the number does not depend on what
+// else the host does. The limit is a fifth above the number when the test was
+// written: a higher number needs a reason.
+func TestInstructions(t *testing.T) {
+	if !*bootAll {
+		t.Skip("counts with -boot only")
+	}
+	stack.Require(t)
+	dir := t.TempDir()
+	stack.MustBuildx(t, ".", "-f", "../../examples/aws.yml", "--build-arg", "NAME=machine", "-o", dir, ".")
+	const limit = 9.5e9
+	if n := benchmarkBoot(t, dir, newInstructions(t)); n > limit {
+		t.Errorf("the machine executes %.2f billion instructions until a login, more than %.2f", n/1e9, limit/1e9)
+	} else {
+		t.Logf("%.2f billion instructions", n/1e9)
+	}
+}
+
+// instructions counts those of a guest.
+type instructions struct{ plugin, count string }
+
+func newInstructions(t testing.TB) *instructions {
+	t.Helper()
+	need.Program(t, "gcc", "gcc")
+	dir := t.TempDir()
+	i := &instructions{filepath.Join(dir, "instructions.so"), filepath.Join(dir, "count")}
+	out, err := exec.Command("gcc", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-o", i.plugin, "testdata/instructions/instructions.c").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return i
+}
+
+// arguments returns the arguments of QEMU.
+func (i *instructions) arguments() []string {
+	if i == nil {
+		return nil
+	}
+	return []string{"-plugin", i.plugin + ",count=" + i.count}
+}
+
+// executed returns the number of instructions since power-on.
+func (i *instructions) executed(t testing.TB) float64 {
+	t.Helper()
+	if i == nil {
+		return 0
+	}
+	data, err := os.ReadFile(i.count)
+	if err != nil || len(data) != 8 {
+		t.Fatalf("%d bytes of the count: %v", len(data), err)
+	}
+	return float64(binary.NativeEndian.Uint64(data))
+}
+
+// benchmarkBoot boots a machine once. It returns the number of instructions, if
+// they are counted.
+func benchmarkBoot(b testing.TB, dir string, count *instructions) float64 {
 	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
 	defer cancel()
 	key, err := vm.NewKey(b.TempDir())
@@ -77,6 +141,7 @@ func benchmarkBoot(b *testing.B, dir string) {
 		Kernel:     filepath.Join(dir, "machine-kernel"),
 		Initrd:     filepath.Join(dir, "machine-initrd.img"),
 		Cmdline:    "console=ttyS0",
+		Arguments:  count.arguments(),
 		Metadata:   &cloud.Instance{ID: "i-0123456789abcdef0", Hostname: "bench", PublicKeys: []string{key.Public}},
 		MemoryFile: filepath.Join(memory, "memory"),
 		LogDir:     stack.Artifacts(b),
@@ -93,9 +158,13 @@ func benchmarkBoot(b *testing.B, dir string) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	executed := count.executed(b)
 	login, err := machine.WaitSSH(ctx, key)
 	if err != nil {
 		b.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
+	}
+	if count != nil {
+		return count.executed(b) - executed
 	}
 	after, err := machine.CPUTime()
 	if err != nil {
@@ -117,9 +186,12 @@ func benchmarkBoot(b *testing.B, dir string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.ReportMetric((login - kernel).Seconds(), "s-to-ssh")
-	b.ReportMetric((after - before).Seconds(), "cpu-s-to-ssh")
-	b.ReportMetric(float64(info.Sys().(*syscall.Stat_t).Blocks)*512/(1<<20), "MiB-used-at-most")
-	b.ReportMetric(float64(kib)/1024, "MiB-available")
-	b.ReportMetric(0, "ns/op")
+	if b, ok := b.(*testing.B); ok {
+		b.ReportMetric((login - kernel).Seconds(), "s-to-ssh")
+		b.ReportMetric((after - before).Seconds(), "cpu-s-to-ssh")
+		b.ReportMetric(float64(info.Sys().(*syscall.Stat_t).Blocks)*512/(1<<20), "MiB-used-at-most")
+		b.ReportMetric(float64(kib)/1024, "MiB-available")
+		b.ReportMetric(0, "ns/op")
+	}
+	return 0
 }
