@@ -287,7 +287,7 @@ func (b *setup) scale(ctx context.Context, count int) error {
 		name := func(c client, what string) string { return fmt.Sprintf("%s/%d components/%s", c.name, size, what) }
 		var wanted bool
 		for _, c := range clients {
-			wanted = wanted || b.wants(name(c, "cold"), name(c, "unchanged"), name(c, "service"))
+			wanted = wanted || b.wants(name(c, "cold"), name(c, "unchanged"), name(c, "service"), name(c, "unchanged-locked"))
 		}
 		if !wanted {
 			continue
@@ -322,6 +322,13 @@ func (b *setup) scale(ctx context.Context, count int) error {
 				}
 				if err := b.time(name(c, "service"), build); err != nil {
 					return err
+				}
+			}
+			if locked := name(c, "unchanged-locked"); c.name == "slipway" && b.wants(locked) {
+				for range count {
+					if err := b.unchangedLocked(ctx, locked, build); err != nil {
+						return err
+					}
 				}
 			}
 		}

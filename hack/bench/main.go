@@ -192,7 +192,9 @@ func goal(name string, all map[string]summary) (most, floor float64, ok bool) {
 		floors["service"] = []string{dir + "/export", plain + "service"}
 		most = map[string]float64{"cold": 1.3, "unchanged": 1.2, "service": 1.5}[what]
 	} else if client, ok := strings.CutSuffix(dir, fmt.Sprintf("/%d components", sizes[len(sizes)-1])); ok {
-		floors["unchanged"] = []string{fmt.Sprintf("%s/%d components/unchanged", client, sizes[0])}
+		for _, what := range []string{"unchanged", "unchanged-locked"} {
+			floors[what] = []string{fmt.Sprintf("%s/%d components/%s", client, sizes[0], what)}
+		}
 		most = 3
 	}
 	for _, f := range floors[what] {

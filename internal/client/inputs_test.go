@@ -1,6 +1,7 @@
 package client
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -194,5 +195,29 @@ func TestNoInputDigest(t *testing.T) {
 			t.Errorf("%s: digest %s", name, d)
 		}
 		t.Setenv(sourcePolicyVariable, "")
+	}
+}
+
+// BenchmarkInputs measures what a build of an unchanged machine with digests
+// does, besides asking the builder for its platform.
+func BenchmarkInputs(b *testing.B) {
+	for _, count := range []int{10, 500} {
+		b.Run(fmt.Sprintf("%d components", count), func(b *testing.B) {
+			dir := b.TempDir()
+			yml := "# syntax=slipwaybuild/slipway:1@" + someDigest + "\nservices:\n"
+			for i := range count {
+				yml += fmt.Sprintf("  - name: s%d\n    image: slipwaybuild/s%d:v1@%s\n", i, i, someDigest)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "m.yml"), []byte(yml), 0o644); err != nil {
+				b.Fatal(err)
+			}
+			o := Options{File: filepath.Join(dir, "m.yml"), Context: dir}
+			for b.Loop() {
+				files, err := o.inputFiles()
+				if err != nil || o.digest(program{}, testWorkers(), files) == "" {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
