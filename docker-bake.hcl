@@ -166,8 +166,6 @@ target "scanner" {
   output    = output("gzip")
   platforms = platforms("linux/amd64")
   args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
-  platforms = ["linux/amd64"]
-  args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH, CACHE = CACHE, CACHE_IMAGES = CACHE_IMAGES }
   attest    = ["type=provenance,disabled=true"]
 }
 
