@@ -52,6 +52,6 @@ COPY --from=build /out/slipway-frontend /out/slipway-packer /out/slipway-exporte
 LABEL build.slipway.formats="3"
 # The cache of packed packages of a release and the digests of their images. See
 # hack/release-cache.
-ARG CACHE="" CACHE_IMAGES=""
-ENV SLIPWAY_CACHE=$CACHE SLIPWAY_CACHE_IMAGES=$CACHE_IMAGES
+ARG PACKED_CACHE="" PACKED_IMAGES=""
+ENV SLIPWAY_CACHE=$PACKED_CACHE SLIPWAY_CACHE_IMAGES=$PACKED_IMAGES
 ENTRYPOINT ["/slipway-frontend"]

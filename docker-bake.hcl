@@ -95,12 +95,12 @@ function "platforms" {
   result = VERSION == "" ? split(",", development) : ["linux/amd64", "linux/arm64"]
 }
 
-variable "CACHE" {
+variable "PACKED_CACHE" {
   description = "Cache of packed packages that the frontend uses, with a digest. Set by hack/release-cache."
   default     = ""
 }
 
-variable "CACHE_IMAGES" {
+variable "PACKED_IMAGES" {
   description = "Comma-separated digests of the images of these packages."
   default     = ""
 }
@@ -155,7 +155,7 @@ target "frontend" {
   labels    = VERSION == "" ? {} : labels("slipway", "BuildKit frontend for bootable immutable Linux machines")
   output    = output("gzip")
   platforms = platforms("linux/amd64")
-  args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH, VERSION = VERSION, CACHE = CACHE, CACHE_IMAGES = CACHE_IMAGES }
+  args      = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH, VERSION = VERSION, PACKED_CACHE = PACKED_CACHE, PACKED_IMAGES = PACKED_IMAGES }
   attest    = attestations()
 }
 
