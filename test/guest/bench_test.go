@@ -90,7 +90,15 @@ func newInstructions(t testing.TB) *instructions {
 	need.Program(t, "gcc", "gcc")
 	dir := t.TempDir()
 	i := &instructions{filepath.Join(dir, "instructions.so"), filepath.Join(dir, "count")}
-	out, err := exec.Command("gcc", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-o", i.plugin, "testdata/instructions/instructions.c").CombinedOutput()
+	version, err := exec.Command("qemu-system-x86_64", "--version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	define := "-DVERSION=2"
+	if regexp.MustCompile(`version [1-8]\.`).Match(version) {
+		define = "-DVERSION=1"
+	}
+	out, err := exec.Command("gcc", define, "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-o", i.plugin, "testdata/instructions/instructions.c").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -19,8 +19,8 @@ void qemu_plugin_register_vcpu_tb_trans_cb(uint64_t id, void (*translated)(uint6
 void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *block, void (*executed)(unsigned, void *), int flags, void *data);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *block);
 
-/* The version of the interface. All later versions have the same functions. */
-int qemu_plugin_version = 1;
+/* The version of the interface: 1, or 2 since QEMU 9. Both have these functions. */
+int qemu_plugin_version = VERSION;
 
 static volatile uint64_t *count;
 
