@@ -62,6 +62,7 @@ var formatsToBoot = map[string]formatFacts{
 // why TestFormats does not boot them.
 var formatsBootedElsewhere = map[string]string{
 	"containerdisk":     "TestContainerDisk boots what a registry has",
+	"eif":               "Nitro enclaves boot it; TestEIF of exporter/format compares its ramdisks with the initramfs",
 	"aws":               "TestAWS boots raw, and aws is a raw in whole GiB",
 	"tar-kernel-initrd": "TestTarKernelInitrd of exporter/format compares its files with those of kernel+initrd",
 }

@@ -15,10 +15,16 @@ func (j *job) initrd(microcode string) ([]sparse.Content, error) {
 	if err != nil {
 		return nil, err
 	}
+	return j.openParts(parts)
+}
+
+// openParts opens parts of the initramfs, and aligns what follows each.
+func (j *job) openParts(parts []segment.Part) ([]sparse.Content, error) {
 	var images []sparse.Content
 	for _, p := range parts {
 		image := sparse.Bytes(p.Data)
 		if p.File != "" {
+			var err error
 			if image, err = j.opened.Open(p.File); err != nil {
 				return nil, err
 			}

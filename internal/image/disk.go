@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/slipway-build/slipway/exporter/disk"
+	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/iso9660"
@@ -278,6 +279,21 @@ func (i *Image) readUnified(name string, program uki.Program) error {
 		return i.readInitramfs([]archive{{name + " .initrd", section, section.Size}})
 	}
 	return nil
+}
+
+// readEIF reads an image for AWS Nitro Enclaves.
+func (i *Image) readEIF(in input) error {
+	image, measured, err := eif.Read(in.r, in.size)
+	if err != nil {
+		return err
+	}
+	i.Kind, i.Cmdline, i.Enclave = "enclave image", image.Cmdline, &measured
+	i.setKernel(in.name+" kernel", image.Kernel, image.Kernel.Size)
+	var ramdisks []archive
+	for n, r := range image.Ramdisks {
+		ramdisks = append(ramdisks, archive{fmt.Sprintf("%s ramdisk %d", in.name, n+1), r, r.Size})
+	}
+	return i.readInitramfs(ramdisks)
 }
 
 // readISO reads an ISO 9660 file system and the partitions on it.

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/kernel"
@@ -38,6 +39,9 @@ type Image struct {
 	Kernel     *Kernel // nil if there is none
 	Cmdline    string  // kernel command line
 	Initramfs  []Part  // archives of the initramfs; nil for other root file systems
+	// Enclave is what an enclave that boots the image measures, and nil for other
+	// images.
+	Enclave *eif.Measurements
 	// Root is the root file system, sorted by path. The root directory has no
 	// entry if the image has none.
 	Root     []tree.Entry
@@ -279,6 +283,9 @@ func (i *Image) read(inputs []input) error {
 	}
 	var initrds []archive
 	for _, in := range inputs {
+		if in.suffix == format.PCRsSuffix {
+			continue // says what the image measures, as Enclave does
+		}
 		if in.suffix == "-cmdline" {
 			text, err := readText(in.r, in.size)
 			if err != nil {

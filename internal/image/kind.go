@@ -10,6 +10,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/erofs"
 	"github.com/slipway-build/slipway/exporter/iso9660"
 	"github.com/slipway-build/slipway/exporter/qcow2"
@@ -39,6 +40,7 @@ const (
 	kindSquashFS
 	kindEROFS
 	kindTar
+	kindEIF
 )
 
 // Offsets and texts that tell formats apart.
@@ -66,6 +68,8 @@ func sniff(r io.ReaderAt, size int64) (kind, error) {
 	switch {
 	case has("QFI\xfb"):
 		return kindQCOW2, nil
+	case eif.Is(r):
+		return kindEIF, nil
 	case has("KDMV"):
 		return kindVMDK, nil
 	case has("conectix"), size >= 512 && string(read(size-512, 8)) == "conectix":
@@ -167,6 +171,8 @@ func (i *Image) readFile(k kind, in input) error {
 		return root("EROFS", erofs.Read)
 	case kindTar:
 		return i.readTar(in)
+	case kindEIF:
+		return i.readEIF(in)
 	case kindKernel:
 		i.setKernel(in.name, in.r, in.size)
 		return nil

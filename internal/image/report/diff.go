@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/slipway-build/slipway/exporter/diskmap"
+	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/image"
 )
@@ -109,6 +110,15 @@ func (d *Diff) values(a, b *Report) {
 	add("architecture", k[0].Architecture, k[1].Architecture)
 	add("size of the kernel", fmt.Sprint(k[0].Size), fmt.Sprint(k[1].Size))
 	add("command line", a.Cmdline, b.Cmdline)
+	var pcrs [2]eif.Measurements
+	for i, r := range []*Report{a, b} {
+		if r.Enclave != nil {
+			pcrs[i] = *r.Enclave
+		}
+	}
+	add("PCR0", pcrs[0].PCR0.String(), pcrs[1].PCR0.String())
+	add("PCR1", pcrs[0].PCR1.String(), pcrs[1].PCR1.String())
+	add("PCR2", pcrs[0].PCR2.String(), pcrs[1].PCR2.String())
 	add("root", a.Root, b.Root)
 	both(d, keyed(a.Partitions, func(p image.Partition) string { return fmt.Sprint("partition ", p.Number) }),
 		keyed(b.Partitions, func(p image.Partition) string { return fmt.Sprint("partition ", p.Number) }),

@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/image"
@@ -28,7 +29,8 @@ type Report struct {
 	Loaders    []image.Loader    `json:"loaders,omitempty"`
 	Kernel     *image.Kernel     `json:"kernel,omitempty"`
 	Cmdline    string            `json:"cmdline"`
-	Root       string            `json:"root,omitempty"` // kind of root file system
+	Enclave    *eif.Measurements `json:"enclave,omitempty"` // registers
+	Root       string            `json:"root,omitempty"`    // kind of root file system
 	Initramfs  []image.Part      `json:"initramfs,omitempty"`
 	Components []image.Size      `json:"components,omitempty"`
 	Containers []Container       `json:"containers,omitempty"`
@@ -77,7 +79,7 @@ type Package struct {
 func New(i *image.Image) *Report {
 	r := &Report{
 		Name: i.Name, Kind: i.Kind, Size: i.Size, Files: i.Files, Partitions: i.Partitions, Loaders: i.Loaders,
-		Kernel: i.Kernel, Cmdline: i.Cmdline, Root: i.RootKind, Initramfs: i.Initramfs, Components: i.Components(),
+		Kernel: i.Kernel, Cmdline: i.Cmdline, Enclave: i.Enclave, Root: i.RootKind, Initramfs: i.Initramfs, Components: i.Components(),
 		MinMemory: i.MinMemory(), Warnings: slices.Clone(i.Warnings),
 	}
 	r.containers(i.Root)

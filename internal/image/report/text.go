@@ -30,6 +30,11 @@ func (r *Report) WriteText(w io.Writer, all bool) error {
 	if r.Cmdline != "" {
 		line("command line\t%s", quote(r.Cmdline))
 	}
+	if e := r.Enclave; e != nil {
+		line("PCR0\t%s", e.PCR0)
+		line("PCR1\t%s", e.PCR1)
+		line("PCR2\t%s", e.PCR2)
+	}
 	if r.Root != "" {
 		line("root\t%s", r.Root)
 	}

@@ -1,0 +1,100 @@
+package format
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/slipway-build/slipway/exporter/eif"
+	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/kernel"
+)
+
+// PCRsSuffix is the suffix of the file with the values of the registers.
+const PCRsSuffix = ".pcrs.json"
+
+func init() {
+	register(Format{
+		Name:        "eif",
+		Description: "enclave image for AWS Nitro Enclaves, and the values of its registers",
+		Suffixes:    []string{".eif", PCRsSuffix},
+		Segments:    segment.CPIO,
+		writer:      eifWriter{},
+	})
+}
+
+// initComponent is how the names of the components of the section init begin.
+const initComponent = "init["
+
+type eifWriter struct{}
+
+// write writes an enclave image. Its first ramdisk has the section init, so that
+// PCR1 measures what starts the machine, and PCR2 what the machine runs.
+func (eifWriter) write(j *job) error {
+	if j.in.Kernel == "" {
+		return errors.New("an enclave image needs a kernel: set kernel.image in the machine")
+	}
+	k, err := j.opened.Open(j.in.Kernel)
+	if err != nil {
+		return err
+	}
+	release, err := kernel.Release(k, k.Size)
+	if err != nil && !errors.Is(err, kernel.ErrFormat) {
+		return err
+	}
+	ramdisks, err := j.ramdisks()
+	if err != nil {
+		return err
+	}
+	image, pcrs, err := eif.New(eif.Image{
+		Architecture: j.in.Architecture,
+		Kernel:       k,
+		Cmdline:      j.in.Cmdline,
+		Ramdisks:     ramdisks,
+		Metadata: eif.Metadata{
+			Name:  j.in.Name,
+			Build: eif.Build{Time: j.in.Time.UTC(), Tool: "slipway", OperatingSystem: "linux", KernelVersion: release},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if err := j.create(j.format.Suffixes[0], image.WriteFile); err != nil {
+		return err
+	}
+	return j.create(j.format.Suffixes[1], func(f *os.File) error { return writePCRs(f, pcrs) })
+}
+
+// ramdisks returns the initramfs in one or two parts: the section init, and all
+// that follows. Enclaves have no microcode.
+func (j *job) ramdisks() ([]sparse.Content, error) {
+	parts, err := segment.Initrd("", j.in.Segments)
+	if err != nil {
+		return nil, err
+	}
+	images, err := j.openParts(parts)
+	if err != nil {
+		return nil, err
+	}
+	first := slices.IndexFunc(j.in.Segments, func(d segment.Dir) bool { return !strings.HasPrefix(d.Name, initComponent) })
+	if first <= 0 { // all segments, or none, are of the section init
+		return []sparse.Content{sparse.Concat(images...)}, nil
+	}
+	name := filepath.Join(j.in.Segments[first].Path, segment.FileName)
+	at := slices.IndexFunc(parts, func(p segment.Part) bool { return p.File == name })
+	return []sparse.Content{sparse.Concat(images[:at]...), sparse.Concat(images[at:]...)}, nil
+}
+
+// writePCRs writes measurements in the form of "nitro-cli describe-eif".
+func writePCRs(w io.Writer, m eif.Measurements) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(struct {
+		Measurements eif.Measurements `json:"Measurements"`
+	}{m})
+}
