@@ -53,6 +53,9 @@ test-boot: images
 	go test -timeout 25m ./test -run 'TestFormats|TestPackages|TestRootFilesystems|TestAWSArm64|TestRun|TestLinuxKitStory' -boot
 	go test -timeout 15m ./exporter/disk -run TestSecureBoot -boot
 	go test -timeout 25m ./test -run 'TestExamples|TestMemoryBudget' -boot
+	hack/debian-packages libssl-dev pkg-config
+	cd hack/eif && CARGO_TARGET_DIR=../../.stack/eif cargo build --quiet --release --locked
+	go test ./exporter/format -run TestEIFLibrary -eif "$$PWD/.stack/eif/release/eif"
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage|TestIPv6' -arch arm64
 	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers|TestEscape|TestServices' -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50

@@ -2,12 +2,18 @@ package format
 
 import (
 	"encoding/json"
+	"flag"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/exporter/sparse"
 )
 
 // TestEIF checks that the ramdisks of an enclave image are the initramfs of
@@ -72,15 +78,87 @@ func TestEIF(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var written struct{ Measurements map[string]string }
-			if err := json.Unmarshal(text, &written); err != nil {
-				t.Fatal(err)
-			}
-			for name, want := range map[string]eif.Digest{"PCR0": pcrs.PCR0, "PCR1": pcrs.PCR1, "PCR2": pcrs.PCR2} {
-				if got := written.Measurements[name]; got != want.String() {
-					t.Errorf("%s is %s, and the image measures %s", name, got, want)
-				}
+			want := map[string]string{"PCR0": pcrs.PCR0.String(), "PCR1": pcrs.PCR1.String(), "PCR2": pcrs.PCR2.String()}
+			if diff := cmp.Diff(want, registers(t, text)); diff != "" {
+				t.Errorf("the registers differ from what the image measures (-image +file):\n%s", diff)
 			}
 		})
 	}
+}
+
+var judge = flag.String("eif", "", "the `program` that hack/eif builds; TestEIFLibrary runs it")
+
+// TestEIFLibrary checks with AWS's own library that it reads an enclave image and
+// measures the same, and that it measures the same when it builds an image from
+// the same parts.
+func TestEIFLibrary(t *testing.T) {
+	if *judge == "" {
+		t.Skip("no -eif: make test-boot builds the program")
+	}
+	in := input(t, segment.CPIO)
+	in.Segments = []segment.Dir{{Name: "init[0]", Path: in.Segments[0].Path}, {Name: "services.web", Path: in.Segments[0].Path}}
+	files, err := Write("eif", in, t.TempDir(), func(w string) { t.Error(w) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(files[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := registers(t, text)
+	measure := func(args ...string) {
+		t.Helper()
+		out, err := exec.Command(*judge, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+		if diff := cmp.Diff(want, registers(t, out)); diff != "" {
+			t.Errorf("%s measures differently (-slipway +library):\n%s", args[0], diff)
+		}
+	}
+	measure("describe", files[0])
+
+	f, err := os.Open(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, _, err := eif.Read(f, info.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	save := func(name string, c sparse.Content) string {
+		t.Helper()
+		data, err := io.ReadAll(c.Reader())
+		if err != nil {
+			t.Fatal(err)
+		}
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	measure("build", filepath.Join(dir, "library.eif"), save("kernel", image.Kernel), image.Cmdline, save("1", image.Ramdisks[0]), save("2", image.Ramdisks[1]))
+}
+
+// registers returns the registers 0 to 2 of a file of measurements.
+func registers(t *testing.T, text []byte) map[string]string {
+	t.Helper()
+	var file struct{ Measurements map[string]string }
+	if err := json.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{}
+	for _, name := range []string{"PCR0", "PCR1", "PCR2"} {
+		if values[name] = file.Measurements[name]; values[name] == "" {
+			t.Errorf("no %s in %s", name, text)
+		}
+	}
+	return values
 }
