@@ -35,8 +35,8 @@ const (
 // extended attributes, one of package tree for a tree that exceeds the limits of
 // Linux or of a tree in memory, and the one of r if that fails.
 func Read(r io.ReaderAt, size int64) ([]tree.Entry, error) {
-	e := &reader{r: r, size: size}
-	b, err := e.bytes(superOffset, superSize)
+	e := &reader{in: sparse.File{ReaderAt: r, Size: size, Format: "EROFS", Err: ErrFormat}}
+	b, err := e.in.Bytes(superOffset, superSize)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +58,7 @@ func Read(r io.ReaderAt, size int64) ([]tree.Entry, error) {
 
 // reader reads one file system.
 type reader struct {
-	r         io.ReaderAt
-	size      int64
+	in        sparse.File
 	blockSize int64
 	metadata  int64 // offset in bytes of the inodes
 	shared    int64 // offset in bytes of shared extended attributes
@@ -68,18 +67,6 @@ type reader struct {
 
 func invalidAt(at int64, format string, args ...any) error {
 	return fmt.Errorf("%w: byte %d: %s", ErrFormat, at, fmt.Sprintf(format, args...))
-}
-
-// bytes reads a part of the file.
-func (e *reader) bytes(at, n int64) ([]byte, error) {
-	if at < 0 || at > e.size-n {
-		return nil, invalidAt(at, "%d bytes are after the end of the file, which has %d", n, e.size)
-	}
-	b := make([]byte, n)
-	if got, err := e.r.ReadAt(b, at); int64(got) < n {
-		return nil, fmt.Errorf("EROFS: byte %d: %w", at+int64(got), err)
-	}
-	return b, nil
 }
 
 // read adds the file with a number, and what is in it if it is a directory.
@@ -165,11 +152,11 @@ type file struct {
 // inode reads an inode.
 func (e *reader) inode(nid uint64, path string) (file, error) {
 	n := file{Entry: tree.Entry{Path: path}}
-	if nid > uint64(e.size/slotSize) {
+	if nid > uint64(e.in.Size/slotSize) {
 		return n, invalidAt(e.metadata, "%q has the inode %d", path, nid)
 	}
 	at := e.metadata + int64(nid)*slotSize
-	b, err := e.bytes(at, compactSize)
+	b, err := e.in.Bytes(at, compactSize)
 	if err != nil {
 		return n, err
 	}
@@ -179,7 +166,7 @@ func (e *reader) inode(nid uint64, path string) (file, error) {
 	format := le.Uint16(b)
 	if format&1 != 0 {
 		head = extendedSize
-		if b, err = e.bytes(at, extendedSize); err != nil {
+		if b, err = e.in.Bytes(at, extendedSize); err != nil {
 			return n, err
 		}
 		size, n.UID, n.GID, links = int64(le.Uint64(b[8:])), le.Uint32(b[24:]), le.Uint32(b[28:]), le.Uint32(b[44:])
@@ -235,10 +222,10 @@ func (e *reader) content(layout uint16, size, block, rest int64) (sparse.Content
 		if part.size == 0 {
 			continue
 		}
-		if part.at < 0 || part.at > e.size-part.size {
-			return sparse.Content{}, invalidAt(part.at, "%d bytes of content are after the end of the file, which has %d", part.size, e.size)
+		if part.at < 0 || part.at > e.in.Size-part.size {
+			return sparse.Content{}, invalidAt(part.at, "%d bytes of content are after the end of the file, which has %d", part.size, e.in.Size)
 		}
-		runs = append(runs, sparse.Run{Offset: part.to, Size: part.size, Data: io.NewSectionReader(e.r, part.at, part.size)})
+		runs = append(runs, sparse.Run{Offset: part.to, Size: part.size, Data: io.NewSectionReader(e.in.ReaderAt, part.at, part.size)})
 	}
 	return sparse.New(size, runs, nil)
 }
@@ -267,7 +254,7 @@ func (n *file) setContent() error {
 // xattrs reads the extended attributes of an inode: a header, the numbers of
 // shared attributes, and attributes.
 func (e *reader) xattrs(at, length int64) (map[string]string, error) {
-	b, err := e.bytes(at, length)
+	b, err := e.in.Bytes(at, length)
 	if err != nil {
 		return nil, err
 	}
@@ -296,11 +283,11 @@ func (e *reader) xattrs(at, length int64) (map[string]string, error) {
 
 // sharedXattr returns the attribute at an offset.
 func (e *reader) sharedXattr(at int64) ([]byte, error) {
-	head, err := e.bytes(at, 4)
+	head, err := e.in.Bytes(at, 4)
 	if err != nil {
 		return nil, err
 	}
-	return e.bytes(at, 4+int64(head[0])+int64(binary.LittleEndian.Uint16(head[2:])))
+	return e.in.Bytes(at, 4+int64(head[0])+int64(binary.LittleEndian.Uint16(head[2:])))
 }
 
 // addXattr adds the first attribute in b to a set, and returns the rest.

@@ -7,37 +7,19 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/testutil/damage"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
-
-func readImage(t testing.TB, name string) []tree.Entry {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	entries, err := Read(f, info.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return entries
-}
 
 // Read returns what was written.
 func TestRead(t *testing.T) {
 	want := treetest.All(blockSize-compactSize, blockSize, 1<<20)
 	image := writeImage(t, want)
-	treetest.Equal(t, want, readImage(t, image))
+	treetest.Equal(t, want, treetest.ReadImage(t, image, Read))
 }
 
 // Read returns what mkfs.erofs wrote, which shares extended attributes.
@@ -59,7 +41,7 @@ func TestReadMkfs(t *testing.T) {
 			if out, err := exec.Command("mkfs.erofs", append(options, image, dir)...).CombinedOutput(); err != nil {
 				t.Fatalf("mkfs.erofs: %v\n%s", err, out)
 			}
-			treetest.Equal(t, want, readImage(t, image))
+			treetest.Equal(t, want, treetest.ReadImage(t, image, Read))
 		})
 	}
 	image := filepath.Join(t.TempDir(), "test.img")
@@ -80,23 +62,13 @@ func TestReadErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, test := range map[string]struct {
-		change func([]byte) []byte
-		want   string
-	}{
+	damage.Rejected(t, Read, good, damage.Cases{
 		"empty":     {func([]byte) []byte { return nil }, "128 bytes are after the end of the file, which has 0"},
 		"magic":     {func(b []byte) []byte { b[superOffset]++; return b }, "byte 1024: there is no superblock"},
 		"block":     {func(b []byte) []byte { b[superOffset+12] = 40; return b }, "byte 1036: blocks have 2^40 bytes"},
 		"truncated": {func(b []byte) []byte { return b[:len(b)/2] }, "are after the end of the file"},
 		"root":      {func(b []byte) []byte { b[superOffset+14] = 1; return b }, "has the mode"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			image := test.change(bytes.Clone(good))
-			if _, err := Read(bytes.NewReader(image), int64(len(image))); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("error %v, want %q", err, test.want)
-			}
-		})
-	}
+	}, ErrFormat)
 }
 
 // FuzzRead checks that a damaged file system ends in an error, or in a tree that

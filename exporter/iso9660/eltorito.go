@@ -10,8 +10,8 @@ import (
 // none. The error is ErrFormat for a damaged volume, and the one of r if that
 // fails.
 func UEFIImage(r io.ReaderAt, size int64) (int64, error) {
-	v := &reader{r: r, size: size}
-	record, err := v.bytes((systemSectors+1)*SectorSize, SectorSize)
+	in := open(r, size)
+	record, err := in.Bytes((systemSectors+1)*SectorSize, SectorSize)
 	if err != nil {
 		return 0, err
 	}
@@ -19,7 +19,7 @@ func UEFIImage(r io.ReaderAt, size int64) (int64, error) {
 		return 0, nil
 	}
 	le := binary.LittleEndian
-	catalog, err := v.bytes(int64(le.Uint32(record[0x47:]))*SectorSize, SectorSize)
+	catalog, err := in.Bytes(int64(le.Uint32(record[0x47:]))*SectorSize, SectorSize)
 	if err != nil {
 		return 0, err
 	}

@@ -34,8 +34,8 @@ const (
 // package tree for a tree that exceeds the limits of Linux or of a tree in
 // memory, and the one of r if that fails.
 func Read(r io.ReaderAt, size int64) ([]tree.Entry, error) {
-	v := &reader{r: r, size: size, inodes: map[identity]uint64{}}
-	b, err := v.bytes(systemSectors*SectorSize, SectorSize)
+	v := &reader{in: open(r, size), inodes: map[identity]uint64{}}
+	b, err := v.in.Bytes(systemSectors*SectorSize, SectorSize)
 	if err != nil {
 		return nil, err
 	}
@@ -60,8 +60,7 @@ func Read(r io.ReaderAt, size int64) ([]tree.Entry, error) {
 
 // reader reads one volume.
 type reader struct {
-	r         io.ReaderAt
-	size      int64
+	in        sparse.File
 	rockRidge bool
 	skip      int // bytes before the fields of each system use area
 	inodes    map[identity]uint64
@@ -75,20 +74,12 @@ type identity struct {
 	size                   int64
 }
 
-func invalidAt(at int64, format string, args ...any) error {
-	return fmt.Errorf("%w: byte %d: %s", ErrFormat, at, fmt.Sprintf(format, args...))
+func open(r io.ReaderAt, size int64) sparse.File {
+	return sparse.File{ReaderAt: r, Size: size, Format: "ISO 9660", Err: ErrFormat}
 }
 
-// bytes reads a part of the file.
-func (v *reader) bytes(at, n int64) ([]byte, error) {
-	if at < 0 || at > v.size-n {
-		return nil, invalidAt(at, "%d bytes are after the end of the file, which has %d", n, v.size)
-	}
-	b := make([]byte, n)
-	if got, err := v.r.ReadAt(b, at); int64(got) < n {
-		return nil, fmt.Errorf("ISO 9660: byte %d: %w", at+int64(got), err)
-	}
-	return b, nil
+func invalidAt(at int64, format string, args ...any) error {
+	return fmt.Errorf("%w: byte %d: %s", ErrFormat, at, fmt.Sprintf(format, args...))
 }
 
 // record is a directory record.
@@ -138,7 +129,7 @@ func (v *reader) records(dir record) ([]record, error) {
 		return nil, invalidAt(dir.at, "a directory has %d bytes", dir.size)
 	}
 	start := int64(dir.extent) * SectorSize
-	b, err := v.bytes(start, int64(dir.size))
+	b, err := v.in.Bytes(start, int64(dir.size))
 	if err != nil {
 		return nil, err
 	}
@@ -289,10 +280,10 @@ func (v *reader) content(sections []record) (sparse.Content, error) {
 		if size == 0 {
 			continue
 		}
-		if at > v.size-size {
+		if at > v.in.Size-size {
 			return sparse.Content{}, invalidAt(s.at, "%d bytes of a file are after the end of the volume", size)
 		}
-		parts = append(parts, sparse.Content{Size: size, Runs: []sparse.Run{{Size: size, Data: io.NewSectionReader(v.r, at, size)}}})
+		parts = append(parts, sparse.Content{Size: size, Runs: []sparse.Run{{Size: size, Data: io.NewSectionReader(v.in.ReaderAt, at, size)}}})
 	}
 	return sparse.Concat(parts...), nil
 }
@@ -355,7 +346,7 @@ func (v *reader) attributes(r record) (attributes, error) {
 					return a, invalidAt(r.at, "a continuation area has %d bytes", size)
 				}
 				var err error
-				if next, err = v.bytes(int64(le.Uint32(f[4:]))*SectorSize+int64(le.Uint32(f[12:])), int64(size)); err != nil {
+				if next, err = v.in.Bytes(int64(le.Uint32(f[4:]))*SectorSize+int64(le.Uint32(f[12:])), int64(size)); err != nil {
 					return a, err
 				}
 			}

@@ -2,37 +2,18 @@ package iso9660
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/testutil/damage"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
-
-func readImage(t testing.TB, name string) []tree.Entry {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	entries, err := Read(f, info.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return entries
-}
 
 // Read returns what was written.
 func TestRead(t *testing.T) {
@@ -41,7 +22,7 @@ func TestRead(t *testing.T) {
 	for i := range want {
 		want[i].Xattrs = nil // the format has none
 	}
-	treetest.Equal(t, want, readImage(t, image))
+	treetest.Equal(t, want, treetest.ReadImage(t, image, Read))
 }
 
 // Read returns what xorriso wrote.
@@ -71,7 +52,7 @@ func TestReadXorriso(t *testing.T) {
 				t.Fatalf("xorriso: %v\n%s", err, out)
 			}
 			var got []tree.Entry
-			for _, e := range readImage(t, image) {
+			for _, e := range treetest.ReadImage(t, image, Read) {
 				if e.Path != "moved" {
 					got = append(got, e)
 				}
@@ -97,23 +78,13 @@ func TestReadErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, test := range map[string]struct {
-		change func([]byte) []byte
-		want   string
-	}{
+	damage.Rejected(t, Read, good, damage.Cases{
 		"empty":     {func([]byte) []byte { return nil }, "2048 bytes are after the end of the file, which has 0"},
 		"magic":     {func(b []byte) []byte { b[16*SectorSize+1]++; return b }, "byte 32768: there is no primary volume descriptor"},
 		"sectors":   {func(b []byte) []byte { b[16*SectorSize+129]++; return b }, "byte 32896: sectors have 2304 bytes"},
 		"truncated": {func(b []byte) []byte { return b[:len(b)/4] }, "are after the end of the"},
 		"root":      {func(b []byte) []byte { b[16*SectorSize+158]++; return b }, "has no records for itself and its parent"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			image := test.change(bytes.Clone(good))
-			if _, err := Read(bytes.NewReader(image), int64(len(image))); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("error %v, want %q", err, test.want)
-			}
-		})
-	}
+	}, ErrFormat)
 }
 
 // FuzzRead checks that a damaged file system ends in an error, or in a tree that

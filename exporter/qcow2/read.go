@@ -41,8 +41,8 @@ const (
 // ErrUnsupported for a backing file, encryption, an external data file and
 // extended L2 entries, and the one of r if that fails.
 func Read(r io.ReaderAt, size int64) (sparse.Content, error) {
-	q := reader{r: r, size: size}
-	b, err := q.bytes(0, 72)
+	q := reader{in: sparse.File{ReaderAt: r, Size: size, Format: "qcow2", Err: ErrFormat}}
+	b, err := q.in.Bytes(0, 72)
 	if err != nil {
 		return sparse.Content{}, err
 	}
@@ -72,7 +72,7 @@ func Read(r io.ReaderAt, size int64) (sparse.Content, error) {
 	if disk > maxSize || 8*entries > maxL1 || entries < divide(int64(disk), reach) {
 		return sparse.Content{}, invalidAt(24, "the disk has %d bytes and an L1 table of %d entries", disk, entries)
 	}
-	l1, err := q.bytes(int64(be.Uint64(b[40:])), 8*entries)
+	l1, err := q.in.Bytes(int64(be.Uint64(b[40:])), 8*entries)
 	if err != nil {
 		return sparse.Content{}, err
 	}
@@ -95,8 +95,8 @@ func Read(r io.ReaderAt, size int64) (sparse.Content, error) {
 
 // reader reads one file.
 type reader struct {
-	r           io.ReaderAt
-	size, disk  int64 // bytes of the file and of the disk
+	in          sparse.File
+	disk        int64 // bytes
 	clusterBits uint32
 	clusterSize int64
 	zstd        bool
@@ -106,21 +106,9 @@ func invalidAt(at int64, format string, args ...any) error {
 	return fmt.Errorf("%w: byte %d: %s", ErrFormat, at, fmt.Sprintf(format, args...))
 }
 
-// bytes reads a part of the file.
-func (q *reader) bytes(at, n int64) ([]byte, error) {
-	if at < 0 || at > q.size-n {
-		return nil, invalidAt(at, "%d bytes are after the end of the file, which has %d", n, q.size)
-	}
-	b := make([]byte, n)
-	if got, err := q.r.ReadAt(b, at); int64(got) < n {
-		return nil, fmt.Errorf("qcow2: byte %d: %w", at+int64(got), err)
-	}
-	return b, nil
-}
-
 // features reads the fields that version 3 added to the header.
 func (q *reader) features() error {
-	b, err := q.bytes(72, 32)
+	b, err := q.in.Bytes(72, 32)
 	if err != nil {
 		return err
 	}
@@ -130,7 +118,7 @@ func (q *reader) features() error {
 		return fmt.Errorf("qcow2: %w: incompatible features %#x", ErrUnsupported, incompatible&^incompatOK)
 	}
 	if incompatible&(1<<3) != 0 {
-		if b, err = q.bytes(104, 1); err != nil {
+		if b, err = q.in.Bytes(104, 1); err != nil {
 			return err
 		}
 		if q.zstd = b[0] == zstdClusters; !q.zstd {
@@ -146,7 +134,7 @@ func (q *reader) table(l1 []byte, n int64) ([]byte, error) {
 	if at == 0 {
 		return nil, nil
 	}
-	return q.bytes(at, q.clusterSize)
+	return q.in.Bytes(at, q.clusterSize)
 }
 
 // addTable adds the clusters of an L2 table for the disk from an offset on.
@@ -159,10 +147,10 @@ func (q *reader) addTable(a *sparse.Assembly, table []byte, offset int64, blocks
 		case entry&compressed != 0:
 			ok = a.AddBlock(offset, length, blocks)
 		case at == 0 || entry&allZero != 0:
-		case at > q.size-length:
-			return invalidAt(at, "a cluster is after the end of the file, which has %d bytes", q.size)
+		case at > q.in.Size-length:
+			return invalidAt(at, "a cluster is after the end of the file, which has %d bytes", q.in.Size)
 		default:
-			ok = a.Add(offset, length, q.r, at)
+			ok = a.Add(offset, length, q.in.ReaderAt, at)
 		}
 		if !ok {
 			return fmt.Errorf("qcow2: %w: the disk is in too many pieces", ErrUnsupported)
@@ -184,7 +172,7 @@ func (q *reader) unpack(cluster int64, l1 []byte) ([]byte, error) {
 	at := int64(entry & (1<<sizeShift - 1))
 	sectors := int64(entry&(compressed-1)>>sizeShift) + 1
 	// The last sector may be the last of the file, and shorter.
-	b, err := q.bytes(at, max(0, min(sectors*512-at%512, q.size-at)))
+	b, err := q.in.Bytes(at, max(0, min(sectors*512-at%512, q.in.Size-at)))
 	if err != nil {
 		return nil, err
 	}

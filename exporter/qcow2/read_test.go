@@ -2,11 +2,10 @@ package qcow2
 
 import (
 	"bytes"
-	"errors"
-	"strings"
 	"testing"
 
 	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/testutil/damage"
 	"github.com/slipway-build/slipway/internal/testutil/sparsetest"
 )
 
@@ -33,31 +32,17 @@ func TestReadQEMU(t *testing.T) {
 }
 
 func TestReadErrors(t *testing.T) {
-	for name, test := range map[string]struct {
-		file   string
-		change func([]byte) []byte
-		want   string
-	}{
-		"truncated":      {"", func(b []byte) []byte { return b[:70] }, "72 bytes are after the end of the file, which has 70"},
-		"magic":          {"", func(b []byte) []byte { b[0]++; return b }, "byte 0: there is no header of version 2 or 3"},
-		"clusters":       {"", func(b []byte) []byte { b[23] = 30; return b }, "byte 20: clusters have 2^30 bytes"},
-		"backing file":   {"", func(b []byte) []byte { b[15] = 104; return b }, "a backing file: flatten it with qemu-img convert"},
-		"encryption":     {"", func(b []byte) []byte { b[35] = 2; return b }, "unsupported feature: encryption"},
-		"features":       {"", func(b []byte) []byte { b[79] = 4; return b }, "incompatible features 0x4"},
-		"large disk":     {"", func(b []byte) []byte { b[26] = 1; return b }, "byte 24: the disk has"},
-		"table":          {"", func(b []byte) []byte { b[42] = 1; return b }, "are after the end of the file"},
-		"missing sector": {"", func(b []byte) []byte { return b[:len(b)-512] }, "a cluster is after the end of the file"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			file := test.change(written(t, small)[test.file])
-			if _, err := Read(bytes.NewReader(file), int64(len(file))); err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("error %v, want %q", err, test.want)
-			}
-		})
-	}
-	if _, err := Read(bytes.NewReader(make([]byte, 4096)), 4096); !errors.Is(err, ErrFormat) {
-		t.Errorf("zeros: %v, want ErrFormat", err)
-	}
+	damage.Rejected(t, Read, written(t, small)[""], damage.Cases{
+		"truncated":      {func(b []byte) []byte { return b[:70] }, "72 bytes are after the end of the file, which has 70"},
+		"magic":          {func(b []byte) []byte { b[0]++; return b }, "byte 0: there is no header of version 2 or 3"},
+		"clusters":       {func(b []byte) []byte { b[23] = 30; return b }, "byte 20: clusters have 2^30 bytes"},
+		"backing file":   {func(b []byte) []byte { b[15] = 104; return b }, "a backing file: flatten it with qemu-img convert"},
+		"encryption":     {func(b []byte) []byte { b[35] = 2; return b }, "unsupported feature: encryption"},
+		"features":       {func(b []byte) []byte { b[79] = 4; return b }, "incompatible features 0x4"},
+		"large disk":     {func(b []byte) []byte { b[26] = 1; return b }, "byte 24: the disk has"},
+		"table":          {func(b []byte) []byte { b[42] = 1; return b }, "are after the end of the file"},
+		"missing sector": {func(b []byte) []byte { return b[:len(b)-512] }, "a cluster is after the end of the file"},
+	}, ErrFormat, ErrUnsupported)
 }
 
 func FuzzRead(f *testing.F) {

@@ -2,7 +2,9 @@ package sparse
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"math"
 	"math/rand"
 	"os"
 	"path/filepath"
@@ -143,5 +145,28 @@ func TestErrors(t *testing.T) {
 	}
 	if _, err := Hash([]Content{short}); err == nil || !strings.Contains(err.Error(), "read 3 of 4 bytes") {
 		t.Errorf("a file that has become shorter: error %v", err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) ReadAt([]byte, int64) (int, error) { return 0, f.err }
+
+// A File rejects parts that are not within it, wherever a damaged table says
+// that they are.
+func TestFile(t *testing.T) {
+	invalid, broken := errors.New("not a disk"), errors.New("broken")
+	f := File{ReaderAt: strings.NewReader("0123456789"), Size: 10, Format: "disk", Err: invalid}
+	for _, p := range []struct{ at, n int64 }{{0, 11}, {10, 1}, {-1, 1}, {5, math.MaxInt64}, {math.MaxInt64, 1}, {math.MinInt64, 1}} {
+		if b, err := f.Bytes(p.at, p.n); !errors.Is(err, invalid) {
+			t.Errorf("%d bytes at %d: %q, %v", p.n, p.at, b, err)
+		}
+	}
+	if b, err := f.Bytes(7, 3); string(b) != "789" || err != nil {
+		t.Errorf("the last bytes are %q, %v", b, err)
+	}
+	f.ReaderAt = failing{broken}
+	if _, err := f.Bytes(7, 3); !errors.Is(err, broken) || !strings.Contains(err.Error(), "disk: byte 7: ") {
+		t.Errorf("the error is %v", err)
 	}
 }

@@ -56,8 +56,7 @@ func Read(r io.ReaderAt, size int64) ([]tree.Entry, error) {
 
 // reader reads one file system.
 type reader struct {
-	r         io.ReaderAt
-	size      int64
+	in        sparse.File
 	super     superblock
 	blockSize int64
 	unpack    func(block []byte, limit int) ([]byte, error)
@@ -82,8 +81,8 @@ func invalidAt(at int64, format string, args ...any) error {
 }
 
 func open(r io.ReaderAt, size int64) (*reader, error) {
-	s := &reader{r: r, size: size, cache: map[int64]metadataBlock{}}
-	b, err := s.bytes(0, superblockSize)
+	s := &reader{in: sparse.File{ReaderAt: r, Size: size, Format: "SquashFS", Err: ErrFormat}, cache: map[int64]metadataBlock{}}
+	b, err := s.in.Bytes(0, superblockSize)
 	if err != nil {
 		return nil, err
 	}
@@ -146,24 +145,12 @@ func decompressor(compression int) (func(block []byte, limit int) ([]byte, error
 	return nil, fmt.Errorf("SquashFS: %w %s: only gzip and zstd can be read", ErrUnsupported, name)
 }
 
-// bytes reads a part of the file.
-func (s *reader) bytes(at int64, n int) ([]byte, error) {
-	if at < 0 || at > s.size-int64(n) {
-		return nil, invalidAt(at, "%d bytes are after the end of the file, which has %d", n, s.size)
-	}
-	b := make([]byte, n)
-	if got, err := s.r.ReadAt(b, at); got < n {
-		return nil, fmt.Errorf("SquashFS: byte %d: %w", at+int64(got), err)
-	}
-	return b, nil
-}
-
 // metadata returns the metadata block at an offset.
 func (s *reader) metadata(at int64) (metadataBlock, error) {
 	if m, ok := s.cache[at]; ok {
 		return m, nil
 	}
-	head, err := s.bytes(at, 2)
+	head, err := s.in.Bytes(at, 2)
 	if err != nil {
 		return metadataBlock{}, err
 	}
@@ -172,7 +159,7 @@ func (s *reader) metadata(at int64) (metadataBlock, error) {
 	if stored == 0 || stored > metadataSize {
 		return metadataBlock{}, invalidAt(at, "a metadata block has %d bytes", stored)
 	}
-	content, err := s.bytes(at+2, stored)
+	content, err := s.in.Bytes(at+2, int64(stored))
 	if err != nil {
 		return metadataBlock{}, err
 	}
@@ -238,7 +225,7 @@ func (s *reader) table(index uint64, count, size, limit int64) ([]byte, error) {
 		return nil, invalidAt(int64(index), "%d entries", count)
 	}
 	blocks := (count*size + metadataSize - 1) / metadataSize
-	pointers, err := s.bytes(int64(index), int(8*blocks))
+	pointers, err := s.in.Bytes(int64(index), int64(8*blocks))
 	if err != nil {
 		return nil, err
 	}
@@ -527,7 +514,7 @@ func (s *reader) block(b block) ([]byte, error) {
 	if stored > s.blockSize {
 		return nil, invalidAt(b.start, "a block has %d bytes", stored)
 	}
-	content, err := s.bytes(b.start, int(stored))
+	content, err := s.in.Bytes(b.start, stored)
 	if err != nil || b.size&rawData != 0 {
 		return content, err
 	}
@@ -548,7 +535,7 @@ func (s *reader) openXattrs() error {
 	if s.super.xattrTable == invalid {
 		return nil
 	}
-	head, err := s.bytes(int64(s.super.xattrTable), 16)
+	head, err := s.in.Bytes(int64(s.super.xattrTable), 16)
 	if err != nil {
 		return err
 	}

@@ -10,27 +10,10 @@ import (
 	"testing"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/testutil/damage"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
-
-func readImage(t testing.TB, name string) []tree.Entry {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	entries, err := Read(f, info.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return entries
-}
 
 func everything() []tree.Entry {
 	holes := tree.NewFile("holes", 0o644, strings.Repeat("\x00", 3*blockSize)+"x"+strings.Repeat("\x00", blockSize))
@@ -41,7 +24,7 @@ func everything() []tree.Entry {
 func TestRead(t *testing.T) {
 	for name, options := range compressions {
 		t.Run(name, func(t *testing.T) {
-			treetest.Equal(t, everything(), readImage(t, writeImage(t, everything(), options)))
+			treetest.Equal(t, everything(), treetest.ReadImage(t, writeImage(t, everything(), options), Read))
 		})
 	}
 }
@@ -71,7 +54,7 @@ func TestReadMksquashfs(t *testing.T) {
 			if out, err := exec.Command("mksquashfs", args...).CombinedOutput(); err != nil {
 				t.Fatalf("mksquashfs: %v\n%s", err, out)
 			}
-			treetest.Equal(t, want, readImage(t, image))
+			treetest.Equal(t, want, treetest.ReadImage(t, image, Read))
 		})
 	}
 }
@@ -82,23 +65,13 @@ func TestReadErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, test := range map[string]struct {
-		change func([]byte) []byte
-		want   string
-	}{
+	damage.Rejected(t, Read, good, damage.Cases{
 		"empty":      {func([]byte) []byte { return nil }, "96 bytes are after the end of the file, which has 0"},
 		"magic":      {func(b []byte) []byte { b[0]++; return b }, "byte 0: there is no superblock of version 4"},
 		"block size": {func(b []byte) []byte { b[12]++; return b }, "byte 12: blocks have 131073 bytes"},
 		"truncated":  {func(b []byte) []byte { return b[:len(b)/2] }, "are after the end of the file"},
 		"root":       {func(b []byte) []byte { b[32]++; return b }, "unknown type"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			image := test.change(bytes.Clone(good))
-			if _, err := Read(bytes.NewReader(image), int64(len(image))); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("error %v, want %q", err, test.want)
-			}
-		})
-	}
+	}, ErrFormat)
 	image := filepath.Join(t.TempDir(), "test.img")
 	if out, err := exec.Command("mksquashfs", t.TempDir(), image, "-comp", "xz", "-quiet", "-no-progress").CombinedOutput(); err != nil {
 		t.Fatalf("mksquashfs: %v\n%s", err, out)

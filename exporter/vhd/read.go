@@ -26,7 +26,8 @@ const (
 // The error is ErrFormat for a file that is not a VHD or is damaged,
 // ErrUnsupported for a differencing VHD, and the one of r if that fails.
 func Read(r io.ReaderAt, size int64) (sparse.Content, error) {
-	b, err := readAt(r, size, size-sectorSize, sectorSize)
+	file := sparse.File{ReaderAt: r, Size: size, Format: "VHD", Err: ErrFormat}
+	b, err := file.Bytes(size-sectorSize, sectorSize)
 	if err != nil {
 		return sparse.Content{}, err
 	}
@@ -48,15 +49,15 @@ func Read(r io.ReaderAt, size int64) (sparse.Content, error) {
 		}
 		return sparse.New(int64(disk), []sparse.Run{{Size: int64(disk), Data: io.NewSectionReader(r, 0, int64(disk))}}, nil)
 	case typeDynamic:
-		return readDynamic(r, size, int64(disk), int64(be.Uint64(b[16:])))
+		return readDynamic(file, int64(disk), int64(be.Uint64(b[16:])))
 	default:
 		return sparse.Content{}, fmt.Errorf("VHD: %w: type %d", ErrUnsupported, kind)
 	}
 }
 
 // readDynamic reads the table of blocks, whose header is at an offset.
-func readDynamic(r io.ReaderAt, size, disk, headerAt int64) (sparse.Content, error) {
-	h, err := readAt(r, size, headerAt, headerSize)
+func readDynamic(file sparse.File, disk, headerAt int64) (sparse.Content, error) {
+	h, err := file.Bytes(headerAt, headerSize)
 	if err != nil {
 		return sparse.Content{}, err
 	}
@@ -69,7 +70,7 @@ func readDynamic(r io.ReaderAt, size, disk, headerAt int64) (sparse.Content, err
 		return sparse.Content{}, invalidAt(headerAt+28, "there are %d blocks of %d bytes for a disk of %d", blocks, length, disk)
 	}
 	blocks = (disk + length - 1) / length
-	table, err := readAt(r, size, int64(be.Uint64(h[16:])), 4*blocks)
+	table, err := file.Bytes(int64(be.Uint64(h[16:])), 4*blocks)
 	if err != nil {
 		return sparse.Content{}, err
 	}
@@ -83,10 +84,10 @@ func readDynamic(r io.ReaderAt, size, disk, headerAt int64) (sparse.Content, err
 			continue
 		}
 		at, count := int64(sector)*sectorSize+bitmap, min(length, disk-n*length)
-		if at > size-count {
-			return sparse.Content{}, invalidAt(at, "block %d is after the end of the file, which has %d bytes", n, size)
+		if at > file.Size-count {
+			return sparse.Content{}, invalidAt(at, "block %d is after the end of the file, which has %d bytes", n, file.Size)
 		}
-		if !a.Add(n*length, count, r, at) {
+		if !a.Add(n*length, count, file.ReaderAt, at) {
 			return sparse.Content{}, fmt.Errorf("VHD: %w: the disk is in too many pieces", ErrUnsupported)
 		}
 	}
@@ -103,15 +104,4 @@ func verify(b []byte, at int, sum uint32) bool {
 	ok := checksum(b) == sum
 	binary.BigEndian.PutUint32(b[at:], sum)
 	return ok
-}
-
-func readAt(r io.ReaderAt, size, at, n int64) ([]byte, error) {
-	if at < 0 || at > size-n {
-		return nil, invalidAt(max(0, at), "%d bytes are after the end of the file, which has %d", n, size)
-	}
-	b := make([]byte, n)
-	if got, err := r.ReadAt(b, at); int64(got) < n {
-		return nil, fmt.Errorf("VHD: byte %d: %w", at+int64(got), err)
-	}
-	return b, nil
 }

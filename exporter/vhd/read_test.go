@@ -3,12 +3,11 @@ package vhd
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/testutil/damage"
 	"github.com/slipway-build/slipway/internal/testutil/sparsetest"
 )
 
@@ -32,29 +31,18 @@ func TestReadQEMU(t *testing.T) {
 }
 
 func TestReadErrors(t *testing.T) {
-	for name, test := range map[string]struct {
-		file   string
-		change func([]byte) []byte
-		want   string
-	}{
-		"truncated":    {"fixed", func(b []byte) []byte { return b[:70] }, "512 bytes are after the end of the file, which has 70"},
-		"footer":       {"fixed", func(b []byte) []byte { return b[:len(b)-512] }, "there is no footer"},
-		"checksum":     {"fixed", func(b []byte) []byte { b[len(b)-1]++; return b }, "the footer has a wrong checksum"},
-		"short":        {"fixed", func(b []byte) []byte { return b[512:] }, "but there are"},
-		"header":       {"dynamic", func(b []byte) []byte { b[512]++; return b }, "there is no header of a dynamic disk"},
-		"table":        {"dynamic", func(b []byte) []byte { b[1536] = 1; return b }, "block 0 is after the end of the file"},
-		"differencing": {"dynamic", differencing, "unsupported kind of VHD: type 4"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			file := test.change(written(t, small)[test.file])
-			if _, err := Read(bytes.NewReader(file), int64(len(file))); err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("error %v, want %q", err, test.want)
-			}
-		})
-	}
-	if _, err := Read(bytes.NewReader(make([]byte, 4096)), 4096); !errors.Is(err, ErrFormat) {
-		t.Errorf("zeros: %v, want ErrFormat", err)
-	}
+	files := written(t, small)
+	damage.Rejected(t, Read, files["fixed"], damage.Cases{
+		"truncated": {func(b []byte) []byte { return b[:70] }, "512 bytes are after the end of the file, which has 70"},
+		"footer":    {func(b []byte) []byte { return b[:len(b)-512] }, "there is no footer"},
+		"checksum":  {func(b []byte) []byte { b[len(b)-1]++; return b }, "the footer has a wrong checksum"},
+		"short":     {func(b []byte) []byte { return b[512:] }, "but there are"},
+	}, ErrFormat, ErrUnsupported)
+	damage.Rejected(t, Read, files["dynamic"], damage.Cases{
+		"header":       {func(b []byte) []byte { b[512]++; return b }, "there is no header of a dynamic disk"},
+		"table":        {func(b []byte) []byte { b[1536] = 1; return b }, "block 0 is after the end of the file"},
+		"differencing": {differencing, "unsupported kind of VHD: type 4"},
+	}, ErrFormat, ErrUnsupported)
 }
 
 func FuzzRead(f *testing.F) {

@@ -36,7 +36,7 @@ const (
 // ErrUnsupported for other compressions than deflate, and the one of r if that
 // fails.
 func Read(r io.ReaderAt, size int64) (sparse.Content, error) {
-	v := reader{r: r, size: size}
+	v := reader{in: sparse.File{ReaderAt: r, Size: size, Format: "VMDK", Err: ErrFormat}}
 	b, err := v.header(0)
 	if err != nil {
 		return sparse.Content{}, err
@@ -60,7 +60,7 @@ func Read(r io.ReaderAt, size int64) (sparse.Content, error) {
 	if tables > maxDirectory {
 		return sparse.Content{}, invalidAt(12, "there are %d tables", tables)
 	}
-	if v.directory, err = v.bytes(int64(min(le.Uint64(b[56:]), 1<<40))*sectorSize, 4*tables); err != nil {
+	if v.directory, err = v.in.Bytes(int64(min(le.Uint64(b[56:]), 1<<40))*sectorSize, 4*tables); err != nil {
 		return sparse.Content{}, err
 	}
 	return v.assemble()
@@ -68,8 +68,7 @@ func Read(r io.ReaderAt, size int64) (sparse.Content, error) {
 
 // reader reads one file.
 type reader struct {
-	r           io.ReaderAt
-	size        int64 // bytes of the file
+	in          sparse.File
 	disk, grain int64 // bytes
 	entries     int64 // of a table
 	compressed  bool
@@ -80,21 +79,9 @@ func invalidAt(at int64, format string, args ...any) error {
 	return fmt.Errorf("%w: byte %d: %s", ErrFormat, at, fmt.Sprintf(format, args...))
 }
 
-// bytes reads a part of the file.
-func (v *reader) bytes(at, n int64) ([]byte, error) {
-	if at < 0 || at > v.size-n {
-		return nil, invalidAt(max(0, at), "%d bytes are after the end of the file, which has %d", n, v.size)
-	}
-	b := make([]byte, n)
-	if got, err := v.r.ReadAt(b, at); int64(got) < n {
-		return nil, fmt.Errorf("VMDK: byte %d: %w", at+int64(got), err)
-	}
-	return b, nil
-}
-
 // header reads a header.
 func (v *reader) header(at int64) ([]byte, error) {
-	b, err := v.bytes(at, sectorSize)
+	b, err := v.in.Bytes(at, sectorSize)
 	if err == nil && (string(b[:4]) != "KDMV" || b[73] != '\n') {
 		err = invalidAt(at, "there is no header")
 	}
@@ -107,7 +94,7 @@ func (v *reader) table(n int64) ([]byte, error) {
 	if sector == 0 {
 		return nil, nil
 	}
-	return v.bytes(int64(sector)*sectorSize, 4*v.entries)
+	return v.in.Bytes(int64(sector)*sectorSize, 4*v.entries)
 }
 
 // assemble finds all grains.
@@ -129,10 +116,10 @@ func (v *reader) assemble() (sparse.Content, error) {
 			switch at := int64(sector) * sectorSize; {
 			case v.compressed:
 				ok = a.AddBlock(offset, length, blocks)
-			case at > v.size-length:
-				return sparse.Content{}, invalidAt(at, "a grain is after the end of the file, which has %d bytes", v.size)
+			case at > v.in.Size-length:
+				return sparse.Content{}, invalidAt(at, "a grain is after the end of the file, which has %d bytes", v.in.Size)
 			default:
-				ok = a.Add(offset, length, v.r, at)
+				ok = a.Add(offset, length, v.in.ReaderAt, at)
 			}
 			if !ok {
 				return sparse.Content{}, fmt.Errorf("VMDK: %w: the disk is in too many pieces", ErrUnsupported)
@@ -153,7 +140,7 @@ func (v *reader) unpack(grain int64) ([]byte, error) {
 		return nil, nil
 	}
 	at := int64(sector) * sectorSize
-	marker, err := v.bytes(at, grainMarker)
+	marker, err := v.in.Bytes(at, grainMarker)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +148,7 @@ func (v *reader) unpack(grain int64) ([]byte, error) {
 	if first := binary.LittleEndian.Uint64(marker); first != uint64(grain*v.grain/sectorSize) || length > v.grain+maxCompressedGrainExcess {
 		return nil, invalidAt(at, "the marker of grain %d says %d bytes for sector %d", grain, length, first)
 	}
-	b, err := v.bytes(at+grainMarker, length)
+	b, err := v.in.Bytes(at+grainMarker, length)
 	if err != nil {
 		return nil, err
 	}

@@ -2,11 +2,10 @@ package vmdk
 
 import (
 	"bytes"
-	"errors"
-	"strings"
 	"testing"
 
 	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/testutil/damage"
 	"github.com/slipway-build/slipway/internal/testutil/sparsetest"
 )
 
@@ -30,27 +29,13 @@ func TestReadQEMU(t *testing.T) {
 }
 
 func TestReadErrors(t *testing.T) {
-	for name, test := range map[string]struct {
-		file   string
-		change func([]byte) []byte
-		want   string
-	}{
-		"truncated":   {"", func(b []byte) []byte { return b[:70] }, "512 bytes are after the end of the file, which has 70"},
-		"magic":       {"", func(b []byte) []byte { b[0]++; return b }, "byte 0: there is no header"},
-		"footer":      {"", func(b []byte) []byte { return b[:len(b)-512] }, "there is no header"},
-		"grains":      {"", func(b []byte) []byte { b[len(b)-1024+20] = 3; return b }, "in grains of 3"},
-		"compression": {"", func(b []byte) []byte { b[len(b)-1024+77] = 9; return b }, "unsupported feature: compression 9"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			file := test.change(written(t, small)[test.file])
-			if _, err := Read(bytes.NewReader(file), int64(len(file))); err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("error %v, want %q", err, test.want)
-			}
-		})
-	}
-	if _, err := Read(bytes.NewReader(make([]byte, 4096)), 4096); !errors.Is(err, ErrFormat) {
-		t.Errorf("zeros: %v, want ErrFormat", err)
-	}
+	damage.Rejected(t, Read, written(t, small)[""], damage.Cases{
+		"truncated":   {func(b []byte) []byte { return b[:70] }, "512 bytes are after the end of the file, which has 70"},
+		"magic":       {func(b []byte) []byte { b[0]++; return b }, "byte 0: there is no header"},
+		"footer":      {func(b []byte) []byte { return b[:len(b)-512] }, "there is no header"},
+		"grains":      {func(b []byte) []byte { b[len(b)-1024+20] = 3; return b }, "in grains of 3"},
+		"compression": {func(b []byte) []byte { b[len(b)-1024+77] = 9; return b }, "unsupported feature: compression 9"},
+	}, ErrFormat, ErrUnsupported)
 }
 
 func FuzzRead(f *testing.F) {

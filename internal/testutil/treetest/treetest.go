@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"maps"
 	"os/exec"
 	"slices"
@@ -234,6 +235,25 @@ func text(size int64) string {
 		}
 	}
 	return string(b)
+}
+
+// ReadImage returns the tree in the file of a file system.
+func ReadImage(t testing.TB, name string, read func(io.ReaderAt, int64) ([]tree.Entry, error)) []tree.Entry {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := read(f, info.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entries
 }
 
 // Read checks that entries which were read from a file system are a tree that
