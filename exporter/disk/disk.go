@@ -113,6 +113,17 @@ const (
 // architecture.
 var suffixes = map[string]string{"amd64": "x64", "arm64": "aa64"}
 
+func loaderName(suffix string) string { return "BOOT" + strings.ToUpper(suffix) + ".EFI" }
+
+// Architectures are those with boot loaders, named as in GOARCH.
+var Architectures = []string{"amd64", "arm64"}
+
+// LoaderPath returns where UEFI firmware looks for a boot loader on a disk, for
+// one of Architectures.
+func LoaderPath(architecture string) string {
+	return "EFI/BOOT/" + loaderName(suffixes[architecture])
+}
+
 // ReadLoaders reads the boot loaders for an architecture, named as in GOARCH, from
 // the directory that loaders.sh creates. It fails if a file is missing or is not
 // what its name says, and for an architecture without boot loaders.
@@ -121,7 +132,7 @@ func ReadLoaders(dir, architecture string) (Loaders, error) {
 	if !ok {
 		return Loaders{}, fmt.Errorf("there is no boot loader for %s: use kernel+initrd", architecture)
 	}
-	l := Loaders{Program: "BOOT" + strings.ToUpper(suffix) + ".EFI"}
+	l := Loaders{Program: loaderName(suffix)}
 	files := map[string]*[]byte{"systemd-boot" + suffix + ".efi": &l.SystemdBoot, "linux" + suffix + ".efi.stub": &l.Stub}
 	if architecture == "amd64" {
 		files["boot.img"], files["core.img"], files["eltorito.img"] = &l.GRUBBoot, &l.GRUBCore, &l.GRUBCD

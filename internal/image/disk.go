@@ -130,10 +130,6 @@ func (i *Image) readPartition(p *Partition, r *io.SectionReader, biosCode bool) 
 	return i.readBoot(volume, biosCode)
 }
 
-// loaderPaths are the programs that UEFI firmware starts from a disk (UEFI 2.10,
-// section 3.5.1.1).
-var loaderPaths = []string{"EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/BOOTAA64.EFI"}
-
 // A volume is a file system with boot loaders.
 type volume interface {
 	fs.FS
@@ -143,7 +139,8 @@ type volume interface {
 // readBoot reads the boot loaders on a volume, and what they start first.
 func (i *Image) readBoot(v volume, biosCode bool) error {
 	var initrds []archive
-	for _, name := range loaderPaths {
+	for _, architecture := range disk.Architectures {
+		name := disk.LoaderPath(architecture)
 		content, err := v.Content(name)
 		if err != nil {
 			continue // there is none for this architecture

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	exporterdisk "github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/sparse"
@@ -215,10 +216,6 @@ func openFile(path string, size int64) (Source, error) {
 	return Source{}, errUnknown
 }
 
-// loaders are the paths by which UEFI finds a boot loader on a disk (UEFI 2.10,
-// section 3.5.1.1), by architecture.
-var loaders = map[string]string{"amd64": "EFI/BOOT/BOOTX64.EFI", "arm64": "EFI/BOOT/BOOTAA64.EFI"}
-
 // openRaw finds out what a disk boots under. A disk without a partition table
 // that Slipway reads is left to the firmware.
 func openRaw(disk *os.File, path string) Source {
@@ -237,8 +234,8 @@ func openRaw(disk *os.File, path string) Source {
 		if err != nil {
 			continue
 		}
-		for architecture, loader := range loaders {
-			if _, err := fsys.Stat(loader); err == nil {
+		for _, architecture := range exporterdisk.Architectures {
+			if _, err := fsys.Stat(exporterdisk.LoaderPath(architecture)); err == nil {
 				s.uefi, s.Architecture = true, architecture
 			}
 		}
@@ -282,7 +279,7 @@ func (s Source) Configure(c *vm.Config, dir string) error {
 	c.Disk, c.DiskFormat, c.CD = s.Disk, s.Format, s.CD
 	if s.Program != "" {
 		c.Disk, c.DiskFormat = filepath.Join(dir, "system.img"), "raw"
-		return writeSystemPartition(c.Disk, s.Program, loaders[c.Architecture])
+		return writeSystemPartition(c.Disk, s.Program, exporterdisk.LoaderPath(c.Architecture))
 	}
 	return nil
 }

@@ -78,6 +78,16 @@ func (f *form) page(low int64) pageRequest {
 	return pageRequest{f.int("MaxResults", low, 1000), f.string("NextToken")}
 }
 
+// pageWithout returns the parameters of pagination, which exclude a list of IDs
+// under the name.
+func (f *form) pageWithout(name string, ids []string, low int64) pageRequest {
+	pages := f.page(low)
+	if len(ids) > 0 && pages.max > 0 {
+		f.fail(violation("InvalidParameterCombination", "%s and MaxResults cannot be used together", name))
+	}
+	return pages
+}
+
 // paged returns a page of a list, in the element of that name, and the token of
 // the next page.
 func paged[T any](s pageRequest, c *call, element string, list []T) (any, error) {

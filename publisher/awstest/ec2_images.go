@@ -147,10 +147,7 @@ func (c *call) describeImages() (any, error) {
 		"source-image-region", "state", "tag-key", "tag:", "tpm-support", "virtualization-type", "creation-date")
 	deprecated := c.form.bool("IncludeDeprecated")
 	disabled := c.form.bool("IncludeDisabled")
-	pages := c.form.page(1)
-	if len(ids) > 0 && pages.max > 0 {
-		c.form.fail(violation("InvalidParameterCombination", "ImageId and MaxResults cannot be used together"))
-	}
+	pages := c.form.pageWithout("ImageId", ids, 1)
 	if err := c.ready(); err != nil {
 		return nil, err
 	}

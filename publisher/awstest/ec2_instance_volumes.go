@@ -98,10 +98,7 @@ func (c *call) describeVolumes() (any, error) {
 	ids := c.form.list("VolumeId")
 	fs := c.form.filters("Filter", "attachment.device", "attachment.instance-id", "encrypted", "size", "snapshot-id", "status", "tag-key", "tag:",
 		"volume-id", "volume-type")
-	pages := c.form.page(5)
-	if len(ids) > 0 && pages.max > 0 {
-		c.form.fail(violation("InvalidParameterCombination", "VolumeId and MaxResults cannot be used together"))
-	}
+	pages := c.form.pageWithout("VolumeId", ids, 5)
 	if err := c.ready(); err != nil {
 		return nil, err
 	}

@@ -281,10 +281,7 @@ func (c *call) describeInstances() (any, error) {
 	ids := c.form.list("InstanceId")
 	fs := c.form.filters("Filter", "architecture", "client-token", "image-id", "instance-id", "instance-state-name", "instance-type", "key-name",
 		"reservation-id", "tag-key", "tag:")
-	pages := c.form.page(5)
-	if len(ids) > 0 && pages.max > 0 {
-		c.form.fail(violation("InvalidParameterCombination", "InstanceId and MaxResults cannot be used together"))
-	}
+	pages := c.form.pageWithout("InstanceId", ids, 5)
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
@@ -307,10 +304,7 @@ func (c *call) describeInstances() (any, error) {
 func (c *call) describeInstanceStatus() (any, error) {
 	ids, all := c.form.list("InstanceId"), c.form.bool("IncludeAllInstances")
 	fs := c.form.filters("Filter", "instance-state-name")
-	pages := c.form.page(5)
-	if len(ids) > 0 && pages.max > 0 {
-		c.form.fail(violation("InvalidParameterCombination", "InstanceId and MaxResults cannot be used together"))
-	}
+	pages := c.form.pageWithout("InstanceId", ids, 5)
 	if err := c.ready(); err != nil {
 		return nil, err
 	}

@@ -43,33 +43,23 @@ type binXML struct {
 	Exit        string `xml:"recycleBinExitTime"`
 }
 
-// listBin reads the parameters of a request that lists the bin.
-func (c *call) listBin(ids string) ([]string, pageRequest, error) {
-	list, pages := c.form.list(ids), c.form.page(5)
-	return list, pages, c.ready()
-}
-
 func (c *call) listSnapshotsInBin() (any, error) {
-	ids, pages, err := c.listBin("SnapshotId")
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	r := c.region(c.Region)
-	c.purge(r)
-	var list []binXML
-	for _, id := range slices.Sorted(maps.Keys(r.bin.snapshots)) {
-		if b := r.bin.snapshots[id]; len(ids) == 0 || slices.Contains(ids, id) {
-			list = append(list, binXML{Snapshot: id, Description: b.object.description, Enter: isoTime(b.enter), Exit: isoTime(b.exit)})
-		}
-	}
-	return paged(pages, c, "snapshotSet", list)
+	return listBin(c, "SnapshotId", "snapshotSet", func(r *region) map[string]binned[*snapshot] { return r.bin.snapshots },
+		func(id string, p *snapshot) binXML { return binXML{Snapshot: id, Description: p.description} })
 }
 
 func (c *call) listImagesInBin() (any, error) {
-	ids, pages, err := c.listBin("ImageId")
-	if err != nil {
+	return listBin(c, "ImageId", "imageSet", func(r *region) map[string]binned[*image] { return r.bin.images },
+		func(id string, im *image) binXML {
+			return binXML{Image: id, Name: im.name, Description: im.description}
+		})
+}
+
+// listBin lists a kind of objects in the bin: those with the IDs under a name, or
+// all.
+func listBin[T any](c *call, name, element string, of func(*region) map[string]binned[T], describe func(string, T) binXML) (any, error) {
+	ids, pages := c.form.list(name), c.form.page(5)
+	if err := c.ready(); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
@@ -77,12 +67,16 @@ func (c *call) listImagesInBin() (any, error) {
 	r := c.region(c.Region)
 	c.purge(r)
 	var list []binXML
-	for _, id := range slices.Sorted(maps.Keys(r.bin.images)) {
-		if b := r.bin.images[id]; len(ids) == 0 || slices.Contains(ids, id) {
-			list = append(list, binXML{Image: id, Name: b.object.name, Description: b.object.description, Enter: isoTime(b.enter), Exit: isoTime(b.exit)})
+	for _, id := range slices.Sorted(maps.Keys(of(r))) {
+		if len(ids) > 0 && !slices.Contains(ids, id) {
+			continue
 		}
+		b := of(r)[id]
+		x := describe(id, b.object)
+		x.Enter, x.Exit = isoTime(b.enter), isoTime(b.exit)
+		list = append(list, x)
 	}
-	return paged(pages, c, "imageSet", list)
+	return paged(pages, c, element, list)
 }
 
 func (c *call) restoreSnapshotFromBin() (any, error) {

@@ -64,10 +64,7 @@ func (c *call) describeSnapshots() (any, error) {
 	restorable := c.form.list("RestorableBy")
 	fs := c.form.filters("Filter", "description", "encrypted", "owner-id", "progress", "snapshot-id", "start-time", "status",
 		"storage-tier", "tag-key", "tag:", "volume-id", "volume-size")
-	pages := c.form.page(5)
-	if len(ids) > 0 && pages.max > 0 {
-		c.form.fail(violation("InvalidParameterCombination", "SnapshotId and MaxResults cannot be used together"))
-	}
+	pages := c.form.pageWithout("SnapshotId", ids, 5)
 	if err := c.ready(); err != nil {
 		return nil, err
 	}

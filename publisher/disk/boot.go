@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 
+	exporterdisk "github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/mbr"
@@ -172,33 +173,23 @@ func (d *Disk) boot(partitions []partition, code bool) (Boot, error) {
 	return boot, nil
 }
 
-// loaderPaths are the programs that UEFI firmware starts from a disk (UEFI 2.10,
-// section 3.5.1.1).
-var loaderPaths = []struct {
-	path         string
-	architecture Architecture
-	goarch       string
-}{
-	{"EFI/BOOT/BOOTX64.EFI", AMD64, "amd64"},
-	{"EFI/BOOT/BOOTAA64.EFI", ARM64, "arm64"},
-}
-
 // loaders returns the architectures for which an EFI system partition has a boot
 // loader.
 func loaders(esp *fat.FS) ([]Architecture, error) {
 	var found []Architecture
-	for _, l := range loaderPaths {
-		program, err := readProgram(esp, l.path)
+	for _, architecture := range exporterdisk.Architectures {
+		path := exporterdisk.LoaderPath(architecture)
+		program, err := readProgram(esp, path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return found, err
 		}
-		if program.Architecture != l.goarch {
-			return found, fmt.Errorf("%s is not a program for %s", l.path, l.architecture)
+		if program.Architecture != architecture {
+			return found, fmt.Errorf("%s is not a program for %s", path, architectures[architecture])
 		}
-		found = append(found, l.architecture)
+		found = append(found, architectures[architecture])
 	}
 	return found, nil
 }

@@ -106,8 +106,8 @@ func bootFiles(esp *fat.FS) (linux *io.SectionReader, initrds []io.Reader, err e
 // unified returns the kernel and the initramfs in the program that UEFI firmware
 // starts, if it is a unified kernel image.
 func unified(esp *fat.FS) (linux *io.SectionReader, initrds []io.Reader, err error) {
-	for _, l := range loaderPaths {
-		program, err := readProgram(esp, l.path)
+	for _, architecture := range exporterdisk.Architectures {
+		program, err := readProgram(esp, exporterdisk.LoaderPath(architecture))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -37,18 +37,19 @@ func mismatches(esp *fat.FS, uefi []Architecture, bios bool) []mismatch {
 		}
 	}
 	entry, _, entryErr := bootFiles(esp)
-	for _, l := range loaderPaths {
-		if !slices.Contains(uefi, l.architecture) {
+	for _, architecture := range exporterdisk.Architectures {
+		a, path := architectures[architecture], exporterdisk.LoaderPath(architecture)
+		if !slices.Contains(uefi, a) {
 			continue
 		}
-		if program, err := readProgram(esp, l.path); err == nil {
+		if program, err := readProgram(esp, path); err == nil {
 			if linux, ok := program.Section(".linux"); ok {
-				add(l.path, l.architecture, io.NewSectionReader(linux, 0, linux.Size))
+				add(path, a, io.NewSectionReader(linux, 0, linux.Size))
 				continue
 			}
 		}
 		if entryErr == nil {
-			add(l.path, l.architecture, entry)
+			add(path, a, entry)
 		}
 	}
 	if linux := grubKernel(esp); bios && linux != nil {
