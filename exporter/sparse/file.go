@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// A File is a file of which the reader of a format reads parts. The file may
-// come from a stranger, so that the places of the parts may be anywhere.
+// A File is a file whose parts the reader of a format reads. It may come from a
+// stranger, so that the places of the parts may be anywhere.
 type File struct {
 	io.ReaderAt
 	Size   int64  // bytes
