@@ -1,6 +1,6 @@
 # The frontend image, which a machine YAML names in its "# syntax=" line.
 
-FROM debian:trixie-slim AS loaders
+FROM --platform=$BUILDPLATFORM debian:trixie-slim AS loaders
 RUN --mount=type=bind,source=hack/debian,target=/debian \
     /debian/get amd64 / grub-common grub-pc-bin libdevmapper1.02.1 systemd-boot-efi && /debian/get arm64 /arm64 systemd-boot-efi
 COPY exporter/disk/loaders.sh /
@@ -14,7 +14,7 @@ RUN /loaders.sh /loaders /arm64 && \
             "/var/lib/dpkg/status.d/$package" >>/loaders/VERSIONS || exit 1; \
     done && chmod 0644 /loaders/*
 
-FROM golang:1.26-trixie AS build
+FROM --platform=$BUILDPLATFORM golang:1.26-trixie AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 COPY cmd cmd
@@ -32,8 +32,8 @@ COPY llb llb
 COPY machine machine
 # Only the frontend knows the version of the release, because the cache key of every
 # segment includes the bytes of the packer.
-ENV CGO_ENABLED=0
-ARG VERSION
+ARG TARGETARCH VERSION
+ENV CGO_ENABLED=0 GOARCH=$TARGETARCH
 RUN --mount=type=cache,target=/root/.cache/go-build --mount=type=cache,target=/go/pkg/mod \
     go build -trimpath -buildvcs=false -ldflags='-s -w -buildid=' -o /out/ ./cmd/slipway-packer ./cmd/slipway-exporter ./cmd/slipway-sbom && \
     go build -trimpath -buildvcs=false -ldflags="-s -w -buildid= -X github.com/slipway-build/slipway/internal/version.number=$VERSION" -o /out/ ./cmd/slipway-frontend
