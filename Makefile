@@ -59,6 +59,8 @@ test-boot: images
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage|TestIPv6' -arch arm64
 	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers|TestEscape|TestServices' -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50
+	hack/debian-packages chromium
+	go test ./internal/image/report -run TestChromium -chromium
 	cd guest/logship/testdata/otelcol && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../../../.stack/otelcol .
 	go test ./guest/logship -run TestCollector -collector "$$PWD/.stack/otelcol"
 
