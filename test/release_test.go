@@ -3,6 +3,7 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"debug/elf"
 	"debug/macho"
@@ -83,17 +84,16 @@ func newRehearsal(t *testing.T) *rehearsal {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	r := &rehearsal{registry: stack.Registry + "/rehearsal", files: filepath.Join(root, "out", "release"), cosign: filepath.Join(root, ".stack", "bin", "cosign"),
+	r := &rehearsal{registry: stack.Registry + "/rehearsal", files: filepath.Join(root, "out", "release"), cosign: cmp.Or(os.Getenv("COSIGN"), filepath.Join(root, ".stack", "bin", "cosign")),
 		key: filepath.Join(dir, "cosign.pub"), images: map[string]string{}, programs: filepath.Join(dir, "bin")}
-	os.Setenv("COSIGN_PASSWORD", "")
 	release := exec.Command("bash", "-c", `
 set -euo pipefail
-CGO_ENABLED=0 go build -C hack/cosign -trimpath -ldflags '-s -w' -o "$PWD/.stack/bin/" tool
-(cd "$0" && "$OLDPWD/.stack/bin/cosign" generate-key-pair)
+[[ -x $COSIGN ]] || CGO_ENABLED=0 go build -C hack/cosign -trimpath -ldflags '-s -w' -o "$COSIGN" tool
+(cd "$0" && "$COSIGN" generate-key-pair)
 hack/release/publish
 `, dir)
 	release.Dir = root
-	release.Env = append(os.Environ(), "VERSION="+releaseVersion, "REVISION="+releaseRevision, "COMMIT_TIME="+releaseTime, "DATE=20261123", "REGISTRY="+r.registry,
+	release.Env = append(os.Environ(), "COSIGN="+r.cosign, "COSIGN_PASSWORD=", "VERSION="+releaseVersion, "REVISION="+releaseRevision, "COMMIT_TIME="+releaseTime, "DATE=20261123", "REGISTRY="+r.registry,
 		"BUILDX_BUILDER="+stack.Builder, "PROGRESS=plain", "TARGETS="+*releaseTargets, "PROGRAMS="+*releasePrograms, "EXAMPLES="+*releaseExamples,
 		"SIGN=--key "+dir+"/cosign.key --tlog-upload=false --use-signing-config=false", "COSIGN_INSECURE=--allow-http-registry")
 	out, err := release.CombinedOutput()

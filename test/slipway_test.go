@@ -68,6 +68,7 @@ func TestSlipwayAnswers(t *testing.T) {
 		{[]string{"check", "bad.yml"}, 1, "BindMissing"},
 		{[]string{"check", "--sarif", "bad.yml"}, 1, `"startLine": 5`},
 		{[]string{"check", "--sarif", "broken.yml"}, 1, `"level": "error"`},
+		{[]string{"check", "broken.yml"}, 1, "broken.yml:2"},
 		{[]string{"plan", "good.yml"}, 0, "init[0]"},
 		{[]string{"plan", "--json", "good.yml"}, 0, `"image"`},
 		{[]string{"build", "--format", "tar", "-o", "one", "good.yml"}, 0, "good.tar"},

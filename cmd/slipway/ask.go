@@ -102,6 +102,9 @@ none; 1 there are some.`,
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: no warnings\n", name)
 		default:
 			err = printAnswer(cmd.OutOrStdout(), answer, asJSON)
+			if !asJSON {
+				printError(cmd.OutOrStdout(), &results)
+			}
 		}
 		if err == nil && (len(results.Warnings) > 0 || results.Error != nil) {
 			return cli.ExitStatus(cli.StatusFailed)
@@ -109,6 +112,20 @@ none; 1 there are some.`,
 		return err
 	}
 	return cmd
+}
+
+// printError prints the error of a check, which the text of the frontend does not
+// contain, with its lines.
+func printError(w io.Writer, results *lint.LintResults) {
+	e := results.Error
+	if e == nil {
+		return
+	}
+	if i := int(e.Location.SourceIndex); i < 0 || i >= len(results.Sources) {
+		fmt.Fprintln(w, e.Message)
+		return
+	}
+	results.PrintErrorTo(w, nil)
 }
 
 func newFormatsCommand() *cobra.Command {
