@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,9 +16,10 @@ import (
 )
 
 const (
-	homepage = "https://" + module
-	summary  = "build, run and publish bootable immutable Linux machines"
-	text     = summary + `
+	homepage   = "https://" + module
+	maintainer = "Slipway <maintainers@users.noreply.github.com>"
+	summary    = "build, run and publish bootable immutable Linux machines"
+	text       = summary + `
 Slipway builds machines the way Docker builds images: one YAML file
 describes kernel, root filesystem and services, and BuildKit turns it into
 an initramfs, a disk or an ISO. slipway runs it in QEMU, and
@@ -89,7 +91,7 @@ func (r *release) describe(format string, p platform, extras []extra) (descripti
 	number, prerelease, _ := strings.Cut(r.version, "-")
 	d := description{
 		Name: "slipway", Arch: p.arch, Version: number, Prerelease: prerelease, Release: "1",
-		Section: "admin", Priority: "optional", Maintainer: "Slipway <maintainers@users.noreply.github.com>", Vendor: "Slipway",
+		Section: "admin", Priority: "optional", Maintainer: maintainer, Vendor: "Slipway",
 		Description: text, Homepage: homepage, License: "Apache-2.0", MTime: r.time, Literal: true,
 		Recommends: []string{"qemu-system-x86", "ovmf"}, Suggests: []string{"qemu-system-arm", "qemu-efi-aarch64", "swtpm"},
 	}
@@ -104,7 +106,17 @@ func (r *release) describe(format string, p platform, extras []extra) (descripti
 	for _, name := range programs {
 		add(filepath.Join(r.programFolder(p), name), "/usr/bin/"+name, 0o755)
 	}
+	if format == "deb" {
+		more, err := r.debian()
+		if err != nil {
+			return d, err
+		}
+		extras = slices.Concat(extras, more)
+	}
 	for _, e := range extras {
+		if format == "deb" && e.archive == "LICENSE" { // Debian has it in common-licenses
+			continue
+		}
 		file, system, err := r.place(format, e)
 		if err != nil {
 			return d, err
@@ -126,9 +138,6 @@ func (r *release) place(format string, e extra) (file, system string, err error)
 	case strings.HasPrefix(system, "/usr/share/zsh/") && format == "rpm":
 		system = "/usr/share/zsh/site-functions/" + path.Base(system)
 	case system != "":
-	case format == "deb" && e.archive == "LICENSE":
-		file, err = r.copyright()
-		system = docs + "copyright"
 	case format == "deb" && e.archive == "CHANGELOG.md":
 		file, err = r.compress(file, "changelog.gz")
 		system = docs + "changelog.gz"
@@ -159,20 +168,45 @@ func (r *release) compress(file, name string) (string, error) {
 	return compressed, os.WriteFile(compressed, out.Bytes(), 0o644)
 }
 
-// copyright writes the file that Debian's policy requires (section 12.5).
-func (r *release) copyright() (string, error) {
-	file := filepath.Join(r.work, "copyright")
-	return file, os.WriteFile(file, fmt.Appendf(nil, `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+// debian writes the files that Debian's policy requires (sections 4.4 and 12.5),
+// and says to lintian that the programs are static on purpose.
+func (r *release) debian() ([]extra, error) {
+	const docs = "/usr/share/doc/slipway/"
+	var all []extra
+	for _, f := range []struct{ name, system, text string }{
+		{"copyright", docs + "copyright", r.copyright()},
+		{"changelog.Debian", docs + "changelog.Debian.gz", fmt.Sprintf("slipway (%s-1) stable; urgency=medium\n\n  * The changes are in changelog.gz.\n\n -- %s  %s\n",
+			strings.Replace(r.version, "-", "~", 1), maintainer, r.time.Format(time.RFC1123Z))},
+		{"overrides", "/usr/share/lintian/overrides/slipway", "# They run on every distribution.\n" +
+			"slipway: statically-linked-binary [usr/bin/slipway]\nslipway: statically-linked-binary [usr/bin/slipway-publish]\n"},
+	} {
+		file := filepath.Join(r.work, f.name)
+		if err := os.WriteFile(file, []byte(f.text), 0o644); err != nil {
+			return nil, err
+		}
+		if strings.HasSuffix(f.system, ".gz") {
+			var err error
+			if file, err = r.compress(file, f.name+".gz"); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, extra{file: file, system: f.system})
+	}
+	return all, nil
+}
+
+func (r *release) copyright() string {
+	return fmt.Sprintf(`Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: Slipway
 Source: %s
 
 Files: *
-Copyright: The Slipway authors
+Copyright: %d The Slipway authors
 License: Apache-2.0
  On Debian systems, the text of the license is in
  /usr/share/common-licenses/Apache-2.0. THIRD_PARTY_NOTICES.md beside this
  file lists the software of others.
-`, homepage), 0o644)
+`, homepage, r.time.Year())
 }
 
 // formula writes a Homebrew formula for the archives that exist.

@@ -116,7 +116,8 @@ func TestDescribe(t *testing.T) {
 	r, extras := newTestRelease(t)
 	extras = append(extras, extra{extras[0].file, "completions/slipway.zsh", "/usr/share/zsh/vendor-completions/_slipway"})
 	for format, want := range map[string][]string{
-		"deb": {"/usr/bin/slipway", "/usr/bin/slipway-publish", "/usr/share/doc/slipway/changelog.gz", "/usr/share/doc/slipway/copyright",
+		"deb": {"/usr/bin/slipway", "/usr/bin/slipway-publish", "/usr/share/doc/slipway/changelog.Debian.gz",
+			"/usr/share/doc/slipway/changelog.gz", "/usr/share/doc/slipway/copyright", "/usr/share/lintian/overrides/slipway",
 			"/usr/share/man/man1/slipway.1.gz", "/usr/share/zsh/vendor-completions/_slipway"},
 		"rpm": {"/usr/bin/slipway", "/usr/bin/slipway-publish", "/usr/share/doc/slipway/CHANGELOG.md", "/usr/share/doc/slipway/LICENSE",
 			"/usr/share/man/man1/slipway.1.gz", "/usr/share/zsh/site-functions/_slipway"},
