@@ -43,10 +43,10 @@ test: images
 	cd hack/oldest && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/oldest/ tool
 	go test -timeout 25m ./...
 
-## test-boot: what make test does a part of: boots every format with every firmware that it supports, uses every example, boots the package docker and the packages for arm64, builds on Docker Engine 29, breaks the network, kills 50 builders
+## test-boot: what make test does a part of: boots every format with every firmware that it supports, uses every example, boots the packages docker and kubelet and the packages for arm64, builds on Docker Engine 29, breaks the network, kills 50 builders
 test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
-	PLATFORMS=linux/amd64 $(bake) docker
+	PLATFORMS=linux/amd64 $(bake) docker kubelet
 	hack/debian-packages gcc libc6-dev qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client dosfstools mtools containerd runc tini dnsmasq-base iproute2
 	hack/engine 29
 	go test -timeout 15m ./test -run TestNewEngine -boot
@@ -104,6 +104,6 @@ release-rehearsal: images
 stack:
 	hack/stack up
 
-## images: build the frontend and the packages, except docker, and push them to the stack's registry
+## images: build the frontend and the packages, except docker and kubelet, and push them to the stack's registry
 images: stack
 	$(bake) test-images

@@ -1,5 +1,5 @@
 # docker buildx bake packages     the package images
-# docker buildx bake test-images  the frontend image and the package images, except docker
+# docker buildx bake test-images  the frontend image and the package images, except docker and kubelet
 # docker buildx bake frontend     the frontend image
 # docker buildx bake aws-images   the frontend image and the package images of examples/aws.yml
 # docker buildx bake aws          the machine of examples/aws.yml, built from these images
@@ -121,7 +121,7 @@ variable "PACKAGES" {
   default = [
     "kernel", "modules", "init", "runc", "containerd", "ctr", "ca-certificates",
     "sysctl", "dhcpcd", "metadata", "rngd", "sshd", "getty",
-    "chrony", "node_exporter", "nginx", "memlogd", "logwrite", "logship", "docker",
+    "chrony", "node_exporter", "nginx", "memlogd", "logwrite", "logship", "docker", "kubelet",
     "format", "mount", "extend", "swap", "losetup", "dm-crypt", "modprobe", "sysfs", "poweroff", "nftables", "wireguard",
   ]
 }
@@ -137,9 +137,9 @@ group "default" {
   targets = ["frontend", "packages"]
 }
 
-# docker takes minutes to compile: make test-boot tests it.
+# docker and kubelet take minutes to compile: make test-boot tests them.
 group "test-images" {
-  targets = concat(["frontend"], [for p in PACKAGES : p if p != "docker"])
+  targets = concat(["frontend"], [for p in PACKAGES : p if !contains(["docker", "kubelet"], p)])
 }
 
 group "aws-images" {

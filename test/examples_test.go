@@ -30,17 +30,18 @@ import (
 // exampleUses has a test for each example, which boots the machine and uses it
 // for its purpose.
 var exampleUses = map[string]func(*testing.T){
-	"bastion":        useBastion,
-	"batch":          useBatch,
-	"docker-host":    useDockerHost,
-	"docker-image":   useDockerImage,
-	"encrypted-disk": useEncryptedDisk,
-	"memory-limit":   useMemoryLimit,
-	"metrics":        useMetrics,
-	"qemu":           useQEMU,
-	"static-address": useStaticAddress,
-	"user-data":      useUserData,
-	"wireguard":      useWireGuard,
+	"bastion":           useBastion,
+	"batch":             useBatch,
+	"docker-host":       useDockerHost,
+	"docker-image":      useDockerImage,
+	"encrypted-disk":    useEncryptedDisk,
+	"k8s-node-skeleton": useKubernetesNode,
+	"memory-limit":      useMemoryLimit,
+	"metrics":           useMetrics,
+	"qemu":              useQEMU,
+	"static-address":    useStaticAddress,
+	"user-data":         useUserData,
+	"wireguard":         useWireGuard,
 }
 
 // usedElsewhere has the tests that use the other examples.
@@ -283,6 +284,29 @@ func useEncryptedDisk(t *testing.T) {
 	}
 	if !bytes.HasPrefix(disk, []byte("LUKS\xba\xbe")) || bytes.Contains(disk, []byte(secret)) {
 		t.Error("the disk is not encrypted")
+	}
+}
+
+// The kubelet runs its static pod, with a limit on its memory, from a registry that
+// a mirror replaces.
+func useKubernetesNode(t *testing.T) {
+	push(t, "testdata/pause", stack.Registry+"/pause:3.10.1")
+	text, err := os.ReadFile("../examples/k8s-node-skeleton.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, registryPort, _ := net.SplitHostPort(stack.Registry)
+	machine := string(text) // files is its last section
+	for _, registry := range []string{"docker.io", "registry.k8s.io"} {
+		machine += fmt.Sprintf("  - {path: etc/containerd/certs.d/%s/hosts.toml, contents: '[host.\"http://169.254.0.2:%s\"]', mode: \"0644\"}\n", registry, registryPort)
+	}
+	port, published := publishPort(t, "8080")
+	runExample(t, tempFile(t, "k8s-node-skeleton.yml", machine), published, "--mem=2G", "--disk=1G:kubelet", "--wait=text=service kubelet: healthy")
+	serves(t, port, "/user-agent", "Go-http-client")
+	out := onExample(t, "k8s-node-skeleton", `nsenter --target 1 --mount sh -c '
+		cat /sys/fs/cgroup/kubepods/burstable/pod*/*/memory.max /sys/fs/cgroup/kubepods/pod*/*/memory.max; grep -c " /var/lib/kubelet ext4 " /proc/mounts' 2>/dev/null`)
+	if !strings.Contains(out, "67108864\n") || !strings.HasSuffix(out, "1\n") {
+		t.Errorf("in the machine: %q", out)
 	}
 }
 

@@ -16,8 +16,8 @@ import (
 )
 
 // TestPackagesGainNothing checks that no program in a package raises the
-// privileges of its user with setuid, setgid or file capabilities. The package
-// docker, which takes minutes to compile, requires -boot.
+// privileges of its user with setuid, setgid or file capabilities. The packages
+// docker and kubelet, which take minutes to compile, require -boot.
 func TestPackagesGainNothing(t *testing.T) {
 	stack.Require(t)
 	group := "test-images"
