@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/containerd/console"
@@ -75,12 +76,14 @@ func choose(cmd *cobra.Command) ([]string, error) {
 	return strings.Fields(line), nil
 }
 
+// fromRoot matches what only holds in the repository, across lines of a comment.
+var fromRoot = regexp.MustCompile(strings.ReplaceAll(" from the root of the repository", " ", `(?:\n#)? `))
+
 func writeExample(cmd *cobra.Command, e examples.Example, output string) error {
 	if output == "" {
 		output = e.Name + ".yml"
 	}
-	text := strings.ReplaceAll(e.Text, " from the\n# root of the repository", "")
-	text = strings.ReplaceAll(text, " from the root of the repository", "")
+	text := fromRoot.ReplaceAllString(e.Text, "")
 	if output == "-" {
 		_, err := fmt.Fprint(cmd.OutOrStdout(), text)
 		return err
