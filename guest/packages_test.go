@@ -20,7 +20,7 @@ const module = "github.com/slipway-build/slipway/"
 
 var (
 	program = regexp.MustCompile(`go build .* \./(guest/\S+)`)
-	source  = regexp.MustCompile(`(?m)^COPY ((?:exporter|guest|internal)\S*) (\S+)$`)
+	source  = regexp.MustCompile(`(?m)^COPY ((?:exporter|guest|internal|publisher)\S*) (\S+)$`)
 )
 
 // folder returns the folder that holds a package. internal/contract is copied with
@@ -93,7 +93,7 @@ func TestSandbox(t *testing.T) {
 		"/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
 	}
 	readonly := []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-	for _, name := range []string{"chrony", "dhcpcd", "dm-crypt", "extend", "format", "logship", "logwrite", "losetup", "metadata", "modprobe", "nftables", "nginx", "node_exporter", "poweroff", "rngd", "sshd", "swap", "wireguard"} {
+	for _, name := range []string{"chrony", "dhcpcd", "dm-crypt", "extend", "format", "installer", "logship", "logwrite", "losetup", "metadata", "modprobe", "nftables", "nginx", "node_exporter", "poweroff", "rngd", "sshd", "swap", "wireguard"} {
 		text, err := os.ReadFile("../packages/" + name + "/Dockerfile")
 		if err != nil {
 			t.Fatal(err)
@@ -132,7 +132,8 @@ func TestImports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shared := regexp.MustCompile(`^(internal/(contract|kernel)|exporter/(gpt|mbr))(/|$)`) // formats that the guest writes
+	// Formats that the guest writes, and disks in registries, which it installs.
+	shared := regexp.MustCompile(`^(internal/(contract|kernel)|exporter/(gpt|mbr)|publisher/artifact)(/|$)`)
 	edges := 0
 	for edge := range strings.Lines(string(out)) {
 		from, to, _ := strings.Cut(strings.TrimSpace(edge), " ")

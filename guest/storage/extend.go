@@ -14,6 +14,8 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/mbr"
+
+	"github.com/slipway-build/slipway/guest/blockdev"
 )
 
 // extendCommand extends the only partition of a disk, and its filesystem, to
@@ -28,7 +30,7 @@ func extendCommand(flags *flag.FlagSet, args []string) error {
 	}
 	named := len(disks) > 0
 	if !named {
-		if disks, err = physicalDisks(); err != nil {
+		if disks, err = blockdev.Physical(); err != nil {
 			return err
 		}
 	}
@@ -165,7 +167,7 @@ const (
 // growFilesystem extends a filesystem to the size of its device and returns its
 // size before and after, in bytes.
 func growFilesystem(path, kind string) (before, after int64, err error) {
-	device, err := openDisk(path, os.O_RDWR)
+	device, err := blockdev.Open(path, os.O_RDWR)
 	if err != nil {
 		return 0, 0, err
 	}

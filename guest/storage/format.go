@@ -18,6 +18,8 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/mbr"
+
+	"github.com/slipway-build/slipway/guest/blockdev"
 )
 
 // filesystems are the supported filesystems, with the arguments of their mkfs
@@ -101,7 +103,7 @@ func (r request) find(names []string) (device, action, error) {
 	named := len(names) > 0
 	if !named {
 		var err error
-		if names, err = physicalDisks(); err != nil {
+		if names, err = blockdev.Physical(); err != nil {
 			return device{}, 0, err
 		}
 	}
@@ -226,7 +228,7 @@ func (r request) partition(path string) error {
 	}
 	defer f.Close()
 	// Old content must not be recognized later.
-	zeros := make([]byte, min(emptySize, size))
+	zeros := make([]byte, min(blockdev.EmptySize, size))
 	for _, at := range []int64{0, size - int64(len(zeros))} {
 		if _, err := f.WriteAt(zeros, at); err != nil {
 			return err

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/guest/blockdev"
 )
 
 // loopCommand makes a loop device from a file.
@@ -77,7 +79,7 @@ func attach(path string, number int) error {
 		return err
 	}
 	defer file.Close()
-	device, err := openDisk("/dev/loop"+strconv.Itoa(number), os.O_RDWR)
+	device, err := blockdev.Open("/dev/loop"+strconv.Itoa(number), os.O_RDWR)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"log"
 	"os"
 	"path/filepath"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/guest/blockdev"
 )
 
 func main() {
@@ -71,24 +72,10 @@ func await(timeout time.Duration, try func() error) error {
 	}
 }
 
-// openDisk opens a block device. With unix.O_EXCL it fails if the device is
-// mounted or part of another one.
-func openDisk(path string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(path, flags, 0)
-	if err != nil {
-		return nil, err
-	}
-	if info, err := f.Stat(); err != nil || info.Mode()&(fs.ModeDevice|fs.ModeCharDevice) != fs.ModeDevice {
-		f.Close()
-		return nil, fmt.Errorf("%s is not a block device", path)
-	}
-	return f, nil
-}
-
 // openTable opens a disk to write its partition table. It returns the sizes of
 // the disk and of its sectors in bytes.
 func openTable(path string, flags int) (f *os.File, size, sector int64, err error) {
-	if f, err = openDisk(path, flags); err != nil {
+	if f, err = blockdev.Open(path, flags); err != nil {
 		return nil, 0, 0, err
 	}
 	size, err = f.Seek(0, io.SeekEnd)

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/guest/blockdev"
 )
 
 // mapper is the directory of mapped devices.
@@ -20,7 +22,7 @@ const mapper = "/dev/mapper"
 // header, as in the plain mode of cryptsetup(8). The cipher is in the form of
 // Linux, Documentation/admin-guide/device-mapper/dm-crypt.rst.
 func mapEncrypted(name, device, cipher string, key []byte) error {
-	f, err := openDisk(device, os.O_RDWR)
+	f, err := blockdev.Open(device, os.O_RDWR)
 	if err != nil {
 		return err
 	}

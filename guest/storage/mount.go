@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/guest/blkid"
+	"github.com/slipway-build/slipway/guest/blockdev"
 	"github.com/slipway-build/slipway/internal/kernel/mountinfo"
 )
 
@@ -109,7 +110,7 @@ func findFilesystem(device string) (string, blkid.Content, error) {
 		}
 		return device, content, err
 	}
-	names, err := blockDevices()
+	names, err := blockdev.Names()
 	if err != nil {
 		return "", blkid.Content{}, err
 	}
@@ -120,7 +121,7 @@ func findFilesystem(device string) (string, blkid.Content, error) {
 		case err != nil || !content.Mountable():
 		case byLabel && content.Label == label, byUUID && strings.EqualFold(content.UUID, uuid):
 			return path, content, nil
-		case device == "" && number(name, "partition") > 0 && filesystems[content.Type].args != nil && !inUse(path):
+		case device == "" && blockdev.Number(name, "partition") > 0 && filesystems[content.Type].args != nil && !inUse(path):
 			return path, content, nil
 		}
 	}
@@ -132,7 +133,7 @@ func findFilesystem(device string) (string, blkid.Content, error) {
 
 // inUse reports whether a device is mounted or part of another one.
 func inUse(path string) bool {
-	f, err := openDisk(path, os.O_RDONLY|unix.O_EXCL)
+	f, err := blockdev.Open(path, os.O_RDONLY|unix.O_EXCL)
 	if err != nil {
 		return true
 	}
@@ -143,7 +144,7 @@ func inUse(path string) bool {
 // linkByUUID makes the links in /dev/disk/by-uuid for all filesystems.
 func linkByUUID() error {
 	const dir = "/dev/disk/by-uuid"
-	names, err := blockDevices()
+	names, err := blockdev.Names()
 	errs := []error{err, os.MkdirAll(dir, 0o755)}
 	for _, name := range names {
 		content, err := blkid.Identify(filepath.Join("/dev", name))

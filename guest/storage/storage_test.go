@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/slipway-build/slipway/guest/blkid"
+	"github.com/slipway-build/slipway/guest/blockdev"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 )
 
@@ -86,7 +87,7 @@ func TestRequest(t *testing.T) {
 
 func TestIsEmpty(t *testing.T) {
 	const size = 8 << 20
-	for at, want := range map[int64]bool{0: false, emptySize - 1: false, size / 2: true, size - emptySize: false, size - 1: false} {
+	for at, want := range map[int64]bool{0: false, blockdev.EmptySize - 1: false, size / 2: true, size - blockdev.EmptySize: false, size - 1: false} {
 		f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 		if err != nil {
 			t.Fatal(err)
@@ -98,7 +99,7 @@ func TestIsEmpty(t *testing.T) {
 		if _, err := f.WriteAt([]byte{1}, at); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := isEmpty(f); got != want || err != nil {
+		if got, err := blockdev.IsEmpty(f); got != want || err != nil {
 			t.Errorf("a byte at %d: empty %v, %v, want %v", at, got, err, want)
 		}
 	}

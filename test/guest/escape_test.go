@@ -23,6 +23,7 @@ var escapes = map[string]string{
 	"format":        "userns mount remount",
 	"getty":         "core_pattern sysrq machine userns mount",
 	"kubelet":       "core_pattern sysrq machine userns mount",
+	"installer":     "userns mount remount",
 	"logship":       "",
 	"logwrite":      "",
 	"losetup":       "userns mount remount",
