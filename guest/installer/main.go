@@ -19,6 +19,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -39,7 +40,14 @@ func main() {
 	log.SetPrefix("installer: ")
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	// The init shows what a failed container wrote, and nothing of others.
+	console, err := os.OpenFile("/dev/console", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err == nil {
+		defer console.Close()
+		log.SetOutput(console)
+	}
+	if err := run(ctx, os.Args[1:], console); err != nil {
+		log.SetOutput(os.Stderr)
 		log.Fatal(err)
 	}
 }
@@ -86,7 +94,8 @@ func parse(args []string, kernel []cmdline.Arg) (c config, err error) {
 	return c, nil
 }
 
-func run(ctx context.Context, args []string) error {
+// run installs an image. The console is nil if there is none.
+func run(ctx context.Context, args []string, console *os.File) error {
 	kernel, err := cmdline.Read()
 	if err != nil {
 		return err
@@ -100,7 +109,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer image.Close()
-	target, err := chooseDisk(c, image)
+	target, err := chooseDisk(c, image, console)
 	if err != nil {
 		return err
 	}
@@ -118,15 +127,13 @@ func run(ctx context.Context, args []string) error {
 }
 
 // chooseDisk returns the path of the disk to write to.
-func chooseDisk(c config, image *image) (string, error) {
-	if c.disk != "" {
+func chooseDisk(c config, image *image, console *os.File) (string, error) {
+	switch {
+	case c.disk != "":
 		return named(c.disk, image.size, c.overwrite, waitForDisk)
+	case console == nil:
+		return "", errors.New("there is no console to ask on: name a disk as install.disk=")
 	}
-	console, err := os.OpenFile("/dev/console", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		return "", fmt.Errorf("there is no console to ask on: %w; name a disk as install.disk=", err)
-	}
-	defer console.Close()
 	disks, err := candidates(image.size)
 	if err != nil {
 		return "", err
