@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http/httptest"
@@ -15,14 +16,18 @@ import (
 	"time"
 	"unicode/utf16"
 
+	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/internal/httpboot"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
+	"github.com/slipway-build/slipway/publisher/artifact"
+	"github.com/slipway-build/slipway/publisher/disk"
 )
 
 // TestHTTPBoot boots a machine without a disk, from the server of slipway serve:
-// a UKI and an ISO by UEFI HTTP boot, and kernel and initramfs by iPXE.
+// a UKI and an ISO in a folder by UEFI HTTP boot, and kernel and initramfs of a
+// disk in a registry by iPXE.
 func TestHTTPBoot(t *testing.T) {
 	stack.Require(t)
 	if !*bootAll {
@@ -30,7 +35,7 @@ func TestHTTPBoot(t *testing.T) {
 	}
 	need.File(t, "/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu")
 	dir := machineYAML(t, formatMachine("console=ttyS0 panic=-1"))
-	args := append([]string{"-f", "machine.yml", "--platform=linux/amd64", "--target=kernel+initrd,uki,iso", "-o", "out", "."}, formatImages(t)["amd64"]...)
+	args := append([]string{"-f", "machine.yml", "--platform=linux/amd64", "--target=raw,uki,iso", "-o", "out", "."}, formatImages(t)["amd64"]...)
 	if _, stderr, err := stack.Buildx(dir, args...); err != nil {
 		t.Fatalf("build: %v\n%s", err, stderr)
 	}
@@ -39,14 +44,19 @@ func TestHTTPBoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
+	fromRegistry := inRegistry(t, filepath.Join(dir, "out", "machine.raw"))
 	var requests bytes.Buffer // complete when the server is closed
 	server := httptest.NewUnstartedServer(nil)
 	server.Config = httpboot.NewServer(&httpboot.Handler{
-		Machines: func() ([]httpboot.Machine, error) { return httpboot.Folder(root) }, Log: log.New(&requests, "", 0),
+		Machines: func() ([]httpboot.Machine, error) {
+			machines, err := httpboot.Folder(root)
+			return append(machines, fromRegistry), err
+		},
+		Log: log.New(&requests, "", 0),
 	})
 	server.Start()
 	url := fmt.Sprintf("http://10.0.2.2:%d/", server.Listener.Addr().(*net.TCPAddr).Port)
-	for _, path := range []string{"machine.ipxe", "machine.efi", "machine.iso"} {
+	for _, path := range []string{"registry.raw.ipxe", "machine.efi", "machine.iso"} {
 		t.Run(path, func(t *testing.T) {
 			empty := filepath.Join(t.TempDir(), "empty")
 			if err := os.WriteFile(empty, make([]byte, 1<<20), 0o600); err != nil {
@@ -55,7 +65,7 @@ func TestHTTPBoot(t *testing.T) {
 			// The interface of vm.Config never boots.
 			netdev, rom := "user,id=boot", ",romfile="
 			config := vm.Config{Data: []vm.Drive{{File: empty}}, NoNetwork: true, Memory: 1024, LogDir: stack.Artifacts(t)}
-			if path == "machine.ipxe" {
+			if strings.HasSuffix(path, ".ipxe") {
 				netdev, rom = netdev+",bootfile="+url+path, ""
 			} else {
 				config.Firmware, config.Variables = vm.UEFI, filepath.Join(t.TempDir(), "variables")
@@ -76,11 +86,40 @@ func TestHTTPBoot(t *testing.T) {
 		})
 	}
 	server.Close()
-	for _, want := range []string{`"/machine.ipxe" 200`, `"/machine/kernel" 200`, `"/machine/initrd.img" 200`, `"/machine.efi" 200`, `"/machine.iso" 200`} {
+	for _, want := range []string{`"/registry.raw.ipxe" 200`, `"/registry.raw/kernel" 200`, `"/registry.raw/initrd.img" 200`, `"/machine.efi" 200`, `"/machine.iso" 200`} {
 		if !strings.Contains(requests.String(), want) {
 			t.Errorf("no request %s in\n%s", want, requests.String())
 		}
 	}
+}
+
+// inRegistry pushes a disk, and returns the machine on it.
+func inRegistry(t *testing.T, file string) httpboot.Machine {
+	t.Helper()
+	ref, err := artifact.ParseReference("oci://" + stack.Registry + "/test/httpboot:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := disk.Open(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	pushed, err := artifact.Push(t.Context(), ref, []artifact.Upload{{Disk: d, Format: "raw", Architecture: "amd64"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := artifact.Open(t.Context(), pushed, artifact.Choice{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := httpboot.File("registry.raw", func() (sparse.Content, io.Closer, error) {
+		return sparse.FromReader(a, a.Size), io.NopCloser(nil), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // bootNext creates a file of UEFI variables that let OVMF boot a URL once. See
