@@ -11,6 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-build/slipway/internal/testutil/stack"
@@ -22,11 +27,7 @@ import (
 // With -boot, it boots the disk.
 func TestContainerDisk(t *testing.T) {
 	stack.Require(t)
-	images := formatImages(t)
-	args := slices.Clone(images["amd64"])
-	for _, arg := range images["arm64"] { // the kernel of the stack is for amd64
-		args = append(args, strings.Replace(arg, ":v1=", ":v1::linux/arm64=", 1))
-	}
+	args := append(formatImages(t)["amd64"], "--build-context=slipwaybuild/kernel:v1=docker-image://"+kernels(t))
 	dir := machineYAML(t, formatMachine("console=ttyAMA0 console=ttyS0 panic=-1"))
 	ref := stack.Registry + "/test/containerdisk:v1"
 	args = append(args, "-f", "machine.yml", "--platform=linux/amd64,linux/arm64", "--target=containerdisk", "-t", ref, "--push", ".")
@@ -85,6 +86,32 @@ func TestContainerDisk(t *testing.T) {
 		t.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
 	}
 	reportOf(t, machine)
+}
+
+// kernels pushes an image with the kernels of formatImages for both architectures.
+func kernels(t *testing.T) string {
+	t.Helper()
+	var index v1.ImageIndex = empty.Index
+	for architecture, image := range map[string]string{"amd64": "slipwaybuild/kernel:v1", "arm64": "test/formats-kernel"} {
+		platform := v1.Platform{OS: "linux", Architecture: architecture}
+		ref, err := name.ParseReference(stack.Registry + "/" + image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kernel, err := remote.Image(ref, remote.WithPlatform(platform))
+		if err != nil {
+			t.Fatal(err)
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: kernel, Descriptor: v1.Descriptor{Platform: &platform}})
+	}
+	ref, err := name.ParseReference(stack.Registry + "/test/containerdisk-kernel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(ref, index); err != nil {
+		t.Fatal(err)
+	}
+	return ref.Name()
 }
 
 func readJSON(t *testing.T, name string, value any) {
