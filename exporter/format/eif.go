@@ -73,7 +73,7 @@ func (eifWriter) write(j *job) error {
 // ramdisks returns the initramfs in one or two parts: the section init, and all
 // that follows. Enclaves have no microcode.
 func (j *job) ramdisks() ([]sparse.Content, error) {
-	parts, err := segment.Initrd("", j.in.Segments)
+	parts, err := segment.Initrd("", j.in.Segments, j.in.Starts)
 	if err != nil {
 		return nil, err
 	}
