@@ -114,7 +114,7 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 			return nil, nil, err
 		}
 	}
-	if b.options.sign {
+	if b.options.sign != graph.SignNever {
 		if resolved.plan, err = b.req.signed(resolved.plan); err != nil {
 			return nil, nil, err
 		}

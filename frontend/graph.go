@@ -34,7 +34,7 @@ func (b *build) prepareGraph(ctx context.Context, m *resolvedMachine) (*graphPar
 		if err := f.Check(m.platform.Architecture); err != nil {
 			return nil, fmt.Errorf("--target: %w", err)
 		}
-		if b.options.sign {
+		if b.options.sign != graph.SignNever {
 			if err := f.CheckSign(m.platform.Architecture); err != nil {
 				return nil, fmt.Errorf("--build-arg SIGN: %w", err)
 			}
@@ -76,7 +76,7 @@ func (b *build) graphInput(ctx context.Context, m *resolvedMachine) (in graph.In
 	if err != nil {
 		return in, err
 	}
-	session, err := b.req.sessionState(ctx, m.plan, b.options.sign)
+	session, err := b.req.sessionState(ctx, m.plan, b.options.sign == graph.SignNow)
 	if err != nil {
 		return in, err
 	}

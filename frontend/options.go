@@ -19,6 +19,7 @@ import (
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/printable"
 	"github.com/slipway-build/slipway/internal/suggest"
+	graph "github.com/slipway-build/slipway/llb"
 	"github.com/slipway-build/slipway/machine"
 )
 
@@ -34,7 +35,7 @@ var arguments = []argument{
 	{"MAP", "true writes NAME.raw.map beside a disk: which parts are data, zeros or unused", "false"},
 	{"RESERVE", "room in disks, CDs and unified kernel images that slipway customize fills, for example 4K", "none"},
 	{"COMPRESSION", "compression of the initramfs: zstd, gzip or none, optionally with :LEVEL", "the best that the kernel decompresses: zstd:3, else gzip or none"},
-	{"SIGN", "true signs the machine for Secure Boot with the secrets slipway.key and slipway.crt, and locks it down", "false"},
+	{"SIGN", "for Secure Boot: true signs the machine with the secrets slipway.key and slipway.crt, later reserves room for slipway sign; both lock it down", "false"},
 	{ReleaseCache, "false packs all packages here instead of loading packed ones from the cache of the release", "true"},
 	{"HOME", "your home folder, for sources of files that start with ~", "none"},
 	{LockUpdate, "comma-separated images that --call=machine.lock resolves again", "all"},
@@ -53,7 +54,7 @@ type options struct {
 	name        string
 	size        int64 // bytes, 0 for the smallest that fits
 	diskMap     bool  // written beside a disk
-	sign        bool  // for Secure Boot
+	sign        graph.Sign
 	reserve     int64 // bytes for additions after the build
 	compression string
 	// releaseCache reports whether packed packages may come from the cache of the
@@ -145,10 +146,16 @@ func decodeOptions(target string, args map[string]string, filename string) (opti
 		}
 	}
 	if s := args["SIGN"]; s != "" {
-		if o.sign, err = strconv.ParseBool(s); err != nil {
-			return o, fmt.Errorf("--build-arg SIGN=%s: use true or false", s)
+		now, err := strconv.ParseBool(s)
+		switch {
+		case s == string(graph.SignLater):
+			o.sign = graph.SignLater
+		case err != nil:
+			return o, fmt.Errorf("--build-arg SIGN=%s: use true, later or false", s)
+		case now:
+			o.sign = graph.SignNow
 		}
-		if o.sign && o.reserve > 0 {
+		if o.sign != graph.SignNever && o.reserve > 0 {
 			return o, errors.New("--build-arg RESERVE: a signed machine cannot be changed after the build: omit RESERVE or SIGN")
 		}
 	}

@@ -81,5 +81,5 @@ func TestSignErrors(t *testing.T) {
 	g = newGateway(t, signedYAML)
 	g.Opts["build-arg:SIGN"] = "perhaps"
 	_, err = Build(t.Context(), g)
-	wantError(t, err, "--build-arg SIGN=perhaps: use true or false")
+	wantError(t, err, "--build-arg SIGN=perhaps: use true, later or false")
 }

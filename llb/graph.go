@@ -100,8 +100,19 @@ type Options struct {
 	Compression  string // of the segments: an algorithm, or algorithm:level
 	Architecture string // of the machine: a GOARCH
 	Epoch        *int64 // SOURCE_DATE_EPOCH in seconds; nil for the exporter's default
-	Sign         bool   // for Secure Boot, with the secrets SignKey and SignCertificate
+	Sign         Sign   // for Secure Boot
 }
+
+// Sign is when a machine is signed for Secure Boot.
+type Sign string
+
+// Times to sign a machine: never, in the build with the secrets SignKey and
+// SignCertificate, and after it, by slipway sign.
+const (
+	SignNever Sign = ""
+	SignNow   Sign = "now"
+	SignLater Sign = "later"
+)
 
 // The secrets that sign machines for Secure Boot, both in PEM.
 const (

@@ -52,7 +52,10 @@ func (b builder) write(f format.Format, p parts) llb.State {
 		mounts = append(mounts, mount{at: loadersPath, state: b.loaders(), path: loadersPath})
 	}
 	var secrets []llb.RunOption
-	if b.opt.Sign {
+	switch b.opt.Sign {
+	case SignLater:
+		args = append(args, "--sign-later")
+	case SignNow:
 		args = append(args, "--sign-key", "/sign/key", "--sign-cert", "/sign/certificate")
 		secrets = append(secrets, llb.AddSecret("/sign/key", llb.SecretID(SignKey)), llb.AddSecret("/sign/certificate", llb.SecretID(SignCertificate)))
 		// BuildKit's key contains no secret, so the session makes every build sign

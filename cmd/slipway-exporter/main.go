@@ -57,6 +57,7 @@ func write(args []string, report io.Writer) error {
 	flags.Int64Var(&in.Reserve, "reserve", 0, "`bytes` to leave for additions after the build")
 	flags.StringVar(&in.Loaders, "loaders", "", "`directory` with the boot loaders, for disks")
 	key := flags.String("sign-key", "", "`file` with the private key that signs for Secure Boot, in PEM; empty for no signatures")
+	later := flags.Bool("sign-later", false, "reserve room for a signature for Secure Boot")
 	certificate := flags.String("sign-cert", "", "`file` with the certificate of the key, in PEM")
 	compression := flags.String("compression", "zstd", "compression of formats that compress: zstd[:1-22], gzip[:1-9] or none")
 	epoch := flags.Int64("epoch", exporter.Epoch, "time in formats that store one, in `seconds` since 1970")
@@ -91,6 +92,9 @@ func write(args []string, report io.Writer) error {
 		if err := json.Unmarshal(text, &in.Starts); err != nil {
 			return fmt.Errorf("%s: %w", *starts, err)
 		}
+	}
+	if *later {
+		in.Signer = new(uki.Signer)
 	}
 	files, err := format.Write(*name, in, *out, warn)
 	if err != nil {

@@ -14,6 +14,8 @@
 //	slipway size [flags] IMAGE
 //	slipway diff [flags] OLD NEW
 //	slipway customize [flags] IMAGE
+//	slipway sign [flags] DISK|UKI
+//	slipway measurements [flags] IMAGE
 //	slipway keys new [flags] FOLDER
 //	slipway push [flags] DISK… oci://REGISTRY/REPOSITORY:TAG
 //	slipway pull [flags] oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]
@@ -61,6 +63,7 @@ func newCommand() *cobra.Command {
 	}
 	root.AddCommand(newBuildCommand(), newLockCommand(), newInspectCommand(), newDiffCommand(), newSizeCommand(), newNewCommand(), newCheckCommand(), newPlanCommand(),
 		newFormatsCommand(), newSchemaCommand(), newKeysCommand(), newCustomizeCommand(), newPushCommand(), newPullCommand(), newVerifyCommand(), newServeCommand(), newVersionCommand(),
+		newSignCommand(), newMeasurementsCommand(),
 		newRunCommand(), newPsCommand(), newSSHCommand(), newLogsCommand(), newStopCommand(), newSuperviseCommand())
 	return root
 }

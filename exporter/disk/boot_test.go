@@ -33,6 +33,7 @@ type report struct {
 	SecureBoot bool
 	Lockdown   string
 	PCRs       map[string]string
+	EventLog   []byte
 }
 
 // nasty is a command line with all characters that need quoting.

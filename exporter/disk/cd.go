@@ -193,7 +193,7 @@ func newPartition(cd CD, c Contents, initrd sparse.Content, words []string, l Lo
 		p.files = append(p.files,
 			file("EFI/BOOT/"+l.Program, l.SystemdBoot),
 			file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
-			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline, initrd.Size > 0, c.Reserve)))
+			file(SystemdBootEntry, systemdBootEntry(c.Cmdline, initrd.Size > 0, c.Reserve)))
 	} else {
 		image, err := NewUKI(c, l.Stub, Packed)
 		if err != nil {

@@ -64,6 +64,9 @@ const (
 const (
 	kernelPath = "kernel"
 	initrdPath = "initrd.img"
+
+	// SystemdBootEntry is the entry that systemd-boot starts.
+	SystemdBootEntry = "loader/entries/slipway.conf"
 )
 
 // Contents are what a machine boots.
@@ -244,7 +247,7 @@ func (b *builder) contents(c Contents) (biosCmdline string, err error) {
 		small = append(small,
 			file(program, b.loaders.SystemdBoot),
 			file("loader/loader.conf", []byte("timeout 0\ndefault slipway.conf\n")),
-			file("loader/entries/slipway.conf", systemdBootEntry(c.Cmdline, true, c.Reserve)))
+			file(SystemdBootEntry, systemdBootEntry(c.Cmdline, true, c.Reserve)))
 	}
 	if b.bios() {
 		if err := checkCmdline(c.Cmdline, grubPrefix); err != nil {

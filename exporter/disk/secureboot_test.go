@@ -27,8 +27,9 @@ const secureCode = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
 
 // An authority is a signer with the variables of firmware that trusts its key only.
 type authority struct {
-	signer *uki.Signer
-	vars   []byte
+	signer  *uki.Signer
+	vars    []byte
+	trusted []efivars.Variable
 }
 
 func newAuthority(t *testing.T) authority {
@@ -50,7 +51,7 @@ func newAuthority(t *testing.T) authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return authority{signer, vars}
+	return authority{signer, vars, keys.Variables()}
 }
 
 // boot boots a disk until it reports, or the firmware refuses to start it.
@@ -60,13 +61,13 @@ func (a authority) boot(t *testing.T, raw string, args ...string) (r report, ref
 	if err := os.WriteFile(vars, a.vars, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // under TCG, beside other tests
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append([]string{
 		"-machine", "q35,smm=on,graphics=off", "-accel", "tcg", "-m", "768", "-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot", "-nic", "none",
 		"-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1",
 		"-drive", "if=pflash,format=raw,readonly=on,file=" + secureCode, "-drive", "if=pflash,format=raw,file=" + vars,
-		"-drive", "if=none,id=d,format=raw,snapshot=on,file=" + raw, "-device", "nvme,drive=d,serial=1",
+		"-drive", "if=none,id=d,format=raw,snapshot=on,file=" + raw, "-device", "nvme,drive=d,serial=1,bootindex=0",
 	}, args...)...)
 	start := time.Now()
 	var console bytes.Buffer
@@ -200,4 +201,73 @@ func tampered(t *testing.T, disk []byte, text string) string {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// startTPM starts a TPM and returns QEMU's arguments for it.
+func startTPM(t *testing.T) []string {
+	t.Helper()
+	need.Program(t, "swtpm", "swtpm")
+	dir, err := os.MkdirTemp("", "tpm") // the path of a socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "socket")
+	cmd := exec.CommandContext(t.Context(), "swtpm", "socket", "--tpm2", "--terminate", "--tpmstate", "dir="+dir, "--ctrl", "type=unixio,path="+socket)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Wait() })
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("swtpm does not listen")
+		}
+	}
+	return []string{"-chardev", "socket,id=tpm,path=" + socket, "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"}
+}
+
+// Predict returns the PCRs that package measure, which imports this package,
+// predicts for a disk, as testdata/init reports them.
+var Predict func(disk string, trusted []efivars.Variable) (map[string]string, error)
+
+// The TPM of a machine has the registers that package measure predicts.
+func TestMeasured(t *testing.T) {
+	if !*bootSigned {
+		t.Skip("boots virtual machines")
+	}
+	needBoot(t)
+	signed := newAuthority(t)
+	vars, err := os.ReadFile(ovmfVars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unsigned := authority{vars: vars}
+	dir := t.TempDir()
+	initrd, l := smallInitrd(t, dir), realLoaders(t, dir)
+	for _, cmdline := range []string{"console=ttyS0 quiet panic=-1", `console=ttyS0 panic=-1 quiet foo="a b" ünï -- x`} {
+		for name, machine := range map[string]struct {
+			authority
+			boot BootMethod
+		}{"signed": {signed, UKI}, "unsigned": {unsigned, UKI}, "systemd-boot": {unsigned, UEFI}} {
+			t.Run(name, func(t *testing.T) {
+				file := newSigned(t, machine.boot, initrd, cmdline, l, machine.signer)
+				want, err := Predict(file, machine.trusted)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r, _ := machine.authority.boot(t, file, startTPM(t)...)
+				for pcr, value := range want {
+					if r.PCRs[pcr] != value {
+						t.Errorf("%s is %s, want %s", pcr, r.PCRs[pcr], value)
+					}
+				}
+				if len(want) != 10 || r.SecureBoot != (machine.trusted != nil) {
+					t.Errorf("%d registers, Secure Boot: %t", len(want), r.SecureBoot)
+				}
+			})
+		}
+	}
 }

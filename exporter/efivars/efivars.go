@@ -119,3 +119,19 @@ func decodeTime(b []byte) time.Time {
 	}
 	return time.Date(year, time.Month(b[2]), int(b[3]), int(b[4]), int(b[5]), int(b[6]), 0, time.UTC)
 }
+
+// FirstSignature returns the first entry of a signature database, its owner and
+// certificate, or nil if there is none. Firmware measures the entry that verifies
+// a program.
+func FirstSignature(database []byte) []byte {
+	if len(database) < listHeader {
+		return nil
+	}
+	le := binary.LittleEndian
+	start := listHeader + int64(le.Uint32(database[20:]))
+	end := start + int64(le.Uint32(database[24:]))
+	if end > int64(len(database)) {
+		return nil
+	}
+	return database[start:end]
+}

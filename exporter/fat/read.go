@@ -171,6 +171,37 @@ func (f *FS) Content(name string) (*io.SectionReader, error) {
 	return content, nil
 }
 
+// Overwrite writes bytes of a file, which it does not extend, at an offset. The
+// writer is for the volume.
+func (f *FS) Overwrite(w io.WriterAt, name string, p []byte, offset int64) error {
+	fail := func(err error) error { return &fs.PathError{Op: "write", Path: name, Err: err} }
+	n, err := f.lookup("write", name)
+	if err != nil {
+		return err
+	}
+	if n.directory || offset < 0 || int64(len(p)) > n.size-offset {
+		return fail(fs.ErrInvalid)
+	}
+	e, err := f.extents(n)
+	if err != nil {
+		return fail(err)
+	}
+	for i, x := range e.list {
+		end := n.size
+		if i+1 < len(e.list) {
+			end = e.list[i+1].inFile
+		}
+		from, to := max(x.inFile, offset), min(end, offset+int64(len(p)))
+		if from >= to {
+			continue
+		}
+		if _, err := w.WriteAt(p[from-offset:to-offset], x.at+from-x.inFile); err != nil {
+			return fail(err)
+		}
+	}
+	return nil
+}
+
 // Position returns the offset in a file of the byte at an offset on the volume,
 // and reports whether the file has that byte.
 func (f *FS) Position(name string, onVolume int64) (inFile int64, ok bool, err error) {

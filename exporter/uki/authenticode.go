@@ -21,7 +21,7 @@ import (
 var ErrSignature = errors.New("invalid signature")
 
 // A Signer signs programs for UEFI with an RSA key, the only kind that all
-// firmware verifies.
+// firmware verifies. One without a key reserves room, see Sign.
 type Signer struct {
 	Certificate *x509.Certificate
 	Key         crypto.Signer
@@ -195,7 +195,7 @@ func (s *Signer) authenticode(digest []byte) ([]byte, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(attributes) // with the tag of a set
-	signature, err := s.Key.Sign(rand.Reader, sum[:], crypto.SHA256)
+	signature, err := crypto.SignMessage(s.Key, rand.Reader, attributes, crypto.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}

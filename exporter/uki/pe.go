@@ -22,7 +22,7 @@ type Program struct {
 	Architecture string
 	Sections     []Section // in the order of their headers
 	// Signed reports whether there is a table of signatures. It does not verify
-	// them.
+	// them, see Signatures.
 	Signed bool
 }
 

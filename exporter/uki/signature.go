@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -105,8 +106,14 @@ func Hash(r io.ReaderAt, size int64, hashes ...hash.Hash) error {
 	})
 }
 
+// reservedTable is the size of the table that a signer without a key reserves, in
+// bytes. A signature has 1.5 to 3 kB, with one certificate.
+const reservedTable = 4096
+
 // Sign returns a program with a signature added to those that it has. The result
 // depends on the arguments only: it contains no time. Sign reads the whole program.
+//
+// A signer without a key reserves room for the signature of SignFile.
 func Sign(program sparse.Content, s *Signer) (sparse.Content, error) {
 	h, err := readHeaders(program, program.Size)
 	if err != nil {
@@ -130,15 +137,11 @@ func Sign(program sparse.Content, s *Signer) (sparse.Content, error) {
 		at = sparse.RoundUp(at, certificateAlign)
 		program.Size = at // the padding is hashed
 	}
-	sum := crypto.SHA256.New()
-	if err := Hash(program, program.Size, sum); err != nil {
-		return sparse.Content{}, err
-	}
-	signature, err := s.authenticode(sum.Sum(nil))
+	certificate, err := s.certificate(program, program.Size)
 	if err != nil {
 		return sparse.Content{}, err
 	}
-	table = append(table, encodeCertificate(signature)...)
+	table = append(table, certificate...)
 
 	le := binary.LittleEndian
 	optional := head[h.pe+peOptional:]
@@ -153,6 +156,69 @@ func Sign(program sparse.Content, s *Signer) (sparse.Content, error) {
 	total, err := checksum(signed)
 	le.PutUint32(optional[optChecksum:], total)
 	return signed, err
+}
+
+// certificate returns the entry of the certificate table for a program.
+func (s *Signer) certificate(program io.ReaderAt, size int64) ([]byte, error) {
+	if s.Key == nil {
+		return encodeCertificate(nil, reservedTable), nil
+	}
+	sum := crypto.SHA256.New()
+	if err := Hash(program, size, sum); err != nil {
+		return nil, err
+	}
+	signature, err := s.authenticode(sum.Sum(nil))
+	if err != nil {
+		return nil, err
+	}
+	return encodeCertificate(signature, certificateHeader+len(signature)), nil
+}
+
+// A File is a program that can be changed in place.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+}
+
+// ErrNoRoom is the error for a program that has no room for a signature.
+var ErrNoRoom = errors.New("the program has no room for the signature")
+
+// SignFile signs a program of size bytes in place. The signature replaces those that
+// the program has. The size stays the same, so that the file system does not change.
+// The error is ErrNoRoom if Sign has not reserved room.
+func SignFile(f File, size int64, s *Signer) error {
+	h, err := readHeaders(f, size)
+	if err != nil {
+		return err
+	}
+	if err := h.checkSignable(size); err != nil {
+		return err
+	}
+	table, err := s.certificate(f, size)
+	if err != nil {
+		return err
+	}
+	if len(table) > h.certificates {
+		return fmt.Errorf("%w: it takes %d bytes, of which there are %d", ErrNoRoom, len(table), h.certificates)
+	}
+	// The entry fills the table: what is after it would be part of the program.
+	table = append(table, make([]byte, h.certificates-len(table))...)
+	binary.LittleEndian.PutUint32(table, uint32(h.certificates))
+
+	if _, err := f.WriteAt(table, h.certificatesAt); err != nil {
+		return err
+	}
+	// The checksum is over the file with a zero in its place.
+	at := int64(h.pe + peOptional + optChecksum)
+	if _, err := f.WriteAt(make([]byte, 4), at); err != nil {
+		return err
+	}
+	total, err := checksum(sparse.Content{Size: size, Runs: []sparse.Run{{Size: size, Data: f}}})
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(binary.LittleEndian.AppendUint32(nil, total), at)
+	return err
 }
 
 // between returns the runs of a content from one offset to another.
@@ -172,9 +238,9 @@ func between(c sparse.Content, from, to int64) []sparse.Run {
 	return runs
 }
 
-// encodeCertificate returns an entry of the certificate table.
-func encodeCertificate(signature []byte) []byte {
-	size := int(sparse.RoundUp(int64(certificateHeader+len(signature)), certificateAlign))
+// encodeCertificate returns an entry of the certificate table of at least size bytes.
+func encodeCertificate(signature []byte, size int) []byte {
+	size = int(sparse.RoundUp(int64(size), certificateAlign))
 	b := make([]byte, size)
 	binary.LittleEndian.PutUint32(b, uint32(size))
 	binary.LittleEndian.PutUint16(b[4:], certificateRevision)
@@ -211,7 +277,8 @@ func Signatures(r io.ReaderAt, size int64) ([]Signature, error) {
 		if length < certificateHeader || length > int64(len(table)) {
 			return nil, fmt.Errorf("%w: an entry of the certificate table has %d bytes", ErrFormat, length)
 		}
-		if binary.LittleEndian.Uint16(table[6:]) == certificatePKCS7 {
+		reserved := bytes.Count(table[certificateHeader:length], []byte{0}) == int(length)-certificateHeader
+		if !reserved && binary.LittleEndian.Uint16(table[6:]) == certificatePKCS7 {
 			s, err := readSignature(table[certificateHeader:length])
 			if err != nil {
 				return nil, err

@@ -2,6 +2,7 @@ package image
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -150,7 +151,8 @@ func (i *Image) readBoot(v volume, biosCode bool) error {
 			i.warn("%q: %v", name, err)
 			continue
 		}
-		l := Loader{Firmware: "UEFI", Name: "program", Path: name, Architecture: program.Architecture, Signed: program.Signed}
+		l := Loader{Firmware: "UEFI", Name: "program", Path: name, Architecture: program.Architecture}
+		l.Signers, l.Signed = i.signers(name, content, content.Size())
 		if _, unified := program.Section(".linux"); unified {
 			i.Loaders = append(i.Loaders, l)
 			if err := i.readUnified(name, program); err != nil {
@@ -188,6 +190,19 @@ func (i *Image) readBoot(v volume, biosCode bool) error {
 		return nil
 	}
 	return i.readInitramfs(initrds)
+}
+
+// signers returns who signed a program, and reports whether there is a signature. It
+// warns of signatures that do not cover the program.
+func (i *Image) signers(name string, r io.ReaderAt, size int64) (signers []Signer, signed bool) {
+	signatures, err := uki.Signatures(r, size)
+	if err != nil {
+		i.warn("%q: %v", name, err)
+	}
+	for _, s := range signatures {
+		signers = append(signers, Signer{s.Certificate.Subject.String(), fmt.Sprintf("%x", sha256.Sum256(s.Certificate.Raw))})
+	}
+	return signers, err != nil || len(signers) > 0
 }
 
 // firstOf returns the first list that is not empty.
@@ -252,7 +267,9 @@ func (i *Image) readUKI(name string, r io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
-	i.Loaders = append(i.Loaders, Loader{Firmware: "UEFI", Path: name, Architecture: program.Architecture, Signed: program.Signed})
+	l := Loader{Firmware: "UEFI", Path: name, Architecture: program.Architecture}
+	l.Signers, l.Signed = i.signers(name, r, size)
+	i.Loaders = append(i.Loaders, l)
 	return i.readUnified(name, program)
 }
 

@@ -80,9 +80,18 @@ type Loader struct {
 	Name         string `json:"name"`     // for example "systemd-boot"
 	Path         string `json:"path,omitempty"`
 	Architecture string `json:"architecture"` // as in GOARCH
-	Signed       bool   `json:"signed"`       // there is a signature, which is not verified
-	Entry        string `json:"entry,omitempty"`
-	Cmdline      string `json:"cmdline"`
+	Signed       bool   `json:"signed"`       // there is a signature
+	// Signers are those whose signatures cover the program as it is. Whether
+	// firmware trusts them is up to its keys.
+	Signers []Signer `json:"signers,omitempty"`
+	Entry   string   `json:"entry,omitempty"`
+	Cmdline string   `json:"cmdline"`
+}
+
+// A Signer is the certificate of a key that signed a program.
+type Signer struct {
+	Subject     string `json:"subject"`
+	Fingerprint string `json:"fingerprint"` // SHA-256 of the certificate in hexadecimal
 }
 
 // A Kernel is a Linux kernel.

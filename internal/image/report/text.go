@@ -57,6 +57,12 @@ func (r *Report) WriteText(w io.Writer, all bool) error {
 			line("%s\t%s\t%s\t%s\t%s\t%s", l.Firmware, l.Name, l.Architecture, quote(l.Path), yes(l.Signed), quote(l.Entry))
 		}
 	}
+	for _, l := range r.Loaders {
+		for _, s := range l.Signers {
+			line("\nSIGNER OF %s\tSHA-256 OF THE CERTIFICATE", quote(l.Path))
+			line("%s\t%s", quote(s.Subject), s.Fingerprint)
+		}
+	}
 	if len(r.Components) > 0 {
 		line("\nCOMPONENT\tCOMPRESSED\tUNPACKED\tFILES")
 		for _, c := range r.Components {

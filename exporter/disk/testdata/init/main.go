@@ -26,6 +26,7 @@ type Report struct {
 	SecureBoot bool              // the firmware verifies signatures
 	Lockdown   string            // of the kernel
 	PCRs       map[string]string // of the TPM, by bank and number: "sha256/11"
+	EventLog   []byte            // of the firmware (TCG PC Client Platform Firmware Profile)
 }
 
 func main() {
@@ -91,6 +92,10 @@ func (r *Report) inspectTrust() error {
 	}
 	if lockdown, err := os.ReadFile("/sys/kernel/security/lockdown"); err == nil {
 		r.Lockdown = strings.TrimSpace(string(lockdown))
+	}
+	var err error
+	if r.EventLog, err = os.ReadFile("/sys/kernel/security/tpm0/binary_bios_measurements"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	files, err := filepath.Glob("/sys/class/tpm/tpm0/pcr-*/*")
 	if err != nil {
