@@ -13,18 +13,22 @@ import (
 
 func newMeasurementsCommand() *cobra.Command {
 	var asJSON bool
-	var keys, output string
+	var keys, output, role string
 	cmd := &cobra.Command{
 		Use:   "measurements [flags] IMAGE",
 		Short: "Predict the TPM's registers after a boot",
 		Long: `Predict the registers (PCRs 4, 7, 9, 11 and 12) of a TPM after firmware for UEFI has
 booted a disk or a unified kernel image, with the events that result in them.`,
 		Example: `  slipway measurements out/aws.raw
-  slipway measurements --keys keys --json -o aws.pcrs.json out/aws-efi.img`,
+  slipway measurements --keys keys --json -o aws.pcrs.json out/aws-efi.img
+  slipway measurements --keys keys --kms-policy arn:aws:iam::123456789012:role/aws \
+    -o aws.kms-policy.json out/aws-efi.img`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().StringVar(&keys, "keys", "", "`folder` of slipway keys new whose keys the firmware trusts (default: Secure Boot is off)")
+	cmd.Flags().StringVar(&role, "kms-policy", "", "print a policy for a key in AWS KMS that lets `role`, an ARN, decrypt on this machine only")
+	cmd.MarkFlagsMutuallyExclusive("json", "kms-policy")
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "`file` to write; - is standard output")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		i, err := openImage(cmd, args[0])
@@ -48,13 +52,44 @@ booted a disk or a unified kernel image, with the events that result in them.`,
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
 		return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error {
-			if asJSON {
+			switch {
+			case asJSON:
 				return m.WriteJSON(w)
+			case role != "":
+				return printJSON(w, kmsPolicy(m, role))
 			}
 			return printMeasurements(w, m)
 		})
 	}
 	return cmd
+}
+
+// A kmsStatement is a statement of a key policy of AWS KMS.
+type kmsStatement struct {
+	Sid, Effect string
+	Principal   map[string]string
+	Action      []string
+	Resource    string
+	Condition   map[string]map[string]string
+}
+
+// kmsPolicy returns a policy that lets a role use a key from a machine with these
+// registers, which a NitroTPM attests (AWS KMS, "Condition keys for NitroTPM"). The
+// registers are those that AWS documents for such policies. All three are checked:
+// PCR 4 identifies the machine, and PCR 7 alone would allow all that the same
+// key has signed.
+func kmsPolicy(m *measure.Measurements, role string) any {
+	registers := map[string]string{}
+	for _, pcr := range []string{"4", "7", "12"} {
+		registers["kms:RecipientAttestation:NitroTPMPCR"+pcr] = m.PCRs["sha384"][pcr]
+	}
+	return struct {
+		Version   string
+		Statement []kmsStatement
+	}{"2012-10-17", []kmsStatement{{
+		Sid: "SlipwayMachine", Effect: "Allow", Principal: map[string]string{"AWS": role}, Action: []string{"kms:Decrypt"}, Resource: "*",
+		Condition: map[string]map[string]string{"StringEqualsIgnoreCase": registers},
+	}}}
 }
 
 func printMeasurements(w io.Writer, m *measure.Measurements) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/disk/disktest"
 	"github.com/slipway-build/slipway/exporter/diskmap"
+	"github.com/slipway-build/slipway/exporter/measure"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/uki"
 	"github.com/slipway-build/slipway/internal/image"
@@ -184,5 +185,22 @@ func TestSignUKI(t *testing.T) {
 	}
 	if err := verify(); err != nil {
 		t.Errorf("sbverify: %v", err)
+	}
+}
+
+// The policy names the registers of the machine, and the role.
+func TestKMSPolicy(t *testing.T) {
+	m := &measure.Measurements{PCRs: map[string]map[string]string{"sha384": {"4": "aa", "7": "bb", "12": "cc"}}}
+	var b bytes.Buffer
+	if err := printJSON(&b, kmsPolicy(m, "arn:aws:iam::123456789012:role/aws")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"AWS": "arn:aws:iam::123456789012:role/aws"`, `"kms:RecipientAttestation:NitroTPMPCR4": "aa"`,
+		`"kms:RecipientAttestation:NitroTPMPCR7": "bb"`, `"kms:RecipientAttestation:NitroTPMPCR12": "cc"`, `"kms:Decrypt"`,
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %s in\n%s", want, b.String())
+		}
 	}
 }
