@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -135,5 +136,20 @@ func TestErrors(t *testing.T) {
 	}
 	if _, err := File(sparse.Bytes(make([]byte, 4096)), 4096, nil); err == nil {
 		t.Error("an empty disk has measurements")
+	}
+}
+
+// cpio unpacks the archive that systemd-stub makes of .osrel.
+func TestExtraArchive(t *testing.T) {
+	need.Program(t, "cpio", "cpio")
+	dir := t.TempDir()
+	cmd := exec.Command("cpio", "-i", "-d", "--quiet")
+	cmd.Dir, cmd.Stdin = dir, bytes.NewReader(extraArchive("os-release", []byte("ID=slipway\n")))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("cpio: %v\n%s", err, out)
+	}
+	content, err := os.ReadFile(filepath.Join(dir, ".extra", "os-release"))
+	if err != nil || string(content) != "ID=slipway\n" {
+		t.Errorf("content %q: %v", content, err)
 	}
 }

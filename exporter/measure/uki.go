@@ -19,6 +19,7 @@ const (
 	stubHidesKernel   = 252 // with Secure Boot: it starts the kernel without the firmware's verification
 	stubMeasuresUname = 254 // .uname and .sbat
 	stubMeasuresUcode = 256
+	stubPassesRelease = 257 // .osrel and .profile as files of the initramfs
 	stubLoadsKernel   = 258 // without the firmware
 )
 
@@ -83,7 +84,10 @@ func UKI(r io.ReaderAt, size int64, keys *Keys) (*Measurements, error) {
 	if err != nil {
 		return nil, err
 	}
-	initrd, _ := program.Section(".initrd")
+	initrd, err := stubInitrd(program, version)
+	if err != nil {
+		return nil, err
+	}
 	if err := l.kernel(string(text), initrd); err != nil {
 		return nil, err
 	}
@@ -109,6 +113,80 @@ func stubVersion(program uki.Program) (int, error) {
 		return 0, fmt.Errorf("%w: its stub has no version", ErrUnknown)
 	}
 	return strconv.Atoi(string(match[1]))
+}
+
+// extras are the sections that systemd-stub also passes as files of the initramfs, in
+// its order (systemd, src/boot/stub.c, generate_embedded_initrds).
+var extras = []struct {
+	section
+	file string
+}{
+	{section{".pcrsig", 0}, "tpm2-pcr-signature.json"},
+	{section{".pcrpkey", 0}, "tpm2-pcr-public-key.pem"},
+	{section{".osrel", stubPassesRelease}, "os-release"},
+	{section{".profile", stubPassesRelease}, "profile"},
+}
+
+// stubInitrd returns the initramfs that systemd-stub passes to the kernel: its
+// parts, aligned to 4 bytes. A single part stays as it is.
+func stubInitrd(program uki.Program, version int) (sparse.Content, error) {
+	var parts []sparse.Content
+	for _, s := range []section{{".ucode", stubMeasuresUcode}, {".initrd", 0}} {
+		if content, ok := program.Section(s.name); ok && content.Size > 0 && version >= s.since {
+			parts = append(parts, content)
+		}
+	}
+	for _, e := range extras {
+		content, ok := program.Section(e.name)
+		if !ok || content.Size == 0 || version < e.since {
+			continue
+		}
+		data, err := io.ReadAll(io.LimitReader(content.Reader(), maxExtra))
+		if err != nil {
+			return sparse.Content{}, err
+		}
+		parts = append(parts, sparse.Bytes(extraArchive(e.file, data)))
+	}
+	if len(parts) == 1 {
+		return parts[0], nil
+	}
+	for i := range parts {
+		parts[i] = parts[i].Pad(cpioAlign)
+	}
+	return sparse.Concat(parts...), nil
+}
+
+const (
+	maxExtra  = 1 << 20
+	cpioAlign = 4
+)
+
+// extraArchive returns the archive that systemd-stub makes of a section (systemd,
+// src/boot/cpio.c; Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+func extraArchive(name string, content []byte) []byte {
+	var b []byte
+	pad := func() {
+		for len(b)%cpioAlign != 0 {
+			b = append(b, 0)
+		}
+	}
+	const dir = ".extra"
+	for i, e := range []struct {
+		mode    int
+		name    string
+		content []byte
+	}{{0o40555, dir, nil}, {0o100444, dir + "/" + name, content}} {
+		b = fmt.Appendf(b, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00",
+			i+1, e.mode, 0, 0, 1, 0, len(e.content), 0, 0, 0, 0, len(e.name)+1, 0, e.name)
+		pad()
+		b = append(b, e.content...)
+		pad()
+	}
+	const trailer = "TRAILER!!!"
+	b = fmt.Appendf(b, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\x00",
+		0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, len(trailer)+1, 0, trailer)
+	pad()
+	return b
 }
 
 // kernel adds what the EFI stub of Linux measures: the command line and the
