@@ -16,6 +16,9 @@ import (
 // programs are what UEFI firmware starts from a disk (UEFI 2.10, section 3.5.1.1).
 var programs = []string{"EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/BOOTAA64.EFI"}
 
+// maxEntry limits the entry of systemd-boot, in bytes.
+const maxEntry = 64 << 10
+
 // File predicts the measurements of a unified kernel image or a raw disk, with the
 // keys of the firmware as for UKI. The error is ErrUnknown if the first EFI system
 // partition has no program whose measurements are known.
@@ -72,9 +75,13 @@ func partition(esp *fat.FS, keys *Keys) (*Measurements, error) {
 
 // systemdBoot predicts the measurements of the entry that Slipway's disks have.
 func systemdBoot(esp *fat.FS, loader *io.SectionReader) (*Measurements, error) {
-	text, err := fs.ReadFile(esp, disk.SystemdBootEntry)
+	file, err := esp.Content(disk.SystemdBootEntry)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	text, err := io.ReadAll(io.NewSectionReader(file, 0, min(file.Size(), maxEntry)))
+	if err != nil {
+		return nil, err
 	}
 	entry := disk.ParseBootEntry(string(text))
 	kernel, err := esp.Content(entry.Kernel)

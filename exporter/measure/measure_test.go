@@ -153,3 +153,28 @@ func TestExtraArchive(t *testing.T) {
 		t.Errorf("content %q: %v", content, err)
 	}
 }
+
+// Damaged disks and programs cause errors.
+func FuzzFile(f *testing.F) {
+	loaders, err := disk.ReadLoaders(disktest.Loaders(f), "amd64")
+	if err != nil {
+		f.Fatal(err)
+	}
+	program := disktest.Program(0x8664, 0x400)
+	contents := disk.Contents{Kernel: sparse.Bytes(program), Initrd: []sparse.Content{sparse.Bytes([]byte("initramfs"))}}
+	image, err := disk.NewUKI(contents, loaders.Stub, disk.Packed)
+	if err != nil {
+		f.Fatal(err)
+	}
+	data := make([]byte, image.Size)
+	if _, err := image.ReadAt(data, 0); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := File(bytes.NewReader(data), int64(len(data)), nil)
+		if err == nil && len(m.PCRs) != len(banks) {
+			t.Errorf("%d banks", len(m.PCRs))
+		}
+	})
+}
