@@ -75,7 +75,7 @@ func (b *build) local(ctx context.Context, st llb.State, parts *graphParts) (boo
 		Warn:    b.req.warn,
 	}
 	onlyBuilder := func(f format.Format) bool { return f.Container || f.Segments != segment.CPIO }
-	if b.tools.writesSame && !b.options.sign && !slices.ContainsFunc(b.options.formats, onlyBuilder) {
+	if b.tools.writesSame && b.options.sign == graph.SignNever && !slices.ContainsFunc(b.options.formats, onlyBuilder) {
 		l.Writes = func() ([]graph.Write, error) { return graph.Writes(parts.input, parts.options) }
 	}
 	return b.req.writer.Write(ctx, l)
