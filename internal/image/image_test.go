@@ -161,7 +161,7 @@ func TestComponents(t *testing.T) {
 	if web.Unpacked != 29 || web.Compressed == 0 || web.Shared {
 		t.Errorf("services/web: %+v", web)
 	}
-	if i.MinMemory() < 96<<20 {
+	if i.MinMemory() < 20<<20 {
 		t.Errorf("memory %d", i.MinMemory())
 	}
 	// What the parts take is what the initramfs has.
