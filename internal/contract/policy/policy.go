@@ -166,7 +166,7 @@ var Keys = sync.OnceValue(func() []Key {
 		},
 		{
 			Name: Prefix + "sandbox", Sections: []string{contract.Onboot, contract.Onshutdown, contract.Services}, Values: "default, none", Default: "none", Example: "default",
-			Doc: "The value default gives the container the restrictions of Docker's containers: noNewPrivileges, masked and read-only paths, Docker's default capabilities and seccomp: default, each unless the machine YAML or the label sets it.",
+			Doc: "The value default applies the restrictions of Docker's containers: noNewPrivileges, masked and read-only paths, Docker's default capabilities and seccomp: default, each unless the machine YAML or the label sets it.",
 			set: func(p *Policy, value string) error {
 				var err error
 				p.Sandbox, err = isDefault(value)
