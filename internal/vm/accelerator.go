@@ -23,9 +23,9 @@ const (
 	HVF Accelerator = "hvf"
 )
 
-// probeTimeout is how long a guest of four instructions may run. A device that
-// exists can still hang, for example in a virtual machine without nested
-// virtualization.
+// probeTimeout is how long the tiny guest may run, which takes a processor some
+// milliseconds. A device that exists can still hang, for example in a virtual
+// machine without nested virtualization, or execute guests slower than TCG does.
 const probeTimeout = 3 * time.Second
 
 // FindAccelerator returns the fastest accelerator for guests of an architecture
@@ -63,7 +63,7 @@ func checkKVM(device string) error {
 	return f.Close()
 }
 
-// probe runs a guest that exits at once.
+// probe runs a guest that counts down and exits.
 func probe(ctx context.Context, architecture string, a Accelerator) error {
 	dir, err := os.MkdirTemp("", "slipway-probe")
 	if err != nil {
@@ -108,11 +108,15 @@ func probe(ctx context.Context, architecture string, a Accelerator) error {
 	return nil
 }
 
-// probeGuest returns firmware that exits, QEMU's arguments for it, and the exit
-// status of QEMU.
+// probeGuest returns firmware that counts down from 2^24 and exits, QEMU's
+// arguments for it, and the exit status of QEMU. Some hosts emulate each
+// instruction of a guest: on them, a guest that exits at once still works.
 func probeGuest(architecture string) (image []byte, args []string, status int) {
 	if architecture == "arm64" {
 		for _, instruction := range []uint32{
+			0x52a02001, // movz w1, #0x100, lsl #16
+			0x71000421, // subs w1, w1, #1
+			0x54ffffe1, // b.ne to subs
 			0x52800100, // mov w0, #8
 			0x72b08000, // movk w0, #0x8400, lsl #16: SYSTEM_OFF of PSCI 1.1, section 5.1.9
 			0xd4000002, // hvc #0
@@ -123,7 +127,11 @@ func probeGuest(architecture string) (image []byte, args []string, status int) {
 		return image, []string{"-machine", "virt,gic-version=max"}, 0
 	}
 	image = make([]byte, 64<<10)
-	copy(image[len(image)-16:], []byte{ // where the processor starts
+	copy(image[len(image)-16:], []byte{0xeb, 0xce}) // where the processor starts: jmp to 48 bytes before
+	copy(image[len(image)-64:], []byte{
+		0x66, 0xb9, 0, 0, 0, 1, // mov ecx, 1<<24
+		0x66, 0x49, // dec ecx
+		0x75, 0xfc, // jnz to dec
 		0xb0, 0x10, // mov al, 16
 		0xe6, 0xf4, // out 0xf4, al
 		0xf4,       // hlt
