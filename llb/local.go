@@ -53,6 +53,8 @@ func Writes(in Input, opt Options) ([]Write, error) {
 			Size:         opt.Size,
 			Map:          opt.Map,
 			Compression:  compression,
+			Reserve:      opt.Reserve,
+			Starts:       starts(in.Plan.Starts),
 		}}
 		if in.Plan.Kernel != nil {
 			w.Boot = &Part{Name: "kernel", State: p.boot, Path: "/"}

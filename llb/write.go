@@ -81,13 +81,18 @@ func (b builder) write(f format.Format, p parts) llb.State {
 	})
 }
 
-// startsJSON encodes what containers need to start.
-func startsJSON(starts []machine.Start) []byte {
+// starts returns what containers need to start, without the lines of the YAML.
+func starts(starts []machine.Start) []contract.Start {
 	var all []contract.Start
 	for _, s := range starts {
 		all = append(all, s.Start)
 	}
-	text, err := json.Marshal(all)
+	return all
+}
+
+// startsJSON encodes what containers need to start.
+func startsJSON(all []machine.Start) []byte {
+	text, err := json.Marshal(starts(all))
 	if err != nil {
 		panic(err) // strings can always be encoded
 	}

@@ -55,7 +55,7 @@ func TestBadInput(t *testing.T) {
 			name: "bad size",
 			yaml: "kernel:\n  image: slipwaybuild/kernel:v1\n",
 			args: []string{"--target", "raw", "--build-arg", "SIZE=100 potatoes"},
-			want: []string{`--build-arg SIZE=100 potatoes: not a size; use a number with M or G, for example 100M`},
+			want: []string{`--build-arg SIZE=100 potatoes: not a size; use a number with K, M or G, for example 100M`},
 		},
 		{
 			name: "image that does not exist",

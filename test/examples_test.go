@@ -46,9 +46,10 @@ var exampleUses = map[string]func(*testing.T){
 
 // usedElsewhere has the tests that use the other examples.
 var usedElsewhere = map[string]string{
-	"aws":     "TestAWS, TestRunTerminal",
-	"minimal": "TestConsole of test/guest",
-	"web":     "TestRun, TestRunCommand",
+	"aws":       "TestAWS, TestRunTerminal",
+	"installer": "TestInstaller",
+	"minimal":   "TestConsole of test/guest",
+	"web":       "TestRun, TestRunCommand",
 }
 
 // TestEveryExampleIsUsed checks that a test uses each example.

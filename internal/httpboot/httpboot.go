@@ -24,7 +24,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/slipway-build/slipway/exporter/iso9660"
 	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/image"
 )
 
@@ -98,8 +100,9 @@ func Folder(dir *os.Root) ([]Machine, error) {
 		parts[prefix+initrdSuffix] = true
 		separate := false // the root filesystem is not in the initramfs
 		for _, suffix := range rootSuffixes {
-			parts[prefix+suffix] = true
-			separate = separate || regular[prefix+suffix]
+			if regular[prefix+suffix] && isRoot(dir, prefix+suffix) {
+				parts[prefix+suffix], separate = true, true
+			}
 		}
 		if !separate {
 			machines = append(machines, Machine{Name: prefix, boot: func() (image.Boot, io.Closer, error) { return openParts(dir, prefix) }})
@@ -113,6 +116,25 @@ func Folder(dir *os.Root) ([]Machine, error) {
 		}
 	}
 	return machines, nil
+}
+
+// isRoot reports whether a file with the suffix of a root filesystem is one. An
+// ISO beside a kernel can also be a CD of the same machine, with a kernel on it.
+func isRoot(dir *os.Root, name string) bool {
+	if path.Ext(name) != ".iso" {
+		return true
+	}
+	c, closer, err := openFile(dir, name)
+	if err != nil {
+		return true
+	}
+	defer closer.Close()
+	entries, err := iso9660.Read(c, c.Size)
+	if err != nil {
+		return true
+	}
+	_, err = tree.Find(entries, "boot/kernel")
+	return err != nil
 }
 
 // File returns the machine in one file, which open opens.

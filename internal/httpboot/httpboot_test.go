@@ -53,13 +53,11 @@ func folder(t *testing.T) string {
 		write(filepath.Join(packed, name), content)
 	}
 	in.Segments = []segment.Dir{{Path: packed}}
-	for _, name := range []string{"kernel+initrd", "raw", "raw-efi", "qcow2", "uki", "iso"} {
-		if name == "kernel+initrd" {
-			in.Name = "k"
-		} else {
-			in.Name = "m"
-		}
-		if _, err := format.Write(name, in, dir, func(string) {}); err != nil {
+	for _, file := range []struct{ name, format string }{
+		{"k", "kernel+initrd"}, {"k", "iso"}, {"m", "raw"}, {"m", "raw-efi"}, {"m", "qcow2"}, {"m", "uki"}, {"m", "iso"},
+	} {
+		in.Name = file.name
+		if _, err := format.Write(file.format, in, dir, func(string) {}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -113,7 +111,7 @@ func TestFolder(t *testing.T) {
 			names = append(names, strings.TrimSpace(line))
 		}
 	}
-	if want := []string{"k", "m-efi.img", "m.efi", "m.iso", "m.qcow2", "m.raw"}; !slices.Equal(names, want) {
+	if want := []string{"k", "k.iso", "m-efi.img", "m.efi", "m.iso", "m.qcow2", "m.raw"}; !slices.Equal(names, want) {
 		t.Fatalf("the machines are %q, want %q", names, want)
 	}
 	read := func(name string) []byte {
@@ -142,7 +140,7 @@ func TestFolder(t *testing.T) {
 			t.Errorf("%s has an initramfs of %d bytes", name, len(initrd))
 		}
 		want := fmt.Sprintf("#!ipxe\nkernel %[1]s/kernel initrd=initrd.img %s\ninitrd --name initrd.img %[1]s/initrd.img\nboot\n", name, cmdline)
-		if name == "m.iso" || name == "m.raw" || name == "m.qcow2" {
+		if name == "k.iso" || name == "m.iso" || name == "m.raw" || name == "m.qcow2" {
 			continue // GRUB's quotes
 		}
 		if _, script := get("/" + name + ".ipxe"); string(script) != want {

@@ -72,6 +72,7 @@ func command(t *testing.T, dir, builder string, args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(program, append([]string{"build", "--progress=plain", "--builder", builder, "machine.yml"}, args...)...)
 	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+t.TempDir()) // without parts of other builds
 	return cmd
 }
 
