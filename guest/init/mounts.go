@@ -163,7 +163,11 @@ func mountCgroups(unified bool) error {
 	text, err := os.ReadFile("/proc/cgroups")
 	errs := []error{err, mountAll([]mount{{"tmpfs", bundle.CgroupRoot, noExec | unix.MS_RELATIME, "mode=755,size=10m"}})}
 	for _, controller := range cgroupControllers(string(text)) {
-		errs = append(errs, mountAll([]mount{{"cgroup", filepath.Join(bundle.CgroupRoot, controller), noExec | unix.MS_RELATIME, controller}}))
+		err := mountAll([]mount{{"cgroup", filepath.Join(bundle.CgroupRoot, controller), noExec | unix.MS_RELATIME, controller}})
+		if errors.Is(err, unix.EINVAL) { // /proc/cgroups also has the controllers of version 2
+			err = fmt.Errorf("this kernel has no controller %s for cgroups v1, so its limits do not apply", controller)
+		}
+		errs = append(errs, err)
 	}
 	// Without this, nothing can run in a new cgroup until it is assigned
 	// processors.
