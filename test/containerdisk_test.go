@@ -1,7 +1,6 @@
 package test
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -9,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -72,20 +70,10 @@ func TestContainerDisk(t *testing.T) {
 	if !*bootAll {
 		return
 	}
-	machine, err := vm.Start(t.Context(), vm.Config{
+	reportOf(t, runToEnd(t, vm.Config{
 		Disk: filepath.Join(dir, "amd64", "disk", "machine.qcow2"), DiskFormat: "qcow2",
 		Memory: 512, NoNetwork: true, LogDir: stack.Artifacts(t),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer machine.Kill()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	if err := machine.Wait(ctx); err != nil {
-		t.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
-	}
-	reportOf(t, machine)
+	}))
 }
 
 // kernels pushes an image with the kernels of formatImages for both architectures.

@@ -1,7 +1,6 @@
 package test
 
 import (
-	"context"
 	"crypto/sha256"
 	"fmt"
 	"os"
@@ -9,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
@@ -82,17 +80,7 @@ func TestCustomize(t *testing.T) {
 			default:
 				config.Disk = image
 			}
-			machine, err := vm.Start(t.Context(), config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer machine.Kill()
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-			defer cancel()
-			if err := machine.Wait(ctx); err != nil {
-				t.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
-			}
-			console := machine.ConsoleTail(60)
+			console := runToEnd(t, config).ConsoleTail(60)
 			for _, want := range []string{"console=ttyS0 panic=-1 worker=m-17 facility=lab", "REPORT user data of m-17"} {
 				if !strings.Contains(console, want) {
 					t.Errorf("the console does not say %q:\n%s", want, console)

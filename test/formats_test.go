@@ -301,11 +301,20 @@ func (b formatBoot) boot(t *testing.T, images []string) {
 	default:
 		config.Disk = files[0]
 	}
+	report := reportOf(t, runToEnd(t, config))
+	if want := b.cmdline() + "\n"; report.Cmdline != want {
+		t.Errorf("command line\n%q, want\n%q", report.Cmdline, want)
+	}
+}
+
+// runToEnd boots a machine and waits until it powers itself off.
+func runToEnd(t *testing.T, config vm.Config) *vm.Machine {
+	t.Helper()
 	machine, err := vm.Start(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer machine.Kill()
+	t.Cleanup(machine.Kill)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	start := time.Now()
@@ -313,10 +322,7 @@ func (b formatBoot) boot(t *testing.T, images []string) {
 		t.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
 	}
 	t.Logf("%.1f s", time.Since(start).Seconds())
-	report := reportOf(t, machine)
-	if want := b.cmdline() + "\n"; report.Cmdline != want {
-		t.Errorf("command line\n%q, want\n%q", report.Cmdline, want)
-	}
+	return machine
 }
 
 // A formatReport is what the init of the machines that formatImages makes writes

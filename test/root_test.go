@@ -1,14 +1,12 @@
 package test
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
@@ -104,17 +102,7 @@ func (b rootBoot) boot(t *testing.T) {
 	default:
 		config.CD = files[0]
 	}
-	machine, err := vm.Start(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer machine.Kill()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	if err := machine.Wait(ctx); err != nil {
-		t.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
-	}
-	console := machine.ConsoleTail(60)
+	console := runToEnd(t, config).ConsoleTail(60)
 	for _, line := range []string{
 		"REPORT " + b.root,
 		"REPORT touch: /x: Read-only file system",

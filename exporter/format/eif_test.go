@@ -45,19 +45,7 @@ func TestEIF(t *testing.T) {
 				return files
 			}
 			files := write("eif")
-			f, err := os.Open(files[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			info, err := f.Stat()
-			if err != nil {
-				t.Fatal(err)
-			}
-			image, pcrs, err := eif.Read(f, info.Size())
-			if err != nil {
-				t.Fatal(err)
-			}
+			image, pcrs := readEIF(t, files[0])
 			var ramdisks string
 			for _, r := range image.Ramdisks {
 				data, err := io.ReadAll(r.Reader())
@@ -118,19 +106,7 @@ func TestEIFLibrary(t *testing.T) {
 	}
 	measure("describe", files[0])
 
-	f, err := os.Open(files[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, _, err := eif.Read(f, info.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
+	image, _ := readEIF(t, files[0])
 	dir := t.TempDir()
 	save := func(name string, c sparse.Content) string {
 		t.Helper()
@@ -145,6 +121,25 @@ func TestEIFLibrary(t *testing.T) {
 		return name
 	}
 	measure("build", filepath.Join(dir, "library.eif"), save("kernel", image.Kernel), image.Cmdline, save("1", image.Ramdisks[0]), save("2", image.Ramdisks[1]))
+}
+
+// readEIF reads an enclave image, which stays open until the test ends.
+func readEIF(t *testing.T, name string) (*eif.Image, eif.Measurements) {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, pcrs, err := eif.Read(f, info.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image, pcrs
 }
 
 // registers returns the registers 0 to 2 of a file of measurements.

@@ -199,7 +199,7 @@ func SignFile(f File, size int64, s *Signer) error {
 		return err
 	}
 	if len(table) > h.certificates {
-		return fmt.Errorf("%w: it takes %d bytes, of which there are %d", ErrNoRoom, len(table), h.certificates)
+		return fmt.Errorf("%w: it needs %d bytes, and %d are reserved", ErrNoRoom, len(table), h.certificates)
 	}
 	// The entry fills the table: what is after it would be part of the program.
 	table = append(table, make([]byte, h.certificates-len(table))...)
