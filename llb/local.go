@@ -45,17 +45,8 @@ func Writes(in Input, opt Options) ([]Write, error) {
 		if err != nil {
 			return nil, err
 		}
-		w := Write{Format: f, Input: format.Input{
-			Name:         opt.Name,
-			Architecture: opt.Architecture,
-			Cmdline:      in.Plan.Cmdline,
-			Time:         time.Unix(seconds, 0),
-			Size:         opt.Size,
-			Map:          opt.Map,
-			Compression:  compression,
-			Reserve:      opt.Reserve,
-			Starts:       starts(in.Plan.Starts),
-		}}
+		w := Write{Format: f, Input: b.input(f)}
+		w.Input.Time, w.Input.Compression = time.Unix(seconds, 0), compression
 		if in.Plan.Kernel != nil {
 			w.Boot = &Part{Name: "kernel", State: p.boot, Path: "/"}
 		}

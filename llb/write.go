@@ -9,16 +9,37 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/internal/contract"
-	"github.com/slipway-build/slipway/machine"
 )
+
+// input returns the options of a format that do not depend on files of the
+// graph. A build writes with the same options in a container and in slipway.
+func (b builder) input(f format.Format) format.Input {
+	in := format.Input{
+		Name:         b.opt.Name,
+		Architecture: b.opt.Architecture,
+		Cmdline:      b.in.Plan.Cmdline,
+		Map:          f.Options.Has(format.Map) && b.opt.Map,
+	}
+	if f.Options.Has(format.Size) {
+		in.Size = b.opt.Size
+	}
+	if f.Options.Has(format.Reserve) {
+		in.Reserve = b.opt.Reserve
+	}
+	for _, s := range b.in.Plan.Starts {
+		in.Starts = append(in.Starts, s.Start)
+	}
+	return in
+}
 
 // write writes a format. The key of the vertex contains all segments in order.
 func (b builder) write(f format.Format, p parts) llb.State {
-	args := []string{"write", "--format", f.Name, "--name", b.opt.Name, "--arch", b.opt.Architecture, "--cmdline", "/machine/cmdline"}
-	generated := llb.Mkfile("/cmdline", 0o644, []byte(b.in.Plan.Cmdline))
-	if starts := b.in.Plan.Starts; len(starts) > 0 {
+	in := b.input(f)
+	args := []string{"write", "--format", f.Name, "--name", in.Name, "--arch", in.Architecture, "--cmdline", "/machine/cmdline"}
+	generated := llb.Mkfile("/cmdline", 0o644, []byte(in.Cmdline))
+	if len(in.Starts) > 0 {
 		args = append(args, "--starts", "/machine/starts")
-		generated = generated.Mkfile("/starts", 0o644, startsJSON(starts))
+		generated = generated.Mkfile("/starts", 0o644, startsJSON(in.Starts))
 	}
 	mounts := []mount{{
 		at:                "/machine",
@@ -35,14 +56,14 @@ func (b builder) write(f format.Format, p parts) llb.State {
 	if b.opt.Epoch != nil {
 		args = append(args, "--epoch", strconv.FormatInt(*b.opt.Epoch, 10))
 	}
-	if f.Options.Has(format.Size) && b.opt.Size > 0 {
-		args = append(args, "--size", strconv.FormatInt(b.opt.Size, 10))
+	if in.Size > 0 {
+		args = append(args, "--size", strconv.FormatInt(in.Size, 10))
 	}
-	if f.Options.Has(format.Map) && b.opt.Map {
+	if in.Map {
 		args = append(args, "--map")
 	}
-	if f.Options.Has(format.Reserve) && b.opt.Reserve > 0 {
-		args = append(args, "--reserve", strconv.FormatInt(b.opt.Reserve, 10))
+	if in.Reserve > 0 {
+		args = append(args, "--reserve", strconv.FormatInt(in.Reserve, 10))
 	}
 	if f.Options.Has(format.Compression) {
 		args = append(args, "--compression", b.opt.Compression)
@@ -81,18 +102,9 @@ func (b builder) write(f format.Format, p parts) llb.State {
 	})
 }
 
-// starts returns what containers need to start, without the lines of the YAML.
-func starts(starts []machine.Start) []contract.Start {
-	var all []contract.Start
-	for _, s := range starts {
-		all = append(all, s.Start)
-	}
-	return all
-}
-
 // startsJSON encodes what containers need to start.
-func startsJSON(all []machine.Start) []byte {
-	text, err := json.Marshal(starts(all))
+func startsJSON(starts []contract.Start) []byte {
+	text, err := json.Marshal(starts)
 	if err != nil {
 		panic(err) // strings can always be encoded
 	}
