@@ -76,7 +76,13 @@ func TestPages(t *testing.T) {
 			name = strings.TrimPrefix(page, "docs/")
 		}
 		t.Run(name, func(t *testing.T) {
-			p := &pageTest{tools: tools, dir: filepath.Join(t.TempDir(), "slipway")}
+			// No command of a page may reach a real account, or the images that
+			// another page published.
+			fake := awstest.Start(t, awstest.Knobs{})
+			p := &pageTest{
+				tools: tools, dir: filepath.Join(t.TempDir(), "slipway"),
+				env: slices.Concat(tools.env, fake.Env()),
+			}
 			defer p.close()
 			for _, b := range blocks {
 				if b.skip == "" && !t.Failed() {
@@ -117,15 +123,12 @@ func newTools(t *testing.T, root string) *tools {
 		t.Fatal(err)
 	}
 	cache := strings.Fields(string(goEnv))
-	fake := awstest.Start(t, awstest.Knobs{})
 	tl := &tools{root: root, standins: map[string]string{}, booted: map[[sha256.Size]byte]bool{}}
 	tl.env = append(os.Environ(),
 		"PATH="+bin+":"+os.Getenv("PATH"),
 		"HOME="+home, "XDG_STATE_HOME=", "DOCKER_CONFIG="+docker, "GOMODCACHE="+cache[0], "GOCACHE="+cache[1],
 		"BUILDX_BUILDER="+stack.Builder, "BUILDKIT_PROGRESS=plain",
 	)
-	// No command of a page may reach a real account.
-	tl.env = append(tl.env, fake.Env()...)
 
 	// Stand-ins for images that the pages name as examples.
 	const label, run = "LABEL org.mobyproject.config='readonlyPaths: [/proc/sys, /sys]'\n", "ENV PATH=/bin\nCMD [\"/run\"]\n"
@@ -154,6 +157,7 @@ func write(t *testing.T, file, text string, mode os.FileMode) {
 // A pageTest tests the blocks of a page.
 type pageTest struct {
 	*tools
+	env     []string
 	dir     string // copy of the checkout, "" until a block requires it
 	running []*exec.Cmd
 }
