@@ -172,6 +172,29 @@ func (i instances) tasksOf(ctx context.Context, instance string) ([]types.Replac
 	return all, nil
 }
 
+// fleetImages adds to used which images Spot Fleets name that may still start
+// instances. Their launch templates are not among them.
+func (i instances) fleetImages(ctx context.Context, used map[string]string) error {
+	for page, err := range pages(ctx, i.caller, ec2.NewDescribeSpotFleetRequestsPaginator(i.ec2, &ec2.DescribeSpotFleetRequestsInput{})) {
+		if err != nil {
+			return describe("list Spot Fleets", err)
+		}
+		for _, fleet := range page.SpotFleetRequestConfigs {
+			switch fleet.SpotFleetRequestState {
+			case types.BatchStateCancelled, types.BatchStateCancelledRunning, types.BatchStateCancelledTerminatingInstances, types.BatchStateFailed:
+				continue
+			}
+			if fleet.SpotFleetRequestConfig == nil {
+				continue
+			}
+			for _, s := range fleet.SpotFleetRequestConfig.LaunchSpecifications {
+				used[aws.ToString(s.ImageId)] = "the Spot Fleet " + aws.ToString(fleet.SpotFleetRequestId) + " uses it"
+			}
+		}
+	}
+	return nil
+}
+
 // rootVolume returns the ID of the root volume of an instance, or "".
 func rootVolume(instance *types.Instance) string {
 	for _, m := range instance.BlockDeviceMappings {

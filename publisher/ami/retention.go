@@ -115,7 +115,9 @@ func (c *collector) removeImage(ctx context.Context, image *types.Image) error {
 }
 
 // users returns what uses images, by their IDs: instances, all versions of all
-// launch templates, Auto Scaling, and SSM parameters.
+// launch templates, Spot Fleets, Auto Scaling, and SSM parameters. EC2 Fleets
+// are not read: those that replace instances take images only from launch
+// templates ("FleetLaunchTemplateOverrides" in the API reference of EC2).
 func (c *collector) users(ctx context.Context) (map[string]string, error) {
 	used := map[string]string{}
 	for page, err := range c.aws.instances.filter(ctx,
@@ -149,6 +151,9 @@ func (c *collector) users(ctx context.Context) (map[string]string, error) {
 				}
 			}
 		}
+	}
+	if err := c.aws.instances.fleetImages(ctx, used); err != nil {
+		return nil, err
 	}
 	if err := c.aws.scaling.images(ctx, used); err != nil {
 		return nil, err

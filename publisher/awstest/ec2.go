@@ -18,6 +18,7 @@ func ec2Service() *service {
 		bodyFirst: true, limit: 1 << 20,
 		operations: map[string]func(*call) (any, error){
 			"CancelImportTask":                     (*call).cancelImportTask,
+			"CancelSpotFleetRequests":              (*call).cancelSpotFleets,
 			"CopyImage":                            (*call).copyImage,
 			"CopySnapshot":                         (*call).copySnapshot,
 			"CreateLaunchTemplate":                 (*call).createLaunchTemplate,
@@ -37,6 +38,7 @@ func ec2Service() *service {
 			"DescribeLaunchTemplateVersions":       (*call).describeLaunchTemplateVersions,
 			"DescribeInstances":                    (*call).describeInstances,
 			"DescribeReplaceRootVolumeTasks":       (*call).describeReplaceTasks,
+			"DescribeSpotFleetRequests":            (*call).describeSpotFleets,
 			"DescribeTags":                         (*call).describeTags,
 			"DescribeVolumes":                      (*call).describeVolumes,
 			"DisableImage":                         (*call).disableImage,
@@ -46,6 +48,7 @@ func ec2Service() *service {
 			"ListSnapshotsInRecycleBin":            (*call).listSnapshotsInBin,
 			"LockSnapshot":                         (*call).lockSnapshot,
 			"ModifySnapshotTier":                   (*call).archiveSnapshot,
+			"RequestSpotFleet":                     (*call).requestSpotFleet,
 			"RestoreImageFromRecycleBin":           (*call).restoreImageFromBin,
 			"RestoreSnapshotFromRecycleBin":        (*call).restoreSnapshotFromBin,
 			"RestoreSnapshotTier":                  (*call).restoreSnapshot,

@@ -35,6 +35,7 @@ type region struct {
 	volumes   map[string]*volume
 	templates map[string]*launchTemplate
 	groups    map[string]*scalingGroup
+	fleets    map[string]*spotFleet
 	replaces  map[string]*replaceTask
 	tasks     map[string]*importTask
 	params    map[string]*parameter
@@ -59,6 +60,7 @@ func (s *Server) region(name string) *region {
 			volumes:   map[string]*volume{},
 			templates: map[string]*launchTemplate{},
 			groups:    map[string]*scalingGroup{},
+			fleets:    map[string]*spotFleet{},
 			replaces:  map[string]*replaceTask{},
 			tasks:     map[string]*importTask{},
 			params:    map[string]*parameter{},

@@ -293,3 +293,76 @@ func TestLaunchTemplates(t *testing.T) {
 	}
 	c.clean()
 }
+
+// A Spot Fleet names images or launch templates, not both, and what it names in
+// a launch template has a version.
+func TestSpotFleet(t *testing.T) {
+	c := start(t, awstest.Knobs{})
+	request := func(change func(*ec2types.SpotFleetRequestConfigData)) (string, error) {
+		config := &ec2types.SpotFleetRequestConfigData{
+			IamFleetRole: aws.String("arn:aws:iam::" + awstest.Account + ":role/fleet"), TargetCapacity: aws.Int32(1),
+			LaunchSpecifications: []ec2types.SpotFleetLaunchSpecification{{ImageId: aws.String("ami-0"), InstanceType: "t3.micro"}},
+		}
+		change(config)
+		out, err := c.ec2.RequestSpotFleet(c.ctx, &ec2.RequestSpotFleetInput{SpotFleetRequestConfig: config})
+		if err != nil {
+			return "", err
+		}
+		return *out.SpotFleetRequestId, nil
+	}
+	must(c.ec2.CreateLaunchTemplate(c.ctx, &ec2.CreateLaunchTemplateInput{
+		LaunchTemplateName: aws.String("web"), LaunchTemplateData: &ec2types.RequestLaunchTemplateData{ImageId: aws.String("ami-1")},
+	}))
+	template := func(name, version string) func(*ec2types.SpotFleetRequestConfigData) {
+		return func(c *ec2types.SpotFleetRequestConfigData) {
+			c.LaunchSpecifications = nil
+			c.LaunchTemplateConfigs = []ec2types.LaunchTemplateConfig{{
+				LaunchTemplateSpecification: &ec2types.FleetLaunchTemplateSpecification{LaunchTemplateName: &name, Version: aws.String(version)},
+				Overrides:                   []ec2types.LaunchTemplateOverrides{{InstanceType: "t3.small"}},
+			}}
+		}
+	}
+	ids := []string{must(request(func(*ec2types.SpotFleetRequestConfigData) {})), must(request(template("web", "$Latest")))}
+	page := must(c.ec2.DescribeSpotFleetRequests(c.ctx, &ec2.DescribeSpotFleetRequestsInput{MaxResults: aws.Int32(1)}))
+	rest := must(c.ec2.DescribeSpotFleetRequests(c.ctx, &ec2.DescribeSpotFleetRequestsInput{NextToken: page.NextToken}))
+	var images, templates []string
+	for _, f := range slices.Concat(page.SpotFleetRequestConfigs, rest.SpotFleetRequestConfigs) {
+		for _, s := range f.SpotFleetRequestConfig.LaunchSpecifications {
+			images = append(images, *s.ImageId)
+		}
+		for _, s := range f.SpotFleetRequestConfig.LaunchTemplateConfigs {
+			templates = append(templates, *s.LaunchTemplateSpecification.LaunchTemplateName)
+		}
+	}
+	if !slices.Equal(images, []string{"ami-0"}) || !slices.Equal(templates, []string{"web"}) {
+		t.Errorf("images %q, templates %q", images, templates)
+	}
+	canceled := must(c.ec2.CancelSpotFleetRequests(c.ctx, &ec2.CancelSpotFleetRequestsInput{SpotFleetRequestIds: append(ids[:1:1], "sfr-0"), TerminateInstances: aws.Bool(true)}))
+	if len(canceled.SuccessfulFleetRequests) != 1 || len(canceled.UnsuccessfulFleetRequests) != 1 {
+		t.Errorf("canceled %+v", canceled)
+	}
+	found := must(c.ec2.DescribeSpotFleetRequests(c.ctx, &ec2.DescribeSpotFleetRequestsInput{SpotFleetRequestIds: ids[:1]})).SpotFleetRequestConfigs
+	if len(found) != 1 || found[0].SpotFleetRequestState != ec2types.BatchStateCancelled {
+		t.Errorf("found %+v", found)
+	}
+	_, missing := c.ec2.DescribeSpotFleetRequests(c.ctx, &ec2.DescribeSpotFleetRequestsInput{SpotFleetRequestIds: []string{"sfr-0"}})
+	_, neither := request(func(c *ec2types.SpotFleetRequestConfigData) { c.LaunchSpecifications = nil })
+	_, both := request(func(c *ec2types.SpotFleetRequestConfigData) {
+		specs := c.LaunchSpecifications
+		template("web", "1")(c)
+		c.LaunchSpecifications = specs
+	})
+	_, unknown := request(template("db", "1"))
+	_, version := request(template("web", ""))
+	for i, test := range []struct {
+		err  error
+		code string
+	}{
+		{missing, "InvalidSpotFleetRequestId.NotFound"}, {neither, "InvalidSpotFleetRequestConfig"}, {both, "InvalidSpotFleetRequestConfig"},
+		{unknown, "InvalidLaunchTemplateId.NotFound"}, {version, "MissingParameter"},
+	} {
+		if code(test.err) != test.code {
+			t.Errorf("%d: %v, not %s", i, test.err, test.code)
+		}
+	}
+}

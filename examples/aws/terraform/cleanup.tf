@@ -6,7 +6,8 @@ data "aws_iam_policy_document" "cleanup" {
     sid = "Describe"
     actions = [
       "ec2:DescribeImages", "ec2:DescribeInstances", "ec2:DescribeLaunchTemplates",
-      "ec2:DescribeLaunchTemplateVersions", "ec2:DescribeSnapshots", "ssm:DescribeParameters",
+      "ec2:DescribeLaunchTemplateVersions", "ec2:DescribeSnapshots", "ec2:DescribeSpotFleetRequests",
+      "ssm:DescribeParameters",
       "ec2:ListImagesInRecycleBin", "ec2:ListSnapshotsInRecycleBin",
       "autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations",
     ]
