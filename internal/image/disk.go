@@ -14,7 +14,6 @@ import (
 	"github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/fat"
-	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/iso9660"
 	"github.com/slipway-build/slipway/exporter/mbr"
 	"github.com/slipway-build/slipway/exporter/tree"
@@ -27,41 +26,17 @@ const (
 	maxFiles      = 10_000 // of an EFI system partition
 )
 
-// typeNames are the types of GPT partitions that machines have.
-var typeNames = map[gpt.GUID]string{
-	gpt.TypeBIOSBoot: "BIOS boot", gpt.TypeESP: "EFI system", gpt.TypeData: "data", gpt.TypeLinux: "Linux",
-}
-
 // readDisk reads the partition table, and the file systems of the partitions that
 // can have a boot loader.
 func (i *Image) readDisk(r io.ReaderAt, size int64) error {
-	record, err := mbr.Read(r)
+	table, err := disk.ReadPartitions(r)
 	if err != nil {
 		return err
 	}
-	table, err := gpt.Read(r)
-	switch {
-	case err == nil:
-		for _, p := range table.Partitions {
-			i.addPartition(Partition{
-				Number: p.Number, Name: p.Name, Type: cmp.Or(typeNames[p.Type], p.Type.String()),
-				Start: int64(p.First) * gpt.SectorSize, Size: int64(p.Last-p.First+1) * gpt.SectorSize,
-			})
-		}
-	case errors.Is(err, gpt.ErrNoTable):
-		for n, p := range record.Partitions {
-			if p.Sectors == 0 {
-				continue
-			}
-			i.addPartition(Partition{
-				Number: n + 1, Type: fmt.Sprintf("MBR type %#02x", p.Type),
-				Start: int64(p.First) * gpt.SectorSize, Size: int64(p.Sectors) * gpt.SectorSize,
-			})
-		}
-	default:
-		return err
+	for _, p := range table.Partitions {
+		i.addPartition(Partition{Number: p.Number, Name: p.Name, Type: p.Type, Start: p.Start, Size: p.Size, esp: p.ESP})
 	}
-	biosCode := slices.ContainsFunc(record.BootCode, func(b byte) bool { return b != 0 })
+	biosCode := slices.ContainsFunc(table.MBR.BootCode, func(b byte) bool { return b != 0 })
 	for n := range i.Partitions {
 		p := &i.Partitions[n]
 		if p.Start > size-p.Size {
@@ -102,7 +77,7 @@ func (i *Image) readPartition(p *Partition, r *io.SectionReader, biosCode bool) 
 	}
 	volume, err := fat.Open(r)
 	if err != nil {
-		if p.Type == typeNames[gpt.TypeESP] {
+		if p.esp {
 			i.warn("partition %d: %v", p.Number, err)
 		}
 		return nil

@@ -72,6 +72,8 @@ type Partition struct {
 	FileSystem string `json:"fileSystem,omitempty"`
 	Free       int64  `json:"free"`            // bytes of the file system, if it is FAT
 	Files      []File `json:"files,omitempty"` // of an EFI system partition
+
+	esp bool // its type says that it is an EFI system partition
 }
 
 // A Loader is a program that firmware starts.

@@ -76,50 +76,35 @@ func (d *Disk) Boot() (Boot, error) {
 			return Boot{}, fmt.Errorf("%s is %s, not a raw disk; unpack or convert it first, or build with --target raw", d.Name, f.what)
 		}
 	}
-	record, err := mbr.Read(d)
-	if errors.Is(err, mbr.ErrFormat) {
-		return Boot{}, fmt.Errorf("%s is not a disk image: it has no partition table; build one with --target raw", d.Name)
-	}
-	if err != nil {
-		return Boot{}, fmt.Errorf("%s: %w", d.Name, err)
-	}
-	code := !isZero(record.BootCode)
-	table, err := gpt.Read(d)
+	table, err := exporterdisk.ReadPartitions(d)
 	switch {
-	case err == nil:
-		return d.bootGPT(table, code)
-	case errors.Is(err, gpt.ErrNoTable):
-		return d.bootMBR(record, code)
+	case errors.Is(err, mbr.ErrFormat):
+		return Boot{}, fmt.Errorf("%s is not a disk image: it has no partition table; build one with --target raw", d.Name)
 	case errors.Is(err, gpt.ErrFormat):
 		return Boot{}, fmt.Errorf("%s: %w; build it again", d.Name, err)
+	case err != nil:
+		return Boot{}, fmt.Errorf("%s: %w", d.Name, err)
+	case table.GPT.Sectors > 0:
+		return d.bootGPT(table)
 	}
-	return Boot{}, fmt.Errorf("%s: %w", d.Name, err)
+	return d.bootMBR(table)
 }
 
-// partition is what Boot and Place need to know of a partition.
-type partition struct {
-	name        string // number and label
-	start, size int64  // bytes
-	esp         bool   // an EFI system partition
-	legacy      bool   // the boot code in the first sector may load it
-	other       bool   // neither an EFI system partition nor for boot code alone
-}
-
-func (d *Disk) bootMBR(record mbr.Table, code bool) (Boot, error) {
-	for _, p := range record.Partitions {
+func (d *Disk) bootMBR(table exporterdisk.PartitionTable) (Boot, error) {
+	for _, p := range table.MBR.Partitions {
 		if p.Type == mbr.TypeGPT {
 			return Boot{}, fmt.Errorf("%s is not a whole disk: its GUID partition table is missing; build it again", d.Name)
 		}
 	}
-	return d.boot(partitions(record, gpt.Table{}), code)
+	return d.boot(table)
 }
 
-func (d *Disk) bootGPT(table gpt.Table, code bool) (Boot, error) {
-	used := int64(table.Sectors) * gpt.SectorSize
+func (d *Disk) bootGPT(table exporterdisk.PartitionTable) (Boot, error) {
+	used := int64(table.GPT.Sectors) * gpt.SectorSize
 	if used > d.Size {
 		return Boot{}, fmt.Errorf("%s is truncated: it has %d bytes, and its partition table ends at %d; build or copy it again", d.Name, d.Size, used)
 	}
-	boot, err := d.boot(partitions(mbr.Table{}, table), code)
+	boot, err := d.boot(table)
 	if err != nil {
 		return Boot{}, err
 	}
@@ -133,18 +118,18 @@ func (d *Disk) bootGPT(table gpt.Table, code bool) (Boot, error) {
 	return boot, nil
 }
 
-func (d *Disk) boot(partitions []partition, code bool) (Boot, error) {
+func (d *Disk) boot(table exporterdisk.PartitionTable) (Boot, error) {
 	boot := Boot{Warnings: slices.Clone(d.warnings)}
-	boot.BIOS = code && slices.ContainsFunc(partitions, func(p partition) bool { return p.legacy })
+	boot.BIOS = !isZero(table.MBR.BootCode) && slices.ContainsFunc(table.Partitions, func(p exporterdisk.Partition) bool { return p.Legacy })
 	mismatch := ""
-	for _, p := range partitions {
-		if !p.esp {
+	for _, p := range table.Partitions {
+		if !p.ESP {
 			continue
 		}
 		unreadable := func(err error) {
 			boot.Warnings = append(boot.Warnings, fmt.Sprintf("the EFI system partition cannot be read: %v", err))
 		}
-		esp, err := fat.Open(io.NewSectionReader(d, p.start, p.size))
+		esp, err := fat.Open(io.NewSectionReader(d, p.Start, p.Size))
 		if err != nil {
 			unreadable(err)
 			continue
@@ -163,7 +148,7 @@ func (d *Disk) boot(partitions []partition, code bool) (Boot, error) {
 			}
 		}
 		boot.UEFI = append(boot.UEFI, found...)
-		if !slices.ContainsFunc(partitions, func(p partition) bool { return p.other }) {
+		if !slices.ContainsFunc(table.Partitions, other) {
 			boot.Warnings = append(boot.Warnings, missingDrivers(esp)...)
 		}
 	}

@@ -1,13 +1,13 @@
 package disk
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"strings"
 
 	"github.com/slipway-build/slipway/exporter/cpio"
+	exporterdisk "github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/mbr"
@@ -32,26 +32,22 @@ const maxFiles = 10_000
 // Place returns what the byte at an offset belongs to. It is zero where the
 // disk cannot be read.
 func (d *Disk) Place(at int64) Place {
-	record, err := mbr.Read(d)
+	table, err := exporterdisk.ReadPartitions(d)
 	if err != nil {
 		return Place{}
 	}
-	table, err := gpt.Read(d)
-	isGPT := err == nil
-	if !isGPT && !errors.Is(err, gpt.ErrNoTable) {
-		return Place{}
-	}
-	for _, p := range partitions(record, table) {
-		if at < p.start || at >= p.start+p.size {
+	for _, p := range table.Partitions {
+		if at < p.Start || at >= p.Start+p.Size {
 			continue
 		}
-		place := Place{Partition: p.name}
-		if p.esp {
-			place.Component = componentAt(io.NewSectionReader(d, p.start, p.size), at-p.start)
+		place := Place{Partition: label(p)}
+		if p.ESP {
+			place.Component = componentAt(io.NewSectionReader(d, p.Start, p.Size), at-p.Start)
 		}
 		return place
 	}
-	switch used := int64(table.Sectors) * gpt.SectorSize; {
+	isGPT := table.GPT.Sectors > 0
+	switch used := int64(table.GPT.Sectors) * gpt.SectorSize; {
 	case at < mbr.BootCodeSize:
 		return Place{Component: "boot code"}
 	case at < mbr.Size && isGPT:
@@ -145,29 +141,14 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// partitions returns the partitions of a GUID partition table, or those of a
-// master boot record if the table is empty.
-func partitions(record mbr.Table, table gpt.Table) []partition {
-	var list []partition
-	for _, p := range table.Partitions {
-		bios := p.Type == gpt.TypeBIOSBoot
-		list = append(list, partition{
-			name:  fmt.Sprintf("%d %q", p.Number, p.Name),
-			start: int64(p.First) * gpt.SectorSize, size: int64(p.Last-p.First+1) * gpt.SectorSize,
-			esp: p.Type == gpt.TypeESP, legacy: bios || p.Attributes&gpt.LegacyBoot != 0, other: p.Type != gpt.TypeESP && !bios,
-		})
+// label returns the number and the name of a partition.
+func label(p exporterdisk.Partition) string {
+	if p.Name == "" {
+		return fmt.Sprint(p.Number)
 	}
-	if table.Sectors > 0 {
-		return list
-	}
-	for i, p := range record.Partitions {
-		if p.Sectors > 0 {
-			list = append(list, partition{
-				name:  fmt.Sprint(i + 1),
-				start: int64(p.First) * mbr.Size, size: int64(p.Sectors) * mbr.Size,
-				esp: p.Type == mbr.TypeESP, legacy: p.Active, other: p.Type != mbr.TypeESP,
-			})
-		}
-	}
-	return list
+	return fmt.Sprintf("%d %q", p.Number, p.Name)
 }
+
+// other reports whether a partition is neither an EFI system partition nor for
+// boot code alone.
+func other(p exporterdisk.Partition) bool { return !p.ESP && !p.BIOSBoot }

@@ -13,9 +13,8 @@ import (
 	"strings"
 
 	"github.com/slipway-build/slipway/exporter/cpio"
+	exporterdisk "github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/fat"
-	"github.com/slipway-build/slipway/exporter/gpt"
-	"github.com/slipway-build/slipway/exporter/mbr"
 )
 
 // A Secret is something on a disk that whoever can read the disk can abuse.
@@ -45,21 +44,17 @@ const (
 // initramfs that are there. It also returns what it could not search, one line
 // each. It reads at most 2 GiB of unpacked files, and needs little memory.
 func (d *Disk) Secrets(ctx context.Context) (found []Secret, unread []string, err error) {
-	record, err := mbr.Read(d)
+	table, err := exporterdisk.ReadPartitions(d)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", d.Name, err)
 	}
-	table, err := gpt.Read(d)
-	if err != nil && !errors.Is(err, gpt.ErrNoTable) {
-		return nil, nil, fmt.Errorf("%s: %w", d.Name, err)
-	}
 	s := searcher{ctx: ctx, left: maxInitramfs, seen: map[Secret]bool{}}
-	for _, p := range partitions(record, table) {
+	for _, p := range table.Partitions {
 		switch {
-		case p.esp:
-			s.partition(p.name, io.NewSectionReader(d, p.start, p.size))
-		case p.other && d.hasData(p.start, p.size):
-			s.skip("partition "+p.name, errors.New("its file system is not known"))
+		case p.ESP:
+			s.partition(label(p), io.NewSectionReader(d, p.Start, p.Size))
+		case other(p) && d.hasData(p.Start, p.Size):
+			s.skip("partition "+label(p), errors.New("its file system is not known"))
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
