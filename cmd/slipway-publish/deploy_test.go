@@ -149,8 +149,8 @@ func TestKeepLast(t *testing.T) {
 		t.Errorf("exit %d: %s%s", code, out, message)
 	}
 	for _, bad := range [][]string{{"--keep-last", "1"}, {"--keep-last", "0", "--name-prefix", "web-"}, {"--name-prefix", "web-"}, {"--tag", "a=b"}} {
-		if _, code, message := h.run(nil, append([]string{"aws", "gc"}, bad...)...); code != 2 || strings.Count(message, "\n") != 1 {
-			t.Errorf("%v: exit %d: %s", bad, code, message)
+		if out, code, message := h.run(nil, append([]string{"aws", "gc"}, bad...)...); code != 2 || out != "" || strings.Count(message, "\n") != 1 {
+			t.Errorf("%v: exit %d: %s%s", bad, code, out, message)
 		}
 	}
 	if _, code, _ := h.run(nil, "aws", "--name", "web-4", "--deregistration-protection=on", "machine.raw"); code != 2 {

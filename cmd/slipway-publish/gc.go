@@ -42,6 +42,9 @@ func newGCCommand() *cobra.Command {
 		}
 		o.Regions, o.DryRun = account.regions(), account.dryRun
 		found, err := ami.GC(cmd.Context(), cfg, o)
+		if ami.ClassOf(err) == ami.ClassUsage {
+			return err
+		}
 		if printErr := printLeftovers(cmd.OutOrStdout(), found, o.DryRun, account.json); err == nil {
 			err = printErr
 		}

@@ -14,7 +14,10 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/cpio"
 	exporterdisk "github.com/slipway-build/slipway/exporter/disk"
+	"github.com/slipway-build/slipway/exporter/erofs"
 	"github.com/slipway-build/slipway/exporter/fat"
+	"github.com/slipway-build/slipway/exporter/squashfs"
+	"github.com/slipway-build/slipway/exporter/tree"
 )
 
 // A Secret is something on a disk that whoever can read the disk can abuse.
@@ -40,9 +43,10 @@ const (
 )
 
 // Secrets looks for private keys, passwords, credentials and the like: in the
-// files on EFI system partitions, the sections of unified kernel images, and the
-// initramfs that are there. It also returns what it could not search, one line
-// each. It reads at most 2 GiB of unpacked files, and needs little memory.
+// files on EFI system partitions, the sections of unified kernel images, the
+// initramfs that are there, and the file systems SquashFS and EROFS. It also
+// returns what it could not search, one line each. It reads at most 2 GiB of
+// unpacked files, and needs little memory.
 func (d *Disk) Secrets(ctx context.Context) (found []Secret, unread []string, err error) {
 	table, err := exporterdisk.ReadPartitions(d)
 	if err != nil {
@@ -54,7 +58,10 @@ func (d *Disk) Secrets(ctx context.Context) (found []Secret, unread []string, er
 		case p.ESP:
 			s.partition(label(p), io.NewSectionReader(d, p.Start, p.Size))
 		case other(p) && d.hasData(p.Start, p.Size):
-			s.skip("partition "+label(p), errors.New("its file system is not known"))
+			what := "partition " + label(p)
+			if !s.root(what, io.NewSectionReader(d, p.Start, p.Size)) {
+				s.skip(what, errors.New("its file system is not known"))
+			}
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
@@ -152,6 +159,7 @@ func (s *searcher) espFile(esp *fat.FS, file string, content *io.SectionReader) 
 		}
 	case isInitramfs(magic):
 		s.initramfs(file, content)
+	case s.root(fmt.Sprintf("%q", file), content):
 	default:
 		data := s.read(content)
 		if bootConfigurations.MatchString(file) {
@@ -194,6 +202,58 @@ func (s *searcher) initramfs(file string, r io.Reader) {
 		if s.left <= 0 {
 			s.skip(fmt.Sprintf("the rest of the initramfs in %q", file), cpio.ErrTooLarge)
 			return
+		}
+	}
+}
+
+// rootFileSystems are file systems by their magic number.
+var rootFileSystems = []struct {
+	at    int64
+	magic string
+	read  func(io.ReaderAt, int64) ([]tree.Entry, error)
+}{
+	{0, "hsqs", squashfs.Read},
+	{1024, "\xe2\xe1\xf5\xe0", erofs.Read},
+}
+
+// root searches a root file system. It reports whether the content is one.
+func (s *searcher) root(what string, r *io.SectionReader) bool {
+	for _, f := range rootFileSystems {
+		magic := make([]byte, len(f.magic))
+		if _, err := r.ReadAt(magic, f.at); err != nil || string(magic) != f.magic {
+			continue
+		}
+		entries, err := f.read(r, r.Size())
+		if err != nil {
+			s.skip(what, err)
+		}
+		s.entries(what, entries)
+		return true
+	}
+	return false
+}
+
+func (s *searcher) entries(what string, entries []tree.Entry) {
+	for _, e := range entries {
+		if s.ctx.Err() != nil {
+			return
+		}
+		switch e.Type {
+		case tree.Dir:
+			s.add(repository(e.Path + "/")...)
+		case tree.File:
+			if s.left -= min(e.Size, maxSearched); s.left <= 0 {
+				s.skip("the rest of "+what, errors.New("it is too large"))
+				return
+			}
+			data := make([]byte, min(e.Size, maxSearched))
+			if len(data) > 0 { // an empty file cannot be opened
+				if n, err := e.ReaderAt().ReadAt(data, 0); n < len(data) {
+					s.skip(fmt.Sprintf("%q in %s", e.Path, what), err)
+					continue
+				}
+			}
+			s.add(fileSecrets(e.Path, data)...)
 		}
 	}
 }

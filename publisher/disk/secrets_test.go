@@ -5,13 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/slipway-build/slipway/exporter/disk/disktest"
+	"github.com/slipway-build/slipway/exporter/erofs"
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/mbr"
+	"github.com/slipway-build/slipway/exporter/squashfs"
+	"github.com/slipway-build/slipway/exporter/tree"
 )
 
 const (
@@ -118,6 +124,52 @@ func TestSecrets(t *testing.T) {
 		found, unread, err := open(t, save(t, gptDisk(t, nil, test.files))).Secrets(t.Context())
 		if err != nil || len(unread) > 0 || !slices.Equal(found, test.want) {
 			t.Errorf("%s: got %v, %q, %v, want %v", what, found, unread, err, test.want)
+		}
+	}
+}
+
+// Root file systems are searched in partitions and in files.
+func TestSecretsOfRoots(t *testing.T) {
+	entries := []tree.Entry{
+		tree.NewDir("."), tree.NewDir("etc"), tree.NewFile("etc/empty.key", 0o600, ""), tree.NewFile("etc/web.key", 0o600, fmt.Sprintf(pem, "")),
+		tree.NewDir("srv"), tree.NewDir("srv/.git"), tree.NewSymlink("srv/web.key", "../etc/web.key"),
+	}
+	want := []Secret{{Path: "etc/web.key", What: "a private key"}, {Path: "srv/.git", What: "a Git repository with its history"}}
+	f, err := os.Create(filepath.Join(t.TempDir(), "squashfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := squashfs.Write(f, entries, squashfs.Options{Compression: "zstd", Level: 1, Time: time.Unix(0, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	packed, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := erofs.New(entries, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := make([]byte, content.Size)
+	if _, err := content.ReadAt(plain, 0); err != nil {
+		t.Fatal(err)
+	}
+	for name, root := range map[string][]byte{"SquashFS": packed, "EROFS": plain} {
+		inPartition := gptDisk(t, nil, nil)
+		copy(inPartition[2048*512:4096*512], root)
+		writeTable(t, inPartition, gpt.Table{Sectors: uint64(len(inPartition) / 512), ID: gpt.Derive("disk", nil), Partitions: []gpt.Partition{
+			{Type: gpt.TypeLinux, ID: gpt.Derive("root", nil), First: 2048, Last: 4095, Name: "root"},
+		}})
+		for where, data := range map[string][]byte{"partition": inPartition, "file": gptDisk(t, nil, map[string][]byte{"root.img": root})} {
+			found, unread, err := open(t, save(t, data)).Secrets(t.Context())
+			if err != nil || len(unread) > 0 || !slices.Equal(found, want) {
+				t.Errorf("%s in a %s: got %v, %q, %v", name, where, found, unread, err)
+			}
+		}
+		found, unread, err := open(t, save(t, gptDisk(t, nil, map[string][]byte{"root.img": root[:map[string]int{"SquashFS": 120, "EROFS": 1200}[name]]}))).Secrets(t.Context())
+		if err != nil || len(found) > 0 || len(unread) != 1 || !strings.HasPrefix(unread[0], `"root.img" is not searched for secrets: `) {
+			t.Errorf("truncated %s: got %v, %q, %v", name, found, unread, err)
 		}
 	}
 }
