@@ -35,6 +35,7 @@ var (
 	rehearse        = flag.Bool("release", false, "TestRelease makes a release in the stack's registry; takes many minutes")
 	releaseTargets  = flag.String("release-targets", "release", "space-separated bake `targets` of TestRelease")
 	releasePrograms = flag.String("release-programs", "linux/amd64,linux/arm64,darwin/amd64,darwin/arm64,windows/amd64,windows/arm64", "comma-separated `platforms` of the programs of TestRelease")
+	releaseCache    = flag.String("release-cache", "", "`machine` whose packages TestRelease packs if -release-targets is set; default: none")
 	releaseExamples = flag.String("release-examples", "*.yml", "`pattern` of the examples of TestRelease")
 )
 
@@ -66,6 +67,7 @@ func TestRelease(t *testing.T) {
 	need.Program(t, "rpm", "rpm")
 	r := newRehearsal(t)
 	t.Run("images", r.testImages)
+	t.Run("cache", r.testCache)
 	t.Run("checksums", r.testChecksums)
 	t.Run("signature", r.testSignature)
 	t.Run("programs", r.testPrograms)
@@ -94,7 +96,7 @@ hack/release/publish
 `, dir)
 	release.Dir = root
 	release.Env = append(os.Environ(), "COSIGN="+r.cosign, "COSIGN_PASSWORD=", "VERSION="+releaseVersion, "REVISION="+releaseRevision, "COMMIT_TIME="+releaseTime, "DATE=20261123", "REGISTRY="+r.registry,
-		"BUILDX_BUILDER="+stack.Builder, "PROGRESS=plain", "TARGETS="+*releaseTargets, "PROGRAMS="+*releasePrograms, "EXAMPLES="+*releaseExamples,
+		"BUILDX_BUILDER="+stack.Builder, "PROGRESS=plain", "TARGETS="+*releaseTargets, "PROGRAMS="+*releasePrograms, "EXAMPLES="+*releaseExamples, "CACHE_MACHINE="+*releaseCache,
 		"SIGN=--key "+dir+"/cosign.key --tlog-upload=false --use-signing-config=false", "COSIGN_INSECURE=--allow-http-registry")
 	out, err := release.CombinedOutput()
 	if logs := stack.Artifacts(t); os.MkdirAll(logs, 0o755) == nil {
@@ -151,6 +153,45 @@ func (r *rehearsal) testImages(t *testing.T) {
 		out, err := exec.Command(r.cosign, "verify", "--key", r.key, "--insecure-ignore-tlog=true", "--allow-http-registry", ref).CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: cosign verify: %v\n%s", ref, err, out)
+		}
+	}
+}
+
+// The frontend names a cache that exists, and the packages of the release that it
+// has.
+func (r *rehearsal) testCache(t *testing.T) {
+	if *releaseTargets != "release" && *releaseCache == "" {
+		t.Skip("a part of a release without -release-cache has no cache")
+	}
+	ref, err := name.ParseReference(r.registry + "/slipway@" + r.images[r.registry+"/slipway"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		image, err := remote.Image(ref, remote.WithPlatform(v1.Platform{OS: "linux", Architecture: arch}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := image.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		env := map[string]string{}
+		for _, e := range config.Config.Env {
+			key, value, _ := strings.Cut(e, "=")
+			env[key] = value
+		}
+		cache, err := name.NewDigest(env["SLIPWAY_CACHE"])
+		if err != nil {
+			t.Fatalf("%s: %v in %v", arch, err, config.Config.Env)
+		}
+		if _, err := remote.Head(cache); err != nil {
+			t.Errorf("%s: %s: %v", arch, cache, err)
+		}
+		for _, want := range []string{"kernel", "init", "runc"} {
+			if d := r.images[r.registry+"/"+want]; !strings.Contains(env["SLIPWAY_CACHE_IMAGES"], d) {
+				t.Errorf("%s: the cache has no %s of this release, %s: %s", arch, want, d, env["SLIPWAY_CACHE_IMAGES"])
+			}
 		}
 	}
 }
