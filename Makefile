@@ -57,7 +57,7 @@ test-boot: images
 	cd hack/eif && CARGO_TARGET_DIR=../../.stack/eif cargo build --quiet --release --locked
 	go test ./exporter/format -run TestEIFLibrary -eif "$$PWD/.stack/eif/release/eif"
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage|TestIPv6' -arch arm64
-	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers|TestEscape|TestServices' -boot
+	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers|TestEscape|TestServices|TestInstructions' -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50
 	hack/debian-packages chromium
 	go test ./internal/image/report -run TestChromium -chromium
