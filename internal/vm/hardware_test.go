@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -188,16 +190,34 @@ func TestMissing(t *testing.T) {
 // TestProbe runs the tiny guest with emulation, and with programs that fail as
 // accelerators do.
 func TestProbe(t *testing.T) {
-	if err := probe(t.Context(), "amd64", TCG); err != nil {
-		t.Error(err)
-	}
-	if err := probe(t.Context(), "arm64", TCG); err != nil {
-		t.Error(err)
+	need.Program(t, "qemu-system-x86_64", "qemu-system-x86")
+	need.Program(t, "qemu-system-aarch64", "qemu-system-arm")
+	path, dir := os.Getenv("PATH"), t.TempDir()
+	for _, architecture := range []string{"amd64", "arm64"} {
+		name := platforms[architecture].qemu
+		program, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The guest says when it starts to count.
+		script := fmt.Sprintf("#!/bin/sh\n%s \"$@\" >%s/output\nstatus=$?\ncat %[2]s/output\nexit $status\n", program, dir)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", dir+":"+path)
+		if err := probe(t.Context(), architecture, TCG); err != nil {
+			t.Errorf("%s: %v", architecture, err)
+		}
+		if output, err := os.ReadFile(filepath.Join(dir, "output")); string(output) != "h" {
+			t.Errorf("%s: the guest wrote %q, %v", architecture, output, err)
+		}
+		t.Setenv("PATH", path)
 	}
 	for script, want := range map[string]string{
 		"echo could not access KVM >&2; exit 1": "could not access KVM",
 		"exit 0":                                "QEMU failed",
-		"exec sleep 100":                        "does not finish within 3s",
+		"exec sleep 100":                        "does not start within 3s",
+		"echo h; exec sleep 100":                "it is slower than emulation",
 	} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "qemu-system-x86_64"), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
@@ -208,7 +228,7 @@ func TestProbe(t *testing.T) {
 		if err := probe(t.Context(), "amd64", KVM); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", script, err)
 		}
-		if took := time.Since(begin); took > 3*probeTimeout {
+		if took := time.Since(begin); took > 3*startTimeout || strings.Contains(want, "slower") && took > startTimeout {
 			t.Errorf("%q: took %v", script, took)
 		}
 	}
