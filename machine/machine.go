@@ -12,8 +12,6 @@
 package machine
 
 import (
-	"fmt"
-
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/schema"
 )
@@ -107,7 +105,3 @@ func (s section) title(c *Container) string {
 	}
 	return s.noun + " " + schema.Quote(string(c.Name))
 }
-
-// initName returns the name of an init image among the components of the
-// machine.
-func initName(i int) string { return fmt.Sprintf("init[%d]", i) }

@@ -185,7 +185,7 @@ func (p *planner) kernel() {
 
 func (p *planner) init() {
 	for i, ref := range p.Init {
-		p.plan.Trees = append(p.plan.Trees, Tree{initName(i), ref.Name, p.Prefix.Clean, RulesInit, at(p.node.Key("init").Index(i))})
+		p.plan.Trees = append(p.plan.Trees, Tree{contract.InitComponent(i), ref.Name, p.Prefix.Clean, RulesInit, at(p.node.Key("init").Index(i))})
 	}
 }
 

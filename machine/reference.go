@@ -7,6 +7,7 @@ import (
 
 	distref "github.com/distribution/reference"
 
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/schema"
 	"github.com/slipway-build/slipway/internal/suggest"
 )
@@ -88,7 +89,7 @@ func (m *Machine) references(layouts bool) []ImageRef {
 	}
 	add(m.Kernel.Image, m.node.Key("kernel").Key("image"), "kernel")
 	for i, r := range m.Init {
-		add(r, m.node.Key("init").Index(i), initName(i))
+		add(r, m.node.Key("init").Index(i), contract.InitComponent(i))
 	}
 	for i, v := range m.Volumes {
 		if layouts || !v.layout() {

@@ -7,11 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/kernel"
 )
 
@@ -27,9 +27,6 @@ func init() {
 		writer:      eifWriter{},
 	})
 }
-
-// initComponent is how the names of the components of the section init begin.
-const initComponent = "init["
 
 type eifWriter struct{}
 
@@ -81,7 +78,7 @@ func (j *job) ramdisks() ([]sparse.Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	first := slices.IndexFunc(j.in.Segments, func(d segment.Dir) bool { return !strings.HasPrefix(d.Name, initComponent) })
+	first := slices.IndexFunc(j.in.Segments, func(d segment.Dir) bool { return !contract.IsInitComponent(d.Name) })
 	if first <= 0 { // all segments, or none, are of the section init
 		return []sparse.Content{sparse.Concat(images...)}, nil
 	}
