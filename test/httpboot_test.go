@@ -18,11 +18,11 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/internal/httpboot"
+	"github.com/slipway-build/slipway/internal/testutil/artifacttest"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 	"github.com/slipway-build/slipway/publisher/artifact"
-	"github.com/slipway-build/slipway/publisher/disk"
 )
 
 // TestHTTPBoot boots a machine without a disk, from the server of slipway serve:
@@ -96,19 +96,7 @@ func TestHTTPBoot(t *testing.T) {
 // inRegistry pushes a disk, and returns the machine on it.
 func inRegistry(t *testing.T, file string) httpboot.Machine {
 	t.Helper()
-	ref, err := artifact.ParseReference("oci://" + stack.Registry + "/test/httpboot:v1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := disk.Open(t.Context(), file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	pushed, err := artifact.Push(t.Context(), ref, []artifact.Upload{{Disk: d, Format: "raw", Architecture: "amd64"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	pushed := artifacttest.Push(t, "oci://"+stack.Registry+"/test/httpboot:v1", "raw", map[string]string{"amd64": file})
 	a, err := artifact.Open(t.Context(), pushed, artifact.Choice{})
 	if err != nil {
 		t.Fatal(err)

@@ -10,10 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/artifacttest"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
-	"github.com/slipway-build/slipway/publisher/artifact"
-	"github.com/slipway-build/slipway/publisher/disk"
 )
 
 const installerYAML = `kernel:
@@ -62,19 +61,7 @@ func TestInstaller(t *testing.T) {
 	}
 
 	// The registry of the stack, as the machine reaches it.
-	ref, err := artifact.ParseReference("oci://" + stack.Registry + "/test/installer:v1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := disk.Open(t.Context(), out("machine.raw"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	pushed, err := artifact.Push(t.Context(), ref, []artifact.Upload{{Disk: d, Format: "raw", Architecture: "amd64"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	pushed := artifacttest.Push(t, "oci://"+stack.Registry+"/test/installer:v1", "raw", map[string]string{"amd64": out("machine.raw")})
 	inMachine := strings.Replace(pushed.String(), "localhost", "10.0.2.2", 1)
 
 	small, large := filepath.Join(dir, "small"), filepath.Join(dir, "large")

@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
-	"github.com/slipway-build/slipway/publisher/artifact"
+	"github.com/slipway-build/slipway/internal/testutil/artifacttest"
 	"github.com/slipway-build/slipway/publisher/awstest"
 	"github.com/slipway-build/slipway/publisher/disk"
 )
@@ -36,28 +36,16 @@ func TestRegistry(t *testing.T) {
 	data := content(1, 21)
 	clear(data[5*disk.BlockSize : 11*disk.BlockSize])
 	h := newHost(t, fake, data)
-	var uploads []artifact.Upload
+	files := map[string]string{}
 	for arch, data := range map[string][]byte{"amd64": data, "arm64": content(2, 3)} {
 		path := filepath.Join(t.TempDir(), "machine.raw")
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		d, err := disk.Open(t.Context(), path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer d.Close()
-		uploads = append(uploads, artifact.Upload{Disk: d, Format: "raw", Architecture: arch})
+		files[arch] = path
 	}
 	tag := "oci://" + strings.TrimPrefix(server.URL, "http://") + "/machines/web:v1"
-	ref, err := artifact.ParseReference(tag)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pushed, err := artifact.Push(t.Context(), ref, uploads)
-	if err != nil {
-		t.Fatal(err)
-	}
+	pushed := artifacttest.Push(t, tag, "raw", files)
 
 	if _, code, message := h.run(nil, "aws", "--name", "web-1", tag); code != 1 || !strings.Contains(message, "several disks (amd64/raw, arm64/raw)") {
 		t.Errorf("without an architecture: %d: %s", code, message)

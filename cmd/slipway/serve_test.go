@@ -17,9 +17,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
+	"github.com/slipway-build/slipway/internal/testutil/artifacttest"
 	"github.com/slipway-build/slipway/internal/testutil/selfsigned"
-	"github.com/slipway-build/slipway/publisher/artifact"
-	"github.com/slipway-build/slipway/publisher/disk"
 )
 
 // startServe runs slipway serve until the test ends, and returns the lines that
@@ -107,24 +106,14 @@ func TestServeRegistry(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
-	ref, err := artifact.ParseReference("oci://" + strings.TrimPrefix(server.URL, "http://") + "/m:v1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ref := "oci://" + strings.TrimPrefix(server.URL, "http://") + "/m:v1"
 	content := bytes.Repeat([]byte("slipway "), 200_000)
 	file := filepath.Join(t.TempDir(), "m.efi")
 	if err := os.WriteFile(file, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d, err := disk.Open(t.Context(), file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	if _, err := artifact.Push(t.Context(), ref, []artifact.Upload{{Disk: d, Format: "uki", Architecture: "amd64"}}); err != nil {
-		t.Fatal(err)
-	}
-	lines := startServe(t, ref.String())
+	artifacttest.Push(t, ref, "uki", map[string]string{"amd64": file})
+	lines := startServe(t, ref)
 	if want := "UEFI  " + lines[0] + "m.efi"; lines[1] != want {
 		t.Errorf("serve prints %q", lines)
 	}
