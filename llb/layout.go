@@ -25,14 +25,7 @@ func (b builder) layout(l machine.Layout, image ImageLayout) llb.State {
 		args = append(args, "--blob", at)
 		mounts = append(mounts, mount{at: at, state: blob.State, path: blob.Name, keyedByDefinition: true})
 	}
-	return b.run(vertex{
-		component: l.Name,
-		name:      "pack " + l.Image,
-		program:   packerPath,
-		args:      args,
-		mounts:    mounts,
-		opts:      []llb.ConstraintsOpt{b.in.Location(l.Range)},
-	})
+	return b.packLayout(l, args, mounts)
 }
 
 // repack packs unpacked images as an OCI image layout.
@@ -47,6 +40,10 @@ func (b builder) repack(l machine.Layout, images []UnpackedImage) llb.State {
 			mount{at: image, state: i.State, keyedByDefinition: i.Pinned},
 			mount{at: config, state: b.file(name, i.Config), path: name, keyedByDefinition: true})
 	}
+	return b.packLayout(l, args, mounts)
+}
+
+func (b builder) packLayout(l machine.Layout, args []string, mounts []mount) llb.State {
 	return b.run(vertex{
 		component: l.Name,
 		name:      "pack " + l.Image,

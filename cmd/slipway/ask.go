@@ -55,16 +55,11 @@ func printAnswer(w io.Writer, answer map[string][]byte, asJSON bool) error {
 
 // ask asks the frontend a question about a machine.
 func ask(cmd *cobra.Command, f *builderFlags, args []string, request string) (map[string][]byte, error) {
-	remove, err := readStdin(cmd, args)
+	b, progress, end, err := f.start(cmd, args)
 	if err != nil {
 		return nil, err
 	}
-	defer remove()
-	b, progress, err := f.connect(cmd, args)
-	if err != nil {
-		return nil, err
-	}
-	defer b.Close()
+	defer end()
 	answer, err := client.Call(cmd.Context(), b, f.Options, request, progress)
 	return answer, f.explain(cmd, progress, err)
 }

@@ -115,16 +115,11 @@ func newBuildFlags(cmd *cobra.Command) *builderFlags {
 // build builds a machine and prints the files that it made.
 func build(cmd *cobra.Command, f *builderFlags, args []string) ([]client.File, error) {
 	args = f.arguments(args)
-	remove, err := readStdin(cmd, args)
+	b, progress, end, err := f.start(cmd, args)
 	if err != nil {
 		return nil, err
 	}
-	defer remove()
-	b, progress, err := f.connect(cmd, args)
-	if err != nil {
-		return nil, err
-	}
-	defer b.Close()
+	defer end()
 	files, err := client.Build(cmd.Context(), b, f.Options, progress)
 	if err := f.explain(cmd, progress, err); err != nil {
 		return nil, err

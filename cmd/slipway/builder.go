@@ -100,6 +100,23 @@ func tagOutputs(outputs, tags []string) []string {
 	return named
 }
 
+// start reads the machine YAML of standard input, and connects to the builder. The
+// caller must call end.
+func (f *builderFlags) start(cmd *cobra.Command, args []string) (b *client.Builder, progress *client.Progress, end func(), err error) {
+	remove, err := readStdin(cmd, args)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if b, progress, err = f.connect(cmd, args); err != nil {
+		remove()
+		return nil, nil, nil, err
+	}
+	return b, progress, func() {
+		b.Close()
+		remove()
+	}, nil
+}
+
 // readStdin copies the machine YAML to a file if the argument - names standard
 // input. The returned function removes the file.
 func readStdin(cmd *cobra.Command, args []string) (remove func(), err error) {

@@ -1,7 +1,6 @@
 package qcow2
 
 import (
-	"bytes"
 	"testing"
 
 	"github.com/slipway-build/slipway/exporter/sparse"
@@ -9,15 +8,10 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/sparsetest"
 )
 
-// small is a disk for tests of damaged files.
-var small = sparse.Content{Size: 8 << 20, Runs: sparse.Bytes(bytes.Repeat([]byte("data"), 4096)).At(1 << 20)}
-
 // Read returns what was written.
 func TestRead(t *testing.T) {
 	want := sparsetest.Disk(t)
-	for name, file := range written(t, want) {
-		t.Run(name, func(t *testing.T) { sparsetest.Reader(Read).Reads(t, file, want) })
-	}
+	sparsetest.Reader(Read).Reads(t, written(t, want), want)
 }
 
 // Read returns what qemu-img wrote.
@@ -32,7 +26,7 @@ func TestReadQEMU(t *testing.T) {
 }
 
 func TestReadErrors(t *testing.T) {
-	damage.Rejected(t, Read, written(t, small)[""], damage.Cases{
+	damage.Rejected(t, Read, written(t, sparsetest.Small())[""], damage.Cases{
 		"truncated":      {func(b []byte) []byte { return b[:70] }, "72 bytes are after the end of the file, which has 70"},
 		"magic":          {func(b []byte) []byte { b[0]++; return b }, "byte 0: there is no header of version 2 or 3"},
 		"clusters":       {func(b []byte) []byte { b[23] = 30; return b }, "byte 20: clusters have 2^30 bytes"},
@@ -45,13 +39,7 @@ func TestReadErrors(t *testing.T) {
 	}, ErrFormat, ErrUnsupported)
 }
 
-func FuzzRead(f *testing.F) {
-	var seeds [][]byte
-	for _, file := range written(f, small) {
-		seeds = append(seeds, file)
-	}
-	sparsetest.Fuzz(f, Read, seeds...)
-}
+func FuzzRead(f *testing.F) { sparsetest.Reader(Read).Fuzz(f, written(f, sparsetest.Small())) }
 
 func written(t testing.TB, disk sparse.Content) map[string][]byte {
 	c, err := New(disk)

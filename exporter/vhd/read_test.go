@@ -1,7 +1,6 @@
 package vhd
 
 import (
-	"bytes"
 	"encoding/binary"
 	"testing"
 	"time"
@@ -11,15 +10,10 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/sparsetest"
 )
 
-// small is a disk for tests of damaged files.
-var small = sparse.Content{Size: 8 << 20, Runs: sparse.Bytes(bytes.Repeat([]byte("data"), 4096)).At(1 << 20)}
-
 // Read returns what was written.
 func TestRead(t *testing.T) {
 	want := sparsetest.Disk(t)
-	for name, file := range written(t, want) {
-		t.Run(name, func(t *testing.T) { sparsetest.Reader(Read).Reads(t, file, want) })
-	}
+	sparsetest.Reader(Read).Reads(t, written(t, want), want)
 }
 
 // Read returns what qemu-img wrote.
@@ -31,7 +25,7 @@ func TestReadQEMU(t *testing.T) {
 }
 
 func TestReadErrors(t *testing.T) {
-	files := written(t, small)
+	files := written(t, sparsetest.Small())
 	damage.Rejected(t, Read, files["fixed"], damage.Cases{
 		"truncated": {func(b []byte) []byte { return b[:70] }, "512 bytes are after the end of the file, which has 70"},
 		"footer":    {func(b []byte) []byte { return b[:len(b)-512] }, "there is no footer"},
@@ -45,13 +39,7 @@ func TestReadErrors(t *testing.T) {
 	}, ErrFormat, ErrUnsupported)
 }
 
-func FuzzRead(f *testing.F) {
-	var seeds [][]byte
-	for _, file := range written(f, small) {
-		seeds = append(seeds, file)
-	}
-	sparsetest.Fuzz(f, Read, seeds...)
-}
+func FuzzRead(f *testing.F) { sparsetest.Reader(Read).Fuzz(f, written(f, sparsetest.Small())) }
 
 func written(t testing.TB, disk sparse.Content) map[string][]byte {
 	files := map[string][]byte{}

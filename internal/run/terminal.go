@@ -220,20 +220,11 @@ func (t *Terminal) read() {
 // Shell opens a shell in the terminal and returns its exit status. ctrl-] closes
 // it.
 func (t *Terminal) Shell(ctx context.Context, address string, key vm.Key) (int, error) {
-	client, err := vm.Login(ctx, address, key)
+	session, stdin, logOut, err := logIn(ctx, address, key)
 	if err != nil {
 		return 0, err
 	}
-	defer client.Close()
-	defer context.AfterFunc(ctx, func() { client.Close() })()
-	session, err := client.NewSession()
-	if err != nil {
-		return 0, fmt.Errorf("ssh: %w", err)
-	}
-	stdin, err := session.StdinPipe()
-	if err != nil {
-		return 0, err
-	}
+	defer logOut()
 	session.Stdout, session.Stderr = t.out, t.out
 	size, _ := t.raw.Size()
 	if err := session.RequestPty(terminalType(), int(size.Height), int(size.Width), ssh.TerminalModes{}); err != nil {
@@ -255,6 +246,30 @@ func (t *Terminal) Shell(ctx context.Context, address string, key vm.Key) (int, 
 	}
 }
 
+// logIn opens a session. The returned pipe takes the place of session.Stdin, whose
+// copy would have to end before Wait returns. logOut ends the connection, which
+// ends with ctx too.
+func logIn(ctx context.Context, address string, key vm.Key) (session *ssh.Session, stdin io.WriteCloser, logOut func(), err error) {
+	client, err := vm.Login(ctx, address, key)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { client.Close() })
+	logOut = func() {
+		stop()
+		client.Close()
+	}
+	if session, err = client.NewSession(); err != nil {
+		logOut()
+		return nil, nil, nil, fmt.Errorf("ssh: %w", err)
+	}
+	if stdin, err = session.StdinPipe(); err != nil {
+		logOut()
+		return nil, nil, nil, err
+	}
+	return session, stdin, logOut, nil
+}
+
 func terminalType() string {
 	if name := os.Getenv("TERM"); name != "" {
 		return name
@@ -274,20 +289,11 @@ func SSH(ctx context.Context, r Record, command string) (int, error) {
 		t.startReading()
 		return t.Shell(ctx, r.SSHAddress, r.Key)
 	}
-	client, err := vm.Login(ctx, r.SSHAddress, r.Key)
+	session, stdin, logOut, err := logIn(ctx, r.SSHAddress, r.Key)
 	if err != nil {
 		return 0, err
 	}
-	defer client.Close()
-	defer context.AfterFunc(ctx, func() { client.Close() })()
-	session, err := client.NewSession()
-	if err != nil {
-		return 0, fmt.Errorf("ssh: %w", err)
-	}
-	stdin, err := session.StdinPipe() // not session.Stdin, whose copy would have to end before Wait returns
-	if err != nil {
-		return 0, err
-	}
+	defer logOut()
 	session.Stdout, session.Stderr = os.Stdout, os.Stderr
 	if command == "" {
 		err = session.Shell()

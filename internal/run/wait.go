@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"regexp"
 	"strconv"
@@ -86,19 +85,7 @@ func (c Condition) met(ctx context.Context, r Record, console []byte) bool {
 // to a request. A connection alone does not show that, because QEMU accepts it
 // before the guest does.
 func answers(ctx context.Context, address string) bool {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
-		return false
-	}
-	n, _ := conn.Read(make([]byte, 1))
-	return n > 0
+	return vm.Answer(ctx, address, "GET / HTTP/1.0\r\n\r\n", 1) != ""
 }
 
 // Wait waits until a machine meets all conditions. It returns an error if the
@@ -141,7 +128,7 @@ func (s Store) WaitSSH(ctx context.Context, name string) (Record, error) {
 			return r, fmt.Errorf("machine %s has ended: %s", name, cmp.Or(r.Error, "it powered off"))
 		case r.State == Running && r.SSHAddress == "":
 			return r, fmt.Errorf("machine %s has no network", name)
-		case r.State == Running && vm.Greets(ctx, r.SSHAddress, "SSH-"):
+		case r.State == Running && vm.Greets(ctx, r.SSHAddress):
 			client, err := vm.Login(ctx, r.SSHAddress, r.Key)
 			if err == nil {
 				return r, client.Close()

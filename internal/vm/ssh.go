@@ -170,7 +170,7 @@ func (m *Machine) WaitSSH(ctx context.Context, key Key) (time.Duration, error) {
 		if over := m.over(); over != nil {
 			return 0, m.failure("no ssh", over)
 		}
-		if m.greeted(ctx) {
+		if Greets(ctx, m.SSHAddress()) {
 			result, err := m.SSH(ctx, key, "true")
 			switch {
 			case errors.Is(err, ErrRejected):
@@ -188,24 +188,32 @@ func (m *Machine) WaitSSH(ctx context.Context, key Key) (time.Duration, error) {
 	}
 }
 
-func (m *Machine) greeted(ctx context.Context) bool { return Greets(ctx, m.SSHAddress(), "SSH-") }
+// Greets reports whether a server greets like an ssh server (RFC 4253, section
+// 4.2).
+func Greets(ctx context.Context, address string) bool {
+	const greeting = "SSH-"
+	return Answer(ctx, address, "", len(greeting)) == greeting
+}
 
-// Greets reports whether a server answers a connection with a greeting, for
-// example SSH- for ssh (RFC 4253, section 4.2). QEMU accepts connections before
-// the guest does, and retries to forward an early one at increasing intervals.
-// So each attempt is short.
-func Greets(ctx context.Context, address, want string) bool {
+// Answer connects to a server, sends a request and returns the first n bytes of
+// the answer, or fewer if there are no more within 3 s. QEMU accepts connections
+// before the guest does, and retries to forward an early one at increasing
+// intervals. So each attempt is short.
+func Answer(ctx context.Context, address, request string, n int) string {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
-		return false
+		return ""
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	greeting := make([]byte, len(want))
-	_, err = io.ReadFull(conn, greeting)
-	return err == nil && string(greeting) == want
+	if _, err := io.WriteString(conn, request); err != nil {
+		return ""
+	}
+	answer := make([]byte, n)
+	n, _ = io.ReadFull(conn, answer)
+	return string(answer[:n])
 }
 
 // SSHAddress returns the address at which the host forwards to the guest's port

@@ -38,6 +38,11 @@ func Disk(t testing.TB) sparse.Content {
 	return disk
 }
 
+// Small returns a disk for tests of damaged files.
+func Small() sparse.Content {
+	return sparse.Content{Size: 8 << 20, Runs: sparse.Bytes(bytes.Repeat([]byte("data"), 4096)).At(1 << 20)}
+}
+
 // Equal checks that got has the bytes of want.
 func Equal(t testing.TB, want, got sparse.Content) {
 	t.Helper()
@@ -96,7 +101,7 @@ func Convert(t testing.TB, disk sparse.Content, options ...string) []byte {
 
 // Fuzz checks that read returns an error for a damaged file, or a disk that can
 // be read. The seeds are valid files.
-func Fuzz(f *testing.F, read func(io.ReaderAt, int64) (sparse.Content, error), seeds ...[]byte) {
+func (read Reader) Fuzz(f *testing.F, seeds map[string][]byte) {
 	for _, s := range seeds {
 		f.Add(s)
 	}
@@ -117,8 +122,14 @@ func Fuzz(f *testing.F, read func(io.ReaderAt, int64) (sparse.Content, error), s
 // A Reader is the function of a package that reads a disk.
 type Reader func(io.ReaderAt, int64) (sparse.Content, error)
 
-// Reads checks that a file holds a disk.
-func (read Reader) Reads(t *testing.T, file []byte, want sparse.Content) {
+// Reads checks that files hold a disk, by the name of a test.
+func (read Reader) Reads(t *testing.T, files map[string][]byte, want sparse.Content) {
+	for name, file := range files {
+		t.Run(name, func(t *testing.T) { read.reads(t, file, want) })
+	}
+}
+
+func (read Reader) reads(t *testing.T, file []byte, want sparse.Content) {
 	t.Helper()
 	got, err := read(bytes.NewReader(file), int64(len(file)))
 	if err != nil {
@@ -132,6 +143,6 @@ func (read Reader) Reads(t *testing.T, file []byte, want sparse.Content) {
 func (read Reader) ReadsQEMU(t *testing.T, files map[string][]string) {
 	want := Disk(t)
 	for name, options := range files {
-		t.Run(name, func(t *testing.T) { read.Reads(t, Convert(t, want, options...), want) })
+		t.Run(name, func(t *testing.T) { read.reads(t, Convert(t, want, options...), want) })
 	}
 }
