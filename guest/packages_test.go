@@ -132,8 +132,9 @@ func TestImports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Formats that the guest writes, and disks in registries, which it installs.
-	shared := regexp.MustCompile(`^(internal/(contract|kernel)|exporter/(gpt|mbr)|publisher/artifact)(/|$)`)
+	// Formats that the guest reads and writes, and disks in registries, which it
+	// installs.
+	shared := regexp.MustCompile(`^(internal/(contract|kernel)|exporter/(gpt|mbr|verity)|publisher/artifact)(/|$)`)
 	edges := 0
 	for edge := range strings.Lines(string(out)) {
 		from, to, _ := strings.Cut(strings.TrimSpace(edge), " ")

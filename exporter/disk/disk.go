@@ -212,10 +212,19 @@ type builder struct {
 	// files returns the files of the EFI system partition.
 	files func(Fit) ([]fat.File, error)
 
+	// extras are partitions after the EFI system partition, in order.
+	extras []extra
+
 	placed  []fat.File // set by divide, as the next fields
 	size    int64      // bytes
 	espLast int64      // sector
 	esp     *fat.Volume
+}
+
+// extra is a partition with its content.
+type extra struct {
+	partition gpt.Partition
+	content   sparse.Content
 }
 
 func (b *builder) bios() bool { return b.boot == Hybrid || b.boot == BIOS }
@@ -413,9 +422,13 @@ func (b *builder) fit(size int64) error {
 		case size == 0:
 			return nil
 		}
-		return fmt.Errorf("SIZE %s is too small by %s: kernel, initrd and boot loaders need %s",
-			inMebibytes(size), inMebibytes(smallest-size), inMebibytes(smallest))
+		return tooSmall(size, smallest, "kernel, initrd and boot loaders")
 	}
+}
+
+func tooSmall(size, smallest int64, contents string) error {
+	return fmt.Errorf("SIZE %s is too small by %s: %s need %s",
+		inMebibytes(size), inMebibytes(smallest-size), contents, inMebibytes(smallest))
 }
 
 // inMebibytes returns a size as users write it, if it is a whole number of MiB.
@@ -478,15 +491,22 @@ func (b *builder) image(id [sha256.Size]byte) (sparse.Content, error) {
 		system.Type, system.Name = gpt.TypeData, "boot"
 	}
 	table.Partitions = append(table.Partitions, system)
+	between(start, b.espFirst)
+	start = b.espLast + 1
+	for _, e := range b.extras {
+		table.Partitions = append(table.Partitions, e.partition)
+		runs = append(runs, e.content.At(int64(e.partition.First)*gpt.SectorSize)...)
+		between(start, int64(e.partition.First))
+		start = int64(e.partition.Last) + 1
+	}
+	between(start, b.size/gpt.SectorSize-gpt.BackupSectors)
 	tables, err := table.Encode()
 	if err != nil {
 		return sparse.Content{}, err
 	}
-	between(start, b.espFirst)
 	for _, f := range esp.Free {
 		free = append(free, sparse.Range{Offset: b.espFirst*gpt.SectorSize + f.Offset, Size: f.Size})
 	}
-	between(b.espLast+1, b.size/gpt.SectorSize-gpt.BackupSectors)
 	return sparse.New(b.size, slices.Concat(runs, tables.Runs, esp.At(b.espFirst*gpt.SectorSize)), free)
 }
 

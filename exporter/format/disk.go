@@ -32,6 +32,11 @@ func (w diskWriter) write(j *job) error {
 	if err := j.createOnly(func(f *os.File) error { return w.container.encode(f, d, j) }); err != nil {
 		return err
 	}
+	return j.writeMap(d)
+}
+
+// writeMap writes the map of a disk if the user wants one.
+func (j *job) writeMap(d disk.Disk) (err error) {
 	if !j.in.Map || !j.format.Options.Has(Map) {
 		return nil
 	}

@@ -12,7 +12,7 @@ func init() { registerRoot(erofsRoot) }
 var erofsRoot = rootFS{
 	name:    "EROFS",
 	kind:    "erofs",
-	module:  "erofs",
+	needs:   []string{"erofs"},
 	drivers: []string{"virtio_blk", "nvme"},
 	encoder: erofsEncoder{},
 }

@@ -66,7 +66,7 @@ func TestTableWithoutWriters(t *testing.T) {
 	if !strings.Contains(string(out), exporter+"format.All\n") {
 		t.Error("the program does not contain the table")
 	}
-	for _, writer := range []string{"squashfs.Write", "vmdk.Write", "disk.New", "erofs.New", "iso9660.New", "tree.WriteTar", "format.diskWriter.write"} {
+	for _, writer := range []string{"squashfs.Write", "vmdk.Write", "disk.New", "erofs.New", "iso9660.New", "tree.WriteTar", "verity.New", "format.diskWriter.write"} {
 		if strings.Contains(string(out), exporter+writer+"\n") {
 			t.Errorf("the program contains %s", writer)
 		}

@@ -28,7 +28,7 @@ func TestFormatsAreGolden(t *testing.T) {
 			if f.Check(architecture) != nil {
 				continue
 			}
-			in := input(t, f.Segments)
+			in := inputOf(t, f)
 			in.Architecture = architecture
 			in.Map = true
 			files, err := Write(f.Name, in, t.TempDir(), func(w string) { t.Error(w) })
@@ -161,6 +161,7 @@ var magics = []struct {
 	{0, "# Disk Desc", "VMDK descriptor"},
 	{1, "CD001", "ISO 9660 descriptor"},
 	{0, "hsqs", "SquashFS superblock"},
+	{0, "verity\x00\x00", "dm-verity superblock"},
 	{0, "\x1f\x8b", "gzip"},
 	{257, "ustar", "tar header"},
 	{510, "\x55\xaa", "boot sector"},

@@ -125,7 +125,7 @@ func cdCmdline(line, architecture string) string {
 var isoRoot = rootFS{
 	name:    "ISO 9660",
 	kind:    "iso9660",
-	module:  "isofs",
+	needs:   []string{"isofs"},
 	drivers: []string{"sr_mod"},
 	encoder: isoEncoder{},
 }

@@ -15,8 +15,9 @@ import (
 type rootFS struct {
 	name    string   // in messages
 	kind    string   // as mount(2) takes it
-	module  string   // kernel module
+	needs   []string // kernel modules
 	drivers []string // modules for the disks that usually hold it
+	verity  bool     // dm-verity verifies it
 	encoder rootEncoder
 }
 

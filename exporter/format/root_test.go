@@ -9,6 +9,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/exporter/verity"
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 )
@@ -120,6 +121,71 @@ func TestPrepareRoot(t *testing.T) {
 		if want := "bin bin/ping dev mnt proc run sys tmp var"; strings.Join(got, " ") != want {
 			t.Errorf("%s: files %q, want %s", root.name, got, want)
 		}
+	}
+}
+
+// TestVerityStartup checks that the small initramfs of a root that dm-verity
+// verifies has the modules for that, and an init, which it needs with built-in
+// modules too.
+func TestVerityStartup(t *testing.T) {
+	const dir = "usr/lib/modules/6.1/"
+	modules := func(files map[string]string) {
+		files[dir+"modules.dep"] = "kernel/fs/erofs.ko:\nkernel/drivers/dm-verity.ko: kernel/drivers/dm-mod.ko\nkernel/drivers/dm-mod.ko:\nkernel/crypto/sha256-fast.ko:\n"
+		files[dir+"modules.alias"] = "alias crypto-sha256 sha256_fast\n"
+		for _, name := range []string{"fs/erofs", "drivers/dm-verity", "drivers/dm-mod", "crypto/sha256-fast"} {
+			files[dir+"kernel/"+name+".ko"] = "module"
+		}
+		files["bin/init"] += verity.Reaction
+	}
+	for name, test := range map[string]struct {
+		change func(map[string]string)
+		want   string // files
+		err    string
+	}{
+		"modules": {modules, "crypto/sha256-fast.ko drivers/dm-mod.ko drivers/dm-verity.ko fs/erofs.ko init", ""},
+		"built in": {func(files map[string]string) {
+			modules(files)
+			files[dir+"modules.dep"] = "kernel/net/other.ko:\n"
+		}, "init", ""},
+		"old init": {func(files map[string]string) {
+			modules(files)
+			files["bin/init"] = contract.StartupMarker
+		}, "", "a root that dm-verity verifies needs an init that sets it up: /sbin/init does not support that: use slipwaybuild/init of this release"},
+		"no dm-verity": {func(files map[string]string) {
+			modules(files)
+			files[dir+"modules.dep"] = "kernel/fs/erofs.ko:\n"
+			files[dir+"modules.builtin"] = "kernel/fs/ext4/ext4.ko\n"
+		}, "", "the kernel cannot mount EROFS: the module dm_verity is neither built in nor in /usr/lib/modules/6.1: use a kernel.tar with it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := &job{in: Input{Compression: segment.Compression{Algorithm: "none"}}}
+			parts, err := j.startup(modular(test.change), verityRoot)
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("error %v, want %q", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			cpio := exec.Command("cpio", "-it", "--quiet")
+			cpio.Stdin = sparse.Concat(parts...).Reader()
+			out, err := cpio.Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, file := range strings.Fields(string(out)) {
+				if file == "init" || strings.HasSuffix(file, ".ko") {
+					got = append(got, strings.TrimPrefix(file, "lib/modules/6.1/kernel/"))
+				}
+			}
+			slices.Sort(got)
+			if strings.Join(got, " ") != test.want {
+				t.Errorf("files %q, want %s", got, test.want)
+			}
+		})
 	}
 }
 

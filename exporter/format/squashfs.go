@@ -12,7 +12,7 @@ func init() { registerRoot(squashfsRoot) }
 var squashfsRoot = rootFS{
 	name:    "SquashFS",
 	kind:    "squashfs",
-	module:  "squashfs",
+	needs:   []string{"squashfs"},
 	drivers: []string{"virtio_blk", "nvme"},
 	encoder: squashfsEncoder{},
 }

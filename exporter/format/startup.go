@@ -13,6 +13,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/exporter/verity"
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/kernel/kmod"
 )
@@ -29,7 +30,8 @@ var startupDrivers = []string{
 
 // startup returns the parts of the small initramfs that mounts the root
 // filesystem: the microcode, and the machine's init with the kernel modules that
-// it needs. It returns no part if the kernel needs neither.
+// it needs. It returns no part if the kernel needs neither, unless dm-verity
+// verifies the root filesystem, which only an init can set up.
 func (j *job) startup(entries []tree.Entry, root rootFS) ([]sparse.Content, error) {
 	var parts []sparse.Content
 	if j.in.Ucode != "" {
@@ -41,11 +43,14 @@ func (j *job) startup(entries []tree.Entry, root rootFS) ([]sparse.Content, erro
 		}
 	}
 	files, err := root.modules(entries)
-	if err != nil || len(files) == 0 {
+	if err != nil || len(files) == 0 && !root.verity {
 		return parts, err
 	}
-	init, err := findInit(entries)
-	if err != nil {
+	init, err := findInit(entries, root.verity)
+	switch {
+	case err != nil && root.verity:
+		return nil, fmt.Errorf("a root that dm-verity verifies needs an init that sets it up: %w", err)
+	case err != nil:
 		return nil, fmt.Errorf("the kernel needs modules to mount %s, and an init that loads them: %w", root.name, err)
 	}
 	files = append(files, init, tree.NewFile(contract.StartupMarker, 0o444, root.kind))
@@ -56,8 +61,10 @@ func (j *job) startup(entries []tree.Entry, root rootFS) ([]sparse.Content, erro
 	return append(parts, sparse.Bytes(b.Bytes())), nil
 }
 
-// findInit returns the machine's init at its place in the small initramfs.
-func findInit(entries []tree.Entry) (tree.Entry, error) {
+// findInit returns the machine's init at its place in the small initramfs. It
+// fails if the init cannot mount a root filesystem from there, or set up dm-verity
+// if that is wanted.
+func findInit(entries []tree.Entry, setUpVerity bool) (tree.Entry, error) {
 	init, err := tree.Find(entries, "sbin/init")
 	if errors.Is(err, fs.ErrNotExist) {
 		return init, errors.New("there is no /sbin/init: add an init image")
@@ -71,6 +78,9 @@ func findInit(entries []tree.Entry) (tree.Entry, error) {
 	}
 	if !bytes.Contains(program, []byte(contract.StartupMarker)) {
 		return init, errors.New("/sbin/init does not support that: use slipwaybuild/init, or a kernel that has the modules built in")
+	}
+	if setUpVerity && !bytes.Contains(program, []byte(verity.Reaction)) {
+		return init, errors.New("/sbin/init does not support that: use slipwaybuild/init of this release")
 	}
 	init.Path, init.Inode, init.Xattrs = "init", 0, nil
 	return init, nil
@@ -126,10 +136,14 @@ func (r rootFS) modulesOf(dir string, byPath map[string]tree.Entry) ([]tree.Entr
 	if err != nil {
 		return nil, err
 	}
-	if _, known := byPath[path.Join(dir, "modules.builtin")]; known && !index.Builtin(r.module) && len(index.Resolve(r.module)) == 0 {
-		return nil, fmt.Errorf("the kernel cannot mount %s: the module %s is neither built in nor in /%s: use a kernel.tar with it, or another format", r.name, r.module, dir)
+	if _, known := byPath[path.Join(dir, "modules.builtin")]; known {
+		for _, module := range r.needs {
+			if !index.Builtin(module) && len(index.Resolve(module)) == 0 {
+				return nil, fmt.Errorf("the kernel cannot mount %s: the module %s is neither built in nor in /%s: use a kernel.tar with it, or another format", r.name, module, dir)
+			}
+		}
 	}
-	if len(index.Files(append(slices.Clone(r.drivers), r.module)...)) == 0 {
+	if len(index.Files(slices.Concat(r.drivers, r.needs)...)) == 0 {
 		return nil, nil
 	}
 	// The init looks in /lib/modules, wherever the machine has its modules.
@@ -143,7 +157,11 @@ func (r rootFS) modulesOf(dir string, byPath map[string]tree.Entry) ([]tree.Entr
 		return ok
 	}
 	included := map[string]bool{}
-	for _, file := range index.Files(append(slices.Clone(startupDrivers), r.module)...) {
+	wanted := slices.Concat(startupDrivers, r.needs)
+	if r.verity {
+		wanted = append(wanted, verity.DigestModule)
+	}
+	for _, file := range index.Files(wanted...) {
 		if !add(file) {
 			return nil, fmt.Errorf("modules of the kernel: %s names %s, which does not exist", path.Join(dir, "modules.dep"), file)
 		}

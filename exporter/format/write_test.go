@@ -1,6 +1,8 @@
 package format
 
 import (
+	"encoding/base64"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -9,26 +11,53 @@ import (
 	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/exporter/disk/disktest"
 	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/exporter/verity"
+	"github.com/slipway-build/slipway/internal/contract"
 )
 
-// input returns the input of a format.
+// inputOf returns the input of a format, with an init if it needs one.
+func inputOf(t *testing.T, f Format) Input {
+	t.Helper()
+	m := input(t, f.Segments)
+	if f.Name == "raw-verity" {
+		m.Segments = append(m.Segments, packed(t, f.Segments, initSpec))
+	}
+	return m
+}
+
+// initSpec is the spec of an init that supports dm-verity.
+var initSpec = fmt.Sprintf(`[{"path":"sbin/init","type":"file","mode":493,"contents":%q}]`,
+	base64.StdEncoding.EncodeToString([]byte(contract.StartupMarker+" "+verity.Reaction)))
+
+// packed packs entries.
+func packed(t *testing.T, form segment.Archive, spec string) segment.Dir {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "spec")
+	if err := os.WriteFile(file, []byte(spec), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	packer := segment.Packer{Out: dir, Archive: form, Compression: segment.Compression{Algorithm: "none"}}
+	if err := packer.Entries(file, ""); err != nil {
+		t.Fatal(err)
+	}
+	return segment.ParseDir(dir)
+}
+
+// input returns the input of formats with segments of a form.
 func input(t *testing.T, form segment.Archive) Input {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range map[string]string{
 		"kernel": "bzImage", "ucode": "ucode",
-		"spec": `[{"path":"etc","type":"dir","mode":493},{"path":"etc/f","type":"file","mode":256,"contents":"YQ=="}]`,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	m := Input{Name: "m", Kernel: filepath.Join(dir, "kernel"), Cmdline: "quiet", Architecture: "amd64", Loaders: disktest.Loaders(t), Time: time.Unix(exporter.Epoch, 0), Compression: segment.Compression{Algorithm: "zstd", Level: 7}}
-	packer := segment.Packer{Out: dir, Archive: form, Compression: segment.Compression{Algorithm: "none"}}
-	if err := packer.Entries(filepath.Join(dir, "spec"), ""); err != nil {
-		t.Fatal(err)
-	}
-	m.Segments, m.Ucode = []segment.Dir{segment.ParseDir(dir)}, filepath.Join(dir, "ucode")
+	const spec = `[{"path":"etc","type":"dir","mode":493},{"path":"etc/f","type":"file","mode":256,"contents":"YQ=="}]`
+	m.Segments, m.Ucode = []segment.Dir{packed(t, form, spec)}, filepath.Join(dir, "ucode")
 	return m
 }
 

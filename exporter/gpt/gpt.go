@@ -64,7 +64,25 @@ var (
 	// TypeLinux is for file systems of Linux (UAPI.2 Discoverable Partitions
 	// Specification).
 	TypeLinux = MustParse("0FC63DAF-8483-4772-8E79-3D69D8477DE4")
+	// TypeRoot is for the root file system of machines of an architecture, named
+	// as in GOARCH, and TypeRootVerity for its hash tree of dm-verity (UAPI.2
+	// Discoverable Partitions Specification).
+	TypeRoot = map[string]GUID{
+		"amd64": MustParse("4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"),
+		"arm64": MustParse("B921B045-1DF0-41C3-AF44-4C6F280D3FAE"),
+	}
+	TypeRootVerity = map[string]GUID{
+		"amd64": MustParse("2C7357ED-EBD2-46D9-AEC1-23D437EC2BF5"),
+		"arm64": MustParse("DF3300CE-D69F-4C92-978C-9BFB0F38D820"),
+	}
 )
+
+// ReadOnly is the bit of Partition.Attributes that marks a root file system as
+// read-only (UAPI.2 Discoverable Partitions Specification, "Partition Flags").
+const ReadOnly = 1 << 60
+
+// FromUUID returns the GUID of a UUID with the byte order of RFC 9562.
+func FromUUID(uuid [16]byte) GUID { return swap(GUID(uuid)) }
 
 // MustParse parses the text form of a GUID, and panics if it is invalid.
 func MustParse(text string) GUID {

@@ -335,12 +335,16 @@ func releaseDevices() error {
 	if mapped, _ := filepath.Glob("/sys/class/block/dm-*"); len(mapped) > 0 { // the pattern is valid
 		request := unix.DmIoctl{Version: [3]uint32{unix.DM_VERSION_MAJOR}}
 		request.Data_size = uint32(unsafe.Sizeof(request))
-		errs = append(errs, ioctl("/dev/mapper/control", unix.DM_REMOVE_ALL, unsafe.Pointer(&request)))
+		if err := ioctl("/dev/mapper/control", unix.DM_REMOVE_ALL, unsafe.Pointer(&request)); err != nil {
+			errs = append(errs, fmt.Errorf("release %w", err))
+		}
 	}
 	files, _ := filepath.Glob("/sys/class/block/loop*/loop/backing_file") // the pattern is valid
 	for _, file := range files {
 		name := filepath.Base(filepath.Dir(filepath.Dir(file)))
-		errs = append(errs, ioctl(filepath.Join("/dev", name), unix.LOOP_CLR_FD, nil))
+		if err := ioctl(filepath.Join("/dev", name), unix.LOOP_CLR_FD, nil); err != nil {
+			errs = append(errs, fmt.Errorf("release %w", err))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -352,7 +356,7 @@ func ioctl(path string, request uintptr, arg unsafe.Pointer) error {
 	}
 	defer f.Close()
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(arg)); errno != 0 {
-		return fmt.Errorf("release %s: %w", path, errno)
+		return fmt.Errorf("%s: %w", path, errno)
 	}
 	return nil
 }

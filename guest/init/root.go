@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-build/slipway/exporter/verity"
 	"github.com/slipway-build/slipway/guest/modprobe"
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
@@ -50,12 +52,37 @@ func enterRoot() error {
 	return startIn(newRoot, args)
 }
 
-// mountRoot waits for the disk of root=, or else for the first disk that holds
-// a machine, and mounts it.
+// A rootDisk is where the root filesystem is.
+type rootDisk struct {
+	kind, options string
+	device        string       // "" for the first disk that holds a machine
+	hash          *verity.Hash // with which dm-verity verifies it, or nil
+}
+
+// parseRoot returns the root filesystem that the kernel command line asks for.
+func parseRoot(args []cmdline.Arg, kind string) (r rootDisk, err error) {
+	r.kind = kind
+	r.options, _ = cmdline.Lookup(args, "rootflags")
+	if text, ok := cmdline.Lookup(args, verity.CmdlineKey); ok {
+		hash, err := verity.ParseHash(text)
+		if err != nil {
+			return r, fmt.Errorf("kernel command line: %s=: %w", verity.CmdlineKey, err)
+		}
+		r.hash = &hash
+		return r, nil
+	}
+	r.device, _ = cmdline.Lookup(args, "root")
+	if r.device != "" && !strings.HasPrefix(r.device, "/dev/") {
+		return r, fmt.Errorf("root=%s: not a device: use for example root=/dev/vda, or remove root= to use the first disk that holds a machine", r.device)
+	}
+	return r, nil
+}
+
+// mountRoot waits for the disk with the root filesystem, and mounts it.
 func mountRoot(args []cmdline.Arg, kind string) error {
-	root, chosen := cmdline.Lookup(args, "root")
-	if chosen && !strings.HasPrefix(root, "/dev/") {
-		return fmt.Errorf("root=%s: not a device: use for example root=/dev/vda, or remove root= to use the first disk that holds a machine", root)
+	root, err := parseRoot(args, kind)
+	if err != nil {
+		return err
 	}
 	loader, err := openModules(args)
 	if err != nil {
@@ -64,35 +91,64 @@ func mountRoot(args []cmdline.Arg, kind string) error {
 	if err := os.MkdirAll(newRoot, 0o755); err != nil {
 		return err
 	}
-	options, _ := cmdline.Lookup(args, "rootflags")
 	for deadline := time.Now().Add(rootTimeout); ; time.Sleep(20 * time.Millisecond) {
 		// A device may appear long after its driver is loaded.
-		var errs []error
+		var loadErr error
 		if loader != nil {
-			errs = append(errs, loadDrivers(loader))
-			if err := loader.Load(kind); !errors.Is(err, modprobe.ErrNotFound) {
-				errs = append(errs, err)
-			}
+			loadErr = errors.Join(loadDrivers(loader), root.loadModules(loader))
 		}
-		disks := []string{root}
-		if !chosen {
-			disks, _ = filepath.Glob("/sys/class/block/*") // the pattern is valid
+		err := root.mount()
+		if err == nil {
+			return nil
 		}
-		for _, disk := range disks {
-			device := filepath.Join("/dev", filepath.Base(disk))
-			if chosen {
-				device = root
-			}
-			err := mountMachine(device, kind, options)
-			if err == nil {
-				return nil
-			}
-			errs = append(errs, fmt.Errorf("%s: %w", device, err))
+		if root.hash != nil && !errors.Is(err, errNoPartition) {
+			return errors.Join(loadErr, err)
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("no root filesystem within %v: %w", rootTimeout, errors.Join(errs...))
+			return fmt.Errorf("no root filesystem within %v: %w", rootTimeout, errors.Join(loadErr, err))
 		}
 	}
+}
+
+// loadModules loads the modules that mount needs, unless the kernel has them built
+// in.
+func (r rootDisk) loadModules(loader *modprobe.Loader) error {
+	modules := []string{r.kind}
+	if r.hash != nil {
+		modules = append(modules, "dm_verity")
+		loader.LoadFor(verity.DigestModule) // without it, dm-verity is slower
+	}
+	var errs []error
+	for _, module := range modules {
+		if err := loader.Load(module); !errors.Is(err, modprobe.ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// mount mounts the root filesystem, if its disk is there.
+func (r rootDisk) mount() error {
+	if r.hash != nil {
+		return mountVerified(*r.hash, r.kind, r.options)
+	}
+	devices := []string{r.device}
+	if r.device == "" {
+		devices = nil
+		disks, _ := filepath.Glob("/sys/class/block/*") // the pattern is valid
+		for _, disk := range disks {
+			devices = append(devices, filepath.Join("/dev", filepath.Base(disk)))
+		}
+	}
+	var errs []error
+	for _, device := range devices {
+		err := mountMachine(device, r.kind, r.options)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", device, err))
+	}
+	return cmp.Or(errors.Join(errs...), errors.New("there is no disk"))
 }
 
 // mountMachine mounts a disk if it holds a machine.
