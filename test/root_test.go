@@ -1,6 +1,8 @@
 package test
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,6 +14,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/slipway-build/slipway/exporter/format"
+	"github.com/slipway-build/slipway/exporter/verity"
+	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/image"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 )
@@ -64,9 +69,11 @@ var rootBoots = []rootBoot{
 	{"amd64", "kernel+iso", "", "/dev/nvme0n1 / iso9660 ro,", "CONSOLE panic=-1", false},
 	{"amd64", "iso-bios", vm.BIOS, "/dev/sr0 / iso9660 ro,", "BOOT_IMAGE=/boot/kernel root=/dev/sr0 CONSOLE panic=-1", true},
 	{"amd64", "iso-efi", vm.UEFI, "/dev/sr0 / iso9660 ro,", `initrd=\initrd.img root=/dev/sr0 CONSOLE panic=-1`, true},
+	{"amd64", "raw-verity", vm.UEFI, "/dev/dm-0 / erofs ro,", "roothash=HASH CONSOLE panic=-1", false},
 	{"arm64", "kernel+squashfs", "", "/dev/nvme0n1 / squashfs ro,", "CONSOLE panic=-1", false},
 	{"arm64", "kernel+erofs", "", "/dev/nvme0n1 / erofs ro,", "CONSOLE panic=-1", false},
 	{"arm64", "kernel+iso", "", "/dev/nvme0n1 / iso9660 ro,", "CONSOLE panic=-1", false},
+	{"arm64", "raw-verity", vm.UEFI, "/dev/dm-0 / erofs ro,", "roothash=HASH CONSOLE panic=-1", false},
 	{"arm64", "iso-efi", vm.UEFI, "/dev/vda / iso9660 ro,", `initrd=\initrd.img root=/dev/vda CONSOLE panic=-1`, false},
 }
 
@@ -97,6 +104,9 @@ func (b rootBoot) boot(t *testing.T) {
 			t.Fatal(err)
 		}
 		config.Kernel, config.Initrd, config.Cmdline, config.Disk = files[0], files[1], string(cmdline), files[3]
+	case b.format == "raw-verity":
+		config.Disk = files[0]
+		b.cmdline = strings.Replace(b.cmdline, "HASH", openVerity(t, files[0]).Verity().RootHash, 1)
 	case b.architecture == "arm64":
 		config.Data = []vm.Drive{{File: files[0]}} // as LinuxKit attaches it: a disk on virtio
 	default:
@@ -117,6 +127,73 @@ func (b rootBoot) boot(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(console)
+	}
+}
+
+// openVerity opens a disk whose root filesystem belongs to its root hash.
+func openVerity(t *testing.T, name string) *image.Image {
+	t.Helper()
+	i, err := image.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.Close() })
+	if v := i.Verity(); v == nil || !v.Matches {
+		t.Fatalf("%s: %+v", name, v)
+	}
+	return i
+}
+
+// TestVerityTampered boots disks with a changed byte in what dm-verity verifies. The
+// boot must stop with a message that says so.
+func TestVerityTampered(t *testing.T) {
+	if !*bootAll {
+		t.Skip("boots machines: run make test-boot")
+	}
+	stack.Require(t)
+	dir := machineYAML(t, strings.Replace(rootMachine, "CONSOLE", vm.Consoles["amd64"], 1))
+	if _, stderr, err := stack.Buildx(dir, "-f", "machine.yml", "--platform=linux/amd64", "--target=raw-verity", "-o", "out", "."); err != nil {
+		t.Fatalf("build: %v\n%s", err, stderr)
+	}
+	disk := filepath.Join(dir, "out", "machine-verity.img")
+	i := openVerity(t, disk)
+	root, tree := i.Partitions[1], i.Partitions[2]
+	content, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Programs are stored as they are, so that this finds the init in the root.
+	init := root.Start + int64(bytes.Index(content[root.Start:], []byte(contract.StartupMarker)))
+	const panicked = "Kernel panic - not syncing: dm-verity device corrupted"
+	for name, test := range map[string]struct {
+		at   int64
+		want []string
+	}{
+		"file system": {root.Start + 1024, []string{"data block 0 is corrupted", panicked}},
+		"init":        {init, []string{fmt.Sprintf("data block %d is corrupted", (init-root.Start)/verity.BlockSize), panicked}},
+		"root of the tree": {tree.Start + verity.BlockSize, []string{
+			"init: /dev/nvme0n1p3: dm-verity hash mismatch: the root hash of the tree is ", ": the disk was changed or is damaged"}},
+		"leaf of the tree": {tree.Start + 2*verity.BlockSize, []string{"metadata block 2 is corrupted", panicked}},
+		"superblock":       {tree.Start, []string{"init: /dev/nvme0n1p3: unsupported dm-verity superblock: the signature is missing: the disk was changed or is damaged"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			changed := bytes.Clone(content)
+			changed[test.at] ^= 1
+			file := filepath.Join(t.TempDir(), "changed.img")
+			if err := os.WriteFile(file, changed, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			config := vm.Config{Architecture: "amd64", Firmware: vm.UEFI, Disk: file, Memory: 512, NoNetwork: true, LogDir: stack.Artifacts(t)}
+			console := runToEnd(t, config).ConsoleTail(60)
+			for _, text := range test.want {
+				if !strings.Contains(console, text) {
+					t.Errorf("the console does not say %q:\n%s", text, console)
+				}
+			}
+			if strings.Contains(console, "REPORT") {
+				t.Errorf("the machine started:\n%s", console)
+			}
+		})
 	}
 }
 

@@ -28,12 +28,13 @@ import (
 
 func newInspectCommand() *cobra.Command {
 	var asJSON, packages, list bool
-	var extract, html, output string
+	var extract, html, keys, output string
 	cmd := &cobra.Command{
 		Use:   "inspect [flags] IMAGE [PATH]",
 		Short: "Show what is in a disk or another image",
 		Long: `Show what is in an image: partitions, boot loaders, kernel, command line,
-components with their sizes, containers and packages.
+components with their sizes, containers and packages, signatures, whether dm-verity
+accepts the root file system, and the registers of a TPM after a boot.
 
 IMAGE is a file of any format that slipway build writes, a directory with the files
 of one machine, their common prefix, a disk in a registry (oci://…), or an AMI or
@@ -50,6 +51,7 @@ a snapshot (ami-…, snap-…), which slipway-publish reads through the EBS dire
 	flags.BoolVar(&list, "tree", false, "list the files of the root file system, below PATH if it is given")
 	flags.StringVar(&extract, "extract", "", "write the file at `path` to --output, or a directory as a tar archive")
 	flags.StringVarP(&output, "output", "o", "-", "`file` for --extract; - is standard output")
+	flags.StringVar(&keys, "keys", "", "`folder` of slipway keys new whose keys the firmware trusts, for the registers (default: Secure Boot is off)")
 	flags.StringVar(&html, "html", "", "write the report as one HTML page to `file`")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 1 && !list {
@@ -65,12 +67,20 @@ a snapshot (ami-…, snap-…), which slipway-publish reads through the EBS dire
 			return listTree(cmd.OutOrStdout(), i, strings.Join(args[1:], ""))
 		case extract != "":
 			return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error { return extractPath(w, i, extract) })
-		case html != "":
-			return writeTo(html, cmd.OutOrStdout(), report.New(i).WriteHTML)
-		case asJSON:
-			return printJSON(cmd.OutOrStdout(), report.New(i))
 		}
-		return report.New(i).WriteText(cmd.OutOrStdout(), packages)
+		trusted, err := trustedKeys(keys)
+		if err != nil {
+			return err
+		}
+		r := report.New(i)
+		r.Verify(i, trusted)
+		switch {
+		case html != "":
+			return writeTo(html, cmd.OutOrStdout(), r.WriteHTML)
+		case asJSON:
+			return printJSON(cmd.OutOrStdout(), r)
+		}
+		return r.WriteText(cmd.OutOrStdout(), packages)
 	}
 	return cmd
 }

@@ -36,13 +36,9 @@ booted a disk or a unified kernel image, with the events that result in them.`,
 			return err
 		}
 		defer i.Close()
-		var trusted *measure.Keys
-		if keys != "" {
-			k, err := bootkeys.Read(keys)
-			if err != nil {
-				return err
-			}
-			trusted = measure.KeysOf(k.Variables())
+		trusted, err := trustedKeys(keys)
+		if err != nil {
+			return err
 		}
 		if i.Blocks() == nil {
 			return fmt.Errorf("%s is not a disk or a unified kernel image", args[0])
@@ -62,6 +58,18 @@ booted a disk or a unified kernel image, with the events that result in them.`,
 		})
 	}
 	return cmd
+}
+
+// trustedKeys returns the keys in a folder of slipway keys new, or nil for "".
+func trustedKeys(folder string) (*measure.Keys, error) {
+	if folder == "" {
+		return nil, nil
+	}
+	keys, err := bootkeys.Read(folder)
+	if err != nil {
+		return nil, err
+	}
+	return measure.KeysOf(keys.Variables()), nil
 }
 
 // A kmsStatement is a statement of a key policy of AWS KMS.

@@ -26,11 +26,15 @@ type Partition struct {
 	ESP         bool   // it is an EFI system partition
 	BIOSBoot    bool   // it has boot code and nothing else
 	Legacy      bool   // the boot code in the first sector may load it
+	Root        bool   // it is the root file system of a machine
+	RootVerity  bool   // it is the hash tree of one, see package verity
 }
 
 // typeNames are the types of GPT partitions that machines have.
 var typeNames = map[gpt.GUID]string{
 	gpt.TypeBIOSBoot: "BIOS boot", gpt.TypeESP: "EFI system", gpt.TypeData: "data", gpt.TypeLinux: "Linux",
+	gpt.TypeRoot["amd64"]: "root", gpt.TypeRoot["arm64"]: "root",
+	gpt.TypeRootVerity["amd64"]: "root verity", gpt.TypeRootVerity["arm64"]: "root verity",
 }
 
 // ReadPartitions reads the partition table of a disk. The partitions of a GUID
@@ -57,11 +61,12 @@ func ReadPartitions(r io.ReaderAt) (PartitionTable, error) {
 		}
 	}
 	for _, p := range t.GPT.Partitions {
-		bios := p.Type == gpt.TypeBIOSBoot
+		bios, name := p.Type == gpt.TypeBIOSBoot, typeNames[p.Type]
 		t.Partitions = append(t.Partitions, Partition{
-			Number: p.Number, Name: p.Name, Type: cmp.Or(typeNames[p.Type], p.Type.String()),
+			Number: p.Number, Name: p.Name, Type: cmp.Or(name, p.Type.String()),
 			Start: int64(p.First) * gpt.SectorSize, Size: int64(p.Last-p.First+1) * gpt.SectorSize,
 			ESP: p.Type == gpt.TypeESP, BIOSBoot: bios, Legacy: bios || p.Attributes&gpt.LegacyBoot != 0,
+			Root: name == "root", RootVerity: name == "root verity",
 		})
 	}
 	return t, err

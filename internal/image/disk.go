@@ -34,9 +34,11 @@ func (i *Image) readDisk(r io.ReaderAt, size int64) error {
 		return err
 	}
 	for _, p := range table.Partitions {
-		i.addPartition(Partition{Number: p.Number, Name: p.Name, Type: p.Type, Start: p.Start, Size: p.Size, esp: p.ESP})
+		i.addPartition(Partition{Number: p.Number, Name: p.Name, Type: p.Type, Start: p.Start, Size: p.Size, esp: p.ESP, root: p.Root, rootVerity: p.RootVerity})
 	}
 	biosCode := slices.ContainsFunc(table.MBR.BootCode, func(b byte) bool { return b != 0 })
+	// The root first: the initramfs of such a disk only leads to it.
+	i.readVerity(r, size)
 	for n := range i.Partitions {
 		p := &i.Partitions[n]
 		if p.Start > size-p.Size {

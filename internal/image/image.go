@@ -52,6 +52,7 @@ type Image struct {
 	kernel   io.ReaderAt // of Kernel
 	archives []archive   // of the initramfs
 	blocks   io.ReaderAt // of the disk, or of the only file; may be nil
+	verity   verityParts
 	unpacked *spool
 	closers  []io.Closer
 }
@@ -74,6 +75,8 @@ type Partition struct {
 	Files      []File `json:"files,omitempty"` // of an EFI system partition
 
 	esp bool // its type says that it is an EFI system partition
+	// root and rootVerity report the same of a root file system and its hash tree.
+	root, rootVerity bool
 }
 
 // A Loader is a program that firmware starts.

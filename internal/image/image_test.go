@@ -15,6 +15,8 @@ import (
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/exporter/verity"
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
@@ -36,7 +38,8 @@ var segments = [][]spec{
 		{Path: "etc/large", Type: "file", Mode: 0o644, Contents: bytes.Repeat([]byte("0123456789abcdef"), 20_000)},
 		{Path: "lib", Type: "dir", Mode: 0o755}, {Path: "lib/modules", Type: "dir", Mode: 0o755},
 		{Path: "lib/modules/" + release, Type: "dir", Mode: 0o755},
-		{Path: "lib/modules/" + release + "/modules.builtin", Type: "file", Mode: 0o644, Contents: []byte("kernel/fs/squashfs/squashfs.ko\nkernel/fs/erofs/erofs.ko\nkernel/fs/isofs/isofs.ko\n")},
+		{Path: "lib/modules/" + release + "/modules.builtin", Type: "file", Mode: 0o644, Contents: []byte("kernel/fs/squashfs/squashfs.ko\nkernel/fs/erofs/erofs.ko\nkernel/fs/isofs/isofs.ko\nkernel/drivers/md/dm-verity.ko\n")},
+		{Path: "sbin", Type: "dir", Mode: 0o755}, {Path: "sbin/init", Type: "file", Mode: 0o755, Contents: []byte(contract.StartupMarker + " " + verity.Reaction)},
 	},
 	{
 		{Path: "containers", Type: "dir", Mode: 0o755}, {Path: "containers/services", Type: "dir", Mode: 0o755},
@@ -155,7 +158,7 @@ func TestComponents(t *testing.T) {
 		sizes[s.Name] = s
 	}
 	base, web := sizes["base"], sizes["services/web"]
-	if base.Unpacked != 320_011 || base.Compressed == 0 || base.Compressed > 100_000 || !base.Shared {
+	if base.Unpacked != 320_047 || base.Compressed == 0 || base.Compressed > 100_000 || !base.Shared {
 		t.Errorf("base: %+v", base)
 	}
 	if web.Unpacked != 29 || web.Compressed == 0 || web.Shared {

@@ -57,6 +57,7 @@ func (d *Disk) Secrets(ctx context.Context) (found []Secret, unread []string, er
 		switch {
 		case p.ESP:
 			s.partition(label(p), io.NewSectionReader(d, p.Start, p.Size))
+		case p.RootVerity: // hashes
 		case other(p) && d.hasData(p.Start, p.Size):
 			what := "partition " + label(p)
 			if !s.root(what, io.NewSectionReader(d, p.Start, p.Size)) {

@@ -4,6 +4,7 @@ package report
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -13,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/slipway-build/slipway/exporter/eif"
+	"github.com/slipway-build/slipway/exporter/measure"
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/image"
@@ -31,10 +33,13 @@ type Report struct {
 	Cmdline    string            `json:"cmdline"`
 	Enclave    *eif.Measurements `json:"enclave,omitempty"` // registers
 	Root       string            `json:"root,omitempty"`    // kind of root file system
-	Initramfs  []image.Part      `json:"initramfs,omitempty"`
-	Components []image.Size      `json:"components,omitempty"`
-	Containers []Container       `json:"containers,omitempty"`
-	Packages   []Package         `json:"packages,omitempty"`
+	Verity     *image.Verity     `json:"verity,omitempty"`  // set by Verify
+	// Measurements are the registers of a TPM after a boot, set by Verify.
+	Measurements *measure.Measurements `json:"measurements,omitempty"`
+	Initramfs    []image.Part          `json:"initramfs,omitempty"`
+	Components   []image.Size          `json:"components,omitempty"`
+	Containers   []Container           `json:"containers,omitempty"`
+	Packages     []Package             `json:"packages,omitempty"`
 	// MinMemory is an estimate of the least memory in bytes that the machine
 	// needs to boot.
 	MinMemory int64    `json:"minMemory,omitempty"`
@@ -85,6 +90,25 @@ func New(i *image.Image) *Report {
 	r.containers(i.Root)
 	r.packages(i.Root)
 	return r
+}
+
+// Verify adds what must be computed from the whole image: whether its root file
+// system belongs to its root hash, and the registers of a TPM after a boot with
+// these keys, as [measure.File] takes them.
+func (r *Report) Verify(i *image.Image, keys *measure.Keys) {
+	if r.Verity = i.Verity(); r.Verity != nil && !r.Verity.Matches {
+		r.warn("dm-verity: %s", r.Verity.Error)
+	}
+	if i.Blocks() == nil || !slices.ContainsFunc(i.Loaders, func(l image.Loader) bool { return l.Firmware == "UEFI" }) {
+		return
+	}
+	m, err := measure.File(i.Blocks(), i.Size, keys)
+	switch {
+	case err == nil:
+		r.Measurements = m
+	case keys != nil || !errors.Is(err, measure.ErrUnknown):
+		r.warn("measurements: %v", err)
+	}
 }
 
 func (r *Report) warn(format string, args ...any) {

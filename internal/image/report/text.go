@@ -3,11 +3,13 @@ package report
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/docker/go-units"
 
+	"github.com/slipway-build/slipway/exporter/measure"
 	"github.com/slipway-build/slipway/internal/printable"
 )
 
@@ -38,6 +40,14 @@ func (r *Report) WriteText(w io.Writer, all bool) error {
 	if r.Root != "" {
 		line("root\t%s", r.Root)
 	}
+	if v := r.Verity; v != nil {
+		state := "root file system and hash tree match"
+		if !v.Matches {
+			state = "root file system and hash tree do not match: " + quote(v.Error)
+		}
+		line("dm-verity\t%s", state)
+		line("root hash\t%s", quote(v.RootHash))
+	}
 	if r.MinMemory > 0 {
 		line("memory to boot\tabout %s", size(r.MinMemory))
 	}
@@ -61,6 +71,12 @@ func (r *Report) WriteText(w io.Writer, all bool) error {
 		for _, s := range l.Signers {
 			line("\nSIGNER OF %s\tSHA-256 OF THE CERTIFICATE", quote(l.Path))
 			line("%s\t%s", quote(s.Subject), s.Fingerprint)
+		}
+	}
+	if m := r.Measurements; m != nil {
+		line("\nPCR\tSHA-256 WITH SECURE BOOT %s", map[bool]string{true: "ON", false: "OFF"}[m.SecureBoot])
+		for _, pcr := range measure.PCRs {
+			line("%d\t%s", pcr, m.PCRs["sha256"][strconv.Itoa(pcr)])
 		}
 	}
 	if len(r.Components) > 0 {
