@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,10 +13,12 @@ import (
 	"testing"
 	"time"
 
+	exporterdisk "github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/disk/disktest"
 	"github.com/slipway-build/slipway/exporter/erofs"
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/mbr"
+	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/squashfs"
 	"github.com/slipway-build/slipway/exporter/tree"
 )
@@ -171,6 +174,34 @@ func TestSecretsOfRoots(t *testing.T) {
 		if err != nil || len(found) > 0 || len(unread) != 1 || !strings.HasPrefix(unread[0], `"root.img" is not searched for secrets: `) {
 			t.Errorf("truncated %s: got %v, %q, %v", name, found, unread, err)
 		}
+	}
+}
+
+// The root file system of a disk with dm-verity is searched too, and its hash tree is
+// not reported as a file system that cannot be.
+func TestSecretsVerity(t *testing.T) {
+	root, err := erofs.New(tree.AddParents([]tree.Entry{
+		tree.NewFile("srv/web.key", 0o600, fmt.Sprintf(pem, "")), tree.NewFile("srv/.git/HEAD", 0o644, "ref"), tree.NewFile("etc/motd", 0o644, "hello"),
+	}), time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaders, err := exporterdisk.ReadLoaders(disktest.Loaders(t), "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := exporterdisk.NewVerity(exporterdisk.Contents{Kernel: sparse.Bytes(disktest.Kernel(release))}, root, "amd64", loaders, 0, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(d.Reader())
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, unread, err := open(t, save(t, data)).Secrets(t.Context())
+	want := []Secret{{Path: "srv/.git", What: "a Git repository with its history"}, {Path: "srv/web.key", What: "a private key"}}
+	if err != nil || len(unread) > 0 || !slices.Equal(found, want) {
+		t.Errorf("got %v, %q, %v, want %v", found, unread, err, want)
 	}
 }
 

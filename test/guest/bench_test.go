@@ -21,7 +21,7 @@ import (
 )
 
 // BenchmarkBoot boots the machine of examples/aws.yml and that of
-// testdata/bench.yml, the latter also from a disk. For comparison, it boots the
+// testdata/bench.yml, both also from a disk, the former with dm-verity. For comparison, it boots the
 // latter like LinuxKit: with LinuxKit's compression, and with three SSH host
 // keys, which LinuxKit's sshd generates at each boot. It reports the seconds
 // from the start of the kernel to a login by SSH, the processor time and the
@@ -46,6 +46,7 @@ func BenchmarkBoot(b *testing.B) {
 		args               []string
 	}{
 		{"example", "../../examples/aws.yml", "kernel+initrd", nil},
+		{"verity", "../../examples/aws.yml", "raw-verity", nil},
 		{"slipway", "testdata/bench.yml", "kernel+initrd", nil},
 		{"disk", "testdata/bench.yml", "kernel+erofs", nil},
 		{"baseline", filepath.Join(context, "baseline.yml"), "kernel+initrd", []string{"--build-context", "slipwaybuild/init:v1=oci-layout://" + baseline, "--build-arg", "COMPRESSION=gzip"}},
@@ -140,20 +141,25 @@ func benchmarkBoot(b testing.TB, dir string, count *instructions) float64 {
 		b.Fatal(err)
 	}
 	defer os.RemoveAll(memory)
-	root := filepath.Join(dir, "machine-erofs.img")
-	if _, err := os.Stat(root); err != nil {
-		root = "" // the root filesystem is the initramfs
-	}
-	machine, err := vm.Start(ctx, vm.Config{
-		Disk:       root,
-		Kernel:     filepath.Join(dir, "machine-kernel"),
-		Initrd:     filepath.Join(dir, "machine-initrd.img"),
-		Cmdline:    "console=ttyS0",
+	config := vm.Config{
 		Arguments:  count.arguments(),
 		Metadata:   &cloud.Instance{ID: "i-0123456789abcdef0", Hostname: "bench", PublicKeys: []string{key.Public}},
 		MemoryFile: filepath.Join(memory, "memory"),
 		LogDir:     stack.Artifacts(b),
-	})
+	}
+	exists := func(name string) bool {
+		_, err := os.Stat(filepath.Join(dir, name))
+		return err == nil
+	}
+	if config.Disk = filepath.Join(dir, "machine-verity.img"); exists("machine-verity.img") {
+		config.Firmware = vm.UEFI
+	} else {
+		config.Kernel, config.Initrd, config.Cmdline = filepath.Join(dir, "machine-kernel"), filepath.Join(dir, "machine-initrd.img"), "console=ttyS0"
+		if config.Disk = filepath.Join(dir, "machine-erofs.img"); !exists("machine-erofs.img") {
+			config.Disk = "" // the root filesystem is the initramfs
+		}
+	}
+	machine, err := vm.Start(ctx, config)
 	if err != nil {
 		b.Fatal(err)
 	}
