@@ -76,7 +76,9 @@ func (b *build) graphInput(ctx context.Context, m *resolvedMachine) (in graph.In
 	if err != nil {
 		return in, err
 	}
-	session, err := b.req.sessionState(ctx, m.plan, b.options.sign == graph.SignNow)
+	// The keys of the firmware come from the client as the one that signs.
+	keys := b.options.sign == graph.SignNow || b.options.pcrs && b.options.sign != graph.SignNever
+	session, err := b.req.sessionState(ctx, m.plan, keys)
 	if err != nil {
 		return in, err
 	}
@@ -128,5 +130,6 @@ func (b *build) graphOptions(m *resolvedMachine) graph.Options {
 		Architecture: m.platform.Architecture,
 		Epoch:        b.options.epoch,
 		Sign:         b.options.sign,
+		PCRs:         b.options.pcrs,
 	}
 }

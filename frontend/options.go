@@ -36,6 +36,7 @@ var arguments = []argument{
 	{"RESERVE", "room in disks, CDs and unified kernel images that slipway customize fills, for example 4K", "none"},
 	{"COMPRESSION", "compression of the initramfs: zstd, gzip or none, optionally with :LEVEL", "the best that the kernel decompresses: zstd:3, else gzip or none"},
 	{"SIGN", "for Secure Boot: true signs the machine with the secrets slipway.key and slipway.crt, later reserves room for slipway sign; both lock it down", "false"},
+	{"PCRS", "true writes NAME.pcrs.json beside a raw disk or a unified kernel image: the registers of a TPM after a boot, for a signed machine with the keys of the firmware in the secret slipway.uefi-data", "false"},
 	{ReleaseCache, "false packs all packages here instead of loading packed ones from the cache of the release", "true"},
 	{"HOME", "your home folder, for sources of files that start with ~", "none"},
 	{LockUpdate, "comma-separated images that --call=machine.lock resolves again", "all"},
@@ -56,6 +57,7 @@ type options struct {
 	diskMap     bool  // written beside a disk
 	sign        graph.Sign
 	reserve     int64 // bytes for additions after the build
+	pcrs        bool  // written beside a disk or a unified kernel image
 	compression string
 	// releaseCache reports whether packed packages may come from the cache of the
 	// frontend's release.
@@ -145,6 +147,18 @@ func decodeOptions(target string, args map[string]string, filename string) (opti
 			o.warnings = append(o.warnings, "build argument MAP has no effect: only raw disks have a map")
 		}
 	}
+	if s := args["PCRS"]; s != "" {
+		if o.pcrs, err = strconv.ParseBool(s); err != nil {
+			return o, fmt.Errorf("--build-arg PCRS=%s: use true or false", s)
+		}
+		if o.pcrs && !takes(format.PCRs) {
+			o.pcrs = false
+			o.warnings = append(o.warnings, "build argument PCRS has no effect: no format of --target is a raw disk or a unified kernel image for UEFI")
+		}
+		if err := o.checkPCRs(); err != nil {
+			return o, err
+		}
+	}
 	if s := args["SIGN"]; s != "" {
 		now, err := strconv.ParseBool(s)
 		switch {
@@ -175,6 +189,21 @@ func decodeOptions(target string, args map[string]string, filename string) (opti
 		o.epoch = &n
 	}
 	return o, nil
+}
+
+// checkPCRs returns an error if two formats write NAME.pcrs.json.
+func (o options) checkPCRs() error {
+	first := ""
+	for _, f := range o.formats {
+		writes := o.pcrs && f.Options.Has(format.PCRs) || slices.Contains(f.Suffixes, format.PCRsSuffix)
+		switch {
+		case writes && first != "":
+			return fmt.Errorf("--build-arg PCRS: %s and %s both write NAME%s: build one at a time", first, f.Name, format.PCRsSuffix)
+		case writes:
+			first = f.Name
+		}
+	}
+	return nil
 }
 
 // checkName returns an error unless the output files can have the name.

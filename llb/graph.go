@@ -101,6 +101,7 @@ type Options struct {
 	Architecture string // of the machine: a GOARCH
 	Epoch        *int64 // SOURCE_DATE_EPOCH in seconds; nil for the exporter's default
 	Sign         Sign   // for Secure Boot
+	PCRs         bool   // write the registers of a TPM after a boot
 }
 
 // Sign is when a machine is signed for Secure Boot.
@@ -119,6 +120,10 @@ const (
 	SignKey         = "slipway.key"
 	SignCertificate = "slipway.crt"
 )
+
+// UEFIData is the secret with the keys of the firmware that boots a signed machine,
+// as EC2's UefiData. Without it, the registers are those without Secure Boot.
+const UEFIData = "slipway.uefi-data"
 
 // Output returns the state whose root directory contains the output files of all
 // formats.

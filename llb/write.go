@@ -19,6 +19,7 @@ func (b builder) input(f format.Format) format.Input {
 		Architecture: b.opt.Architecture,
 		Cmdline:      b.in.Plan.Cmdline,
 		Map:          f.Options.Has(format.Map) && b.opt.Map,
+		PCRs:         f.Options.Has(format.PCRs) && b.opt.PCRs,
 	}
 	if f.Options.Has(format.Size) {
 		in.Size = b.opt.Size
@@ -79,8 +80,17 @@ func (b builder) write(f format.Format, p parts) llb.State {
 	case SignNow:
 		args = append(args, "--sign-key", "/sign/key", "--sign-cert", "/sign/certificate")
 		secrets = append(secrets, llb.AddSecret("/sign/key", llb.SecretID(SignKey)), llb.AddSecret("/sign/certificate", llb.SecretID(SignCertificate)))
-		// BuildKit's key contains no secret, so the session makes every build sign
-		// with the key that it has.
+	}
+	if in.PCRs {
+		args = append(args, "--pcrs")
+	}
+	if in.PCRs && b.opt.Sign != SignNever {
+		args = append(args, "--uefi-data", "/sign/uefi-data")
+		secrets = append(secrets, llb.AddSecret("/sign/uefi-data", llb.SecretID(UEFIData), llb.SecretOptional))
+	}
+	if len(secrets) > 0 {
+		// BuildKit's key contains no secret, so the session makes every build write
+		// with the keys that it has.
 		mounts = append(mounts, mount{at: "/session", state: b.in.Session, keyedByDefinition: true})
 	}
 	for i, s := range p.segments {

@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
@@ -184,7 +186,17 @@ func TestVerityTampered(t *testing.T) {
 				t.Fatal(err)
 			}
 			config := vm.Config{Architecture: "amd64", Firmware: vm.UEFI, Disk: file, Memory: 512, NoNetwork: true, LogDir: stack.Artifacts(t)}
-			console := runToEnd(t, config).ConsoleTail(60)
+			machine, err := vm.Start(t.Context(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(machine.Kill)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			defer cancel()
+			if err := machine.Wait(ctx); err == nil || !strings.Contains(err.Error(), "its kernel panicked") {
+				t.Errorf("the machine ended with: %v", err)
+			}
+			console := machine.ConsoleTail(200)
 			for _, text := range test.want {
 				if !strings.Contains(console, text) {
 					t.Errorf("the console does not say %q:\n%s", text, console)

@@ -16,6 +16,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,7 +27,9 @@ import (
 
 	"github.com/slipway-build/slipway/cmd/internal/command"
 	"github.com/slipway-build/slipway/exporter"
+	"github.com/slipway-build/slipway/exporter/efivars"
 	"github.com/slipway-build/slipway/exporter/format"
+	"github.com/slipway-build/slipway/exporter/measure"
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/uki"
 )
@@ -58,6 +61,8 @@ func write(args []string, report io.Writer) error {
 	flags.StringVar(&in.Loaders, "loaders", "", "`directory` with the boot loaders, for disks")
 	key := flags.String("sign-key", "", "`file` with the private key that signs for Secure Boot, in PEM; empty for no signatures")
 	later := flags.Bool("sign-later", false, "reserve room for a signature for Secure Boot")
+	flags.BoolVar(&in.PCRs, "pcrs", false, "also write the registers of a TPM after a boot")
+	uefiData := flags.String("uefi-data", "", "`file` with the keys of the firmware for --pcrs, as EC2's UefiData, if it exists; empty for firmware without Secure Boot")
 	certificate := flags.String("sign-cert", "", "`file` with the certificate of the key, in PEM")
 	compression := flags.String("compression", "zstd", "compression of formats that compress: zstd[:1-22], gzip[:1-9] or none")
 	epoch := flags.Int64("epoch", exporter.Epoch, "time in formats that store one, in `seconds` since 1970")
@@ -81,6 +86,11 @@ func write(args []string, report io.Writer) error {
 	}
 	if *key != "" {
 		if in.Signer, err = readSigner(*key, *certificate); err != nil {
+			return err
+		}
+	}
+	if *uefiData != "" {
+		if in.Keys, err = readKeys(*uefiData); err != nil {
 			return err
 		}
 	}
@@ -120,6 +130,22 @@ func readSigner(key, certificate string) (*uki.Signer, error) {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
 	return uki.ParseSigner(k, c)
+}
+
+// readKeys reads the keys of the firmware. It returns nil if the file does not exist.
+func readKeys(name string) (*measure.Keys, error) {
+	text, err := os.ReadFile(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keys of the firmware: %w", err)
+	}
+	variables, err := efivars.DecodeAWS(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("keys of the firmware: %w", err)
+	}
+	return measure.KeysOf(variables), nil
 }
 
 // segments parses the arguments after the flags.

@@ -118,7 +118,7 @@ func TestMemory(t *testing.T) {
 				if err := os.Mkdir(out, 0o755); err != nil {
 					t.Fatal(err)
 				}
-				memory, stderr, err := measure("slipway-packer", "pack", "--layer", layer, "--prefix", "containers/services/x/lower", "--rules", "container", "--archive", archive, "--out", out)
+				memory, stderr, err := peakMemory("slipway-packer", "pack", "--layer", layer, "--prefix", "containers/services/x/lower", "--rules", "container", "--archive", archive, "--out", out)
 				if (err != nil) != (c.refused != "") || !strings.Contains(stderr, c.refused) {
 					t.Errorf("%s: %v, %q, want %q", archive, err, stderr, c.refused)
 				}
@@ -138,7 +138,7 @@ func TestMemory(t *testing.T) {
 		}
 		for _, compression := range []string{"zstd:3", "zstd:19", "gzip"} {
 			out := t.TempDir()
-			memory, stderr, err := measure("slipway-packer", "pack", "--in", dir, "--rules", "none", "--compression", compression, "--out", out)
+			memory, stderr, err := peakMemory("slipway-packer", "pack", "--in", dir, "--rules", "none", "--compression", compression, "--out", out)
 			if err != nil {
 				t.Errorf("%s: %v, %s", compression, err, stderr)
 			}
@@ -171,7 +171,7 @@ func TestMemoryOfSource(t *testing.T) {
 	if err := os.WriteFile(spec, []byte(`[{"path": "images", "type": "dir", "mode": 493}, {"path": "images/disk.raw", "type": "file", "mode": 420, "source": "disk.raw"}]`), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	memory, stderr, err := measure("slipway-packer", "entries", "--spec", spec, "--source", source, "--compression", "zstd:3", "--out", t.TempDir())
+	memory, stderr, err := peakMemory("slipway-packer", "entries", "--spec", spec, "--source", source, "--compression", "zstd:3", "--out", t.TempDir())
 	if err != nil {
 		t.Fatalf("%v, %s", err, stderr)
 	}
@@ -181,9 +181,9 @@ func TestMemoryOfSource(t *testing.T) {
 	t.Logf("%d MiB", memory>>20)
 }
 
-// measure runs a program of the build and returns the most memory that it used
+// peakMemory runs a program of the build and returns the most memory that it used
 // at once, in bytes.
-func measure(program string, args ...string) (memory int64, stderr string, err error) {
+func peakMemory(program string, args ...string) (memory int64, stderr string, err error) {
 	cmd := exec.Command(filepath.Join(bin, program), args...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=16")
 	var log bytes.Buffer

@@ -15,7 +15,8 @@ import (
 	"github.com/slipway-build/slipway/internal/kernel"
 )
 
-// PCRsSuffix is the suffix of the file with the values of the registers.
+// PCRsSuffix is the suffix of the file with the values of the registers, of an
+// enclave or of a TPM.
 const PCRsSuffix = ".pcrs.json"
 
 func init() {

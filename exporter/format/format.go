@@ -74,6 +74,7 @@ const (
 	Map                            // write a map of the disk, see package diskmap
 	Compression                    // of the root filesystem; that of segments is always the user's choice
 	Reserve                        // leave room for additions after the build, see disk.Reserved
+	PCRs                           // write what a TPM measures, see package measure
 )
 
 // Has reports whether o contains all of others.

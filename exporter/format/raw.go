@@ -15,7 +15,7 @@ func init() {
 			Suffixes:    []string{".raw"},
 			Segments:    segment.CPIO,
 			Firmware:    BIOS | UEFI,
-			Options:     Size | Map | Reserve,
+			Options:     Size | Map | Reserve | PCRs,
 			writer:      diskWriter{container: rawFile{}},
 		},
 		Format{
@@ -33,7 +33,7 @@ func init() {
 			Suffixes:    []string{"-efi.img"},
 			Segments:    segment.CPIO,
 			Firmware:    UEFI,
-			Options:     Size | Map | Reserve,
+			Options:     Size | Map | Reserve | PCRs,
 			writer:      diskWriter{uki: true, container: rawFile{}},
 		},
 		Format{
@@ -42,7 +42,7 @@ func init() {
 			Suffixes:    []string{".raw"},
 			Segments:    segment.CPIO,
 			Firmware:    BIOS | UEFI,
-			Options:     Size | Map | Reserve,
+			Options:     Size | Map | Reserve | PCRs,
 			writer:      diskWriter{unit: gibibyte, container: rawFile{}},
 		},
 	)

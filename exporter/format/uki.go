@@ -12,7 +12,7 @@ func init() {
 		Suffixes:    []string{".efi"},
 		Segments:    segment.CPIO,
 		Firmware:    UEFI,
-		Options:     Reserve,
+		Options:     Reserve | PCRs,
 		writer:      ukiWriter{},
 	})
 }

@@ -13,7 +13,7 @@ func init() {
 		Suffixes:    []string{"-verity.img"},
 		Segments:    segment.Tar,
 		Firmware:    UEFI,
-		Options:     Size | Map | Compression,
+		Options:     Size | Map | Compression | PCRs,
 		writer:      verityWriter{},
 	})
 }

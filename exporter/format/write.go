@@ -1,6 +1,7 @@
 package format
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/internal/atomicfile"
+	"github.com/slipway-build/slipway/exporter/measure"
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
@@ -32,9 +34,13 @@ type Input struct {
 	Signer       *uki.Signer      // for Secure Boot; nil for none
 
 	// The user's choices. Formats ignore those that are not in Format.Options.
-	Size        int64 // of the disk in bytes; 0 for the smallest that fits
-	Map         bool  // write a map of the disk
-	Reserve     int64 // bytes for additions after the build
+	Size    int64 // of the disk in bytes; 0 for the smallest that fits
+	Map     bool  // write a map of the disk
+	Reserve int64 // bytes for additions after the build
+	PCRs    bool  // write the registers of a TPM after a boot
+	// Keys are those of the firmware that boots a signed machine, for PCRs. They
+	// are nil for firmware without Secure Boot.
+	Keys        *measure.Keys
 	Compression segment.Compression
 }
 
@@ -99,7 +105,40 @@ func Write(name string, in Input, dir string, warn func(string)) ([]string, erro
 	if err := f.writer.write(j); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	if in.PCRs && f.Options.Has(PCRs) {
+		if err := j.writeMeasurements(); err != nil {
+			return nil, fmt.Errorf("%s: predict the measurements: %w", name, err)
+		}
+	}
 	return j.files, nil
+}
+
+// writeMeasurements writes the registers of a TPM after a boot of the output, which
+// is the first file.
+func (j *job) writeMeasurements() error {
+	if j.in.Keys != nil {
+		if j.in.Signer == nil {
+			return errors.New("firmware with Secure Boot does not start an unsigned machine")
+		}
+		// Firmware measures the entry of db that verifies the machine.
+		if c := j.in.Signer.Certificate; c != nil && !bytes.HasSuffix(j.in.Keys.Signer, c.Raw) {
+			return errors.New("the keys of the firmware are not those of the signer: the first certificate in db is another one")
+		}
+	}
+	f, err := os.Open(j.files[0])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	m, err := measure.File(f, info.Size(), j.in.Keys)
+	if err != nil {
+		return err
+	}
+	return j.create(PCRsSuffix, func(f *os.File) error { return m.WriteJSON(f) })
 }
 
 // checkKernel returns an error if the boot header of a kernel names another

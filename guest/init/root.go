@@ -102,7 +102,7 @@ func mountRoot(args []cmdline.Arg, kind string) error {
 			return nil
 		}
 		if root.hash != nil && !errors.Is(err, errNoPartition) {
-			return errors.Join(loadErr, err)
+			return err
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("no root filesystem within %v: %w", rootTimeout, errors.Join(loadErr, err))
