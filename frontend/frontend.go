@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/frontend/gateway/client"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -43,8 +44,8 @@ func answer(ctx context.Context, c client.Client, w Writer) (*client.Result, err
 	return res, req.sources.locate(explainOld(req.explain(ctx, err)))
 }
 
-// build makes the machine for all platforms of the request.
-func (r *request) build(ctx context.Context) (*client.Result, error) {
+// newBuild prepares to make the machine, and shows warnings about the request.
+func (r *request) newBuild(ctx context.Context) (*build, error) {
 	m, err := r.parse(ctx)
 	if err != nil {
 		return nil, err
@@ -68,8 +69,15 @@ func (r *request) build(ctx context.Context) (*client.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := build{req: r, machine: m, files: files, options: opt, images: images, tools: tools}
+	return &build{req: r, machine: m, files: files, options: opt, images: images, tools: tools}, nil
+}
 
+// build makes the machine for all platforms of the request.
+func (r *request) build(ctx context.Context) (*client.Result, error) {
+	b, err := r.newBuild(ctx)
+	if err != nil {
+		return nil, err
+	}
 	sboms := make([]client.Reference, len(r.ui.TargetPlatforms))
 	rb, err := r.ui.Build(ctx, func(ctx context.Context, p *ocispecs.Platform, i int) (*dockerui.BuildResult, error) {
 		res, sbom, err := b.platform(ctx, platforms.Normalize(*p), i == 0)
@@ -105,34 +113,7 @@ type build struct {
 // the user asked for an attestation, its SBOM. Only the first platform shows
 // warnings, because they are the same for all.
 func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (*dockerui.BuildResult, client.Reference, error) {
-	resolved, err := b.images.resolveMachine(ctx, b.machine, p)
-	if err != nil {
-		return nil, nil, err
-	}
-	if first {
-		if err := b.req.lint.report(ctx, b.req.sources, resolved.warnings); err != nil {
-			return nil, nil, err
-		}
-	}
-	if b.options.sign != graph.SignNever {
-		if resolved.plan, err = b.req.signed(resolved.plan); err != nil {
-			return nil, nil, err
-		}
-	}
-	b.req.components.add(resolved.plan)
-	parts, err := b.prepareGraph(ctx, resolved)
-	if err != nil {
-		return nil, nil, err
-	}
-	if first {
-		if unpacks(resolved.images, parts.input.Layouts) && !b.req.keepsDevices(ctx) {
-			b.req.builder.addMissing(capDevices)
-		}
-		for _, w := range b.req.builder.warnings() {
-			b.req.warn(ctx, w)
-		}
-	}
-	state, err := graph.Output(parts.input, parts.options)
+	state, parts, err := b.output(ctx, p, first)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -157,6 +138,38 @@ func (b *build) platform(ctx context.Context, p ocispecs.Platform, first bool) (
 		}
 	}
 	return &dockerui.BuildResult{Reference: ref, Image: config, Epoch: &created}, sbom, nil
+}
+
+// output returns the state with the machine for one platform, and what it is made of.
+func (b *build) output(ctx context.Context, p ocispecs.Platform, first bool) (state llb.State, parts *graphParts, err error) {
+	resolved, err := b.images.resolveMachine(ctx, b.machine, p)
+	if err != nil {
+		return state, nil, err
+	}
+	if first {
+		if err := b.req.lint.report(ctx, b.req.sources, resolved.warnings); err != nil {
+			return state, nil, err
+		}
+	}
+	if b.options.sign != graph.SignNever {
+		if resolved.plan, err = b.req.signed(resolved.plan); err != nil {
+			return state, nil, err
+		}
+	}
+	b.req.components.add(resolved.plan)
+	if parts, err = b.prepareGraph(ctx, resolved); err != nil {
+		return state, nil, err
+	}
+	if first {
+		if unpacks(resolved.images, parts.input.Layouts) && !b.req.keepsDevices(ctx) {
+			b.req.builder.addMissing(capDevices)
+		}
+		for _, w := range b.req.builder.warnings() {
+			b.req.warn(ctx, w)
+		}
+	}
+	state, err = graph.Output(parts.input, parts.options)
+	return state, parts, err
 }
 
 // imageConfig returns the configuration that image exporters write. Its history

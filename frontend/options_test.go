@@ -30,6 +30,12 @@ func TestParseOptions(t *testing.T) {
 		{file: "a.yml", target: "qcow2", args: map[string]string{"RESERVE": "4K"}, want: options{name: "a", warnings: []string{"build argument RESERVE has no effect: no format of --target is a raw disk, a CD or a unified kernel image"}}},
 		{file: "a.yml", target: "raw", args: map[string]string{"RESERVE": "1000"}, err: "RESERVE=1000: an image can reserve 512 bytes to 4M, in multiples of 512"},
 		{file: "a.yml", target: "raw", args: map[string]string{"RESERVE": "4K", "SIGN": "true"}, err: "omit RESERVE or SIGN"},
+		{file: "a.yml", target: "raw,tar", args: map[string]string{"PCRS": "true"}, want: options{name: "a", pcrs: true}},
+		{file: "a.yml", target: "raw-bios", args: map[string]string{"PCRS": "true"}, want: options{name: "a", warnings: []string{"build argument PCRS has no effect: no format of --target is a raw disk or a unified kernel image for UEFI"}}},
+		{file: "a.yml", target: "raw,uki", args: map[string]string{"PCRS": "true"}, err: "--build-arg PCRS: raw and uki both write NAME.pcrs.json: build one at a time"},
+		{file: "a.yml", target: "eif,raw", args: map[string]string{"PCRS": "true"}, err: "--build-arg PCRS: eif and raw both write NAME.pcrs.json: build one at a time"},
+		{file: "a.yml", target: "eif,raw", want: options{name: "a"}},
+		{file: "a.yml", target: "raw", args: map[string]string{"PCRS": "yes"}, err: "--build-arg PCRS=yes: use true or false"},
 		{target: "rawr", err: `--target: unknown format "rawr" (did you mean "raw"?); formats: kernel+initrd, aws, containerdisk, docker`},
 		{target: "tar,docker", err: "--target: docker is an image, not a file: build it alone"},
 		{target: "raw,containerdisk", err: "--target: containerdisk is an image, not a file: build it alone"},
@@ -59,7 +65,7 @@ func TestParseOptions(t *testing.T) {
 			t.Errorf("%q %v: %v", c.target, c.args, err)
 			continue
 		}
-		if got.name != c.want.name || got.size != c.want.size || got.diskMap != c.want.diskMap || got.reserve != c.want.reserve || got.compression != c.want.compression || !slices.Equal(got.warnings, c.want.warnings) {
+		if got.name != c.want.name || got.size != c.want.size || got.diskMap != c.want.diskMap || got.pcrs != c.want.pcrs || got.reserve != c.want.reserve || got.compression != c.want.compression || !slices.Equal(got.warnings, c.want.warnings) {
 			t.Errorf("%q %v: got %+v, want %+v", c.target, c.args, got, c.want)
 		}
 	}

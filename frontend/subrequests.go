@@ -51,6 +51,10 @@ func ownRequests() []ownRequest {
 			Name: LockRequest, Version: "1.0.0", Type: subrequests.TypeRPC, Metadata: metadata,
 			Description: "Print the digest of every image, as the lock beside the machine YAML",
 		}, (*request).answerLock},
+		{subrequests.Request{
+			Name: "frontend.machine.measurements", Version: "1.0.0", Type: subrequests.TypeRPC, Metadata: metadata,
+			Description: "Build the format of --target, and predict the TPM's registers after a boot",
+		}, (*request).answerMeasurements},
 	}
 }
 

@@ -42,7 +42,7 @@ func TestDescribe(t *testing.T) {
 		names = append(names, r.Name)
 	}
 	want := []string{"frontend.outline", "frontend.targets", "frontend.lint", "frontend.subrequests.describe",
-		"frontend.machine.plan", "frontend.machine.resolved", "frontend.machine.schema", "frontend.machine.lock"}
+		"frontend.machine.plan", "frontend.machine.resolved", "frontend.machine.schema", "frontend.machine.lock", "frontend.machine.measurements"}
 	if !slices.Equal(names, want) {
 		t.Errorf("requests %q, want %q", names, want)
 	}

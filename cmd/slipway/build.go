@@ -102,6 +102,7 @@ func newBuildFlags(cmd *cobra.Command) *builderFlags {
 	flags.StringArrayVarP(&f.Outputs, "output", "o", []string{"."}, "`destination` of the files: a folder, - or type=TYPE,KEY=VALUE; may be repeated")
 	flags.StringArrayVar(&f.Secrets, "secret", nil, "secret for the machine: `id=ID,src=FILE` or id=ID,env=NAME")
 	secureBootVar(cmd, f)
+	uefiDataVar(cmd, f)
 	flags.StringArrayVar(&f.SSH, "ssh", nil, "SSH agent for package folders: `ID[=SOCKET|KEY]`")
 	flags.StringArrayVar(&f.CacheFrom, "cache-from", nil, "cache to read: `type=TYPE,KEY=VALUE`")
 	flags.StringArrayVar(&f.CacheTo, "cache-to", nil, "cache to write: `type=TYPE,KEY=VALUE`")
@@ -146,6 +147,16 @@ func secureBootVar(cmd *cobra.Command, f *builderFlags) {
 	cmd.Flags().Func("secure-boot-key", "sign the machine for Secure Boot with the private key in `file`", secret(graph.SignKey))
 	cmd.Flags().Func("secure-boot-cert", "`file` with the certificate for --secure-boot-key", secret(graph.SignCertificate))
 	cmd.MarkFlagsRequiredTogether("secure-boot-key", "secure-boot-cert")
+}
+
+// uefiDataVar defines the flag that predicts the measurements of a signed machine.
+func uefiDataVar(cmd *cobra.Command, f *builderFlags) {
+	usage := "also write NAME.pcrs.json, the registers of a TPM after firmware with the keys in `file`, the uefi-data of slipway keys new, has booted the signed machine"
+	cmd.Flags().Func("uefi-data", usage, func(file string) error {
+		f.Secrets = append(f.Secrets, "id="+graph.UEFIData+",src="+file)
+		f.BuildArgs["PCRS"] = "true"
+		return nil
+	})
 }
 
 // attestationVar defines a flag that takes true, false or the attributes of an

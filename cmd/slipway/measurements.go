@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -54,7 +53,7 @@ booted a disk or a unified kernel image, with the events that result in them.`,
 			case role != "":
 				return printJSON(w, kmsPolicy(m, role))
 			}
-			return printMeasurements(w, m)
+			return m.WriteText(w)
 		})
 	}
 	return cmd
@@ -98,17 +97,4 @@ func kmsPolicy(m *measure.Measurements, role string) any {
 		Sid: "SlipwayMachine", Effect: "Allow", Principal: map[string]string{"AWS": role}, Action: []string{"kms:Decrypt"}, Resource: "*",
 		Condition: map[string]map[string]string{"StringEqualsIgnoreCase": registers},
 	}}}
-}
-
-func printMeasurements(w io.Writer, m *measure.Measurements) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "PCR\tSHA-256")
-	for _, pcr := range measure.PCRs {
-		fmt.Fprintf(table, "%d\t%s\n", pcr, m.PCRs["sha256"][fmt.Sprint(pcr)])
-	}
-	fmt.Fprintln(table, "\nPCR\tEVENT\tWHAT\tSHA-256")
-	for _, e := range m.Events {
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\n", e.PCR, e.Type, e.Description, e.Digests["sha256"])
-	}
-	return table.Flush()
 }

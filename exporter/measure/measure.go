@@ -19,6 +19,7 @@ import (
 	"hash"
 	"io"
 	"slices"
+	"text/tabwriter"
 	"unicode/utf16"
 
 	"github.com/slipway-build/slipway/exporter/efivars"
@@ -197,6 +198,20 @@ func (l *log) measurements(secureBoot bool) (*Measurements, error) {
 		}
 	}
 	return m, nil
+}
+
+// WriteText writes the SHA-256 values of the registers and the events as tables.
+func (m *Measurements) WriteText(w io.Writer) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "PCR\tSHA-256")
+	for _, pcr := range PCRs {
+		fmt.Fprintf(table, "%d\t%s\n", pcr, m.PCRs["sha256"][fmt.Sprint(pcr)])
+	}
+	fmt.Fprintln(table, "\nPCR\tEVENT\tWHAT\tSHA-256")
+	for _, e := range m.Events {
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\n", e.PCR, e.Type, e.Description, e.Digests["sha256"])
+	}
+	return table.Flush()
 }
 
 // WriteJSON writes the measurements as indented JSON.

@@ -87,6 +87,7 @@ func OpenBuilt(paths []string) (Source, error) {
 			return Open(path)
 		}
 	}
+	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return filepath.Ext(path) == ".json" })
 	if len(paths) == 0 {
 		return Source{}, errors.New("the build has written no files")
 	}
