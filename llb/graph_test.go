@@ -2,9 +2,7 @@ package graph
 
 import (
 	"context"
-	"flag"
 	"fmt"
-	"os"
 	"sort"
 	"strings"
 	"testing"
@@ -19,10 +17,9 @@ import (
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/testutil/golden"
 	"github.com/slipway-build/slipway/machine"
 )
-
-var update = flag.Bool("update", false, "update the golden files")
 
 func input() Input {
 	return Input{
@@ -84,20 +81,7 @@ func TestOutputGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := describe(t, st)
-			golden := "testdata/" + names + ".txt"
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(string(want), got); d != "" {
-				t.Errorf("graph changed (-want +got); if that is intended, run with -update:\n%s", d)
-			}
+			golden.Equal(t, "testdata/"+names+".txt", describe(t, st))
 		})
 	}
 }

@@ -2,7 +2,6 @@ package erofs
 
 import (
 	"crypto/sha256"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,11 +11,10 @@ import (
 	"time"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/testutil/golden"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
-
-var update = flag.Bool("update", false, "write the golden file")
 
 func writeImage(t testing.TB, entries []tree.Entry) string {
 	t.Helper()
@@ -60,20 +58,11 @@ func TestFsckExtracts(t *testing.T) {
 // The same tree results in the same bytes in every version of this package, unless
 // a change is intended.
 func TestDigest(t *testing.T) {
-	golden := filepath.Join("testdata", "all.sha256")
 	data, err := os.ReadFile(writeImage(t, treetest.All(blockSize)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := fmt.Sprintf("%x\n", sha256.Sum256(data))
-	if *update {
-		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if want, err := os.ReadFile(golden); err != nil || got != string(want) {
-		t.Errorf("the image has the digest %s%s holds %s%v", got, golden, want, err)
-	}
+	golden.Equal(t, "testdata/all.sha256", fmt.Sprintf("%x\n", sha256.Sum256(data)))
 }
 
 func TestErrors(t *testing.T) {

@@ -3,7 +3,6 @@ package fat
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -16,14 +15,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/golden"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-build/slipway/exporter/sparse"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 const mebibyte = 1 << 20
 
@@ -175,19 +173,7 @@ func TestLayout(t *testing.T) {
 			last = line
 		}
 	}
-	file := filepath.Join("testdata", "layout.golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
-	}
+	golden.Equal(t, "testdata/layout.golden", b.String())
 }
 
 // written returns the bytes of a volume up to the last used one.

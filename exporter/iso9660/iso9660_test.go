@@ -2,7 +2,6 @@ package iso9660
 
 import (
 	"crypto/sha256"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,11 +12,10 @@ import (
 	"time"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/testutil/golden"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
-
-var update = flag.Bool("update", false, "write the golden file")
 
 func writeImage(t testing.TB, entries []tree.Entry, options Options) string {
 	t.Helper()
@@ -131,20 +129,11 @@ func TestErrors(t *testing.T) {
 // The same tree results in the same bytes in every version of this package, unless
 // a change is intended.
 func TestDigest(t *testing.T) {
-	golden := filepath.Join("testdata", "all.sha256")
 	data, err := os.ReadFile(writeImage(t, treetest.All(SectorSize), options))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := fmt.Sprintf("%x\n", sha256.Sum256(data))
-	if *update {
-		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if want, err := os.ReadFile(golden); err != nil || got != string(want) {
-		t.Errorf("the image has the digest %s%s holds %s%v", got, golden, want, err)
-	}
+	golden.Equal(t, "testdata/all.sha256", fmt.Sprintf("%x\n", sha256.Sum256(data)))
 }
 
 // BenchmarkWrite writes a file of 256 MiB and 20,000 small ones.

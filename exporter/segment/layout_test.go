@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/testutil/golden"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
@@ -98,7 +99,7 @@ func TestLayout(t *testing.T) {
 					t.Errorf("%s has other content", e.Path)
 				}
 			}
-			golden(t, "layout-"+name+".golden", treetest.Dump(t, entries))
+			golden.Equal(t, "testdata/layout-"+name+".golden", treetest.Dump(t, entries))
 		})
 	}
 }

@@ -1,36 +1,13 @@
 package segment
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/testutil/golden"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
-	}
-}
 
 // images has trees to which the rules apply in different ways.
 var images = map[string][]tree.Entry{
@@ -79,7 +56,7 @@ func TestApply(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				golden(t, "rules-"+name+"-"+string(rules)+".golden", treetest.Dump(t, got))
+				golden.Equal(t, "testdata/rules-"+name+"-"+string(rules)+".golden", treetest.Dump(t, got))
 			})
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/testutil/golden"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
@@ -61,7 +62,7 @@ func TestTree(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer closeTree()
-			golden(t, "tree-"+name+".golden", treetest.Dump(t, entries))
+			golden.Equal(t, "testdata/tree-"+name+".golden", treetest.Dump(t, entries))
 		})
 	}
 }

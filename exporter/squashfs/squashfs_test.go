@@ -2,7 +2,6 @@ package squashfs
 
 import (
 	"crypto/sha256"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,11 +12,10 @@ import (
 	"time"
 
 	"github.com/slipway-build/slipway/exporter/tree"
+	"github.com/slipway-build/slipway/internal/testutil/golden"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
-
-var update = flag.Bool("update", false, "write the golden file")
 
 func writeImage(t testing.TB, entries []tree.Entry, options Options) string {
 	t.Helper()
@@ -69,7 +67,6 @@ func TestUnsquashfsExtracts(t *testing.T) {
 // The same tree results in the same bytes, on any number of processors and in every
 // version of this package, unless a change is intended.
 func TestDigest(t *testing.T) {
-	golden := filepath.Join("testdata", "all.sha256")
 	got := ""
 	for _, name := range []string{"gzip", "none", "zstd"} {
 		first := ""
@@ -90,14 +87,7 @@ func TestDigest(t *testing.T) {
 			}
 		}
 	}
-	if *update {
-		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if want, err := os.ReadFile(golden); err != nil || got != string(want) {
-		t.Errorf("the images have the digests\n%s%s holds\n%s%v", got, golden, want, err)
-	}
+	golden.Equal(t, "testdata/all.sha256", got)
 }
 
 func TestErrors(t *testing.T) {

@@ -3,7 +3,6 @@ package sbom
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,12 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-build/slipway/internal/testutil/golden"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
-
-	"github.com/google/go-cmp/cmp"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // image writes a root filesystem.
 func image(t *testing.T, files map[string]string) string {
@@ -150,19 +146,7 @@ func TestDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const golden = "testdata/machine.spdx.json"
-	if *update {
-		if err := os.WriteFile(golden, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
-	}
+	golden.Equal(t, "testdata/machine.spdx.json", got)
 	again, err := machine(t).Document()
 	if err != nil || !bytes.Equal(again, got) {
 		t.Error("the document is not reproducible")

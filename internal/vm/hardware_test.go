@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,11 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/golden"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/vm/cloud"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // fakeFirmware makes findFirmware use descriptors of files in a directory.
 func fakeFirmware(t *testing.T) {
@@ -91,19 +89,7 @@ func TestArguments(t *testing.T) {
 			lines.WriteString(arg)
 		}
 		got := strings.ReplaceAll(strings.ReplaceAll(lines.String()+"\n", dir, "FIRMWARE"), os.Args[0], "PROGRAM")
-		golden := filepath.Join("testdata", "arguments", name)
-		if *update {
-			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(golden)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got != string(want) {
-			t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
-		}
+		golden.Equal(t, filepath.Join("testdata", "arguments", name), got)
 	}
 }
 

@@ -3,8 +3,6 @@ package report
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -12,9 +10,8 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/image"
+	"github.com/slipway-build/slipway/internal/testutil/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // machine returns an image of a machine.
 func machine(release string, more ...tree.Entry) *image.Image {
@@ -38,29 +35,20 @@ func machine(release string, more ...tree.Entry) *image.Image {
 	}
 }
 
-func golden(t *testing.T, name string, write func(*bytes.Buffer) error) {
+func checkGolden(t *testing.T, name string, write func(*bytes.Buffer) error) {
 	t.Helper()
 	var b bytes.Buffer
 	if err := write(&b); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil || b.String() != string(want) {
-		t.Errorf("%s differs (%v); run with -update if that is intended. Got:\n%s", file, err, b.String())
-	}
+	golden.Equal(t, filepath.Join("testdata", name), b.Bytes())
 }
 
 func TestReport(t *testing.T) {
 	r := New(machine("6.12.1"))
-	golden(t, "web.txt", func(b *bytes.Buffer) error { return r.WriteText(b, true) })
-	golden(t, "web.html", func(b *bytes.Buffer) error { return r.WriteHTML(b) })
-	golden(t, "web.json", func(b *bytes.Buffer) error {
+	checkGolden(t, "web.txt", func(b *bytes.Buffer) error { return r.WriteText(b, true) })
+	checkGolden(t, "web.html", func(b *bytes.Buffer) error { return r.WriteHTML(b) })
+	checkGolden(t, "web.json", func(b *bytes.Buffer) error {
 		data, err := json.MarshalIndent(r, "", "  ")
 		b.Write(append(data, '\n'))
 		return err
@@ -75,8 +63,8 @@ func TestCompare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "diff.txt", func(b *bytes.Buffer) error { return d.WriteText(b) })
-	golden(t, "diff.html", func(b *bytes.Buffer) error { return d.WriteHTML(b) })
+	checkGolden(t, "diff.txt", func(b *bytes.Buffer) error { return d.WriteText(b) })
+	checkGolden(t, "diff.html", func(b *bytes.Buffer) error { return d.WriteHTML(b) })
 	var paths []string
 	for _, f := range d.Files {
 		paths = append(paths, f.Path+": "+strings.Join(f.What, " "))
@@ -118,7 +106,7 @@ func TestSizes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "sizes.txt", func(b *bytes.Buffer) error { return s.WriteText(b) })
+	checkGolden(t, "sizes.txt", func(b *bytes.Buffer) error { return s.WriteText(b) })
 	want := []SizeHint{
 		{"services/web", "documentation", 130_000},
 		{"base", "copies of usr/lib/a.so: make hard links", 100_000},
