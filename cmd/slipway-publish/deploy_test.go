@@ -117,9 +117,6 @@ func TestDeploy(t *testing.T) {
 	if _, code, message := h.run(nil, "aws", "--wait-port", "22", "machine.raw"); code != 2 || !strings.Contains(message, "--wait-port requires --launch") {
 		t.Errorf("exit %d: %s", code, message)
 	}
-	for _, v := range fake.Violations() {
-		t.Error(v)
-	}
 }
 
 func TestKeepLast(t *testing.T) {
@@ -155,9 +152,6 @@ func TestKeepLast(t *testing.T) {
 	}
 	if _, code, _ := h.run(nil, "aws", "--name", "web-4", "--deregistration-protection=on", "machine.raw"); code != 2 {
 		t.Errorf("exit %d", code)
-	}
-	for _, v := range fake.Violations() {
-		t.Error(v)
 	}
 }
 
@@ -200,9 +194,6 @@ func TestKillDeploy(t *testing.T) {
 			case !test && (instance.Snapshot != second.Snapshot || len(instance.KeptVolumes) != 1):
 				t.Errorf("kill %d at request %d: %+v", i, limit, instance)
 			}
-		}
-		for _, v := range fake.Violations() {
-			t.Error(v)
 		}
 	}
 }
