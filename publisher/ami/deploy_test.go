@@ -68,7 +68,7 @@ func deploy(ctx context.Context, t *testing.T, fake *awstest.Server, image strin
 // A roll-out tests the image, replaces the root volumes one after the other and
 // sets the parameter. Repeating it changes nothing.
 func TestDeploy(t *testing.T) {
-	fake := awstest.StartTLS(t, awstest.Knobs{Console: up, InstanceAddress: "127.0.0.1"})
+	fake := start(t, awstest.Knobs{Console: up, InstanceAddress: "127.0.0.1"})
 	data := content(2, 5)
 	first := mustPublish(t, fake, write(t, content(1, 5)), ami.Options{Name: "machine-1"}).Images[0].Image
 	second := mustPublish(t, fake, write(t, data), ami.Options{Name: "machine-2"}).Images[0]
@@ -115,11 +115,10 @@ func TestDeploy(t *testing.T) {
 	if n := fake.Count("ec2:CreateReplaceRootVolumeTask"); n != 8+4 { // dry runs and tasks
 		t.Errorf("%d calls", n)
 	}
-	noViolations(t, fake)
 }
 
 func TestDeployRefusals(t *testing.T) {
-	fake := awstest.StartTLS(t, awstest.Knobs{Console: up})
+	fake := start(t, awstest.Knobs{Console: up})
 	image := mustPublish(t, fake, write(t, content(1, 2)), ami.Options{Name: "machine-1"}).Images[0].Image
 	uefi := ami.Options{Name: "machine-2"}
 	uefi.Register.BootMode = types.BootModeValuesLegacyBios
@@ -161,7 +160,7 @@ func TestDeployRefusals(t *testing.T) {
 // A task that fails is an error that says what became of the root volume, and a
 // later run makes a new task.
 func TestDeployTaskFails(t *testing.T) {
-	fake := awstest.StartTLS(t, awstest.Knobs{})
+	fake := start(t, awstest.Knobs{})
 	first := mustPublish(t, fake, write(t, content(1, 2)), ami.Options{Name: "machine-1"}).Images[0].Image
 	second := mustPublish(t, fake, write(t, content(2, 2)), ami.Options{Name: "machine-2"}).Images[0].Image
 	o := ami.DeployOptions{Instances: []string{runInstance(t, fake, first)}}
@@ -180,13 +179,12 @@ func TestDeployTaskFails(t *testing.T) {
 	if _, err := deploy(t.Context(), t, fake, first, o); err == nil || !strings.Contains(err.Error(), "has no EBS volume as its root device") {
 		t.Errorf("got %v", err)
 	}
-	noViolations(t, fake)
 }
 
 // A run that is interrupted while a task is active says so, and the next run
 // waits for the same task.
 func TestDeployInterrupted(t *testing.T) {
-	fake := awstest.StartTLS(t, awstest.Knobs{})
+	fake := start(t, awstest.Knobs{})
 	first := mustPublish(t, fake, write(t, content(1, 2)), ami.Options{Name: "machine-1"}).Images[0].Image
 	second := mustPublish(t, fake, write(t, content(2, 2)), ami.Options{Name: "machine-2"}).Images[0].Image
 	id := runInstance(t, fake, first)
@@ -243,7 +241,7 @@ func TestPublishLaunch(t *testing.T) {
 			t.Parallel()
 			knobs := test.knobs
 			knobs.Console = func(awstest.InstanceInfo) []byte { return []byte(test.console) }
-			fake := awstest.StartTLS(t, knobs)
+			fake := start(t, knobs)
 			if knobs.Instances == 1 {
 				runInstance(t, fake, mustPublish(t, fake, write(t, content(2, 2)), ami.Options{Name: "other"}).Images[0].Image)
 			}
@@ -253,7 +251,6 @@ func TestPublishLaunch(t *testing.T) {
 			if left := running(fake); len(left) > 0 {
 				t.Errorf("instances left: %+v", left)
 			}
-			noViolations(t, fake)
 			if test.want == "" {
 				if err != nil || !result.Images[0].Tested {
 					t.Errorf("got %+v, %v", result, err)
@@ -274,7 +271,7 @@ func TestPublishLaunch(t *testing.T) {
 // at any request, and the instance be terminated by someone else.
 func TestLaunchInterrupted(t *testing.T) {
 	for limit := 1; limit <= 12; limit++ {
-		fake := awstest.StartTLS(t, awstest.Knobs{Console: up})
+		fake := start(t, awstest.Knobs{Console: up})
 		image := mustPublish(t, fake, write(t, content(1, 2)), ami.Options{Name: "machine-1"}).Images[0].Image
 		ctx, cancel := context.WithCancel(t.Context())
 		requests := 0
@@ -291,7 +288,6 @@ func TestLaunchInterrupted(t *testing.T) {
 		if left := running(fake); len(left) > 0 {
 			t.Errorf("canceled at request %d: %v: instances left: %+v", limit, err, left)
 		}
-		noViolations(t, fake)
 		cancel()
 	}
 }
@@ -302,7 +298,7 @@ func TestLaunchAfterKill(t *testing.T) {
 	for _, then := range []string{"continue", "terminated", "no test"} {
 		t.Run(then, func(t *testing.T) {
 			t.Parallel()
-			fake := awstest.StartTLS(t, awstest.Knobs{Console: up})
+			fake := start(t, awstest.Knobs{Console: up})
 			d, o := write(t, content(1, 2)), ami.Options{Launch: new(ami.Launch), State: t.TempDir()}
 			// The first run cannot terminate its instance, as if it was killed.
 			ctx, cancel := context.WithCancel(t.Context())
@@ -339,14 +335,13 @@ func TestLaunchAfterKill(t *testing.T) {
 			if n := len(fake.Instances()); n != want || len(running(fake)) > 0 {
 				t.Errorf("%d instances, running %v", n, running(fake))
 			}
-			noViolations(t, fake)
 		})
 	}
 }
 
 // gc terminates instances that test an image, and no others.
 func TestGCInstances(t *testing.T) {
-	fake := awstest.StartTLS(t, awstest.Knobs{})
+	fake := start(t, awstest.Knobs{})
 	image := mustPublish(t, fake, write(t, content(1, 2)), ami.Options{Name: "machine-1"}).Images[0].Image
 	keep, left := runInstance(t, fake, image), runInstance(t, fake, image)
 	client := ec2.NewFromConfig(configure(t, fake))
@@ -380,5 +375,4 @@ func TestGCInstances(t *testing.T) {
 	if _, err := ami.GC(t.Context(), configure(t, fake), ami.GCOptions{}); err != nil {
 		t.Errorf("without the permission to list instances: %v", err)
 	}
-	noViolations(t, fake)
 }

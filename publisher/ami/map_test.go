@@ -55,7 +55,7 @@ func TestForeignMap(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			fake := awstest.StartTLS(t, awstest.Knobs{})
+			fake := awstest.StartTLS(t, awstest.Knobs{}) // the block that differs does not match its digest
 			if test.before {
 				mustPublish(t, fake, write(t, published), ami.Options{})
 			}
@@ -70,7 +70,7 @@ func TestForeignMap(t *testing.T) {
 			noOrphans(t, fake)
 		})
 	}
-	fake := awstest.StartTLS(t, awstest.Knobs{})
+	fake := start(t, awstest.Knobs{})
 	image := mustPublish(t, fake, writeWithMap(t, published, published), ami.Options{}).Images[0]
 	equal(t, fake, home, image.Snapshot, published)
 	if _, err := ami.Verify(t.Context(), configure(t, fake), image.Image, writeWithMap(t, other, published), ami.Options{}); err == nil || !strings.Contains(err.Error(), "does not match its map") {
@@ -79,5 +79,4 @@ func TestForeignMap(t *testing.T) {
 	if again := mustPublish(t, fake, writeWithMap(t, published, published), ami.Options{}).Images[0]; again.Image != image.Image || !again.Existing {
 		t.Errorf("again: %+v, want %s", again, image.Image)
 	}
-	noViolations(t, fake)
 }

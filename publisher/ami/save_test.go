@@ -15,7 +15,7 @@ import (
 // TestSave reads the disk of an AMI, whose volume is larger.
 func TestSave(t *testing.T) {
 	t.Parallel()
-	fake := awstest.StartTLS(t, awstest.Knobs{})
+	fake := start(t, awstest.Knobs{})
 	data := content(1, 9)
 	clear(data[3*disk.BlockSize:][:disk.BlockSize])
 	image := mustPublish(t, fake, write(t, data), ami.Options{}).Images[0]

@@ -59,7 +59,7 @@ func TestSecrets(t *testing.T) {
 		"all allowed":       {[]string{"123456789012", "all"}, []string{"etc", "root/.ssh/authorized_keys"}, 0, ""},
 		"allowed, not used": {nil, []string{"etc/web.key", "other"}, 0, ""},
 	} {
-		fake := awstest.StartTLS(t, awstest.Knobs{})
+		fake := start(t, awstest.Knobs{})
 		o := ami.Options{Name: "machine-1", Share: test.share, AllowSecrets: test.allow, State: t.TempDir()}
 		p, err := ami.New(d, o)
 		if err != nil {
