@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -55,6 +56,14 @@ func TestTrust(t *testing.T) {
 	var predicted measure.Measurements
 	if err := json.Unmarshal(data, &predicted); err != nil || !predicted.SecureBoot {
 		t.Fatalf("predicted %s, %v", data, err)
+	}
+
+	secret := func(id, file string) string { return "--secret=id=" + id + ",src=" + filepath.Join(keys, file) }
+	answer, stderr, err := stack.Buildx("..", "-f", "examples/aws.yml", "--platform=linux/amd64", "--target=raw-verity", "--call=machine.measurements,format=json",
+		"--build-arg=SIGN=true", secret("slipway.key", "db.key"), secret("slipway.crt", "db.crt"), secret("slipway.uefi-data", "uefi-data"), ".")
+	var called measure.Measurements
+	if err != nil || json.Unmarshal([]byte(answer), &called) != nil || !reflect.DeepEqual(called, predicted) {
+		t.Errorf("--call=machine.measurements: %v\n%s%s\nwant %s", err, answer, stderr, data)
 	}
 
 	a := newAccount(t)
