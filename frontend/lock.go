@@ -104,6 +104,16 @@ func parseLock(name string, data []byte) (*lockFile, error) {
 	return l, nil
 }
 
+// ParseLock returns the digests of a lock, by familiar reference. The name is that
+// of the file, for errors.
+func ParseLock(name string, data []byte) (map[string]digest.Digest, error) {
+	l, err := parseLock(name, data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return l.images, nil
+}
+
 // text returns the contents of the file. They depend on the images alone.
 func (l *lockFile) text() []byte {
 	var out bytes.Buffer

@@ -56,8 +56,14 @@ func TestChannel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Count(string(referrers), artifact.TypeInToto) != 1 || !strings.Contains(string(referrers), artifact.TypeSignature) {
+	// The provenance of BuildKit, and the statement with the lock and the measurements.
+	if strings.Count(string(referrers), artifact.TypeInToto) != 2 {
 		t.Errorf("the referrers are %s", referrers)
+	}
+	for _, kind := range []string{artifact.TypeSignature, artifact.TypeEnvelope, "application/vnd.slipway.measurements.v1+json"} {
+		if !strings.Contains(string(referrers), kind) {
+			t.Errorf("no referrer is a %s: %s", kind, referrers)
+		}
 	}
 	disk := filepath.Join(dir, "out", "machine.raw")
 	if out, stderr, code := slipway(t, dir, "pull", "-o", "pulled", reference); code != 0 || !strings.HasPrefix(out, filepath.Join("pulled", "machine.raw")+"\t") {
@@ -75,6 +81,8 @@ func TestChannel(t *testing.T) {
 	if out, stderr, code := slipway(t, dir, "push", "--lock", "machine.lock.yml", disk, tag); code != 0 || strings.TrimSpace(out) != reference {
 		t.Errorf("push of the same disk: %s%s, want %s", out, stderr, reference)
 	}
+
+	verifyRebuilt(t, dir, reference, disk)
 
 	a := newAccount(t)
 	image := a.publish(t, reference, "--name=channel")
@@ -122,5 +130,62 @@ func TestChannel(t *testing.T) {
 	inPartition := func(d ami.BlockDifference) bool { return d.Partition != "" }
 	if v, code := verify(); code != 1 || v.Match || !slices.ContainsFunc(v.Differences, inPartition) {
 		t.Errorf("verify --rebuild of a changed machine: exit %d, %+v", code, v)
+	}
+}
+
+// verifyRebuilt checks that slipway verify finds out whether a disk is what a YAML and
+// its lock build.
+func verifyRebuilt(t *testing.T, dir, reference, disk string) {
+	t.Helper()
+	verify := func(name string, flags ...string) (string, string, int) {
+		args := append([]string{"verify", "--lock", "machine.lock.yml"}, flags...)
+		return slipway(t, dir, append(args, name, "--", "--size", "100M")...)
+	}
+	sum, err := exec.Command("sha256sum", disk).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hex, _, _ := strings.Cut(string(sum), " ")
+	out, stderr, code := verify(reference, "--key", "key.pub", "--statement", "machine.intoto.json")
+	if code != 0 || !strings.Contains(out, reference+" is what machine.yml and machine.lock.yml build: sha256:"+hex) {
+		t.Errorf("verify: exit %d: %s%s", code, out, stderr)
+	}
+	statement, err := os.ReadFile(filepath.Join(dir, "machine.intoto.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{hex, "pkg:docker/slipwaybuild/kernel@v1?", `"machine.lock.yml"`, `"name": "machine.pcrs.json"`} {
+		if !strings.Contains(string(statement), want) {
+			t.Errorf("the statement lacks %s:\n%s", want, statement)
+		}
+	}
+
+	data, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := filepath.Join(dir, "changed.raw")
+	at := bytes.Index(data, []byte("options "))
+	copy(data[at:], "options init=/bin/sh ")
+	if err := os.WriteFile(changed, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, _, code = verify(changed, "--statement", "changed.json")
+	if _, err := os.Stat(filepath.Join(dir, "changed.json")); err == nil || code != 1 || !strings.Contains(out, "command line: ") || !strings.Contains(out, "init=/bin/sh") ||
+		!strings.Contains(out, "the first byte that differs is ") {
+		t.Errorf("verify of a changed command line: exit %d: %s", code, out)
+	}
+
+	yaml := filepath.Join(dir, "machine.yml")
+	before, err := os.ReadFile(yaml)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.WriteFile(yaml, before, 0o600)
+	if err := os.WriteFile(yaml, append(before, "files:\n  - path: etc/verified\n    contents: hello\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, stderr, code = verify(disk); code != 1 || !strings.Contains(out, "  base: etc/verified (added)") {
+		t.Errorf("verify against another YAML: exit %d: %s%s", code, out, stderr)
 	}
 }

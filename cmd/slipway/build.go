@@ -33,8 +33,8 @@ func newBuildCommand() *cobra.Command {
 	p := newPushFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *push == "" {
-			if p.key != "" {
-				return cli.Usagef("--sign-key signs what --push pushes")
+			if p.key != "" || p.keys != "" {
+				return cli.Usagef("--sign-key and --keys need --push")
 			}
 			_, err := build(cmd, f, args)
 			return err
@@ -70,7 +70,7 @@ func (p *pushFlags) pushBuilt(cmd *cobra.Command, f *builderFlags, files []clien
 		return cli.Usagef("--push: the build made no disk: choose one with --format, for example raw")
 	}
 	if lock := frontend.LockName(f.File); fileExists(lock) {
-		p.lock = lock
+		p.lock, p.yaml = lock, f.File
 	}
 	if len(f.Platforms) == 1 {
 		p.architecture = strings.TrimPrefix(f.Platforms[0], "linux/")

@@ -3,11 +3,15 @@ package main
 import (
 	"fmt"
 	"io"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-build/slipway/exporter/measure"
 	"github.com/slipway-build/slipway/internal/bootkeys"
+	"github.com/slipway-build/slipway/internal/image"
+	"github.com/slipway-build/slipway/internal/statement"
 )
 
 func newMeasurementsCommand() *cobra.Command {
@@ -69,6 +73,24 @@ func trustedKeys(folder string) (*measure.Keys, error) {
 		return nil, err
 	}
 	return measure.KeysOf(keys.Variables()), nil
+}
+
+// measured predicts the measurements of a disk or a unified kernel image. The result
+// is empty if they are not known, for example those of a disk for BIOS.
+func measured(name, architecture string, r io.ReaderAt, size int64, keys *measure.Keys) []statement.Measured {
+	i, err := image.OpenBoot(name, r, size)
+	if err != nil {
+		return nil
+	}
+	defer i.Close()
+	if i.Blocks() == nil {
+		return nil
+	}
+	m, err := measure.File(i.Blocks(), i.Size, keys)
+	if err != nil {
+		return nil
+	}
+	return []statement.Measured{{Name: strings.TrimSuffix(name, filepath.Ext(name)), Architecture: architecture, Measurements: m}}
 }
 
 // A kmsStatement is a statement of a key policy of AWS KMS.

@@ -20,6 +20,8 @@ import (
 
 	"github.com/slipway-build/slipway/cmd/internal/cli"
 	"github.com/slipway-build/slipway/exporter/format"
+	"github.com/slipway-build/slipway/frontend"
+	"github.com/slipway-build/slipway/internal/statement"
 	"github.com/slipway-build/slipway/publisher/artifact"
 	"github.com/slipway-build/slipway/publisher/disk"
 )
@@ -43,7 +45,7 @@ func newPushCommand() *cobra.Command {
 	flags.StringVar(&f.architecture, "arch", "", "`architecture` of disks that do not show it: amd64 or arm64")
 	flags.StringVar(&f.format, "format", "", "`name` of the format (default: that of the file names)")
 	flags.StringArrayVar(&f.attach, "attach", nil, "attach an SBOM, provenance or another `[TYPE=]FILE`; may be repeated")
-	flags.StringVar(&f.lock, "lock", "", "lock `file` of the build, whose digest becomes an annotation")
+	flags.StringVar(&f.lock, "lock", "", "lock `file` of the build, whose digest becomes an annotation; attaches a statement about what the disks were built from")
 	cli.PairsVar(flags, f.annotations, "annotation", "annotation of the disks as `KEY=VALUE`, for example org.opencontainers.image.source=URL; may be repeated", nil)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ref, err := artifact.ParseReference(args[len(args)-1])
@@ -61,12 +63,15 @@ type pushFlags struct {
 	annotations                map[string]string
 	attach                     []string // [TYPE=]FILE
 	key                        string   // file of the key that signs
+	keys                       string   // folder of the keys of firmware
+	yaml                       string   // of the build, or ""
 }
 
 // newPushFlags adds the flags of all commands that push.
 func newPushFlags(cmd *cobra.Command) *pushFlags {
 	f := &pushFlags{annotations: map[string]string{}}
 	cmd.Flags().StringVar(&f.key, "sign-key", "", "sign with the private key in a PEM `file`, as Cosign does")
+	cmd.Flags().StringVar(&f.keys, "keys", "", keysUsage)
 	return f
 }
 
@@ -117,28 +122,28 @@ func readLimited(name string, limit int64) ([]byte, error) {
 
 // push stores disks and prints the reference to them.
 func (f *pushFlags) push(cmd *cobra.Command, paths []string, ref artifact.Reference) error {
+	var build *statement.Build
 	if f.lock != "" {
-		lock, err := os.ReadFile(f.lock)
-		if err != nil {
+		var err error
+		if build, err = lockedBuild(f.lock, f.yaml); err != nil {
 			return err
 		}
-		f.annotations[artifact.AnnotationLock] = fmt.Sprintf("sha256:%x", sha256.Sum256(lock))
+		f.annotations[artifact.AnnotationLock] = fmt.Sprintf("sha256:%x", sha256.Sum256(build.Lock.Content))
 	}
 	attachments, err := f.attachments()
 	if err != nil {
 		return err
 	}
-	var key *ecdsa.PrivateKey
-	if f.key != "" {
-		text, err := readLimited(f.key, maxKey)
-		if err != nil {
-			return err
-		}
-		if key, err = artifact.ParseKey(text); err != nil {
-			return fmt.Errorf("--sign-key %s: %w", f.key, err)
-		}
+	key, err := f.signKey()
+	if err != nil {
+		return err
+	}
+	trusted, err := trustedKeys(f.keys)
+	if err != nil {
+		return err
 	}
 	var uploads []artifact.Upload
+	var all []statement.Measured
 	for _, path := range paths {
 		u, err := f.upload(cmd.Context(), path)
 		if err != nil {
@@ -146,10 +151,34 @@ func (f *pushFlags) push(cmd *cobra.Command, paths []string, ref artifact.Refere
 		}
 		defer u.Disk.Close()
 		uploads = append(uploads, u)
+		all = append(all, measured(filepath.Base(path), u.Architecture, u.Disk, u.Disk.Size, trusted)...)
+	}
+	for _, m := range all {
+		content, err := m.JSON()
+		if err != nil {
+			return err
+		}
+		attachments = append(attachments, artifact.Attachment{
+			Name: m.FileName(), Type: statement.TypeMeasurements, Content: content,
+			Annotations: map[string]string{artifact.AnnotationArchitecture: m.Architecture},
+		})
 	}
 	pushed, err := artifact.Push(cmd.Context(), ref, uploads)
 	if err != nil {
 		return err
+	}
+	if build != nil {
+		build.Measured = all
+		a, err := attestation(pushed, uploads, *build)
+		if err != nil {
+			return err
+		}
+		attachments = append(attachments, a)
+		if key != nil {
+			if err := artifact.Attest(cmd.Context(), pushed, a.Content, key); err != nil {
+				return err
+			}
+		}
 	}
 	if err := artifact.Attach(cmd.Context(), pushed, attachments); err != nil {
 		return err
@@ -161,6 +190,41 @@ func (f *pushFlags) push(cmd *cobra.Command, paths []string, ref artifact.Refere
 	}
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), pushed)
 	return err
+}
+
+// signKey returns the key that signs, or nil.
+func (f *pushFlags) signKey() (*ecdsa.PrivateKey, error) {
+	if f.key == "" {
+		return nil, nil
+	}
+	text, err := readLimited(f.key, maxKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := artifact.ParseKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("--sign-key %s: %w", f.key, err)
+	}
+	return key, nil
+}
+
+// attestation returns a statement about pushed disks. Its first subject is the
+// image index, which Cosign looks for, the others are the files.
+func attestation(pushed artifact.Reference, uploads []artifact.Upload, build statement.Build) (artifact.Attachment, error) {
+	repository, index, _ := strings.Cut(strings.TrimPrefix(pushed.String(), "oci://"), "@sha256:")
+	subjects := []statement.Subject{{Name: repository, Digest: map[string]string{"sha256": index}}}
+	for _, u := range uploads {
+		h := sha256.New()
+		if _, err := io.Copy(h, io.NewSectionReader(u.Disk, 0, u.Disk.Size)); err != nil {
+			return artifact.Attachment{}, err
+		}
+		subjects = append(subjects, statement.NewSubject(filepath.Base(u.Disk.Name), h.Sum(nil)))
+	}
+	content, err := statement.New(subjects, build)
+	if err != nil {
+		return artifact.Attachment{}, err
+	}
+	return artifact.NewAttachment(strings.TrimSuffix(build.Lock.Name, frontend.LockName(""))+".intoto.json", content)
 }
 
 // upload opens a disk and finds out what it is.
@@ -249,51 +313,6 @@ func formatOf(path string) string {
 		}
 	}
 	return best.Name
-}
-
-// maxKey limits a file with a key, in bytes.
-const maxKey = 64 << 10
-
-func newVerifyCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "verify [flags] oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]",
-		Short: "Verify who signed disks in a registry",
-		Long: "Verify that the owner of a key signed disks in a registry, with slipway push --sign-key or cosign sign --key.\n" +
-			"Prints the reference with the digest that was signed, for other commands.",
-		Example: `  slipway verify --key cosign.pub oci://registry.example.com/machines/aws:v1
-  slipway run "$(slipway verify --key cosign.pub oci://registry.example.com/machines/aws:v1)"`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return cli.Usagef("requires one reference: oci://REGISTRY/REPOSITORY:TAG")
-			}
-			return nil
-		},
-	}
-	file := cmd.Flags().String("key", "", "`file` with the public key in PEM; required")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if *file == "" {
-			return cli.Usagef("requires --key FILE")
-		}
-		ref, err := artifact.ParseReference(args[0])
-		if err != nil {
-			return cli.Usagef("%w", err)
-		}
-		text, err := readLimited(*file, maxKey)
-		if err != nil {
-			return err
-		}
-		key, err := artifact.ParsePublicKey(text)
-		if err != nil {
-			return fmt.Errorf("--key %s: %w", *file, err)
-		}
-		verified, err := artifact.Verify(cmd.Context(), ref, key)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), verified)
-		return err
-	}
-	return cmd
 }
 
 func newPullCommand() *cobra.Command {

@@ -18,6 +18,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/gpt"
+	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/uki"
 )
 
@@ -156,17 +157,29 @@ func signFile(name string, s *uki.Signer) error {
 var programPaths = []string{"EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/BOOTAA64.EFI"}
 
 func signDisk(f *os.File, s *uki.Signer) error {
+	signed := false
+	err := eachProgram(f, func(program programFile) error {
+		signed = true
+		return uki.SignFile(program, program.Size(), s)
+	})
+	if err == nil && !signed {
+		err = cli.Usagef("no EFI system partition has a program to sign")
+	}
+	return err
+}
+
+// eachProgram calls do with the programs that UEFI firmware starts from a raw disk.
+func eachProgram(f *os.File, do func(programFile) error) error {
 	table, err := gpt.Read(f)
 	if err != nil {
 		return fmt.Errorf("it is neither a raw disk nor a unified kernel image: %w", err)
 	}
-	signed := false
 	for _, p := range table.Partitions {
 		if p.Type != gpt.TypeESP {
 			continue
 		}
-		start, size := int64(p.First)*gpt.SectorSize, int64(p.Last-p.First+1)*gpt.SectorSize
-		esp, err := fat.Open(io.NewSectionReader(f, start, size))
+		partition := sparse.Range{Offset: int64(p.First) * gpt.SectorSize, Size: int64(p.Last-p.First+1) * gpt.SectorSize}
+		esp, err := fat.Open(io.NewSectionReader(f, partition.Offset, partition.Size))
 		if err != nil {
 			return err
 		}
@@ -178,15 +191,10 @@ func signDisk(f *os.File, s *uki.Signer) error {
 			if err != nil {
 				return err
 			}
-			program := programFile{content, esp, io.NewOffsetWriter(f, start), path}
-			if err := uki.SignFile(program, content.Size(), s); err != nil {
+			if err := do(programFile{content, esp, io.NewOffsetWriter(f, partition.Offset), path, partition}); err != nil {
 				return fmt.Errorf("%s: %w", path, err)
 			}
-			signed = true
 		}
-	}
-	if !signed {
-		return cli.Usagef("no EFI system partition has a program to sign")
 	}
 	return nil
 }
@@ -194,9 +202,10 @@ func signDisk(f *os.File, s *uki.Signer) error {
 // programFile is a program in an EFI system partition.
 type programFile struct {
 	*io.SectionReader
-	esp    *fat.FS
-	volume io.WriterAt
-	path   string
+	esp       *fat.FS
+	volume    io.WriterAt
+	path      string
+	partition sparse.Range // of the disk
 }
 
 // WriteAt implements io.WriterAt.

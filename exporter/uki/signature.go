@@ -204,7 +204,11 @@ func SignFile(f File, size int64, s *Signer) error {
 	// The entry fills the table: what is after it would be part of the program.
 	table = append(table, make([]byte, h.certificates-len(table))...)
 	binary.LittleEndian.PutUint32(table, uint32(h.certificates))
+	return h.writeTable(f, size, table)
+}
 
+// writeTable overwrites the certificate table of a program in place.
+func (h headers) writeTable(f File, size int64, table []byte) error {
 	if _, err := f.WriteAt(table, h.certificatesAt); err != nil {
 		return err
 	}
@@ -219,6 +223,36 @@ func SignFile(f File, size int64, s *Signer) error {
 	}
 	_, err = f.WriteAt(binary.LittleEndian.AppendUint32(nil, total), at)
 	return err
+}
+
+// CopySignatures copies the signatures of a program into the room that Sign has
+// reserved in another program of the same size, and returns them. It copies
+// nothing if the first program has no signatures, or the other one has some or no
+// room. The error is ErrSignature if a signature does not cover the first program.
+func CopySignatures(to File, from io.ReaderAt, size int64) ([]Signature, error) {
+	signatures, err := Signatures(from, size)
+	if err != nil || len(signatures) == 0 {
+		return nil, err
+	}
+	source, err := readHeaders(from, size)
+	if err != nil {
+		return nil, err
+	}
+	h, err := readHeaders(to, size)
+	if err != nil {
+		return nil, err
+	}
+	if h.certificates == 0 || h.certificates != source.certificates || h.certificatesAt != source.certificatesAt {
+		return nil, nil
+	}
+	if present, err := Signatures(to, size); err != nil || len(present) > 0 {
+		return nil, err
+	}
+	table := make([]byte, h.certificates)
+	if _, err := from.ReadAt(table, h.certificatesAt); err != nil {
+		return nil, err
+	}
+	return signatures, h.writeTable(to, size, table)
 }
 
 // between returns the runs of a content from one offset to another.

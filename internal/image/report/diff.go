@@ -432,3 +432,27 @@ func sizeOf(s *Size) string {
 	}
 	return fmt.Sprintf("%s in %d files", size(s.Unpacked), s.Files)
 }
+
+// WriteFirst writes the first differences for people: values, and at most limit
+// files of each component.
+func (d *Diff) WriteFirst(w io.Writer, limit int) error {
+	var out bytes.Buffer
+	for _, c := range append(slices.Clone(d.Values), d.Containers...) {
+		fmt.Fprintf(&out, "  %s: %s -> %s\n", quote(c.What), orNone(c.Old), orNone(c.New))
+	}
+	files := map[string][]string{}
+	for _, f := range d.Files {
+		component := image.Component(f.Path)
+		files[component] = append(files[component], fmt.Sprintf("%s (%s)", quote(f.Path), strings.Join(f.What, ", ")))
+	}
+	for _, component := range sortedKeys(files) {
+		all := files[component]
+		first := strings.Join(all[:min(limit, len(all))], ", ")
+		if more := len(all) - limit; more > 0 {
+			first += fmt.Sprintf(" and %d more", more)
+		}
+		fmt.Fprintf(&out, "  %s: %s\n", quote(component), first)
+	}
+	_, err := w.Write(out.Bytes())
+	return err
+}
