@@ -72,6 +72,7 @@ func TestRelease(t *testing.T) {
 	}
 	t.Run("checksums", r.testChecksums)
 	t.Run("signature", r.testSignature)
+	t.Run("disk", r.testDisk)
 	t.Run("programs", r.testPrograms)
 	t.Run("action", r.testAction)
 	t.Run("deb", r.testDeb)
@@ -191,6 +192,30 @@ func (r *rehearsal) testCache(t *testing.T) {
 			if d := r.images[r.registry+"/"+want]; !strings.Contains(env["SLIPWAY_CACHE_IMAGES"], d) {
 				t.Errorf("%s: the cache has no %s of this release, %s: %s", arch, want, d, env["SLIPWAY_CACHE_IMAGES"])
 			}
+		}
+	}
+}
+
+// Cosign verifies the signature of a pushed disk, and the statement about it.
+func (r *rehearsal) testDisk(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"machine.iso": "disk", "machine.lock.yml": "version: 1\nimages:\n  slipwaybuild/kernel:v1: sha256:" + strings.Repeat("0", 64) + "\n"})
+	for _, args := range [][]string{{"ecparam", "-genkey", "-name", "prime256v1", "-out", "key"}, {"ec", "-in", "key", "-pubout", "-out", "key.pub"}} {
+		cmd := exec.Command("openssl", args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("openssl: %v: %s", err, out)
+		}
+	}
+	out, stderr, code := slipway(t, dir, "push", "--arch", "amd64", "--lock", "machine.lock.yml", "--sign-key", "key", "machine.iso", "oci://"+r.registry+"/disk:v1")
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	ref := strings.TrimPrefix(strings.TrimSpace(out), "oci://")
+	for _, args := range [][]string{{"verify"}, {"verify-attestation", "--type", "slsaprovenance1"}} {
+		args = append(args, "--key", filepath.Join(dir, "key.pub"), "--insecure-ignore-tlog=true", "--allow-http-registry", ref)
+		if out, err := exec.Command(r.cosign, args...).CombinedOutput(); err != nil {
+			t.Errorf("cosign %s: %v\n%s", args[0], err, out)
 		}
 	}
 }
