@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,6 +19,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/fat"
 	"github.com/slipway-build/slipway/exporter/uki"
 	"github.com/slipway-build/slipway/frontend"
+	"github.com/slipway-build/slipway/internal/client"
 	"github.com/slipway-build/slipway/internal/image"
 	"github.com/slipway-build/slipway/internal/image/report"
 	"github.com/slipway-build/slipway/internal/statement"
@@ -244,36 +244,44 @@ func lockedBuild(lock, yaml string) (*statement.Build, error) {
 	return b, nil
 }
 
-// rebuild builds the disk of a YAML into dir, and opens it for writing.
+// rebuild builds the disk of a YAML into dir, with flags of slipway build, and opens
+// it for writing.
 func (s *subject) rebuild(cmd *cobra.Command, yaml, dir string, flags []string) (*os.File, error) {
-	given := func(names ...string) bool {
-		return slices.ContainsFunc(flags, func(flag string) bool {
-			name, _, _ := strings.Cut(flag, "=")
-			return slices.Contains(names, name)
-		})
-	}
-	args := []string{"--output", dir}
-	switch {
-	case given("--format", "--target"):
-	case s.format == "":
-		return nil, cli.Usagef("%s: the format is not known from the file name: add -- --format NAME", s.name)
-	default:
-		args = append(args, "--format", s.format)
-	}
-	if !given("--platform") && s.architecture != "" {
-		args = append(args, "--platform", "linux/"+s.architecture)
-	}
-	build := newBuildCommand()
-	build.SilenceErrors, build.SilenceUsage = true, true
-	build.SetArgs(append(append(args, flags...), yaml))
-	build.SetOut(cmd.ErrOrStderr())
+	build := &cobra.Command{Use: "build"}
+	build.SetContext(cmd.Context())
 	build.SetErr(cmd.ErrOrStderr())
-	if err := build.ExecuteContext(cmd.Context()); err != nil {
-		return nil, fmt.Errorf("build %s: %w", yaml, err)
+	f := newBuildFlags(build)
+	if err := build.ParseFlags(flags); err != nil {
+		return nil, cli.Usagef("flags of slipway build: %w", err)
 	}
-	found, err := filepath.Glob(filepath.Join(dir, "*"+filepath.Ext(s.name)))
+	folder := build.Flags().Args()
+	if len(folder) > 1 || build.Flags().Changed("output") || build.Flags().Changed("tag") || f.file != "" {
+		return nil, cli.Usagef("only flags of slipway build that change the disk, and the folder of the build context, can follow --")
+	}
+	f.Outputs = []string{dir}
+	switch {
+	case f.Target == "" && s.format == "":
+		return nil, cli.Usagef("%s: the format is not known from the file name: add -- --format NAME", s.name)
+	case f.Target == "":
+		f.Target = s.format
+	}
+	if f.Platforms == nil && s.architecture != "" {
+		f.Platforms = []string{"linux/" + s.architecture}
+	}
+	b, progress, err := f.connect(build, append([]string{yaml}, folder...))
 	if err != nil {
 		return nil, err
+	}
+	defer b.Close()
+	files, err := client.Build(cmd.Context(), b, f.Options, progress)
+	if err := f.explain(build, progress, err); err != nil {
+		return nil, fmt.Errorf("build %s: %w", yaml, err)
+	}
+	var found []string
+	for _, file := range files {
+		if filepath.Ext(file.Path) == filepath.Ext(s.name) {
+			found = append(found, file.Path)
+		}
 	}
 	if len(found) != 1 {
 		return nil, fmt.Errorf("build %s: it made %d files like %s instead of one", yaml, len(found), s.name)

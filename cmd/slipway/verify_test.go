@@ -92,7 +92,7 @@ func TestVerifySigned(t *testing.T) {
 
 func TestVerifyUsage(t *testing.T) {
 	dir := t.TempDir()
-	for name, content := range map[string]string{"a.lock.yml": "version: 1\nimages: {}\n", "b.lock.yml": "version: 2\n", "b.yml": "", "a.raw": "x"} {
+	for name, content := range map[string]string{"a.lock.yml": "version: 1\nimages: {}\n", "b.lock.yml": "version: 2\n", "b.yml": "", "c.lock.yml": "version: 1\nimages: {}\n", "c.yml": "", "a.raw": "x"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -106,6 +106,9 @@ func TestVerifyUsage(t *testing.T) {
 		"no machine YAML":               {"--lock", file("a.lock.yml"), file("a.raw")},
 		"version 2 is not supported":    {"--lock", file("b.lock.yml"), file("a.raw")},
 		"at least one of the flags":     {file("a.raw")},
+		"unknown flag: --pus":           {"--lock", file("c.lock.yml"), file("a.raw"), "--", "--pus"},
+		"only flags of slipway build":   {"--lock", file("c.lock.yml"), file("a.raw"), "--", "--output", "x"},
+		"the format is not known":       {"--lock", file("c.lock.yml"), file("a.lock.yml")},
 		"requires one disk, or one ref": {"--lock", file("b.lock.yml"), file("a.raw"), file("a.raw")},
 	} {
 		if _, err := runCommand(t, append([]string{"verify"}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
