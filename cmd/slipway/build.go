@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/slipway-build/slipway/cmd/internal/cli"
+	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/frontend"
 	"github.com/slipway-build/slipway/internal/client"
 	graph "github.com/slipway-build/slipway/llb"
@@ -64,6 +65,8 @@ func (p *pushFlags) pushBuilt(cmd *cobra.Command, f *builderFlags, files []clien
 			disks = append(disks, file.Path)
 		} else if slices.Contains(attestations, filepath.Base(file.Path)) {
 			p.attach = append(p.attach, file.Path)
+		} else if strings.HasSuffix(file.Path, format.PCRsSuffix) {
+			p.pcrs = append(p.pcrs, file.Path)
 		}
 	}
 	if disks == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/slipway-build/slipway/cmd/internal/cli"
 	"github.com/slipway-build/slipway/exporter/format"
+	"github.com/slipway-build/slipway/exporter/measure"
 	"github.com/slipway-build/slipway/frontend"
 	"github.com/slipway-build/slipway/internal/statement"
 	"github.com/slipway-build/slipway/publisher/artifact"
@@ -65,6 +67,7 @@ type pushFlags struct {
 	key                        string   // file of the key that signs
 	keys                       string   // folder of the keys of firmware
 	yaml                       string   // of the build, or ""
+	pcrs                       []string // files with measurements, of the build
 }
 
 // newPushFlags adds the flags of all commands that push.
@@ -151,7 +154,11 @@ func (f *pushFlags) push(cmd *cobra.Command, paths []string, ref artifact.Refere
 		}
 		defer u.Disk.Close()
 		uploads = append(uploads, u)
-		all = append(all, measured(filepath.Base(path), u.Architecture, u.Disk, u.Disk.Size, trusted)...)
+		m := measured(filepath.Base(path), u.Architecture, u.Disk, u.Disk.Size, trusted)
+		if err := f.replace(m, path); err != nil {
+			return err
+		}
+		all = append(all, m...)
 	}
 	for _, m := range all {
 		content, err := m.JSON()
@@ -190,6 +197,28 @@ func (f *pushFlags) push(cmd *cobra.Command, paths []string, ref artifact.Refere
 	}
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), pushed)
 	return err
+}
+
+// replace replaces the measurements of a disk by those that the build has written
+// beside it, which may be for the keys of firmware.
+func (f *pushFlags) replace(m []statement.Measured, disk string) error {
+	for _, path := range f.pcrs {
+		if len(m) != 1 || f.keys != "" || filepath.Dir(path) != filepath.Dir(disk) {
+			continue
+		}
+		content, err := readLimited(path, artifact.MaxAttachment)
+		if err != nil {
+			return err
+		}
+		var built measure.Measurements
+		if err := json.Unmarshal(content, &built); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if built.PCRs != nil {
+			m[0].Name, m[0].Measurements = strings.TrimSuffix(filepath.Base(path), format.PCRsSuffix), &built
+		}
+	}
+	return nil
 }
 
 // signKey returns the key that signs, or nil.

@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/package-url/packageurl-go"
 
+	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/measure"
 	"github.com/slipway-build/slipway/internal/version"
 )
@@ -138,7 +139,7 @@ func NewSubject(name string, sum []byte) Subject {
 }
 
 // FileName is the name of the file of the measurements.
-func (m Measured) FileName() string { return m.Name + ".pcrs.json" }
+func (m Measured) FileName() string { return m.Name + format.PCRsSuffix }
 
 // JSON returns the measurements as slipway measurements --json prints them.
 func (m Measured) JSON() ([]byte, error) {
