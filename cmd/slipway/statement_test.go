@@ -19,7 +19,7 @@ import (
 func TestStatement(t *testing.T) {
 	disk := newDisk(t, nil)
 	s := openDisk(t, disk)
-	// The stub of its unified kernel image is none of systemd.
+	// The stub of its unified kernel image is not that of systemd.
 	if got := measured(s.name, s.architecture, s, s.size, nil); got != nil {
 		t.Errorf("an unknown stub has measurements: %+v", got)
 	}
