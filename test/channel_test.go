@@ -56,11 +56,7 @@ func TestChannel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The provenance of BuildKit, and the statement with the lock and the measurements.
-	if strings.Count(string(referrers), artifact.TypeInToto) != 2 {
-		t.Errorf("the referrers are %s", referrers)
-	}
-	for _, kind := range []string{artifact.TypeSignature, artifact.TypeEnvelope, "application/vnd.slipway.measurements.v1+json"} {
+	for _, kind := range []string{artifact.TypeInToto, artifact.TypeSignature, artifact.TypeEnvelope, "application/vnd.slipway.measurements.v1+json"} {
 		if !strings.Contains(string(referrers), kind) {
 			t.Errorf("no referrer is a %s: %s", kind, referrers)
 		}
@@ -165,13 +161,13 @@ func verifyRebuilt(t *testing.T, dir, reference, disk string) {
 		t.Fatal(err)
 	}
 	changed := filepath.Join(dir, "changed.raw")
-	at := bytes.Index(data, []byte("options "))
-	copy(data[at:], "options init=/bin/sh ")
+	at := bytes.Index(data, []byte(`options "console=`))
+	copy(data[at:], `options "init=/sh`)
 	if err := os.WriteFile(changed, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	out, _, code = verify(changed, "--statement", "changed.json")
-	if _, err := os.Stat(filepath.Join(dir, "changed.json")); err == nil || code != 1 || !strings.Contains(out, "command line: ") || !strings.Contains(out, "init=/bin/sh") ||
+	if _, err := os.Stat(filepath.Join(dir, "changed.json")); err == nil || code != 1 || !strings.Contains(out, "command line: ") || !strings.Contains(out, "init=/sh") ||
 		!strings.Contains(out, "the first byte that differs is ") {
 		t.Errorf("verify of a changed command line: exit %d: %s", code, out)
 	}
