@@ -27,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"go.yaml.in/yaml/v4"
 
+	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
@@ -161,7 +162,7 @@ func (r *rehearsal) testImages(t *testing.T) {
 }
 
 // The frontend names a cache that exists, and the packages of the release that it
-// has.
+// has. An empty builder does not pack them again.
 func (r *rehearsal) testCache(t *testing.T) {
 	ref, err := name.ParseReference(r.registry + "/slipway@" + r.images[r.registry+"/slipway"])
 	if err != nil {
@@ -192,6 +193,20 @@ func (r *rehearsal) testCache(t *testing.T) {
 			if d := r.images[r.registry+"/"+want]; !strings.Contains(env["SLIPWAY_CACHE_IMAGES"], d) {
 				t.Errorf("%s: the cache has no %s of this release, %s: %s", arch, want, d, env["SLIPWAY_CACHE_IMAGES"])
 			}
+		}
+	}
+	image := func(name string) string { return r.registry + "/" + name + ":" + releaseVersion }
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"machine.yml": fmt.Sprintf("# syntax=%s\nkernel: {image: %s}\ninit: [%s, %s]\n", image("slipway"), image("kernel"), image("init"), image("runc"))})
+	for arg, want := range map[string]int{"true": 0, "false": 2} {
+		packs := 0
+		for _, name := range builds(t, fresh(t, buildkitd.Config{}), dir, "--target=kernel+initrd", "--build-arg=RELEASE_CACHE="+arg, "--output=type=cacheonly") {
+			if strings.HasPrefix(name, "[init[") {
+				packs++
+			}
+		}
+		if packs != want {
+			t.Errorf("RELEASE_CACHE=%s: %d init images were packed, want %d", arg, packs, want)
 		}
 	}
 }
