@@ -25,6 +25,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"regexp"
 	"runtime/debug"
 	"strings"
 
@@ -70,14 +71,21 @@ func explain(err error) (status int, message string) {
 	if advice := advice(class); advice != "" && (class != ami.ClassCredentials || strings.Contains(message, "AWS refused")) {
 		message += "; " + advice
 	}
+	if class == ami.ClassCredentials && notEnabled.MatchString(message) {
+		message += "; if that works, the account has not enabled the region"
+	}
 	return int(class), message
 }
+
+// notEnabled matches the codes of errors for credentials that a region does not
+// know, for example because the account has not enabled the region.
+var notEnabled = regexp.MustCompile(`\((AuthFailure|InvalidClientTokenId|UnrecognizedClientException)\)`)
 
 // advice returns what to do about errors of a class, or "".
 func advice(class ami.Class) string {
 	switch class {
 	case ami.ClassCredentials:
-		return "check with: aws sts get-caller-identity; if that works, the account has not enabled the region"
+		return "check with: aws sts get-caller-identity"
 	case ami.ClassPermission:
 		return "docs/reference/slipway-publish.md has the policy that each method requires"
 	case ami.ClassQuota:

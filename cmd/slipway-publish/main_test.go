@@ -269,8 +269,12 @@ func TestExitCodes(t *testing.T) {
 	other := host{h.dir, awstest.StartTLS(t, awstest.Knobs{})} // records a violation
 	cmd = other.command("aws", "--name", "x1x", "machine.raw")
 	cmd.Env = append(cmd.Env, "AWS_SECRET_ACCESS_KEY=wrong")
-	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 4 {
+	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 4 || !strings.HasSuffix(string(out), "; check with: aws sts get-caller-identity\n") {
 		t.Errorf("with wrong credentials: %v: %s", cmd.ProcessState, out)
+	}
+	other.fake.SetKnobs(awstest.Knobs{NotOptedIn: []string{"af-south-1"}})
+	if _, code, message := other.run(nil, "aws", "--name", "x1x", "--region", "af-south-1", "machine.raw"); code != 4 || !strings.HasSuffix(message, "the account has not enabled the region\n") {
+		t.Errorf("in a region that is not enabled: exit %d: %s", code, message)
 	}
 }
 
