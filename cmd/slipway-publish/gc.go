@@ -14,7 +14,7 @@ func newGCCommand() *cobra.Command {
 		Use:   "gc [flags]",
 		Short: "Remove what interrupted runs left behind, and old AMIs",
 		Long: "Remove what interrupted runs left behind. With --keep-last, also remove old AMIs of slipway-publish with their snapshots,\n" +
-			"but none that instances, versions of launch templates, Spot Fleets, Auto Scaling or SSM parameters use, or that is protected from deregistration.",
+			"but none that instances, versions of launch templates, Spot requests, Auto Scaling or SSM parameters use, or that is protected from deregistration.",
 		Example: `  slipway-publish aws gc --dry-run
   slipway-publish aws gc --keep-last 5 --name-prefix web- --tag Team=infra --older-than 30d`,
 		Args: cobra.NoArgs,

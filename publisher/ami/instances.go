@@ -172,9 +172,10 @@ func (i instances) tasksOf(ctx context.Context, instance string) ([]types.Replac
 	return all, nil
 }
 
-// fleetImages adds to used which images Spot Fleets name that may still start
-// instances. Their launch templates are not among them.
-func (i instances) fleetImages(ctx context.Context, used map[string]string) error {
+// spotImages adds to used which images Spot Fleets and Spot Instance requests name
+// that may still start instances. The launch templates of fleets are not among
+// them.
+func (i instances) spotImages(ctx context.Context, used map[string]string) error {
 	for page, err := range pages(ctx, i.caller, ec2.NewDescribeSpotFleetRequestsPaginator(i.ec2, &ec2.DescribeSpotFleetRequestsInput{})) {
 		if err != nil {
 			return describe("list Spot Fleets", err)
@@ -189,6 +190,19 @@ func (i instances) fleetImages(ctx context.Context, used map[string]string) erro
 			}
 			for _, s := range fleet.SpotFleetRequestConfig.LaunchSpecifications {
 				used[aws.ToString(s.ImageId)] = "the Spot Fleet " + aws.ToString(fleet.SpotFleetRequestId) + " uses it"
+			}
+		}
+	}
+	requests := ec2.NewDescribeSpotInstanceRequestsPaginator(i.ec2, &ec2.DescribeSpotInstanceRequestsInput{
+		Filters: []types.Filter{{Name: aws.String("state"), Values: []string{"open", "active", "disabled"}}},
+	})
+	for page, err := range pages(ctx, i.caller, requests) {
+		if err != nil {
+			return describe("list Spot Instance requests", err)
+		}
+		for _, q := range page.SpotInstanceRequests {
+			if q.LaunchSpecification != nil && q.LaunchSpecification.ImageId != nil {
+				used[*q.LaunchSpecification.ImageId] = "the Spot Instance request " + aws.ToString(q.SpotInstanceRequestId) + " uses it"
 			}
 		}
 	}

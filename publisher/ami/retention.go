@@ -115,7 +115,7 @@ func (c *collector) removeImage(ctx context.Context, image *types.Image) error {
 }
 
 // users returns what uses images, by their IDs: instances, all versions of all
-// launch templates, Spot Fleets, Auto Scaling, and SSM parameters. EC2 Fleets
+// launch templates, Spot requests, Auto Scaling, and SSM parameters. EC2 Fleets
 // are not read: those that replace instances take images only from launch
 // templates ("FleetLaunchTemplateOverrides" in the API reference of EC2).
 func (c *collector) users(ctx context.Context) (map[string]string, error) {
@@ -152,7 +152,7 @@ func (c *collector) users(ctx context.Context) (map[string]string, error) {
 			}
 		}
 	}
-	if err := c.aws.instances.fleetImages(ctx, used); err != nil {
+	if err := c.aws.instances.spotImages(ctx, used); err != nil {
 		return nil, err
 	}
 	if err := c.aws.scaling.images(ctx, used); err != nil {

@@ -32,12 +32,12 @@ func TestRetention(t *testing.T) {
 		fake.Advance(time.Second) // creation dates have milliseconds
 	}
 	team := map[string]string{"Team": "infra"}
-	for n := range 10 {
+	for n := range 11 {
 		make(fmt.Sprint("web-", n), ami.Options{Tags: team})
 	}
 	make("web-other", ami.Options{})
 	make("db-1", ami.Options{Tags: team})
-	make("web-9b", ami.Options{Tags: team, Protection: ami.ProtectionCooldown})
+	make("web-10b", ami.Options{Tags: team, Protection: ami.ProtectionCooldown})
 	foreign, err := client.CopyImage(t.Context(), &ec2.CopyImageInput{
 		Name: aws.String("web-foreign"), SourceImageId: aws.String(ids["web-0"]), SourceRegion: aws.String(home),
 		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeImage, Tags: []types.Tag{{Key: aws.String("Team"), Value: aws.String("infra")}}}},
@@ -58,7 +58,7 @@ func TestRetention(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for name, image := range map[string]string{"/web": "web-9b", "plain": "web-3"} {
+	for name, image := range map[string]string{"/web": "web-10b", "plain": "web-3"} {
 		if _, err := params.PutParameter(t.Context(), &ssm.PutParameterInput{Name: &name, Value: aws.String(ids[image]), Type: ssmtypes.ParameterTypeString}); err != nil {
 			t.Fatal(err)
 		}
@@ -74,18 +74,23 @@ func TestRetention(t *testing.T) {
 			Overrides:                   []scalingtypes.LaunchTemplateOverrides{{InstanceType: aws.String("t3.micro")}, {ImageId: aws.String(ids["web-7"])}},
 		}},
 	}))
-	var fleetID string
+	var fleetID, requestID string
 	for _, kept := range []bool{true, false} { // a canceled fleet starts no instances
-		image := map[bool]string{true: "web-8", false: "web-0"}[kept]
+		image, spot := map[bool]string{true: "web-8", false: "web-0"}[kept], map[bool]string{true: "web-9", false: "web-0"}[kept]
 		fleet := must(client.RequestSpotFleet(t.Context(), &ec2.RequestSpotFleetInput{SpotFleetRequestConfig: &types.SpotFleetRequestConfigData{
 			IamFleetRole: aws.String("arn:aws:iam::" + awstest.Account + ":role/fleet"), TargetCapacity: aws.Int32(1),
 			LaunchSpecifications: []types.SpotFleetLaunchSpecification{{ImageId: aws.String(ids[image]), InstanceType: types.InstanceTypeT3Micro}},
 		}})).SpotFleetRequestId
+		request := must(client.RequestSpotInstances(t.Context(), &ec2.RequestSpotInstancesInput{
+			Type:                types.SpotInstanceTypePersistent,
+			LaunchSpecification: &types.RequestSpotLaunchSpecification{ImageId: aws.String(ids[spot]), InstanceType: types.InstanceTypeT3Micro},
+		})).SpotInstanceRequests[0].SpotInstanceRequestId
 		if !kept {
+			must(client.CancelSpotInstanceRequests(t.Context(), &ec2.CancelSpotInstanceRequestsInput{SpotInstanceRequestIds: []string{*request}}))
 			must(client.CancelSpotFleetRequests(t.Context(), &ec2.CancelSpotFleetRequestsInput{SpotFleetRequestIds: []string{*fleet}, TerminateInstances: aws.Bool(true)}))
 			continue
 		}
-		fleetID = *fleet
+		fleetID, requestID = *fleet, *request
 	}
 	if _, err := client.EnableImageDeregistrationProtection(t.Context(), &ec2.EnableImageDeregistrationProtectionInput{ImageId: aws.String(ids["web-4"])}); err != nil {
 		t.Fatal(err)
@@ -110,7 +115,7 @@ func TestRetention(t *testing.T) {
 		for _, l := range found {
 			for name, id := range ids {
 				if id == l.ID {
-					got = append(got, fmt.Sprint(name, " ", l.Kept, " ", strings.NewReplacer(instance, "I", fleetID, "F").Replace(l.Why)))
+					got = append(got, fmt.Sprint(name, " ", l.Kept, " ", strings.NewReplacer(instance, "I", fleetID, "F", requestID, "R").Replace(l.Why)))
 				}
 			}
 		}
@@ -119,7 +124,7 @@ func TestRetention(t *testing.T) {
 			"web-0 false image web-0 is not among the last 2", "web-1 true instance I uses it", "web-2 true version 1 of the launch template web uses it",
 			"web-3 true the SSM parameter plain names it", "web-4 true it is protected from deregistration", "web-5 true the launch configuration old uses it",
 			"web-6 false image web-6 is not among the last 2", "web-7 true the Auto Scaling group fleet uses it",
-			"web-8 true the Spot Fleet F uses it",
+			"web-8 true the Spot Fleet F uses it", "web-9 true the Spot Instance request R uses it",
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("got  %q\nwant %q", got, want)
@@ -130,7 +135,7 @@ func TestRetention(t *testing.T) {
 	if images := len(must(client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{Owners: []string{"self"}})).Images); images != len(ids)+2 {
 		t.Errorf("the dry run left %d images", images)
 	}
-	for _, denied := range []string{"ec2:DescribeInstances", "ec2:DescribeLaunchTemplates", "ec2:DescribeLaunchTemplateVersions", "ssm:DescribeParameters", "ssm:GetParameters", "autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations", "ec2:DescribeSpotFleetRequests"} {
+	for _, denied := range []string{"ec2:DescribeInstances", "ec2:DescribeLaunchTemplates", "ec2:DescribeLaunchTemplateVersions", "ssm:DescribeParameters", "ssm:GetParameters", "autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations", "ec2:DescribeSpotFleetRequests", "ec2:DescribeSpotInstanceRequests"} {
 		fake.SetKnobs(awstest.Knobs{Denied: []string{denied}})
 		closed := o
 		closed.DryRun = false

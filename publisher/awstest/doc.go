@@ -1,6 +1,6 @@
 // Package awstest is a strict fake of the parts of AWS that publish and deploy
 // a machine image: EBS direct APIs, the snapshots, images, import tasks and
-// instances of EC2, Auto Scaling groups, Spot Fleets, S3, STS, IAM and SSM
+// instances of EC2, Auto Scaling groups, Spot requests, S3, STS, IAM and SSM
 // parameters. It speaks the AWS protocols over HTTP, so that every client works
 // with it unchanged.
 // [Server.Env] returns the environment variables that point a client at the
@@ -74,8 +74,9 @@
 //   - Networks, key pairs, instance types, and volumes other than the roots of
 //     instances. Instances have the address [Knobs.InstanceAddress], and RunInstances
 //     only compares the architecture of the instance type with that of the image.
-//   - Auto Scaling and Spot Fleets: groups, launch configurations and fleets name
-//     images, but start no instances. Fleets are of the type maintain.
+//   - Auto Scaling and Spot: groups, launch configurations, Spot Fleets and Spot
+//     Instance requests name images, but start no instances. Fleets are of the
+//     type maintain, and Spot Instance requests persistent.
 //   - Rules of Recycle Bin: [Knobs.RecycleBin] retains all snapshots and images.
 //   - Versions, encryption and access policies of S3, and all S3 requests but those
 //     in s3Routes.

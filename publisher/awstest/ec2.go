@@ -19,6 +19,7 @@ func ec2Service() *service {
 		operations: map[string]func(*call) (any, error){
 			"CancelImportTask":                     (*call).cancelImportTask,
 			"CancelSpotFleetRequests":              (*call).cancelSpotFleets,
+			"CancelSpotInstanceRequests":           (*call).cancelSpotRequests,
 			"CopyImage":                            (*call).copyImage,
 			"CopySnapshot":                         (*call).copySnapshot,
 			"CreateLaunchTemplate":                 (*call).createLaunchTemplate,
@@ -39,6 +40,7 @@ func ec2Service() *service {
 			"DescribeInstances":                    (*call).describeInstances,
 			"DescribeReplaceRootVolumeTasks":       (*call).describeReplaceTasks,
 			"DescribeSpotFleetRequests":            (*call).describeSpotFleets,
+			"DescribeSpotInstanceRequests":         (*call).describeSpotRequests,
 			"DescribeTags":                         (*call).describeTags,
 			"DescribeVolumes":                      (*call).describeVolumes,
 			"DisableImage":                         (*call).disableImage,
@@ -49,6 +51,7 @@ func ec2Service() *service {
 			"LockSnapshot":                         (*call).lockSnapshot,
 			"ModifySnapshotTier":                   (*call).archiveSnapshot,
 			"RequestSpotFleet":                     (*call).requestSpotFleet,
+			"RequestSpotInstances":                 (*call).requestSpotInstances,
 			"RestoreImageFromRecycleBin":           (*call).restoreImageFromBin,
 			"RestoreSnapshotFromRecycleBin":        (*call).restoreSnapshotFromBin,
 			"RestoreSnapshotTier":                  (*call).restoreSnapshot,

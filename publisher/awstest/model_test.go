@@ -42,6 +42,7 @@ func TestParametersOfTheModel(t *testing.T) {
 		{&ec2.DescribeSnapshotAttributeInput{SnapshotId: id, Attribute: "createVolumePermission"}, nil},
 		{&ec2.DescribeSnapshotsInput{}, nil},
 		{&ec2.DescribeSpotFleetRequestsInput{}, nil},
+		{&ec2.DescribeSpotInstanceRequestsInput{}, nil},
 		{&ec2.DescribeTagsInput{}, nil},
 		{&ec2.DisableImageInput{ImageId: image}, nil},
 		{&ec2.DisableImageDeprecationInput{ImageId: image}, nil},

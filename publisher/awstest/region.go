@@ -36,6 +36,7 @@ type region struct {
 	templates map[string]*launchTemplate
 	groups    map[string]*scalingGroup
 	fleets    map[string]*spotFleet
+	spots     map[string]*spotRequest
 	replaces  map[string]*replaceTask
 	tasks     map[string]*importTask
 	params    map[string]*parameter
@@ -61,6 +62,7 @@ func (s *Server) region(name string) *region {
 			templates: map[string]*launchTemplate{},
 			groups:    map[string]*scalingGroup{},
 			fleets:    map[string]*spotFleet{},
+			spots:     map[string]*spotRequest{},
 			replaces:  map[string]*replaceTask{},
 			tasks:     map[string]*importTask{},
 			params:    map[string]*parameter{},

@@ -295,8 +295,8 @@ func TestLaunchTemplates(t *testing.T) {
 }
 
 // A Spot Fleet names images or launch templates, not both, and what it names in
-// a launch template has a version.
-func TestSpotFleet(t *testing.T) {
+// a launch template has a version. A Spot Instance request names an image.
+func TestSpot(t *testing.T) {
 	c := start(t, awstest.Knobs{})
 	request := func(change func(*ec2types.SpotFleetRequestConfigData)) (string, error) {
 		config := &ec2types.SpotFleetRequestConfigData{
@@ -345,6 +345,19 @@ func TestSpotFleet(t *testing.T) {
 	if len(found) != 1 || found[0].SpotFleetRequestState != ec2types.BatchStateCancelled {
 		t.Errorf("found %+v", found)
 	}
+	single := &ec2.RequestSpotInstancesInput{LaunchSpecification: &ec2types.RequestSpotLaunchSpecification{ImageId: aws.String("ami-2"), InstanceType: "t3.micro"}}
+	_, once := c.ec2.RequestSpotInstances(c.ctx, single) // the fake has persistent ones only
+	single.Type = "persistent"
+	open := must(c.ec2.RequestSpotInstances(c.ctx, single)).SpotInstanceRequests[0].SpotInstanceRequestId
+	filter := ec2types.Filter{Name: aws.String("state"), Values: []string{"open"}}
+	if list := must(c.ec2.DescribeSpotInstanceRequests(c.ctx, &ec2.DescribeSpotInstanceRequestsInput{Filters: []ec2types.Filter{filter}})).SpotInstanceRequests; len(list) != 1 || *list[0].LaunchSpecification.ImageId != "ami-2" {
+		t.Errorf("requests %+v", list)
+	}
+	must(c.ec2.CancelSpotInstanceRequests(c.ctx, &ec2.CancelSpotInstanceRequestsInput{SpotInstanceRequestIds: []string{*open}}))
+	if list := must(c.ec2.DescribeSpotInstanceRequests(c.ctx, &ec2.DescribeSpotInstanceRequestsInput{Filters: []ec2types.Filter{filter}})).SpotInstanceRequests; len(list) != 0 {
+		t.Errorf("canceled requests %+v", list)
+	}
+	_, gone := c.ec2.CancelSpotInstanceRequests(c.ctx, &ec2.CancelSpotInstanceRequestsInput{SpotInstanceRequestIds: []string{"sir-0"}})
 	_, missing := c.ec2.DescribeSpotFleetRequests(c.ctx, &ec2.DescribeSpotFleetRequestsInput{SpotFleetRequestIds: []string{"sfr-0"}})
 	_, neither := request(func(c *ec2types.SpotFleetRequestConfigData) { c.LaunchSpecifications = nil })
 	_, both := request(func(c *ec2types.SpotFleetRequestConfigData) {
@@ -360,6 +373,7 @@ func TestSpotFleet(t *testing.T) {
 	}{
 		{missing, "InvalidSpotFleetRequestId.NotFound"}, {neither, "InvalidSpotFleetRequestConfig"}, {both, "InvalidSpotFleetRequestConfig"},
 		{unknown, "InvalidLaunchTemplateId.NotFound"}, {version, "MissingParameter"},
+		{once, "MissingParameter"}, {gone, "InvalidSpotInstanceRequestID.NotFound"},
 	} {
 		if code(test.err) != test.code {
 			t.Errorf("%d: %v, not %s", i, test.err, test.code)

@@ -7,6 +7,7 @@ data "aws_iam_policy_document" "cleanup" {
     actions = [
       "ec2:DescribeImages", "ec2:DescribeInstances", "ec2:DescribeLaunchTemplates",
       "ec2:DescribeLaunchTemplateVersions", "ec2:DescribeSnapshots", "ec2:DescribeSpotFleetRequests",
+      "ec2:DescribeSpotInstanceRequests",
       "ssm:DescribeParameters",
       "ec2:ListImagesInRecycleBin", "ec2:ListSnapshotsInRecycleBin",
       "autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations",

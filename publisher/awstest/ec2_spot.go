@@ -152,3 +152,83 @@ func (c *call) describeSpotFleets() (any, error) {
 	}
 	return paged(pages, c, "spotFleetRequestConfigSet", list)
 }
+
+// A spotRequest is a persistent Spot Instance request. It starts no instance.
+type spotRequest struct {
+	ID    string   `xml:"spotInstanceRequestId"`
+	State string   `xml:"state"`
+	Type  string   `xml:"type"`
+	Spec  spotSpec `xml:"launchSpecification"`
+}
+
+func (c *call) requestSpotInstances() (any, error) {
+	f := c.form
+	spec := f.at("LaunchSpecification")
+	q := &spotRequest{State: "open", Type: f.oneOf("Type", "persistent"), Spec: spotSpec{spec.required("ImageId"), spec.required("InstanceType")}}
+	f.required("Type") // one-time by default
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.region(c.Region)
+	q.ID = r.id("sir")
+	r.spots[q.ID] = q
+	return members{{"spotInstanceRequestSet", items[*spotRequest]{[]*spotRequest{q}}}}, nil
+}
+
+// spotRequests returns the Spot Instance requests with the IDs, or all, sorted by
+// ID. The caller holds s.mu.
+func (c *call) spotRequests(ids []string) ([]*spotRequest, error) {
+	spots := c.region(c.Region).spots
+	if len(ids) == 0 {
+		ids = slices.Sorted(maps.Keys(spots))
+	}
+	var list []*spotRequest
+	for _, id := range ids {
+		if spots[id] == nil {
+			return nil, newError("InvalidSpotInstanceRequestID.NotFound", "the Spot Instance request '%s' does not exist", id)
+		}
+		list = append(list, spots[id])
+	}
+	return list, nil
+}
+
+func (c *call) describeSpotRequests() (any, error) {
+	ids := c.form.list("SpotInstanceRequestId")
+	fs := c.form.filters("Filter", "state", "type", "launch.image-id")
+	pages := pageRequest{c.form.int("MaxResults", 5, 1000), c.form.string("NextToken")}
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list, err := c.spotRequests(ids)
+	if err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(q *spotRequest) bool {
+		return !fs.match(map[string]string{"state": q.State, "type": q.Type, "launch.image-id": q.Spec.Image}, nil)
+	})
+	return paged(pages, c, "spotInstanceRequestSet", list)
+}
+
+func (c *call) cancelSpotRequests() (any, error) {
+	ids := c.form.list("SpotInstanceRequestId")
+	if len(ids) == 0 {
+		c.form.required("SpotInstanceRequestId.1")
+	}
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list, err := c.spotRequests(ids)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range list {
+		q.State = "cancelled"
+	}
+	return members{{"spotInstanceRequestSet", items[*spotRequest]{list}}}, nil
+}
