@@ -43,14 +43,14 @@ test: images
 	cd hack/oldest && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/oldest/ tool
 	go test -timeout 25m ./...
 
-## test-boot: what make test does a part of: boots every format with every firmware that it supports, uses every example, boots the packages docker and kubelet and the packages for arm64, builds on Docker Engine 29, breaks the network, kills 50 builders
+## test-boot: what make test does a part of: boots every format with every firmware that it supports, uses every example, boots the packages docker, kubelet and kernel-micro and the packages for arm64, builds on Docker Engine 29, breaks the network, kills 50 builders
 test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
-	PLATFORMS=linux/amd64 $(bake) docker kubelet
+	PLATFORMS=linux/amd64 $(bake) docker kubelet kernel-micro
 	hack/debian-packages gcc libc6-dev qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client dosfstools mtools containerd runc tini dnsmasq-base iproute2
 	hack/engine 29
 	go test -timeout 15m ./test -run TestNewEngine -boot
-	go test -timeout 25m ./test -run 'TestFormats|TestPackages|TestRootFilesystems|TestVerityTampered|TestTrust|TestAWSArm64|TestRun|TestLinuxKitStory' -boot
+	go test -timeout 25m ./test -run 'TestFormats|TestMicroVM|TestPackages|TestRootFilesystems|TestVerityTampered|TestTrust|TestAWSArm64|TestRun|TestLinuxKitStory' -boot
 	go test -timeout 25m ./exporter/disk -run 'TestSecureBoot|TestMeasured' -boot
 	go test -timeout 25m ./test -run 'TestExamples|TestMemoryBudget' -boot
 	hack/debian-packages libssl-dev pkg-config
@@ -104,6 +104,6 @@ release-rehearsal: images
 stack:
 	hack/stack up
 
-## images: build the frontend and the packages, except docker and kubelet, and push them to the stack's registry
+## images: build the frontend and the packages, except docker, kubelet and kernel-micro, and push them to the stack's registry
 images: stack
 	$(bake) test-images

@@ -1,5 +1,5 @@
 # docker buildx bake packages     the package images
-# docker buildx bake test-images  the frontend image and the package images, except docker and kubelet
+# docker buildx bake test-images  the frontend image and the package images, except docker, kubelet and kernel-micro
 # docker buildx bake frontend     the frontend image
 # docker buildx bake aws-images   the frontend image and the package images of examples/aws.yml
 # docker buildx bake aws          the machine of examples/aws.yml, built from these images
@@ -119,7 +119,7 @@ function "output" {
 
 variable "PACKAGES" {
   default = [
-    "kernel", "modules", "init", "runc", "containerd", "ctr", "ca-certificates",
+    "kernel", "kernel-micro", "modules", "init", "runc", "containerd", "ctr", "ca-certificates",
     "sysctl", "dhcpcd", "metadata", "rngd", "sshd", "getty",
     "chrony", "node_exporter", "nginx", "memlogd", "logwrite", "logship", "docker", "kubelet",
     "format", "mount", "extend", "swap", "losetup", "dm-crypt", "modprobe", "sysfs", "poweroff", "nftables", "wireguard", "installer",
@@ -137,9 +137,9 @@ group "default" {
   targets = ["frontend", "packages"]
 }
 
-# docker and kubelet take minutes to compile: make test-boot tests them.
+# docker, kubelet and kernel-micro take minutes to compile: make test-boot tests them.
 group "test-images" {
-  targets = concat(["frontend"], [for p in PACKAGES : p if !contains(["docker", "kubelet"], p)])
+  targets = concat(["frontend"], [for p in PACKAGES : p if !contains(["docker", "kubelet", "kernel-micro"], p)])
 }
 
 group "aws-images" {

@@ -62,6 +62,7 @@ var formatsToBoot = map[string]formatFacts{
 // why TestFormats does not boot them.
 var formatsBootedElsewhere = map[string]string{
 	"containerdisk":     "TestContainerDisk boots what a registry has",
+	"microvm":           "TestMicroVM boots it, with a kernel that has the drivers built in",
 	"eif":               "Nitro enclaves boot it; TestEIF of exporter/format compares its ramdisks with the initramfs",
 	"aws":               "TestAWS boots raw, and aws is a raw in whole GiB",
 	"tar-kernel-initrd": "TestTarKernelInitrd of exporter/format compares its files with those of kernel+initrd",
@@ -153,7 +154,7 @@ func TestAllFormatsBoot(t *testing.T) {
 				t.Errorf("add %s to either formatsToBoot or formatsBootedElsewhere", f.Name)
 			}
 			continue
-		case f.Name == "tar" || f.Name == "docker": // TestConformance and TestDockerFormat
+		case f.Name == "tar" || f.Name == "docker" || f.Name == "microvm+erofs": // TestConformance, TestDockerFormat, TestMicroVM
 			continue
 		}
 		for architecture := range vm.Consoles {

@@ -30,6 +30,7 @@ type runFlags struct {
 	*builderFlags
 	name                   string
 	bios, uefi, secureBoot bool
+	microVM                bool
 	keys                   string
 	memory                 string
 	cpus                   int
@@ -64,18 +65,20 @@ func newRunCommand() *cobra.Command {
   slipway run oci://registry.example.com/machines/aws:v1
   slipway run --publish 8080:80 web.yml
   slipway run --uefi --disk 10G:data --state web.state out/web.raw
+  slipway run --microvm micro.yml
   slipway run --ssh aws.yml -- uname -a
   slipway run --detach --wait port=80 --publish 8080:80 web.yml`,
 	}
 	f := &runFlags{builderFlags: newBuilderFlags(cmd)}
 	flags := cmd.Flags()
-	flags.StringVar(&f.Target, "format", "", "`name` of the format to build (default: kernel+initrd; with firmware: raw)")
+	flags.StringVar(&f.Target, "format", "", "`name` of the format to build (default: kernel+initrd; with firmware: raw; with --microvm: microvm)")
 	flags.StringArrayVar(&f.Secrets, "secret", nil, "secret for the machine: `id=ID,src=FILE` or id=ID,env=NAME")
 	secureBootVar(cmd, f.builderFlags)
 	flags.StringVar(&f.name, "name", "", "`name` for slipway ps, ssh, logs and stop (default: that of the file)")
 	flags.BoolVar(&f.bios, "bios", false, "boot with BIOS")
 	flags.BoolVar(&f.uefi, "uefi", false, "boot with UEFI")
 	flags.BoolVar(&f.secureBoot, "secure-boot", false, "boot with UEFI and Secure Boot, which trusts Microsoft's keys")
+	flags.BoolVar(&f.microVM, "microvm", false, "boot the kernel in a microVM: no firmware and no PCI, devices on MMIO")
 	flags.StringVar(&f.keys, "keys", "", "with --secure-boot: `folder` of slipway keys new, whose keys the firmware trusts instead of Microsoft's")
 	flags.StringVar(&f.memory, "mem", "1G", "`size` of the memory")
 	flags.IntVar(&f.cpus, "cpus", 1, "`number` of processors")
@@ -176,6 +179,9 @@ func (f *runFlags) parse() (c vm.Config, conditions []run.Condition, err error) 
 	if chosen > 1 {
 		return c, nil, errors.New("--bios, --uefi and --secure-boot exclude each other")
 	}
+	if c.MicroVM = f.microVM; f.microVM && (chosen > 0 || f.tpm) {
+		return c, nil, errors.New("--microvm: a microVM has neither firmware nor a TPM")
+	}
 	if f.keys != "" {
 		if !f.secureBoot {
 			return c, nil, errors.New("--keys requires --secure-boot")
@@ -250,9 +256,13 @@ func (f *runFlags) build(cmd *cobra.Command, args []string) (run.Source, error) 
 		f.Platforms = []string{"linux/" + runtime.GOARCH}
 	}
 	if f.Target == "" {
-		f.Target = "kernel+initrd"
-		if f.bios || f.uefi || f.secureBoot {
+		switch {
+		case f.bios || f.uefi || f.secureBoot:
 			f.Target = "raw"
+		case f.microVM:
+			f.Target = "microvm"
+		default:
+			f.Target = "kernel+initrd"
 		}
 	}
 	path, err := filepath.Abs(args[0])

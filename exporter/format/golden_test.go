@@ -43,6 +43,9 @@ func TestFormatsAreGolden(t *testing.T) {
 				got[key] = describe(t, name)
 			}
 			want := f.Files("m")
+			if f.Name == "microvm+erofs" { // its initramfs would have microcode only
+				want = slices.DeleteFunc(want, func(name string) bool { return name == "m-initrd.img" })
+			}
 			if f.Options.Has(Map) {
 				want = append(want, want[0]+".map")
 			}

@@ -71,7 +71,7 @@ func runMachine() {
 	m.out.say("%s now", state.name)
 	m.out.drain()
 	unix.Sync()
-	err := unix.Reboot(state.command)
+	err := unix.Reboot(state.commandFor(m.args))
 	m.out.say("%s: %v", state.name, err)
 	select {} // if process 1 exits, the kernel panics
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
 // A powerState is a way to stop the machine.
@@ -26,6 +29,15 @@ var (
 	reboot   = powerState{"reboot", syscall.SIGTERM, unix.LINUX_REBOOT_CMD_RESTART, nil}
 	halt     = powerState{"halt", syscall.SIGUSR1, unix.LINUX_REBOOT_CMD_HALT, nil}
 )
+
+// commandFor returns the command for reboot(2). Firecracker and enclaves end only
+// when the machine resets, which a kernel argument tells the init.
+func (s powerState) commandFor(args []cmdline.Arg) int {
+	if how, _ := cmdline.Lookup(args, contract.PowerOffArg); how == contract.PowerOffReboot && s.command == powerOff.command {
+		return reboot.command
+	}
+	return s.command
+}
 
 // listenForPower catches all signals, so that none can end process 1, and turns
 // those that ask to stop the machine into requests. Only the first request

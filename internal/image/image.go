@@ -252,6 +252,9 @@ func siblings(prefix string) []candidate {
 	return found
 }
 
+// kernelSuffixes are those of kernels.
+var kernelSuffixes = []string{"-kernel", format.VMLinuxSuffix}
+
 // isoSuffix is that of the root file system of kernel+iso, and of CDs.
 const isoSuffix = ".iso"
 
@@ -297,8 +300,11 @@ func (i *Image) read(inputs []input) error {
 	}
 	var initrds []archive
 	for _, in := range inputs {
-		if in.suffix == format.PCRsSuffix {
-			continue // says what the image measures, as Enclave does
+		switch in.suffix {
+		case format.PCRsSuffix: // what the image measures, as Enclave
+			continue
+		case format.FirecrackerSuffix, format.CloudHypervisorSuffix: // how to boot the other files
+			continue
 		}
 		if in.suffix == "-cmdline" {
 			text, err := readText(in.r, in.size)
@@ -313,7 +319,7 @@ func (i *Image) read(inputs []input) error {
 			return err
 		}
 		switch {
-		case kind == kindKernel && len(inputs) == 1 || kind == kindKernel && in.suffix == "-kernel":
+		case kind == kindKernel && len(inputs) == 1 || kind == kindKernel && slices.Contains(kernelSuffixes, in.suffix):
 			i.setKernel(in.name, in.r, in.size)
 			if i.Kind == "" {
 				i.Kind = "Linux kernel"

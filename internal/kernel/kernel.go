@@ -1,9 +1,9 @@
-// Package kernel reads the boot header of Linux kernels.
+// Package kernel reads the boot header of Linux kernels, and unpacks them.
 //
 // Formats: Linux, Documentation/arch/x86/boot.rst ("The Real-Mode Kernel
 // Header") for bzImage, Documentation/arch/arm64/booting.rst ("Call the kernel
-// image") for Image, and drivers/firmware/efi/libstub/zboot-header.S for
-// compressed EFI images. Numbers are little-endian.
+// image") for Image, drivers/firmware/efi/libstub/zboot-header.S for compressed
+// EFI images, and elf(5) for vmlinux. Numbers are little-endian.
 //
 // Kernels may come from strangers. The package reads a bounded number of bytes
 // and returns an error for a header that it does not know.
@@ -13,6 +13,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -47,6 +48,7 @@ type Header struct {
 	X86 *X86
 
 	payload int64 // offset in bytes of what Release unpacks or searches
+	length  int64 // of the payload in bytes; 0: to the end of the file
 	release int64 // offset in bytes of the release on x86, 0 for none
 }
 
@@ -69,6 +71,7 @@ const (
 	x86InitrdAddrMax = 0x22c // 2.03
 	x86LoadFlags     = 0x236 // 2.12
 	x86PayloadOffset = 0x248 // 2.08
+	x86PayloadLength = 0x24c // 2.08
 	x86PrefAddress   = 0x258 // 2.10
 	x86InitSize      = 0x260 // 2.10
 	x86HeaderSize    = 0x264
@@ -106,6 +109,9 @@ func ReadHeader(r io.ReaderAt, size int64) (*Header, error) {
 		}
 		h.EFI, h.Compression = false, Gzip
 		return h, nil
+	}
+	if bytes.HasPrefix(head, []byte(elf.ELFMAG)) {
+		return parseELF(head)
 	}
 	if len(head) >= x86Protocol+2 && string(head[x86Magic:][:4]) == "HdrS" {
 		return parseX86(r, size, head)
@@ -153,6 +159,7 @@ func parseX86(r io.ReaderAt, size int64, head []byte) (*Header, error) {
 			return nil, err
 		}
 		h.Compression = compressionOf(magic)
+		h.payload, h.length = at, int64(le.Uint32(full[x86PayloadLength:]))
 	}
 	if x.Protocol >= 0x20a {
 		x.PrefAddress, x.InitSize = le.Uint64(full[x86PrefAddress:]), le.Uint32(full[x86InitSize:])
@@ -175,6 +182,22 @@ func compressionOf(payload []byte) string {
 		}
 	}
 	return ""
+}
+
+// elfMachines maps the machine of an ELF file to the architecture.
+var elfMachines = map[elf.Machine]string{elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64"}
+
+// parseELF parses the header of a vmlinux.
+func parseELF(head []byte) (*Header, error) {
+	const machine = 18 // offset of e_machine
+	if len(head) < machine+2 {
+		return nil, ErrFormat
+	}
+	architecture, ok := elfMachines[elf.Machine(binary.LittleEndian.Uint16(head[machine:]))]
+	if !ok || elf.Class(head[elf.EI_CLASS]) != elf.ELFCLASS64 || elf.Data(head[elf.EI_DATA]) != elf.ELFDATA2LSB {
+		return nil, ErrFormat
+	}
+	return &Header{Architecture: architecture, Compression: Uncompressed}, nil
 }
 
 func parseARM64(head []byte) (*Header, error) {
@@ -211,9 +234,9 @@ func isPE(r io.ReaderAt, size int64, head []byte) bool {
 	return err == nil && string(signature) == "PE\x00\x00"
 }
 
-// Limits of what Release reads.
+// Limits of what the package reads.
 const (
-	maxUnpacked = 256 << 20 // bytes of an arm64 kernel
+	maxUnpacked = 256 << 20 // bytes of an uncompressed kernel
 	maxWindow   = 128 << 20 // bytes of zstd's history: what level 22 needs
 	maxRelease  = 64        // characters (include/uapi/linux/utsname.h, __NEW_UTS_LEN)
 )
@@ -251,12 +274,22 @@ func Release(r io.ReaderAt, size int64) (string, error) {
 // unpack returns the uncompressed kernel, or nil if it does not know the
 // compression.
 func (h *Header) unpack(r io.ReaderAt, size int64) (content io.Reader, end func(), err error) {
-	packed := io.NewSectionReader(r, h.payload, max(0, size-h.payload))
+	length := max(0, size-h.payload)
+	if h.length > 0 {
+		length = min(length, h.length)
+	}
+	if h.X86 != nil && h.Compression == Zstd {
+		length = max(0, length-4) // the kernel's build adds the size of the vmlinux
+	}
+	packed := io.NewSectionReader(r, h.payload, length)
 	switch h.Compression {
 	case Uncompressed:
 		return packed, func() {}, nil
 	case Gzip:
 		z, err := gzip.NewReader(packed)
+		if err == nil {
+			z.Multistream(false)
+		}
 		return z, func() {}, err
 	case Zstd:
 		z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
@@ -266,6 +299,35 @@ func (h *Header) unpack(r io.ReaderAt, size int64) (content io.Reader, end func(
 		return z, z.Close, nil
 	}
 	return nil, nil, nil
+}
+
+// Unpack writes the kernel of size bytes without its compression and without the
+// program that unpacks it: a vmlinux for x86, and an Image for arm64. Kernels
+// that are such files already stay as they are. The error is as for ReadHeader
+// if the file has no known boot header.
+func Unpack(w io.Writer, r io.ReaderAt, size int64) error {
+	h, err := ReadHeader(r, size)
+	if err != nil {
+		return err
+	}
+	content, end, err := h.unpack(r, size)
+	if err != nil {
+		return fmt.Errorf("unpack the kernel: %w", err)
+	}
+	if content == nil {
+		return fmt.Errorf("the kernel is compressed with %q; supported are %s, %s and no compression", h.Compression, Gzip, Zstd)
+	}
+	defer end()
+	written, err := io.Copy(w, io.LimitReader(content, maxUnpacked+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("unpack the kernel: %w", err)
+	case written > maxUnpacked:
+		return fmt.Errorf("the uncompressed kernel exceeds %d MiB", maxUnpacked>>20)
+	case written == 0:
+		return errors.New("the kernel has no payload")
+	}
+	return nil
 }
 
 // findBanner returns the release in the first banner, "" if there is none.

@@ -2,8 +2,10 @@ package kernel
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -80,6 +82,8 @@ func TestReadHeader(t *testing.T) {
 		"Image.gz":     {packed.Gzip(t, arm), Header{Architecture: "arm64", Compression: Gzip}},
 		"zboot gzip":   {zboot("gzip", packed.Gzip(t, arm)), Header{Architecture: "arm64", EFI: true, Compression: Gzip}},
 		"zboot zstd22": {zboot("zstd22", nil), Header{Architecture: "arm64", EFI: true, Compression: Zstd}},
+		"vmlinux":      {vmlinux(elf.EM_X86_64, ""), Header{Architecture: "amd64", Compression: Uncompressed}},
+		"arm64 ELF":    {vmlinux(elf.EM_AARCH64, ""), Header{Architecture: "arm64", Compression: Uncompressed}},
 		"zboot xz":     {zboot("xzkern", nil), Header{Architecture: "arm64", EFI: true, Compression: "xzkern"}},
 	} {
 		got, err := ReadHeader(bytes.NewReader(test.kernel), int64(len(test.kernel)))
@@ -98,7 +102,7 @@ func TestErrFormat(t *testing.T) {
 	foreign[0x44] = 0 // another machine
 	for name, kernel := range map[string][]byte{
 		"empty": nil, "text": bytes.Repeat([]byte("x"), 0x1000), "short": []byte("MZ"), "gzip of text": packed.Gzip(t, []byte("text")),
-		"gzip header": []byte("\x1f\x8b"), "zboot for others": foreign,
+		"gzip header": []byte("\x1f\x8b"), "ELF for RISC-V": vmlinux(elf.EM_RISCV, ""), "short ELF": vmlinux(elf.EM_X86_64, "")[:19], "zboot for others": foreign,
 	} {
 		if _, err := ReadHeader(bytes.NewReader(kernel), int64(len(kernel))); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: error %v, want ErrFormat", name, err)
@@ -178,6 +182,80 @@ func TestRealKernel(t *testing.T) {
 	}
 	if !strings.Contains(string(out), "version "+got+" ") {
 		t.Errorf("release %q; file says %s", got, out)
+	}
+}
+
+// payload returns a bzImage with a payload. The build adds a size to those of
+// zstd.
+func payload(packed []byte) []byte {
+	b := bzImage("")[:8*512+0x200]
+	binary.LittleEndian.PutUint32(b[x86PayloadLength:], uint32(len(packed)))
+	return append(append(b, packed...), "code after the payload"...)
+}
+
+// vmlinux returns the start of a kernel as ELF file.
+func vmlinux(machine elf.Machine, text string) []byte {
+	b := make([]byte, 64)
+	copy(b, elf.ELFMAG)
+	b[elf.EI_CLASS], b[elf.EI_DATA] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB)
+	binary.LittleEndian.PutUint16(b[18:], uint16(machine))
+	return append(b, text...)
+}
+
+func TestUnpack(t *testing.T) {
+	x86, arm := vmlinux(elf.EM_X86_64, "Linux version 6.6.13 "), armImage(200, "Linux version 6.6.13 ")
+	for name, test := range map[string]struct{ kernel, want []byte }{
+		"bzImage zstd": {payload(append(packed.Zstd(t, x86), 0x10, 0, 0, 0)), x86},
+		"bzImage gzip": {payload(packed.Gzip(t, x86)), x86},
+		"bzImage none": {payload(x86), x86},
+		"vmlinux":      {x86, x86},
+		"Image":        {arm, arm},
+		"Image.gz":     {packed.Gzip(t, arm), arm},
+		"zboot zstd":   {zboot("zstd22", packed.Zstd(t, arm)), arm},
+	} {
+		var got bytes.Buffer
+		if err := Unpack(&got, bytes.NewReader(test.kernel), int64(len(test.kernel))); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !bytes.Equal(got.Bytes(), test.want) {
+			t.Errorf("%s: %d bytes, want %d", name, got.Len(), len(test.want))
+		}
+	}
+	damaged := packed.Zstd(t, x86)
+	damaged[len(damaged)-1] ^= 1 // its checksum
+	for name, test := range map[string]struct {
+		kernel []byte
+		want   string
+	}{
+		"xz":      {payload([]byte("\xfd7zXZ\x00")), `the kernel is compressed with "xz"; supported are gzip, zstd and no compression`},
+		"damaged": {payload(append(damaged, 0x10, 0, 0, 0)), "unpack the kernel: "},
+		"text":    {bytes.Repeat([]byte("x"), 0x1000), ErrFormat.Error()},
+	} {
+		err := Unpack(io.Discard, bytes.NewReader(test.kernel), int64(len(test.kernel)))
+		if err == nil || !strings.HasPrefix(err.Error(), test.want) {
+			t.Errorf("%s: error %v, want %q", name, err, test.want)
+		}
+	}
+}
+
+// TestUnpackReal checks that the kernel package of the stack unpacks to an ELF file
+// of the same release.
+func TestUnpackReal(t *testing.T) {
+	data, err := os.ReadFile(stack.File(t, "kernel", "kernel"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var unpacked bytes.Buffer
+	if err := Unpack(&unpacked, bytes.NewReader(data), int64(len(data))); err != nil {
+		t.Fatal(err)
+	}
+	f, err := elf.NewFile(bytes.NewReader(unpacked.Bytes()))
+	if err != nil || f.Machine != elf.EM_X86_64 || f.Section(".text") == nil {
+		t.Errorf("%+v, %v", f, err)
+	}
+	want, _ := Release(bytes.NewReader(data), int64(len(data)))
+	if got, err := Release(bytes.NewReader(unpacked.Bytes()), int64(unpacked.Len())); got != want || want == "" {
+		t.Errorf("release %q, %v; want %q", got, err, want)
 	}
 }
 

@@ -52,14 +52,14 @@ func IsYAML(path string) bool {
 func Open(path string) (Source, error) {
 	info, err := os.Stat(path)
 	switch {
-	case err != nil && exists(path+kernelSuffix):
+	case err != nil && kernelOf(path) != "":
 		return openKernel(path)
 	case err != nil:
 		return Source{}, err
 	case info.IsDir():
 		return openFolder(path)
 	}
-	if prefix, ok := strings.CutSuffix(path, kernelSuffix); ok {
+	if prefix, ok := cutKernel(path); ok {
 		return openKernel(prefix)
 	}
 	s, err := openFile(path, info.Size())
@@ -70,20 +70,44 @@ func Open(path string) (Source, error) {
 	return s, nil
 }
 
-// Suffixes of the files of the formats kernel+….
+// Suffixes of the files of the formats kernel+… and microvm.
 const (
-	kernelSuffix  = "-kernel"
 	initrdSuffix  = "-initrd.img"
 	cmdlineSuffix = "-cmdline"
 )
 
-var rootSuffixes = []string{"-squashfs.img", "-erofs.img", ".iso"}
+var (
+	kernelSuffixes = []string{"-kernel", "-vmlinux"}
+	rootSuffixes   = []string{"-squashfs.img", "-erofs.img", ".iso"}
+)
+
+// cutKernel returns the common start of the paths of a machine's files from that
+// of its kernel.
+func cutKernel(path string) (prefix string, ok bool) {
+	for _, suffix := range kernelSuffixes {
+		if prefix, ok := strings.CutSuffix(path, suffix); ok {
+			return prefix, true
+		}
+	}
+	return path, false
+}
+
+// kernelOf returns the path of the kernel beside other files of a machine, or ""
+// if there is none.
+func kernelOf(prefix string) string {
+	for _, suffix := range kernelSuffixes {
+		if path := prefix + suffix; exists(path) {
+			return path
+		}
+	}
+	return ""
+}
 
 // OpenBuilt opens the files that a build has written, which belong to one
 // machine.
 func OpenBuilt(paths []string) (Source, error) {
 	for _, path := range paths {
-		if strings.HasSuffix(path, kernelSuffix) {
+		if _, ok := cutKernel(path); ok {
 			return Open(path)
 		}
 	}
@@ -103,7 +127,7 @@ func openFolder(dir string) (Source, error) {
 	var prefixes, disks []string
 	for _, e := range entries {
 		name := e.Name()
-		if prefix, ok := strings.CutSuffix(name, kernelSuffix); ok {
+		if prefix, ok := cutKernel(name); ok {
 			prefixes = append(prefixes, prefix)
 		}
 		switch filepath.Ext(name) {
@@ -129,7 +153,7 @@ func openFolder(dir string) (Source, error) {
 
 // openKernel opens a kernel with the files beside it.
 func openKernel(prefix string) (Source, error) {
-	s := Source{Name: filepath.Base(prefix), Kernel: prefix + kernelSuffix}
+	s := Source{Name: filepath.Base(prefix), Kernel: kernelOf(prefix)}
 	f, err := os.Open(s.Kernel)
 	if err != nil {
 		return s, err
@@ -265,6 +289,9 @@ func (s Source) Configure(c *vm.Config, dir string) error {
 			c.Cmdline = strings.TrimSpace(c.Cmdline + " " + console)
 		}
 		return nil
+	}
+	if c.MicroVM {
+		return fmt.Errorf("a microVM has no firmware that boots %s: build the format microvm", s.Name)
 	}
 	if c.Firmware == "" {
 		if c.Firmware = vm.UEFI; s.bios && c.Architecture == "amd64" {

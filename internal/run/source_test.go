@@ -96,6 +96,15 @@ func TestOpenFolder(t *testing.T) {
 	if got, err := OpenBuilt([]string{prefix + "-cmdline", prefix + "-initrd.img", prefix + "-kernel"}); err != nil || got != want {
 		t.Errorf("files of a build: got %+v, %v", got, err)
 	}
+	micro := filepath.Join(t.TempDir(), "micro")
+	bzImage(t, micro+"-vmlinux")
+	write(t, micro+"-firecracker.json", 10, nil)
+	want = Source{Name: "micro", Architecture: "amd64", Kernel: micro + "-vmlinux"}
+	for _, path := range []string{filepath.Dir(micro), micro, micro + "-vmlinux"} {
+		if got, err := Open(path); err != nil || got != want {
+			t.Errorf("%s: got %+v, %v", path, got, err)
+		}
+	}
 	write(t, filepath.Join(dir, "other.raw"), 512, nil)
 	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "name one of web, other.raw") {
 		t.Errorf("two machines: %v", err)
@@ -116,6 +125,7 @@ func TestConfigure(t *testing.T) {
 		{"no BIOS", Source{Name: "x", Disk: "d", uefi: true, Architecture: "amd64"}, vm.Config{Firmware: vm.BIOS}, "x does not boot under BIOS: use --uefi"},
 		{"no UEFI", Source{Name: "x", Disk: "d", bios: true, Architecture: "amd64"}, vm.Config{Firmware: vm.UEFI}, "x does not boot under UEFI: use --bios"},
 		{"other architecture", Source{Name: "x", Disk: "d", uefi: true, Architecture: "arm64"}, vm.Config{Architecture: "amd64"}, "x is for arm64, not amd64"},
+		{"disk in a microVM", Source{Name: "x", Disk: "d", bios: true, Architecture: "amd64"}, vm.Config{MicroVM: true}, "a microVM has no firmware that boots x"},
 		{"kernel with firmware", Source{Kernel: "k"}, vm.Config{Firmware: vm.UEFI}, "QEMU loads k itself"},
 	} {
 		err := c.source.Configure(&c.config, t.TempDir())

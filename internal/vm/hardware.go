@@ -20,6 +20,7 @@ type platform struct {
 	machine string // type of machine
 	cpu     string // that TCG emulates; "": QEMU's default
 	tpm     string // device
+	microVM string // type of machine without PCI
 }
 
 var platforms = map[string]platform{
@@ -28,10 +29,12 @@ var platforms = map[string]platform{
 		// Without a display, SeaBIOS and GRUB print on the serial port, which
 		// is logged.
 		machine: "q35,graphics=off", tpm: "tpm-crb",
+		microVM: "microvm,x-option-roms=off,rtc=on",
 	},
 	"arm64": {
 		qemu: "qemu-system-aarch64", target: "aarch64",
 		machine: "virt", cpu: "cortex-a57", tpm: "tpm-tis-device",
+		microVM: "virt", // its MMIO transports suffice
 	},
 }
 
@@ -63,6 +66,14 @@ func (c *Config) check() error {
 			return fmt.Errorf("nothing to boot: %w", err)
 		}
 	}
+	if c.MicroVM {
+		switch {
+		case c.Kernel == "":
+			return errors.New("a microVM has no firmware: it requires a kernel to boot")
+		case c.Firmware != "" || c.CD != "" || c.TPM != "":
+			return errors.New("a microVM has no firmware, CD drive or TPM")
+		}
+	}
 	if c.LogDir == "" {
 		return errors.New("a machine requires a log directory")
 	}
@@ -92,6 +103,9 @@ func (c *Config) args(s sockets) ([]string, error) {
 	p := c.platform()
 	accelerator := cmp.Or(c.Accelerator, TCG)
 	machine, cpu := p.machine, p.cpu
+	if c.MicroVM {
+		machine = p.microVM
+	}
 	if accelerator != TCG {
 		cpu = "host"
 		if c.architecture() == "arm64" {
@@ -118,8 +132,11 @@ func (c *Config) args(s sockets) ([]string, error) {
 		"-nodefaults", "-no-user-config", "-accel", string(accelerator), "-display", "none",
 		"-smp", strconv.Itoa(cmp.Or(c.CPUs, 1)), "-m", memory,
 		"-serial", "stdio", "-monitor", "unix:"+quote(s.monitor)+",server=on,wait=off",
-		"-device", "virtio-rng-pci",
+		"-device", c.virtio("rng"),
 	)
+	if c.MicroVM {
+		args = append(args, "-global", "virtio-mmio.force-legacy=false")
+	}
 	if c.RTC != "" {
 		args = append(args, "-rtc", "base="+c.RTC)
 	}
@@ -138,6 +155,14 @@ func (c *Config) args(s sockets) ([]string, error) {
 			"-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", p.tpm+",tpmdev=tpm0")
 	}
 	return args, nil
+}
+
+// virtio returns QEMU's name of a virtio device.
+func (c *Config) virtio(device string) string {
+	if c.MicroVM {
+		return "virtio-" + device + "-device" // MMIO
+	}
+	return "virtio-" + device + "-pci"
 }
 
 // network returns the arguments for the network interface. The guest has an
@@ -159,8 +184,20 @@ func (c *Config) network(s sockets) []string {
 	if c.metadata() != nil {
 		netdev += ",guestfwd=tcp:" + cloud.Address + ":80-cmd:" + quote(relayCommand(s.metadata))
 	}
-	return []string{"-netdev", netdev,
-		"-device", "virtio-net-pci,netdev=net,romfile=,mac=" + cloud.GuestMAC} // no ROM, so that it never boots from the network
+	rom := ",romfile=" // no ROM, so that it never boots from the network
+	if c.MicroVM {
+		rom = ""
+	}
+	return []string{"-netdev", netdev, "-device", c.virtio("net") + ",netdev=net" + rom + ",mac=" + cloud.GuestMAC}
+}
+
+// system returns the device for the disk that boots: NVMe, as on EC2, where there
+// is PCI.
+func (c *Config) system() string {
+	if c.MicroVM {
+		return c.virtio("blk")
+	}
+	return "nvme"
 }
 
 // media returns the arguments for what boots, and for other disks.
@@ -173,11 +210,11 @@ func (c *Config) media() []string {
 	if c.Disk != "" {
 		args = append(args,
 			"-drive", "if=none,id=disk,snapshot=on,format="+cmp.Or(c.DiskFormat, "raw")+",file="+quote(c.Disk),
-			"-device", "nvme,drive=disk,serial=slipway"+order)
+			"-device", c.system()+",drive=disk,serial=slipway"+order)
 	}
 	for i, d := range c.Data {
 		id := "data" + strconv.Itoa(i)
-		device := "virtio-blk-pci,drive=" + id // not NVMe: under load, requests to that of QEMU 7.2 can hang
+		device := c.virtio("blk") + ",drive=" + id // not NVMe: under load, requests to that of QEMU 7.2 can hang
 		if d.Serial != "" {
 			device += ",serial=" + quote(d.Serial)
 		}

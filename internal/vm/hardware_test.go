@@ -72,7 +72,10 @@ func TestArguments(t *testing.T) {
 			Forwards: []Forward{{Address: "127.0.0.1", Port: 8080, GuestPort: 80}, {Address: "0.0.0.0", Port: 53, GuestPort: 53, UDP: true}}},
 		"arm64":     {Architecture: "arm64", Firmware: UEFI, CD: "cd.iso", TPM: "tpm"},
 		"arm64-kvm": {Architecture: "arm64", Firmware: UEFI, Disk: "disk.raw", Accelerator: KVM},
-		"uefi":      {Firmware: UEFI, Disk: "disk.raw"},
+		"microvm": {MicroVM: true, Kernel: "vmlinux", Initrd: "initrd", Cmdline: "console=ttyS0", Disk: "root.img", Metadata: &cloud.Instance{},
+			Data: []Drive{{File: "data.raw", Serial: "data"}}},
+		"microvm-arm64": {MicroVM: true, Architecture: "arm64", Kernel: "vmlinux", NoNetwork: true},
+		"uefi":          {Firmware: UEFI, Disk: "disk.raw"},
 	} {
 		args, err := config.args(sockets{ssh: 2222, monitor: "/s/monitor", metadata: "/s/meta'data", tpm: "/s/tpm"})
 		if err != nil {

@@ -47,6 +47,7 @@ type Config struct {
 	Kernel       string
 	Initrd       string
 	Cmdline      string
+	MicroVM      bool // no firmware, PCI, CD drive or TPM: QEMU loads Kernel, and devices are virtio on MMIO
 
 	// CPUs is the number of processors; default: 1. With more, QEMU 7.2 can
 	// hang under TCG where the kernel patches code that another CPU runs.

@@ -1,0 +1,102 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slipway-build/slipway/internal/testutil/stack"
+	"github.com/slipway-build/slipway/internal/vm"
+)
+
+// microMachine is a machine whose service says that it runs.
+const microMachine = `kernel:
+  image: slipwaybuild/%s:v1
+  cmdline: console=ttyS0 panic=-1 linuxkit.runc_console=1
+init:
+  - slipwaybuild/init:v1
+  - slipwaybuild/runc:v1
+services:
+  - name: hello
+    image: slipwaybuild/init:v1
+    command: [/bin/sh, -c, 'echo SERVICE RUNS; exec sleep 1000']
+`
+
+// TestMicroVM boots a machine in a PC with Debian's kernel, in a PC with
+// kernel-micro, and in a microVM from an initramfs and from a disk, and logs the
+// times until its service runs. A microVM must need less time of the processor
+// than the PC. The power button must reset a microVM, as slipway.poweroff=reboot
+// says.
+func TestMicroVM(t *testing.T) {
+	stack.Require(t)
+	if !*bootAll {
+		t.Skip("no -boot: make test-boot builds the package kernel-micro")
+	}
+	dir := machineYAML(t, "")
+	build := func(kernel, target string) string {
+		t.Helper()
+		name := kernel + "-" + target
+		if err := os.WriteFile(filepath.Join(dir, name+".yml"), fmt.Appendf(nil, "# syntax=slipwaybuild/slipway:1\n"+microMachine, kernel), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, stderr, err := stack.Buildx(dir, "-f", name+".yml", "--target="+target, "-o", "out", "."); err != nil {
+			t.Fatalf("build: %v\n%s", err, stderr)
+		}
+		return filepath.Join(dir, "out", name)
+	}
+	debian, micro, initramfs, root := build("kernel", "kernel+initrd"), build("kernel-micro", "kernel+initrd"), build("kernel-micro", "microvm"), build("kernel-micro", "microvm+erofs")
+	cpu := map[string]time.Duration{}
+	for _, b := range []struct {
+		name   string
+		config vm.Config
+	}{
+		{"q35 with Debian's kernel", vm.Config{Kernel: debian + "-kernel", Initrd: debian + "-initrd.img"}},
+		{"q35", vm.Config{Kernel: micro + "-kernel", Initrd: micro + "-initrd.img"}},
+		{"microvm", vm.Config{MicroVM: true, Kernel: initramfs + "-vmlinux", Initrd: initramfs + "-initrd.img"}},
+		{"microvm+erofs", vm.Config{MicroVM: true, Kernel: root + "-vmlinux", Disk: root + "-erofs.img"}},
+	} {
+		t.Run(b.name, func(t *testing.T) {
+			c := b.config
+			c.Memory, c.LogDir, c.Cmdline = 512, stack.Artifacts(t), "console=ttyS0 panic=-1 linuxkit.runc_console=1"
+			if c.MicroVM { // as Firecracker, QEMU ends with a reset
+				c.Cmdline += " slipway.poweroff=reboot"
+				c.Arguments = []string{"-no-reboot"}
+			}
+			if c.Disk != "" {
+				c.Cmdline = "root=/dev/vda " + c.Cmdline
+			}
+			machine, err := vm.Start(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(machine.Kill)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			defer cancel()
+			at, err := machine.WaitConsole(ctx, regexp.MustCompile(`(?m)^SERVICE RUNS\s*$`))
+			if err != nil {
+				t.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
+			}
+			if cpu[b.name], err = machine.CPUTime(); err != nil {
+				t.Fatal(err)
+			}
+			if err := machine.PressPowerButton(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := machine.Wait(ctx); err != nil {
+				t.Error(err)
+			}
+			if console := machine.ConsoleTail(60); c.MicroVM != strings.Contains(console, "reboot: Restarting system") {
+				t.Errorf("the machine ended in another way:\n%s", console)
+			}
+			t.Logf("%s: service after %.2f s, %.2f s of the processor", b.name, at.Seconds(), cpu[b.name].Seconds())
+		})
+	}
+	if cpu["microvm"] >= cpu["q35 with Debian's kernel"] {
+		t.Errorf("time of the processor %v: a microVM must need less than a PC", cpu)
+	}
+}
