@@ -131,5 +131,7 @@ func (b *build) graphOptions(m *resolvedMachine) graph.Options {
 		Epoch:        b.options.epoch,
 		Sign:         b.options.sign,
 		PCRs:         b.options.pcrs,
+		Role:         b.options.role,
+		Instance:     b.options.instance,
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,8 +35,10 @@ var arguments = []argument{
 	{"SIZE", "size of a disk, for example 100M or 1G", "the smallest that fits"},
 	{"MAP", "true writes NAME.raw.map beside a disk: which parts are data, zeros or unused", "false"},
 	{"RESERVE", "room in disks, CDs and unified kernel images that slipway customize fills, for example 4K", "none"},
+	{"ENCLAVE_ROLE", "ARN of the IAM role of the instance that an enclave runs on, for PCR3 and for a policy of a key in AWS KMS", "none"},
+	{"ENCLAVE_INSTANCE", "ID of that instance, for PCR4", "none"},
 	{"COMPRESSION", "compression of the initramfs: zstd, gzip or none, optionally with :LEVEL", "the best that the kernel decompresses: zstd:3, else gzip or none"},
-	{"SIGN", "for Secure Boot: true signs the machine with the secrets slipway.key and slipway.crt, later reserves room for slipway sign; both lock it down", "false"},
+	{"SIGN", "for Secure Boot or an enclave image: true signs the machine with the secrets slipway.key and slipway.crt, later reserves room for slipway sign; both lock it down", "false"},
 	{"PCRS", "true writes NAME.pcrs.json beside a raw disk or a unified kernel image: the registers of a TPM after a boot, for a signed machine with the keys of the firmware in the secret slipway.uefi-data", "false"},
 	{ReleaseCache, "false packs all packages here instead of loading packed ones from the cache of the release", "true"},
 	{"HOME", "your home folder, for sources of files that start with ~", "none"},
@@ -49,6 +52,12 @@ var otherArguments = []string{
 	"SOURCE_DATE_EPOCH", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY",
 }
 
+// What identifies the instance that an enclave runs on.
+var (
+	roleARN    = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,576}$`)
+	instanceID = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
+)
+
 // options are the user's choices about the output.
 type options struct {
 	formats     []format.Format
@@ -56,8 +65,10 @@ type options struct {
 	size        int64 // bytes, 0 for the smallest that fits
 	diskMap     bool  // written beside a disk
 	sign        graph.Sign
-	reserve     int64 // bytes for additions after the build
-	pcrs        bool  // written beside a disk or a unified kernel image
+	pcrs        bool   // written beside a disk or a unified kernel image
+	reserve     int64  // bytes for additions after the build
+	role        string // ARN of the role of an enclave's instance
+	instance    string // ID of that instance
 	compression string
 	// releaseCache reports whether packed packages may come from the cache of the
 	// frontend's release.
@@ -137,6 +148,16 @@ func decodeOptions(target string, args map[string]string, filename string) (opti
 			o.reserve = 0
 			o.warnings = append(o.warnings, "build argument RESERVE has no effect: no format of --target is a raw disk, a CD or a unified kernel image")
 		}
+	}
+	o.role, o.instance = args["ENCLAVE_ROLE"], args["ENCLAVE_INSTANCE"]
+	switch {
+	case o.role != "" && !roleARN.MatchString(o.role):
+		return o, fmt.Errorf("--build-arg ENCLAVE_ROLE=%q: use the ARN of a role, for example arn:aws:iam::123456789012:role/enclaves", o.role)
+	case o.instance != "" && !instanceID.MatchString(o.instance):
+		return o, fmt.Errorf("--build-arg ENCLAVE_INSTANCE=%q: use the ID of an instance, for example i-0123456789abcdef0", o.instance)
+	case (o.role != "" || o.instance != "") && !takes(format.Enclave):
+		o.role, o.instance = "", ""
+		o.warnings = append(o.warnings, "build arguments ENCLAVE_ROLE and ENCLAVE_INSTANCE have no effect: no format of --target is an enclave image")
 	}
 	if s := args["MAP"]; s != "" {
 		if o.diskMap, err = strconv.ParseBool(s); err != nil {

@@ -71,7 +71,7 @@ func TestSignErrors(t *testing.T) {
 	g := newGateway(t, signedYAML)
 	g.Opts["target"], g.Opts["build-arg:SIGN"] = "raw-efi,kernel+initrd", "true"
 	_, err := Build(t.Context(), g)
-	wantError(t, err, "--build-arg SIGN: kernel+initrd cannot be signed: only UEFI verifies signatures")
+	wantError(t, err, "--build-arg SIGN: kernel+initrd cannot be signed: only UEFI and enclaves verify signatures")
 
 	g = newGateway(t, signedYAML+`    env: ["PATH=/bin", "INSECURE=true"]`+"\n")
 	g.Opts["target"], g.Opts["build-arg:SIGN"] = "raw-efi", "true"

@@ -100,8 +100,12 @@ type Options struct {
 	Compression  string // of the segments: an algorithm, or algorithm:level
 	Architecture string // of the machine: a GOARCH
 	Epoch        *int64 // SOURCE_DATE_EPOCH in seconds; nil for the exporter's default
-	Sign         Sign   // for Secure Boot
+	Sign         Sign   // for Secure Boot, or an enclave image
 	PCRs         bool   // write the registers of a TPM after a boot
+
+	// Role and Instance are the ARN of the role and the ID of the instance that an
+	// enclave runs on; both are optional.
+	Role, Instance string
 }
 
 // Sign is when a machine is signed for Secure Boot.
@@ -115,7 +119,7 @@ const (
 	SignLater Sign = "later"
 )
 
-// The secrets that sign machines for Secure Boot, both in PEM.
+// The secrets that sign machines for Secure Boot and enclave images, both in PEM.
 const (
 	SignKey         = "slipway.key"
 	SignCertificate = "slipway.crt"

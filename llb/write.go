@@ -27,6 +27,9 @@ func (b builder) input(f format.Format) format.Input {
 	if f.Options.Has(format.Reserve) {
 		in.Reserve = b.opt.Reserve
 	}
+	if f.Options.Has(format.Enclave) {
+		in.Role, in.Instance = b.opt.Role, b.opt.Instance
+	}
 	for _, s := range b.in.Plan.Starts {
 		in.Starts = append(in.Starts, s.Start)
 	}
@@ -65,6 +68,12 @@ func (b builder) write(f format.Format, p parts) llb.State {
 	}
 	if in.Reserve > 0 {
 		args = append(args, "--reserve", strconv.FormatInt(in.Reserve, 10))
+	}
+	if in.Role != "" {
+		args = append(args, "--role", in.Role)
+	}
+	if in.Instance != "" {
+		args = append(args, "--instance", in.Instance)
 	}
 	if f.Options.Has(format.Compression) {
 		args = append(args, "--compression", b.opt.Compression)

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdh"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +22,9 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/slipway-build/slipway/examples"
+	"github.com/slipway-build/slipway/exporter/eif"
+	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/testutil/ntp"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
@@ -34,6 +38,7 @@ var exampleUses = map[string]func(*testing.T){
 	"batch":             useBatch,
 	"docker-host":       useDockerHost,
 	"docker-image":      useDockerImage,
+	"enclave":           useEnclave,
 	"encrypted-disk":    useEncryptedDisk,
 	"k8s-node-skeleton": useKubernetesNode,
 	"memory-limit":      useMemoryLimit,
@@ -46,10 +51,11 @@ var exampleUses = map[string]func(*testing.T){
 
 // usedElsewhere has the tests that use the other examples.
 var usedElsewhere = map[string]string{
-	"aws":       "TestAWS, TestRunTerminal",
-	"installer": "TestInstaller",
-	"minimal":   "TestConsole of test/guest",
-	"web":       "TestRun, TestRunCommand",
+	"aws":            "TestAWS, TestRunTerminal",
+	"enclave-parent": "TestAllocate of guest/enclaves: QEMU does not emulate an instance with enclaves",
+	"installer":      "TestInstaller",
+	"minimal":        "TestConsole of test/guest",
+	"web":            "TestRun, TestRunCommand",
 }
 
 // TestEveryExampleIsUsed checks that a test uses each example.
@@ -233,6 +239,46 @@ func useBastion(t *testing.T) {
 	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := conn.Read(greeting); !os.IsTimeout(err) {
 		t.Errorf("port 81 is not filtered: %v", err)
+	}
+}
+
+// The enclave image has what the enclave boots: its service runs, and ends the
+// machine. A microVM has no parent instance, so that there is no heartbeat.
+func useEnclave(t *testing.T) {
+	dir := t.TempDir()
+	mustSlipway(t, 0, "build", "--format=eif", "-o", dir, "examples/enclave.yml")
+	f, err := os.Open(filepath.Join(dir, "enclave.eif"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, measured, err := eif.Read(f, info.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	registers, err := os.ReadFile(filepath.Join(dir, "enclave.pcrs.json"))
+	if err != nil || !strings.Contains(string(registers), measured.PCR0.String()) {
+		t.Errorf("the registers are %s, %v; want PCR0 %s", registers, err, measured.PCR0)
+	}
+	kernel, initrd := filepath.Join(dir, "kernel"), filepath.Join(dir, "initrd")
+	for name, content := range map[string]sparse.Content{kernel: image.Kernel, initrd: sparse.Concat(image.Ramdisks...)} {
+		out, err := os.Create(name)
+		if err == nil {
+			err = errors.Join(content.WriteFile(out), out.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	machine := runToEnd(t, vm.Config{MicroVM: true, Kernel: kernel, Initrd: initrd, Cmdline: image.Cmdline,
+		Memory: 512, NoNetwork: true, LogDir: stack.Artifacts(t)})
+	console := machine.ConsoleTail(100)
+	if !strings.Contains(console, "the enclave runs on 6.") || !strings.Contains(console, contract.ExitStatus+"0") {
+		t.Errorf("the service did not run and end the machine:\n%s", console)
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 	"github.com/slipway-build/slipway/cmd/internal/command"
 	"github.com/slipway-build/slipway/exporter"
 	"github.com/slipway-build/slipway/exporter/efivars"
+	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/measure"
 	"github.com/slipway-build/slipway/exporter/segment"
@@ -59,7 +60,9 @@ func write(args []string, report io.Writer) error {
 	flags.BoolVar(&in.Map, "map", false, "also write the map of a disk")
 	flags.Int64Var(&in.Reserve, "reserve", 0, "`bytes` to leave for additions after the build")
 	flags.StringVar(&in.Loaders, "loaders", "", "`directory` with the boot loaders, for disks")
-	key := flags.String("sign-key", "", "`file` with the private key that signs for Secure Boot, in PEM; empty for no signatures")
+	flags.StringVar(&in.Role, "role", "", "`ARN` of the role of the instance that an enclave runs on; empty if unknown")
+	flags.StringVar(&in.Instance, "instance", "", "`ID` of that instance; empty if unknown")
+	key := flags.String("sign-key", "", "`file` with the private key that signs for Secure Boot or an enclave image, in PEM; empty for no signatures")
 	later := flags.Bool("sign-later", false, "reserve room for a signature for Secure Boot")
 	flags.BoolVar(&in.PCRs, "pcrs", false, "also write the registers of a TPM after a boot")
 	uefiData := flags.String("uefi-data", "", "`file` with the keys of the firmware for --pcrs, as EC2's UefiData, if it exists; empty for firmware without Secure Boot")
@@ -85,7 +88,7 @@ func write(args []string, report io.Writer) error {
 		in.Cmdline = string(text)
 	}
 	if *key != "" {
-		if in.Signer, err = readSigner(*key, *certificate); err != nil {
+		if err := readSigner(&in, *name, *key, *certificate); err != nil {
 			return err
 		}
 	}
@@ -120,16 +123,22 @@ func write(args []string, report io.Writer) error {
 	return nil
 }
 
-func readSigner(key, certificate string) (*uki.Signer, error) {
+// readSigner reads the signer for a format.
+func readSigner(in *format.Input, name, key, certificate string) error {
 	k, err := os.ReadFile(key)
 	if err != nil {
-		return nil, fmt.Errorf("signing key: %w", err)
+		return fmt.Errorf("signing key: %w", err)
 	}
 	c, err := os.ReadFile(certificate)
 	if err != nil {
-		return nil, fmt.Errorf("certificate: %w", err)
+		return fmt.Errorf("certificate: %w", err)
 	}
-	return uki.ParseSigner(k, c)
+	if f, _ := format.Lookup(name); f.Options.Has(format.Enclave) {
+		in.EnclaveSigner, err = eif.ParseSigner(k, c)
+	} else {
+		in.Signer, err = uki.ParseSigner(k, c)
+	}
+	return err
 }
 
 // readKeys reads the keys of the firmware. It returns nil if the file does not exist.

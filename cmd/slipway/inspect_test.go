@@ -104,6 +104,17 @@ func TestNew(t *testing.T) {
 	if status, _, stderr := execute(t, "new", "aws", "-o", "my-aws.yml"); status != 1 || !strings.Contains(stderr, "my-aws.yml exists") {
 		t.Errorf("twice: status %d, %s", status, stderr)
 	}
+	status, _, stderr := execute(t, "new", "--for", "enclave", "example.com/vault:v1")
+	text, err := os.ReadFile("enclave.yml")
+	if status != 0 || err != nil || !strings.Contains(stderr, "slipway build --format eif enclave.yml") ||
+		!bytes.Contains(text, []byte("\n    image: example.com/vault:v1\n    readonly:")) || bytes.Contains(text, []byte("debian")) {
+		t.Errorf("for an enclave: status %d, %v, %s\n%s", status, err, stderr, text)
+	}
+	for _, args := range [][]string{{"--for", "enclave"}, {"--for", "enclave", "A\nB"}, {"--for", "fun", "x"}} {
+		if status, _, _ := execute(t, append([]string{"new"}, args...)...); status != 2 {
+			t.Errorf("%q: status %d", args, status)
+		}
+	}
 	if status, stdout, _ := execute(t, "new"); status != 0 || !strings.Contains(stdout, "aws ") {
 		t.Errorf("list: status %d, %s", status, stdout)
 	}

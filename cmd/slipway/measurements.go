@@ -93,15 +93,6 @@ func measured(name, architecture string, r io.ReaderAt, size int64, keys *measur
 	return []statement.Measured{{Name: strings.TrimSuffix(name, filepath.Ext(name)), Architecture: architecture, Measurements: m}}
 }
 
-// A kmsStatement is a statement of a key policy of AWS KMS.
-type kmsStatement struct {
-	Sid, Effect string
-	Principal   map[string]string
-	Action      []string
-	Resource    string
-	Condition   map[string]map[string]string
-}
-
 // kmsPolicy returns a policy that lets a role use a key from a machine with these
 // registers, which a NitroTPM attests (AWS KMS, "Condition keys for NitroTPM"). The
 // registers are those that AWS documents for such policies. All three are checked:
@@ -112,11 +103,5 @@ func kmsPolicy(m *measure.Measurements, role string) any {
 	for _, pcr := range []string{"4", "7", "12"} {
 		registers["kms:RecipientAttestation:NitroTPMPCR"+pcr] = m.PCRs["sha384"][pcr]
 	}
-	return struct {
-		Version   string
-		Statement []kmsStatement
-	}{"2012-10-17", []kmsStatement{{
-		Sid: "SlipwayMachine", Effect: "Allow", Principal: map[string]string{"AWS": role}, Action: []string{"kms:Decrypt"}, Resource: "*",
-		Condition: map[string]map[string]string{"StringEqualsIgnoreCase": registers},
-	}}}
+	return measure.KMSPolicy(role, registers)
 }

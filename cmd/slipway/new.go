@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/containerd/console"
+	dockerref "github.com/distribution/reference"
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-build/slipway/cmd/internal/cli"
@@ -18,21 +19,29 @@ import (
 )
 
 func newNewCommand() *cobra.Command {
-	var output string
+	var output, purpose string
 	cmd := &cobra.Command{
-		Use:   "new [flags] [TEMPLATE]",
+		Use:   "new [flags] [TEMPLATE|IMAGE]",
 		Short: "Write the YAML of a first machine",
 		Long: `Write the YAML of a first machine, with comments. Without TEMPLATE, it asks on a
-terminal, and lists the templates otherwise. It does not replace a file.`,
+terminal, and lists the templates otherwise. It does not replace a file.
+
+With --for enclave, it writes the YAML of a Nitro enclave that runs IMAGE, any Docker
+image.`,
 		Example: `  slipway new aws
-  slipway new web -o site.yml && slipway run site.yml`,
+  slipway new web -o site.yml && slipway run site.yml
+  slipway new --for enclave ghcr.io/example/vault:v1 && slipway build --format eif enclave.yml`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "`file` to write (default: TEMPLATE.yml); - is standard output")
+	cmd.Flags().StringVar(&purpose, "for", "", "`purpose` of a machine that runs an image: enclave")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		all, err := examples.All()
 		if err != nil {
 			return err
+		}
+		if purpose != "" {
+			return newFor(cmd, all, purpose, args, output)
 		}
 		if len(args) == 0 {
 			list(cmd, all)
@@ -53,6 +62,29 @@ terminal, and lists the templates otherwise. It does not replace a file.`,
 		return cli.Usagef("there is no template %q%s", args[0], suggest.Among(args[0], names))
 	}
 	return cmd
+}
+
+// imageKeys matches the image and the command of the service of an example.
+var imageKeys = regexp.MustCompile(`(?m)^    image: .*\n(?:    command: .*\n)?`)
+
+// newFor writes a machine that runs an image with its own command.
+func newFor(cmd *cobra.Command, all []examples.Example, purpose string, args []string, output string) error {
+	if purpose != "enclave" {
+		return cli.Usagef("--for %q: must be enclave", purpose)
+	}
+	if len(args) == 0 {
+		return cli.Usagef("--for %s requires a Docker image", purpose)
+	}
+	if _, err := dockerref.ParseNormalizedNamed(args[0]); err != nil {
+		return cli.Usagef("%q: %w", args[0], err)
+	}
+	for _, e := range all {
+		if e.Name == purpose {
+			e.Text = imageKeys.ReplaceAllLiteralString(e.Text, "    image: "+args[0]+"\n")
+			return writeExample(cmd, e, output)
+		}
+	}
+	panic("there is no example " + purpose)
 }
 
 func list(cmd *cobra.Command, all []examples.Example) {
@@ -101,6 +133,10 @@ func writeExample(cmd *cobra.Command, e examples.Example, output string) error {
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), output)
+	if e.Name == "enclave" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "\nto build it: slipway build --format eif %s\n", output)
+		return nil
+	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "\nto boot it: slipway run %s\n", output)
 	return nil
 }

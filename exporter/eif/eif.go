@@ -6,7 +6,8 @@
 //
 //	0    header of 548 bytes
 //	548  sections, each after a header of 12 bytes: the kernel, the kernel
-//	     command line, the metadata, and one or more initramfs images
+//	     command line, the metadata, one or more initramfs images, and an
+//	     optional signature of PCR0
 //
 // The hypervisor loads the initramfs images one after another. It measures the
 // sections, not their headers, by the rules of [Measurements].
@@ -15,6 +16,7 @@ package eif
 import (
 	"bytes"
 	"crypto/sha512"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -65,6 +67,12 @@ type Image struct {
 	Ramdisks []sparse.Content
 
 	Metadata Metadata
+
+	Signer *Signer // nil for an image without a signature
+
+	// Certificate is that of the key that signed the image, and nil for an image
+	// without a signature. Read sets it.
+	Certificate *x509.Certificate
 }
 
 // Metadata describes an image. Nothing measures it.
@@ -99,12 +107,26 @@ func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 // image. Each is SHA-384(48 zero bytes ‖ SHA-384(data)).
 //
 // See "Understanding cryptographic attestation" in the AWS Nitro Enclaves User
-// Guide. PCR3 and PCR4 depend on the parent instance.
+// Guide. PCR3 and PCR4 depend on the parent instance, see [MeasureText].
 type Measurements struct {
-	HashAlgorithm string `json:"HashAlgorithm"` // SHA384
-	PCR0          Digest `json:"PCR0"`          // kernel, command line and all ramdisks
-	PCR1          Digest `json:"PCR1"`          // kernel, command line and the first ramdisk
-	PCR2          Digest `json:"PCR2"`          // the other ramdisks
+	HashAlgorithm string  `json:"HashAlgorithm"`  // SHA384
+	PCR0          Digest  `json:"PCR0"`           // kernel, command line and all ramdisks
+	PCR1          Digest  `json:"PCR1"`           // kernel, command line and the first ramdisk
+	PCR2          Digest  `json:"PCR2"`           // the other ramdisks
+	PCR3          *Digest `json:"PCR3,omitempty"` // ARN of the role of the parent instance; nil if unknown
+	PCR4          *Digest `json:"PCR4,omitempty"` // ID of the parent instance; nil if unknown
+	PCR8          *Digest `json:"PCR8,omitempty"` // certificate of the signer; nil without a signature
+}
+
+// MeasureText returns the value of PCR3 for the ARN of a role, and of PCR4 for the
+// ID of an instance.
+func MeasureText(text string) *Digest { return measureBytes([]byte(text)) }
+
+func measureBytes(b []byte) *Digest {
+	h := sha512.New384()
+	h.Write(b)
+	d := extend(h)
+	return &d
 }
 
 // meter measures sections.
@@ -133,7 +155,7 @@ func (m *meter) section(kind uint16) io.Writer {
 }
 
 func (m *meter) measurements() Measurements {
-	return Measurements{"SHA384", extend(m.image), extend(m.boot), extend(m.application)}
+	return Measurements{HashAlgorithm: "SHA384", PCR0: extend(m.image), PCR1: extend(m.boot), PCR2: extend(m.application)}
 }
 
 // extend returns what a register that was zero has after the digest of h
@@ -157,10 +179,6 @@ func New(image Image) (sparse.Content, Measurements, error) {
 	if err != nil {
 		return sparse.Content{}, Measurements{}, fmt.Errorf("metadata: %w", err)
 	}
-	type section struct {
-		kind uint16
-		data sparse.Content
-	}
 	sections := []section{
 		{sectionKernel, image.Kernel},
 		{sectionCmdline, sparse.Bytes([]byte(image.Cmdline))},
@@ -169,10 +187,35 @@ func New(image Image) (sparse.Content, Measurements, error) {
 	for _, r := range image.Ramdisks {
 		sections = append(sections, section{sectionRamdisk, r})
 	}
-	if len(sections) > maxSections {
-		return sparse.Content{}, Measurements{}, fmt.Errorf("an enclave image has at most %d sections, not %d", maxSections, len(sections))
+	m := newMeter()
+	for _, s := range sections {
+		if _, err := io.Copy(m.section(s.kind), s.data.Reader()); err != nil {
+			return sparse.Content{}, Measurements{}, err
+		}
 	}
+	measured := m.measurements()
+	if image.Signer != nil {
+		signature, err := image.Signer.section(measured.PCR0)
+		if err != nil {
+			return sparse.Content{}, Measurements{}, err
+		}
+		sections = append(sections, section{sectionSignature, sparse.Bytes(signature)})
+		measured.PCR8 = measureBytes(image.Signer.Certificate.Raw)
+	}
+	content, err := assemble(flags, sections)
+	return content, measured, err
+}
 
+type section struct {
+	kind uint16
+	data sparse.Content
+}
+
+// assemble returns the file with these sections.
+func assemble(flags uint16, sections []section) (sparse.Content, error) {
+	if len(sections) > maxSections {
+		return sparse.Content{}, fmt.Errorf("an enclave image has at most %d sections, not %d", maxSections, len(sections))
+	}
 	h := header{
 		Version:  version,
 		Flags:    flags,
@@ -187,21 +230,20 @@ func New(image Image) (sparse.Content, Measurements, error) {
 		at += sectionHeaderSize + s.data.Size
 	}
 
-	m := newMeter()
 	crc := crc32.NewIEEE()
 	crc.Write(encode(h)[:crcOffset])
 	parts := []sparse.Content{{}}
 	for _, s := range sections {
 		head := encode(sectionHeader{Kind: s.kind, Size: uint64(s.data.Size)})
 		crc.Write(head)
-		if _, err := io.Copy(io.MultiWriter(crc, m.section(s.kind)), s.data.Reader()); err != nil {
-			return sparse.Content{}, Measurements{}, err
+		if _, err := io.Copy(crc, s.data.Reader()); err != nil {
+			return sparse.Content{}, err
 		}
 		parts = append(parts, sparse.Bytes(head), s.data)
 	}
 	h.CRC = crc.Sum32()
 	parts[0] = sparse.Bytes(encode(h))
-	return sparse.Concat(parts...), m.measurements(), nil
+	return sparse.Concat(parts...), nil
 }
 
 // header is the header of the file.

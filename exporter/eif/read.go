@@ -24,7 +24,8 @@ func Is(r io.ReaderAt) bool {
 
 // Read reads an enclave image of size bytes, and measures it. The contents of
 // the image read from r. It returns an error if the checksum is wrong, and
-// accepts signed images.
+// [ErrSignature] if the image has a signature that does not fit it. Whether to trust
+// the certificate of the signature is up to the caller.
 func Read(r io.ReaderAt, size int64) (*Image, Measurements, error) {
 	var h header
 	raw, err := read(r, size, 0, headerSize, &h)
@@ -47,6 +48,7 @@ func Read(r io.ReaderAt, size int64) (*Image, Measurements, error) {
 	crc := crc32.NewIEEE()
 	crc.Write(raw[:crcOffset])
 	at := int64(headerSize)
+	var signature []byte
 	for i := range h.Sections {
 		var s sectionHeader
 		if raw, err = read(r, size, at, sectionHeaderSize, &s); err != nil {
@@ -64,7 +66,11 @@ func Read(r io.ReaderAt, size int64) (*Image, Measurements, error) {
 		if _, err := io.Copy(io.MultiWriter(crc, m.section(s.Kind)), data.Reader()); err != nil {
 			return nil, Measurements{}, err
 		}
-		if err := image.add(s.Kind, data); err != nil {
+		if s.Kind == sectionSignature {
+			if signature, err = readText(data); err != nil {
+				return nil, Measurements{}, err
+			}
+		} else if err := image.add(s.Kind, data); err != nil {
 			return nil, Measurements{}, err
 		}
 		at += data.Size
@@ -75,7 +81,14 @@ func Read(r io.ReaderAt, size int64) (*Image, Measurements, error) {
 	if sum := crc.Sum32(); sum != h.CRC {
 		return nil, Measurements{}, fmt.Errorf("the checksum of the enclave image is %08x, and its header says %08x", sum, h.CRC)
 	}
-	return image, m.measurements(), nil
+	measured := m.measurements()
+	if signature != nil {
+		if image.Certificate, err = verify(signature, measured.PCR0); err != nil {
+			return nil, Measurements{}, err
+		}
+		measured.PCR8 = measureBytes(image.Certificate.Raw)
+	}
+	return image, measured, nil
 }
 
 // add adds a section to the image.
@@ -97,7 +110,6 @@ func (image *Image) add(kind uint16, data sparse.Content) error {
 		}
 	case sectionRamdisk:
 		image.Ramdisks = append(image.Ramdisks, data)
-	case sectionSignature:
 	default:
 		return fmt.Errorf("the enclave image has a section of the unknown type %d", kind)
 	}

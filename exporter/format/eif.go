@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/slipway-build/slipway/exporter/eif"
+	"github.com/slipway-build/slipway/exporter/measure"
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/internal/contract"
@@ -19,12 +20,16 @@ import (
 // enclave or of a TPM.
 const PCRsSuffix = ".pcrs.json"
 
+// KMSPolicySuffix is the suffix of the file with a policy for a key in AWS KMS.
+const KMSPolicySuffix = ".kms-policy.json"
+
 func init() {
 	register(Format{
 		Name:        "eif",
-		Description: "enclave image for AWS Nitro Enclaves, and the values of its registers",
-		Suffixes:    []string{".eif", PCRsSuffix},
+		Description: "enclave image for AWS Nitro Enclaves, the values of its registers, and with ENCLAVE_ROLE a policy for a key in AWS KMS",
+		Suffixes:    []string{".eif", PCRsSuffix, KMSPolicySuffix},
 		Segments:    segment.CPIO,
+		Options:     Enclave,
 		writer:      eifWriter{},
 	})
 }
@@ -54,6 +59,7 @@ func (eifWriter) write(j *job) error {
 		Kernel:       k,
 		Cmdline:      j.in.Cmdline,
 		Ramdisks:     ramdisks,
+		Signer:       j.in.EnclaveSigner,
 		Metadata: eif.Metadata{
 			Name:  j.in.Name,
 			Build: eif.Build{Time: j.in.Time.UTC(), Tool: "slipway", OperatingSystem: "linux", KernelVersion: release},
@@ -65,7 +71,30 @@ func (eifWriter) write(j *job) error {
 	if err := j.create(j.format.Suffixes[0], image.WriteFile); err != nil {
 		return err
 	}
-	return j.create(j.format.Suffixes[1], func(f *os.File) error { return writePCRs(f, pcrs) })
+	if j.in.Role != "" {
+		pcrs.PCR3 = eif.MeasureText(j.in.Role)
+	}
+	if j.in.Instance != "" {
+		pcrs.PCR4 = eif.MeasureText(j.in.Instance)
+	}
+	if err := j.create(PCRsSuffix, func(f *os.File) error { return writePCRs(f, pcrs) }); err != nil || j.in.Role == "" {
+		return err
+	}
+	return j.create(KMSPolicySuffix, func(f *os.File) error { return writeKMSPolicy(f, j.in.Role, pcrs) })
+}
+
+// writeKMSPolicy writes a policy that lets a role use a key from an enclave with
+// these registers. PCR0 identifies the image.
+func writeKMSPolicy(w io.Writer, role string, m eif.Measurements) error {
+	registers := map[string]string{}
+	for name, value := range map[string]*eif.Digest{"PCR0": &m.PCR0, "PCR3": m.PCR3, "PCR4": m.PCR4, "PCR8": m.PCR8} {
+		if value != nil {
+			registers["kms:RecipientAttestation:"+name] = value.String()
+		}
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(measure.KMSPolicy(role, registers))
 }
 
 // ramdisks returns the initramfs in one or two parts: the section init, and all

@@ -108,6 +108,15 @@ func TestEIFLibrary(t *testing.T) {
 
 	image, _ := readEIF(t, files[0])
 	dir := t.TempDir()
+	key, certificate := filepath.Join(dir, "key"), filepath.Join(dir, "certificate")
+	for _, args := range [][]string{
+		{"ecparam", "-name", "secp384r1", "-genkey", "-out", key},
+		{"req", "-new", "-x509", "-key", key, "-subj", "/CN=enclaves", "-days", "30", "-out", certificate},
+	} {
+		if out, err := exec.Command("openssl", args...).CombinedOutput(); err != nil {
+			t.Fatalf("openssl %q: %v\n%s", args, err, out)
+		}
+	}
 	save := func(name string, c sparse.Content) string {
 		t.Helper()
 		data, err := io.ReadAll(c.Reader())
@@ -120,7 +129,91 @@ func TestEIFLibrary(t *testing.T) {
 		}
 		return name
 	}
-	measure("build", filepath.Join(dir, "library.eif"), save("kernel", image.Kernel), image.Cmdline, save("1", image.Ramdisks[0]), save("2", image.Ramdisks[1]))
+	parts := []string{save("kernel", image.Kernel), image.Cmdline, save("1", image.Ramdisks[0]), save("2", image.Ramdisks[1])}
+	measure(append([]string{"build", filepath.Join(dir, "library.eif")}, parts...)...)
+
+	// The library verifies a signature of Slipway, and Slipway one of the library.
+	in.EnclaveSigner = parseSigner(t, key, certificate)
+	if files, err = Write("eif", in, t.TempDir(), func(w string) { t.Error(w) }); err != nil {
+		t.Fatal(err)
+	}
+	if text, err = os.ReadFile(files[1]); err != nil {
+		t.Fatal(err)
+	}
+	want = registers(t, text)
+	if want["PCR8"] == "" {
+		t.Errorf("no PCR8 in %s", text)
+	}
+	measure("describe", files[0])
+	library := filepath.Join(dir, "signed.eif")
+	measure(append([]string{"sign", certificate, key, library}, parts...)...)
+	if _, pcrs := readEIF(t, library); pcrs.PCR8 == nil || pcrs.PCR8.String() != want["PCR8"] {
+		t.Errorf("Slipway measures PCR8 %v in the library's image, want %s", pcrs.PCR8, want["PCR8"])
+	}
+}
+
+// parseSigner reads a key and its certificate.
+func parseSigner(t *testing.T, key, certificate string) *eif.Signer {
+	t.Helper()
+	k, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := os.ReadFile(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := eif.ParseSigner(k, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestEIFParent checks the registers that the role and the instance of the parent
+// determine, and the policy for a key. The values are those of the user guide's
+// Python script.
+func TestEIFParent(t *testing.T) {
+	in := input(t, segment.CPIO)
+	in.Role, in.Instance = "arn:aws:iam::123456789012:role/enclaves", "i-0123456789abcdef0"
+	files, err := Write("eif", in, t.TempDir(), func(w string) { t.Error(w) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(files[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := registers(t, text)
+	for name, want := range map[string]string{
+		"PCR3": "f6351dd5613336bc55fd815db3fc6fd94e8236bbbe0055f3016e92fa631bc806386dfd5741f78234d34c8deaaa0cef87",
+		"PCR4": "a4b4bde81245b6df562b8c378e4d906b2f3e7ee78ade4800a11da06d13ff65c08d23665dd0703f229349865255d4f52f",
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %s, want %s", name, got[name], want)
+		}
+	}
+	policy, err := os.ReadFile(files[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var statements struct {
+		Statement []struct {
+			Principal map[string]string
+			Condition map[string]map[string]string
+		}
+	}
+	if err := json.Unmarshal(policy, &statements); err != nil || len(statements.Statement) != 1 {
+		t.Fatalf("%v in %s", err, policy)
+	}
+	s := statements.Statement[0]
+	want := map[string]string{}
+	for _, name := range []string{"PCR0", "PCR3", "PCR4"} {
+		want["kms:RecipientAttestation:"+name] = got[name]
+	}
+	if diff := cmp.Diff(want, s.Condition["StringEqualsIgnoreCase"]); diff != "" || s.Principal["AWS"] != in.Role {
+		t.Errorf("the policy is %s (-want +got):\n%s", policy, diff)
+	}
 }
 
 // readEIF reads an enclave image, which stays open until the test ends.
@@ -142,7 +235,8 @@ func readEIF(t *testing.T, name string) (*eif.Image, eif.Measurements) {
 	return image, pcrs
 }
 
-// registers returns the registers 0 to 2 of a file of measurements.
+// registers returns the registers of a file of measurements, which must have 0 to
+// 2.
 func registers(t *testing.T, text []byte) map[string]string {
 	t.Helper()
 	var file struct{ Measurements map[string]string }
@@ -150,6 +244,11 @@ func registers(t *testing.T, text []byte) map[string]string {
 		t.Fatal(err)
 	}
 	values := map[string]string{}
+	for name, value := range file.Measurements {
+		if name != "HashAlgorithm" {
+			values[name] = value
+		}
+	}
 	for _, name := range []string{"PCR0", "PCR1", "PCR2"} {
 		if values[name] = file.Measurements[name]; values[name] == "" {
 			t.Errorf("no %s in %s", name, text)

@@ -75,6 +75,7 @@ const (
 	Compression                    // of the root filesystem; that of segments is always the user's choice
 	Reserve                        // leave room for additions after the build, see disk.Reserved
 	PCRs                           // write what a TPM measures, see package measure
+	Enclave                        // role and instance of the parent of an enclave
 )
 
 // Has reports whether o contains all of others.
@@ -111,12 +112,12 @@ func (f Format) Check(architecture string) error {
 }
 
 // CheckSign returns an error if the format has nothing that the firmware of
-// machines of an architecture (a GOARCH) verifies.
+// machines of an architecture (a GOARCH) verifies, and is no enclave image.
 func (f Format) CheckSign(architecture string) error {
-	if f.FirmwareOn(architecture).Has(UEFI) {
+	if f.FirmwareOn(architecture).Has(UEFI) || f.Options.Has(Enclave) {
 		return nil
 	}
-	return fmt.Errorf("%s cannot be signed: only UEFI verifies signatures: use a format for UEFI, for example raw-efi", f.Name)
+	return fmt.Errorf("%s cannot be signed: only UEFI and enclaves verify signatures: use a format for UEFI, for example raw-efi", f.Name)
 }
 
 // table has all formats in the order of registration.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/segment"
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
-	"github.com/slipway-build/slipway/internal/testutil/packed"
+	compress "github.com/slipway-build/slipway/internal/testutil/packed"
 )
 
 // firecrackerSchema has the definitions that the configuration uses of
@@ -113,7 +113,7 @@ func TestMicroVM(t *testing.T) {
 			f, _ := Lookup(name)
 			in := input(t, f.Segments)
 			in.Name, in.Cmdline = "it's", `panic=9 a="b c" -- x=y`
-			if err := os.WriteFile(in.Kernel, packed.Gzip(t, armKernel()), 0o644); err != nil {
+			if err := os.WriteFile(in.Kernel, compress.Gzip(t, armKernel()), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			in.Architecture = "arm64"

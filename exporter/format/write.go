@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/slipway-build/slipway/exporter/disk"
+	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/internal/atomicfile"
 	"github.com/slipway-build/slipway/exporter/measure"
 	"github.com/slipway-build/slipway/exporter/segment"
@@ -33,6 +34,9 @@ type Input struct {
 	Time         time.Time        // modification time of files
 	Signer       *uki.Signer      // for Secure Boot; nil for none
 
+	// EnclaveSigner signs an enclave image; nil for none.
+	EnclaveSigner *eif.Signer
+
 	// The user's choices. Formats ignore those that are not in Format.Options.
 	Size    int64 // of the disk in bytes; 0 for the smallest that fits
 	Map     bool  // write a map of the disk
@@ -42,6 +46,10 @@ type Input struct {
 	// are nil for firmware without Secure Boot.
 	Keys        *measure.Keys
 	Compression segment.Compression
+
+	// Role and Instance are the ARN of the role and the ID of the instance that an
+	// enclave runs on; both are optional.
+	Role, Instance string
 }
 
 // A writer writes one format. Its values contain no functions, so that the
@@ -91,6 +99,9 @@ func Write(name string, in Input, dir string, warn func(string)) ([]string, erro
 	}
 	if f.Firmware != 0 && in.Kernel == "" {
 		return nil, fmt.Errorf("%s needs a kernel: set kernel.image in the machine", name)
+	}
+	if in.Signer != nil && f.Options.Has(Enclave) {
+		return nil, fmt.Errorf("%s cannot be signed after the build: use --build-arg SIGN=true", name)
 	}
 	if in.Signer != nil {
 		if err := f.CheckSign(in.Architecture); err != nil {

@@ -52,9 +52,14 @@ func (c *console) also(path string) {
 		c.say("log: %v", err)
 		return
 	}
+	c.mirror(f)
+}
+
+// mirror copies further lines to a writer.
+func (c *console) mirror(w io.Writer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.out = append(c.out, f)
+	c.out = append(c.out, w)
 }
 
 // drain waits until the terminal has sent everything that was written to it.

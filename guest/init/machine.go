@@ -24,6 +24,7 @@ type machine struct {
 	requests  chan powerState
 	container bool          // whether this is the init of a container, see inContainer
 	args      []cmdline.Arg // of the kernel
+	resets    bool          // whether only a reset ends the machine
 	runc      *runc
 
 	disks           *disks        // nil in a container
@@ -71,7 +72,7 @@ func runMachine() {
 	m.out.say("%s now", state.name)
 	m.out.drain()
 	unix.Sync()
-	err := unix.Reboot(state.commandFor(m.args))
+	err := unix.Reboot(state.commandFor(m.resets))
 	m.out.say("%s: %v", state.name, err)
 	select {} // if process 1 exits, the kernel panics
 }
@@ -98,6 +99,8 @@ func (m *machine) start(ctx context.Context) {
 		m.report(setPanic(m.args))
 		m.report(setHugePages(m.args))
 		m.times.measure("drivers", m.startDrivers)
+		m.resets = endsByReset(m.args)
+		m.report(m.joinHost())
 		m.report(setClock())
 		m.report(watchPowerButton(m.requests))
 	}

@@ -30,10 +30,17 @@ var (
 	halt     = powerState{"halt", syscall.SIGUSR1, unix.LINUX_REBOOT_CMD_HALT, nil}
 )
 
-// commandFor returns the command for reboot(2). Firecracker and enclaves end only
-// when the machine resets, which a kernel argument tells the init.
-func (s powerState) commandFor(args []cmdline.Arg) int {
-	if how, _ := cmdline.Lookup(args, contract.PowerOffArg); how == contract.PowerOffReboot && s.command == powerOff.command {
+// endsByReset reports whether a kernel argument says that only a reset ends the
+// machine, as it is in Firecracker.
+func endsByReset(args []cmdline.Arg) bool {
+	how, _ := cmdline.Lookup(args, contract.PowerOffArg)
+	return how == contract.PowerOffReboot
+}
+
+// commandFor returns the command for reboot(2) on a machine that only a reset may
+// end.
+func (s powerState) commandFor(resets bool) int {
+	if resets && s.command == powerOff.command {
 		return reboot.command
 	}
 	return s.command

@@ -23,7 +23,7 @@ func TestCommandFor(t *testing.T) {
 		{powerOff, "slipway.poweroff=now", unix.LINUX_REBOOT_CMD_POWER_OFF},
 		{halt, "slipway.poweroff=reboot", unix.LINUX_REBOOT_CMD_HALT},
 	} {
-		if got := test.state.commandFor(cmdline.Parse(test.line)); got != test.want {
+		if got := test.state.commandFor(endsByReset(cmdline.Parse(test.line))); got != test.want {
 			t.Errorf("%s with %q: %#x, want %#x", test.state.name, test.line, got, test.want)
 		}
 	}

@@ -301,7 +301,7 @@ func (i *Image) read(inputs []input) error {
 	var initrds []archive
 	for _, in := range inputs {
 		switch in.suffix {
-		case format.PCRsSuffix: // what the image measures, as Enclave
+		case format.PCRsSuffix, format.KMSPolicySuffix: // what the image measures, as Enclave
 			continue
 		case format.FirecrackerSuffix, format.CloudHypervisorSuffix: // how to boot the other files
 			continue

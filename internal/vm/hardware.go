@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/vm/cloud"
 )
 
@@ -21,6 +22,7 @@ type platform struct {
 	cpu     string // that TCG emulates; "": QEMU's default
 	tpm     string // device
 	microVM string // type of machine without PCI
+	resets  bool   // whether a microVM ends with a reset
 }
 
 var platforms = map[string]platform{
@@ -29,7 +31,9 @@ var platforms = map[string]platform{
 		// Without a display, SeaBIOS and GRUB print on the serial port, which
 		// is logged.
 		machine: "q35,graphics=off", tpm: "tpm-crb",
-		microVM: "microvm,x-option-roms=off,rtc=on",
+		// With ACPI, the kernel has no timer under TCG. Without, nothing can power
+		// the machine off, so that it ends when its kernel resets it.
+		microVM: "microvm,acpi=off,x-option-roms=off,rtc=on", resets: true,
 	},
 	"arm64": {
 		qemu: "qemu-system-aarch64", target: "aarch64",
@@ -222,7 +226,12 @@ func (c *Config) media() []string {
 	}
 	args = append(args, c.Arguments...)
 	if c.Kernel != "" {
-		args = append(args, "-kernel", c.Kernel, "-append", c.Cmdline)
+		cmdline := c.Cmdline
+		if c.MicroVM && c.platform().resets {
+			cmdline = strings.TrimSpace(cmdline + " " + contract.PowerOffArg + "=" + contract.PowerOffReboot)
+			args = append(args, "-no-reboot")
+		}
+		args = append(args, "-kernel", c.Kernel, "-append", cmdline)
 	}
 	if c.Initrd != "" {
 		args = append(args, "-initrd", c.Initrd)

@@ -47,7 +47,11 @@ type Config struct {
 	Kernel       string
 	Initrd       string
 	Cmdline      string
-	MicroVM      bool // no firmware, PCI, CD drive or TPM: QEMU loads Kernel, and devices are virtio on MMIO
+
+	// MicroVM is a machine without firmware, PCI, CD drive and TPM. QEMU loads
+	// Kernel, and devices are virtio on MMIO. On amd64, a reset ends it, and it has
+	// no power button.
+	MicroVM bool
 
 	// CPUs is the number of processors; default: 1. With more, QEMU 7.2 can
 	// hang under TCG where the kernel patches code that another CPU runs.

@@ -19,6 +19,7 @@ var escapes = map[string]string{
 	"dhcpcd":        "",
 	"dm-crypt":      "disk userns mount remount",
 	"docker":        "core_pattern sysrq userns mount",
+	"enclaves":      "sys userns mount remount",
 	"extend":        "userns mount remount",
 	"format":        "userns mount remount",
 	"getty":         "core_pattern sysrq machine userns mount",

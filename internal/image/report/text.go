@@ -36,6 +36,9 @@ func (r *Report) WriteText(w io.Writer, all bool) error {
 		line("PCR0\t%s", e.PCR0)
 		line("PCR1\t%s", e.PCR1)
 		line("PCR2\t%s", e.PCR2)
+		if e.PCR8 != nil { // the image is signed
+			line("PCR8\t%s", e.PCR8)
+		}
 	}
 	if r.Root != "" {
 		line("root\t%s", r.Root)
