@@ -172,7 +172,7 @@ func readList(file string) ([]int, error) {
 	return all, nil
 }
 
-// format returns a list of numbers separated by commas.
+// format returns a comma-separated list.
 func format(numbers []int) string {
 	var words []string
 	for _, n := range numbers {
