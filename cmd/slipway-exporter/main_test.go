@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/slipway-build/slipway/exporter/disk/disktest"
+	"github.com/slipway-build/slipway/exporter/verity"
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
@@ -311,7 +314,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if err := f.Truncate(1 << 30); err != nil {
 		t.Fatal(err)
 	}
-	for _, format := range []string{"raw", "raw-efi", "qcow2", "dynamic-vhd", "vmdk", "tar-kernel-initrd", "iso", "kernel+squashfs", "kernel+erofs", "kernel+iso"} {
+	for _, format := range []string{"raw", "raw-efi", "qcow2", "dynamic-vhd", "vmdk", "tar-kernel-initrd", "iso", "kernel+squashfs", "kernel+erofs", "kernel+iso", "raw-verity"} {
 		t.Run(format, func(t *testing.T) {
 			if used := writeLarge(t, format, kernel); used > 100<<20 {
 				t.Errorf("%d MiB were resident", used>>20)
@@ -342,7 +345,7 @@ func BenchmarkWrite(b *testing.B) {
 			}
 		}
 	})
-	for _, format := range []string{"kernel+initrd", "tar-kernel-initrd", "raw", "raw-efi", "gcp", "qcow2", "vhd", "dynamic-vhd", "vmdk", "uki", "iso", "tar", "kernel+squashfs", "kernel+erofs", "kernel+iso"} {
+	for _, format := range []string{"kernel+initrd", "tar-kernel-initrd", "raw", "raw-efi", "gcp", "qcow2", "vhd", "dynamic-vhd", "vmdk", "uki", "iso", "tar", "kernel+squashfs", "kernel+erofs", "kernel+iso", "raw-verity"} {
 		b.Run(format, func(b *testing.B) {
 			b.SetBytes(size)
 			var used int64
@@ -366,9 +369,10 @@ func writeLarge(t testing.TB, format, kernel string) int64 {
 	}
 	archive := []string{"--compression", "none"}
 	switch format {
-	case "kernel+squashfs", "kernel+erofs", "kernel+iso":
+	case "kernel+squashfs", "kernel+erofs", "kernel+iso", "raw-verity":
 		// What is large is in the root filesystem.
-		entry := fmt.Sprintf(`[{"path": "large", "type": "file", "mode": 420, "source": %q}]`, filepath.Base(kernel))
+		entry := fmt.Sprintf(`[{"path": "large", "type": "file", "mode": 420, "source": %q}, {"path": "sbin/init", "type": "file", "mode": 493, "contents": %q}]`,
+			filepath.Base(kernel), base64.StdEncoding.EncodeToString([]byte(contract.StartupMarker+verity.Reaction)))
 		if err := os.WriteFile(spec, []byte(entry), 0o644); err != nil {
 			t.Fatal(err)
 		}
