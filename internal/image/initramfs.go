@@ -229,7 +229,9 @@ func (u *unpacker) applyXattrs() error {
 //
 // Linux unpacks an initramfs into a file system in memory, which can have half of
 // the memory that the kernel and the archives leave. It frees the archives after
-// that, so that the programs which start then have at least as much again.
+// that, so that the programs which start then have at least as much again. UEFI
+// firmware keeps the memory of its boot services until then; the estimate is for
+// OVMF.
 func (i *Image) MinMemory() int64 {
 	if i.Kernel == nil {
 		return 0
@@ -237,6 +239,7 @@ func (i *Image) MinMemory() int64 {
 	const (
 		page     = 4096
 		programs = 20 << 20 // of a machine without containerd
+		firmware = 36 << 20 // boot services of OVMF
 		perPage  = 64       // the kernel describes 64 pages in one
 	)
 	need := max(i.Kernel.memory, i.Kernel.Size)
@@ -248,6 +251,9 @@ func (i *Image) MinMemory() int64 {
 	}
 	for _, p := range i.Initramfs {
 		need += p.Compressed
+	}
+	if slices.ContainsFunc(i.Loaders, func(l Loader) bool { return l.Firmware == "UEFI" }) {
+		need += firmware
 	}
 	need += root + max(root, programs)
 	return need + need/perPage
