@@ -2,6 +2,8 @@ package image
 
 import (
 	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -53,7 +55,7 @@ var segments = [][]spec{
 func machine(t testing.TB, f format.Format) format.Input {
 	t.Helper()
 	kernel := filepath.Join(t.TempDir(), "kernel")
-	if err := os.WriteFile(kernel, disktest.Kernel(release), 0o644); err != nil {
+	if err := os.WriteFile(kernel, withPayload(disktest.Kernel(release)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	in := format.Input{
@@ -78,6 +80,19 @@ func machine(t testing.TB, f format.Format) format.Input {
 		in.Segments = append(in.Segments, segment.Dir{Path: dir})
 	}
 	return in
+}
+
+// withPayload adds an uncompressed vmlinux to a kernel, which has the banner with
+// its release.
+func withPayload(kernel []byte) []byte {
+	const payload, offset, length = 0xc00, 0x248, 0x24c
+	le := binary.LittleEndian
+	le.PutUint32(kernel[offset:], payload-5*512)
+	le.PutUint32(kernel[length:], 0x200)
+	copy(kernel[payload:], elf.ELFMAG+string([]byte{byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB)}))
+	le.PutUint16(kernel[payload+18:], uint16(elf.EM_X86_64))
+	copy(kernel[payload+64:], "Linux version "+release+" ")
+	return kernel
 }
 
 // write writes a format and returns its files.

@@ -314,6 +314,9 @@ func Unpack(w io.Writer, r io.ReaderAt, size int64) error {
 	if err != nil {
 		return fmt.Errorf("unpack the kernel: %w", err)
 	}
+	if h.Compression == "" {
+		return errors.New("the kernel does not say how it is compressed")
+	}
 	if content == nil {
 		return fmt.Errorf("the kernel is compressed with %q; supported are %s, %s and no compression", h.Compression, Gzip, Zstd)
 	}

@@ -228,6 +228,7 @@ func TestUnpack(t *testing.T) {
 		want   string
 	}{
 		"xz":      {payload([]byte("\xfd7zXZ\x00")), `the kernel is compressed with "xz"; supported are gzip, zstd and no compression`},
+		"unknown": {payload([]byte("text")), "the kernel does not say how it is compressed"},
 		"damaged": {payload(append(damaged, 0x10, 0, 0, 0)), "unpack the kernel: "},
 		"text":    {bytes.Repeat([]byte("x"), 0x1000), ErrFormat.Error()},
 	} {
