@@ -29,7 +29,7 @@ demo: stack
 
 ## test: unit tests, and end-to-end tests with BuildKit and QEMU
 test: images
-	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client python3 systemd python3-venv \
+	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm tpm2-tools openssh-client python3 systemd python3-venv \
 		cpio zstd xorriso squashfs-tools erofs-utils fdisk gdisk dosfstools mtools qemu-utils grub-common grub-pc-bin systemd-boot-efi \
 		e2fsprogs xfsprogs btrfs-progs cryptsetup-bin sbsigntool efitools dnsmasq-base iproute2 rootlesskit uidmap containerd runc binutils file openssl ipxe-qemu
 	id slipway-rootless >/dev/null 2>&1 || useradd --no-create-home --shell /usr/sbin/nologin slipway-rootless

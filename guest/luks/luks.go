@@ -57,7 +57,8 @@ var (
 
 // A Header is what a header says about a disk.
 type Header struct {
-	// Copy is all that precedes the encrypted data: headers and key slots.
+	// Copy is the beginning of the disk with all headers and key slots. cryptsetup
+	// opens the disk with it as a detached header.
 	Copy []byte
 	// Ciphers are those of the data and of all key slots.
 	Ciphers []string
@@ -106,7 +107,7 @@ func text(b []byte) string {
 // copy copies the header and the key slots.
 func (h *Header) copy(disk io.ReaderAt, size int64) error {
 	if size < binarySize || size > maxCopy {
-		return fmt.Errorf("%w: the data starts at byte %d", ErrFormat, size)
+		return fmt.Errorf("%w: it ends at byte %d", ErrFormat, size)
 	}
 	h.Copy = make([]byte, size)
 	_, err := disk.ReadAt(h.Copy, 0)
@@ -156,10 +157,15 @@ func read2(disk io.ReaderAt, first []byte) (*Header, error) {
 		}
 		start = min(start, offset)
 	}
-	if start < int64(2*size) {
-		return nil, fmt.Errorf("%w: the data starts at byte %d", ErrFormat, start)
+	slots, err := h.metadata.config.number("keyslots_size")
+	if err != nil {
+		return nil, fmt.Errorf("%w: configuration: %w", ErrFormat, err)
 	}
-	return h, h.copy(disk, start)
+	end := 2*int64(size) + slots
+	if start < end {
+		return nil, fmt.Errorf("%w: the data starts at byte %d, and the key slots end at byte %d", ErrFormat, start, end)
+	}
+	return h, h.copy(disk, end)
 }
 
 // checkCopy checks one of the two copies of a LUKS2 header.
