@@ -20,6 +20,7 @@ const module = "github.com/slipway-build/slipway/"
 
 var (
 	program = regexp.MustCompile(`go build .* \./(guest/\S+)`)
+	tags    = regexp.MustCompile(`go build (?:.* )?-tags (\S+)`)
 	source  = regexp.MustCompile(`(?m)^COPY ((?:exporter|guest|internal|publisher)\S*) (\S+)$`)
 )
 
@@ -51,7 +52,10 @@ func TestSources(t *testing.T) {
 			continue
 		}
 		checked++
-		list := exec.Command("go", "list", "-deps", "./"+string(built[1]))
+		list := exec.Command("go", "list", "-deps", "-tags", "", "./"+string(built[1]))
+		if m := tags.FindSubmatch(text); m != nil {
+			list.Args[4] = string(m[1])
+		}
 		list.Dir = ".."
 		list.Env = append(os.Environ(), "GOOS=linux", "CGO_ENABLED=0")
 		out, err := list.Output()
@@ -93,7 +97,7 @@ func TestSandbox(t *testing.T) {
 		"/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
 	}
 	readonly := []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-	for _, name := range []string{"chrony", "dhcpcd", "dm-crypt", "extend", "format", "installer", "logship", "logwrite", "losetup", "metadata", "modprobe", "nftables", "nginx", "node_exporter", "poweroff", "rngd", "sshd", "swap", "wireguard"} {
+	for _, name := range []string{"attest", "chrony", "dhcpcd", "dm-crypt", "extend", "format", "installer", "logship", "logwrite", "losetup", "metadata", "modprobe", "nftables", "nginx", "node_exporter", "poweroff", "rngd", "sshd", "swap", "wireguard"} {
 		text, err := os.ReadFile("../packages/" + name + "/Dockerfile")
 		if err != nil {
 			t.Fatal(err)

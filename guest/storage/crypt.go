@@ -1,6 +1,9 @@
+//go:build !nocrypt
+
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -12,6 +15,9 @@ import (
 	"path/filepath"
 
 	"github.com/slipway-build/slipway/guest/blkid"
+	"github.com/slipway-build/slipway/guest/blockdev"
+	"github.com/slipway-build/slipway/guest/luks"
+	"github.com/slipway-build/slipway/guest/tpm"
 )
 
 // plainCipher and plainKeySize, in bytes, are those of LinuxKit's package, so
@@ -21,24 +27,36 @@ const (
 	plainKeySize = 32
 )
 
+func init() { commands["crypto"] = cryptCommand }
+
+// cryptsetupPath is the program, and memory a directory whose files never reach a disk.
+// Tests use others.
+var cryptsetupPath, memory = "/sbin/cryptsetup", "/run"
+
 // cryptCommand opens an encrypted device as /dev/mapper/NAME. It initializes
 // only an unused device, with encryption and ext4, so that neither a wrong key
 // nor a wrong device destroys data.
 func cryptCommand(flags *flag.FlagSet, args []string) error {
-	var luks bool
-	var keyFile string
+	var withLUKS, useTPM bool
+	var keyFile, pcrText string
 	for _, name := range []string{"l", "luks"} {
-		flags.BoolVar(&luks, name, false, "use a LUKS header")
+		flags.BoolVar(&withLUKS, name, false, "use a LUKS header")
 	}
 	for _, name := range []string{"k", "key-file"} {
 		flags.StringVar(&keyFile, name, "key", "`FILE` with the key; a relative path is below /etc/dm-crypt")
 	}
+	flags.BoolVar(&useTPM, "tpm", false, "use LUKS, with a random key that only this machine can unseal with its TPM")
+	flags.StringVar(&pcrText, "pcrs", "4+7+11", "`PCRS` of the TPM that must have the same values, for -tpm")
 	timeout := timeoutFlag(flags)
 	words, err := parse(flags, args, "NAME DEVICE", 2, 2)
 	if err != nil {
 		return err
 	}
 	name, path := words[0], words[1]
+	pcrs, err := tpm.ParsePCRs(pcrText)
+	if err != nil {
+		return fmt.Errorf("-pcrs: %w", err)
+	}
 	if !filepath.IsAbs(keyFile) {
 		keyFile = filepath.Join("/etc/dm-crypt", keyFile)
 	}
@@ -56,16 +74,20 @@ func cryptCommand(flags *flag.FlagSet, args []string) error {
 			return err
 		}
 	}
-	if luks {
+	switch {
+	case useTPM:
+		keyFile = "the TPM"
+		err = openSealed(name, d, pcrs, *timeout)
+	case withLUKS:
 		err = openLUKS(name, d, keyFile, unused)
-	} else {
+	default:
 		err = openPlain(name, path, keyFile)
 	}
 	if err != nil {
 		return err
 	}
 	// LUKS verifies the key, so a device without a filesystem is a new one.
-	return ensureFilesystem(name, d, keyFile, luks || unused)
+	return ensureFilesystem(name, d, keyFile, withLUKS || useTPM || unused)
 }
 
 // ensureFilesystem makes an ext4 on the opened device if it has no filesystem. If
@@ -107,17 +129,46 @@ func openLUKS(name string, d device, keyFile string, unused bool) error {
 		if !unused {
 			return fmt.Errorf("%v, not LUKS: not changed", d)
 		}
-		if err := cryptsetup("luksFormat", "--type", "luks2", d.path, keyFile); err != nil {
+		if err := cryptsetup(nil, "luksFormat", "--type", "luks2", d.path, keyFile); err != nil {
 			return err
 		}
 	}
-	return cryptsetup("open", "--type", "luks", "--key-file", keyFile, d.path, name)
+	f, err := blockdev.Open(d.path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h, err := luks.Read(f)
+	if err == nil {
+		err = h.CheckCiphers()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.path, err)
+	}
+	return openWithHeader(h, nil, "--key-file", keyFile, d.path, name)
 }
 
-// cryptsetup does not use the keyring of the kernel, because the seccomp
-// profile of the container forbids it.
-func cryptsetup(args ...string) error {
-	if out, err := exec.Command("/sbin/cryptsetup", append([]string{"--batch-mode", "--disable-keyring"}, args...)...).CombinedOutput(); err != nil {
+// openWithHeader lets cryptsetup open a device with a copy of its header that was
+// checked. What is on the device can change at any time.
+func openWithHeader(h *luks.Header, key []byte, args ...string) error {
+	dir, err := os.MkdirTemp(memory, "luks-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "header")
+	if err := os.WriteFile(file, h.Copy, 0o600); err != nil {
+		return err
+	}
+	return cryptsetup(key, append([]string{"open", "--type", "luks", "--header", file}, args...)...)
+}
+
+// cryptsetup runs cryptsetup with a key on its standard input. It does not use the
+// keyring of the kernel, because the seccomp profile of the container forbids it.
+func cryptsetup(key []byte, args ...string) error {
+	cmd := exec.Command(cryptsetupPath, append([]string{"--batch-mode", "--disable-keyring"}, args...)...)
+	cmd.Stdin = bytes.NewReader(key)
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("cryptsetup %s: %w: %s", args[0], err, out)
 	}
 	return nil

@@ -19,15 +19,17 @@ import (
 	"github.com/slipway-build/slipway/guest/blockdev"
 )
 
+// commands are the programs by their names. With the build tag nocrypt, crypto and
+// what it needs are missing.
+var commands = map[string]func(flags *flag.FlagSet, args []string) error{
+	"format":  formatCommand,
+	"mountie": mountCommand,
+	"extend":  extendCommand,
+	"swap.sh": swapCommand,
+	"loopy":   loopCommand,
+}
+
 func main() {
-	commands := map[string]func(flags *flag.FlagSet, args []string) error{
-		"format":  formatCommand,
-		"mountie": mountCommand,
-		"extend":  extendCommand,
-		"swap.sh": swapCommand,
-		"loopy":   loopCommand,
-		"crypto":  cryptCommand,
-	}
 	name := filepath.Base(os.Args[0])
 	log.SetFlags(0)
 	log.SetPrefix(strings.TrimSuffix(name, ".sh") + ": ")
