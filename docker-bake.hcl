@@ -122,7 +122,7 @@ variable "PACKAGES" {
     "kernel", "kernel-micro", "modules", "init", "runc", "containerd", "ctr", "ca-certificates",
     "sysctl", "dhcpcd", "metadata", "rngd", "sshd", "getty",
     "chrony", "node_exporter", "nginx", "memlogd", "logwrite", "logship", "docker", "kubelet",
-    "format", "mount", "extend", "swap", "losetup", "dm-crypt", "modprobe", "sysfs", "enclaves", "poweroff", "nftables", "wireguard", "installer",
+    "format", "mount", "extend", "swap", "losetup", "dm-crypt", "attest", "modprobe", "sysfs", "enclaves", "poweroff", "nftables", "wireguard", "installer",
   ]
 }
 

@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/ecdh"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +27,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/ntp"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
@@ -40,6 +43,7 @@ var exampleUses = map[string]func(*testing.T){
 	"docker-image":      useDockerImage,
 	"enclave":           useEnclave,
 	"encrypted-disk":    useEncryptedDisk,
+	"sealed-disk":       useSealedDisk,
 	"k8s-node-skeleton": useKubernetesNode,
 	"memory-limit":      useMemoryLimit,
 	"metrics":           useMetrics,
@@ -331,6 +335,90 @@ func useEncryptedDisk(t *testing.T) {
 	}
 	if !bytes.HasPrefix(disk, []byte("LUKS\xba\xbe")) || bytes.Contains(disk, []byte(secret)) {
 		t.Error("the disk is not encrypted")
+	}
+}
+
+// Only the machine that sealed the key of its disk reads the disk, and it attests the
+// predicted measurements. Another machine, another TPM and a disk with a null cipher
+// are refused.
+func useSealedDisk(t *testing.T) {
+	need.Program(t, "swtpm", "swtpm")
+	const secret = "nobody reads this on the disk"
+	state := filepath.Join(t.TempDir(), "state")
+	disk := filepath.Join(state, "data.raw")
+	flags := []string{"run", "--accel=tcg", "--progress=plain", "--timeout=10m", "--format=raw-efi", "--uefi", "--tpm", "--disk=64M:data", "--state=" + state}
+	attestation := "; wget -q -O - http://localhost:8090/attestation?nonce=" + strings.Repeat("01", 16)
+	for _, command := range []string{"echo " + secret + " >/data/file; sync", "true"} {
+		stdout, stderr := mustSlipway(t, 0, append(slices.Clone(flags), "examples/sealed-disk.yml", "--", command+"; cat /data/file"+attestation)...)
+		text, document, _ := strings.Cut(stdout, "\n")
+		if text != secret {
+			t.Fatalf("in the machine: %q\n%s", stdout, stderr)
+		}
+		var attested struct {
+			Type, Quote string
+			PCRs        map[string]map[string]string
+		}
+		if err := json.Unmarshal([]byte(document), &attested); err != nil || attested.Type != "tpm2" || attested.Quote == "" {
+			t.Fatalf("%v: %s", err, document)
+		}
+		checkAttested(t, attested.PCRs["sha256"])
+	}
+	written, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.HasPrefix(written, []byte("LUKS\xba\xbe")) || bytes.Contains(written, []byte(secret)) {
+		t.Error("the disk is not encrypted")
+	}
+
+	refused := func(what, reason, yaml string) {
+		t.Helper()
+		_, stderr, exit := slipway(t, "..", append(slices.Clone(flags), "--detach", "--name=sealed", "--wait=text="+reason, yaml)...)
+		console, _, _ := slipway(t, "..", "logs", "sealed")
+		slipway(t, "..", "stop", "--timeout=0", "sealed")
+		if exit != 0 || strings.Contains(console, "machine is up") {
+			t.Errorf("%s: exit %d: %s\n%s", what, exit, stderr, console)
+		}
+	}
+	text, err := os.ReadFile("../examples/sealed-disk.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("another machine", "the values of the PCRs .* were others", tempFile(t, "changed.yml", string(text)+"files: [{path: etc/changed, contents: x}]\n"))
+	null := bytes.ReplaceAll(written, []byte("aes-xts-plain64"), []byte("cipher_null-ecb"))
+	for at := 0; at <= 16<<10; at += 16 << 10 { // both copies of the header have a checksum
+		header := null[at : at+16<<10]
+		clear(header[448:512])
+		sum := sha256.Sum256(header)
+		copy(header[448:], sum[:])
+	}
+	for name, content := range map[string][]byte{`the cipher .cipher_null-ecb., which does not protect`: null, "for another context": append(slices.Clone(written[:40<<10]), written[40<<10]+1)} {
+		if err := os.WriteFile(disk, slices.Concat(content, written[len(content):]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		refused("a changed header", name, "examples/sealed-disk.yml")
+	}
+	if err := errors.Join(os.WriteFile(disk, written, 0o600), os.RemoveAll(filepath.Join(state, "tpm"))); err != nil {
+		t.Fatal(err)
+	}
+	refused("another TPM", "another TPM did", "examples/sealed-disk.yml")
+}
+
+// checkAttested compares the registers that a machine attests with the predictions
+// for its disk.
+func checkAttested(t *testing.T, got map[string]string) {
+	t.Helper()
+	dir := t.TempDir()
+	mustSlipway(t, 0, "build", "--progress=plain", "--platform=linux/amd64", "--format=raw-efi", "--output="+dir, "examples/sealed-disk.yml")
+	predicted, _ := mustSlipway(t, 0, "measurements", "--json", filepath.Join(dir, "sealed-disk-efi.img"))
+	var want struct{ PCRs map[string]map[string]string }
+	if err := json.Unmarshal([]byte(predicted), &want); err != nil {
+		t.Fatal(err)
+	}
+	for _, pcr := range []string{"4", "7", "9", "11", "12"} {
+		if got[pcr] != want.PCRs["sha256"][pcr] {
+			t.Errorf("PCR %s is %s, predicted %s", pcr, got[pcr], want.PCRs["sha256"][pcr])
+		}
 	}
 }
 
