@@ -346,7 +346,7 @@ func useSealedDisk(t *testing.T) {
 	const secret = "nobody reads this on the disk"
 	state := filepath.Join(t.TempDir(), "state")
 	disk := filepath.Join(state, "data.raw")
-	flags := []string{"run", "--accel=tcg", "--progress=plain", "--timeout=10m", "--format=raw-efi", "--uefi", "--tpm", "--disk=64M:data", "--state=" + state}
+	flags := []string{"run", "--accel=tcg", "--progress=plain", "--timeout=5m", "--format=raw-efi", "--uefi", "--tpm", "--disk=64M:data", "--state=" + state}
 	attestation := "; wget -q -O - http://localhost:8090/attestation?nonce=" + strings.Repeat("01", 16)
 	for _, command := range []string{"echo " + secret + " >/data/file; sync", "true"} {
 		stdout, stderr := mustSlipway(t, 0, append(slices.Clone(flags), "examples/sealed-disk.yml", "--", command+"; cat /data/file"+attestation)...)
