@@ -347,7 +347,7 @@ func useSealedDisk(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "state")
 	disk := filepath.Join(state, "data.raw")
 	flags := []string{"run", "--accel=tcg", "--progress=plain", "--timeout=5m", "--format=raw-efi", "--uefi", "--tpm", "--disk=64M:data", "--state=" + state}
-	attestation := "; wget -q -O - http://localhost:8090/attestation?nonce=" + strings.Repeat("01", 16)
+	attestation := "; until wget -q -O - http://127.0.0.1:8090/attestation?nonce=" + strings.Repeat("01", 16) + "; do sleep 1; done"
 	for _, command := range []string{"echo " + secret + " >/data/file; sync", "true"} {
 		stdout, stderr := mustSlipway(t, 0, append(slices.Clone(flags), "examples/sealed-disk.yml", "--", command+"; cat /data/file"+attestation)...)
 		text, document, _ := strings.Cut(stdout, "\n")
