@@ -16,11 +16,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
+	"golang.org/x/sys/unix"
 )
 
 // Device is the device of the TPM: a character device with the numbers 10 and 224.
@@ -36,12 +36,17 @@ type TPM struct{ tpm transport.TPMCloser }
 // given time.
 func Open(wait time.Duration) (*TPM, error) {
 	for deadline := time.Now().Add(wait); ; time.Sleep(100 * time.Millisecond) {
-		f, err := os.OpenFile(Device, os.O_RDWR, 0)
+		// os.OpenFile opens devices without blocking. The driver then returns from a
+		// read before the TPM responds.
+		fd, err := unix.Open(Device, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			err = &os.PathError{Op: "open", Path: Device, Err: err}
+		}
 		switch {
 		case err == nil:
-			return New(device{f}), nil
-		case errors.Is(err, syscall.EBUSY) && time.Now().Before(deadline):
-		case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ENODEV):
+			return New(device{os.NewFile(uintptr(fd), Device)}), nil
+		case errors.Is(err, unix.EBUSY) && time.Now().Before(deadline):
+		case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
 			if time.Now().After(deadline) {
 				return nil, fmt.Errorf("%w: %w", ErrNone, err)
 			}
