@@ -53,7 +53,7 @@ test-boot: images
 	go test -timeout 25m ./test -run 'TestFormats|TestMicroVM|TestPackages|TestRootFilesystems|TestVerityTampered|TestTrust|TestAWSArm64|TestRun|TestLinuxKitStory' -boot
 	go test -timeout 25m ./exporter/disk -run 'TestSecureBoot|TestMeasured' -boot
 	go test -timeout 25m ./test -run 'TestExamples|TestMemoryBudget' -boot
-	hack/debian-packages libssl-dev pkg-config
+	hack/debian-packages libssl-dev pkg-config openssl
 	cd hack/eif && CARGO_TARGET_DIR=../../.stack/eif cargo build --quiet --release --locked
 	go test ./exporter/format -run TestEIFLibrary -eif "$$PWD/.stack/eif/release/eif"
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage|TestIPv6' -arch arm64
