@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -118,7 +119,7 @@ func (t *Terminal) Console(ctx context.Context, s *Session) error {
 		}()
 	}
 	for {
-		shell := false
+		shell, message := false, ""
 		select {
 		case err := <-ended:
 			return err
@@ -126,10 +127,10 @@ func (t *Terminal) Console(ctx context.Context, s *Session) error {
 			t.mu.Lock()
 			shell = !t.typed
 			t.mu.Unlock()
-			if !shell {
-				t.Say("ssh is ready after %.1f s: ctrl-] s opens a shell.", after.Seconds())
+			if shell {
+				message = fmt.Sprintf("ssh is ready after %.1f s. This is a shell; exit returns to the console.", after.Seconds())
 			} else {
-				t.Say("ssh is ready after %.1f s. This is a shell; exit returns to the console.", after.Seconds())
+				t.Say("ssh is ready after %.1f s: ctrl-] s opens a shell.", after.Seconds())
 			}
 		case <-t.escaped:
 			switch t.menu(ended) {
@@ -148,7 +149,7 @@ func (t *Terminal) Console(ctx context.Context, s *Session) error {
 		}
 		if shell {
 			t.show(false)
-			_, err := t.Shell(ctx, s.SSHAddress(), s.Entry.Key)
+			_, err := t.shell(ctx, s.SSHAddress(), s.Entry.Key, message)
 			t.show(true)
 			if err != nil {
 				t.Say("%v", err)
@@ -217,9 +218,21 @@ func (t *Terminal) read() {
 	}
 }
 
-// Shell opens a shell in the terminal and returns its exit status. ctrl-] closes
-// it.
-func (t *Terminal) Shell(ctx context.Context, address string, key vm.Key) (int, error) {
+// shell opens a shell in the terminal and returns its exit status. ctrl-] closes
+// it. The shell gets all keys that the user types after the message.
+func (t *Terminal) shell(ctx context.Context, address string, key vm.Key, message string) (int, error) {
+	keys, closed := make(chan []byte, 64), make(chan struct{})
+	defer close(closed)
+	t.send(func(k []byte) {
+		select {
+		case keys <- slices.Clone(k):
+		case <-closed:
+		}
+	})
+	defer t.send(nil)
+	if message != "" {
+		t.Say("%s", message)
+	}
 	session, stdin, logOut, err := logIn(ctx, address, key)
 	if err != nil {
 		return 0, err
@@ -234,8 +247,16 @@ func (t *Terminal) Shell(ctx context.Context, address string, key vm.Key) (int, 
 	if err := session.Shell(); err != nil {
 		return 0, fmt.Errorf("ssh: %w", err)
 	}
-	t.send(func(keys []byte) { stdin.Write(keys) })
-	defer t.send(nil)
+	go func() {
+		for {
+			select {
+			case k := <-keys:
+				stdin.Write(k)
+			case <-closed:
+				return
+			}
+		}
+	}()
 	done := make(chan error, 1)
 	go func() { done <- session.Wait() }()
 	select {
@@ -287,7 +308,7 @@ func SSH(ctx context.Context, r Record, command string) (int, error) {
 		}
 		defer t.raw.Reset()
 		t.startReading()
-		return t.Shell(ctx, r.SSHAddress, r.Key)
+		return t.shell(ctx, r.SSHAddress, r.Key, "")
 	}
 	session, stdin, logOut, err := logIn(ctx, r.SSHAddress, r.Key)
 	if err != nil {
