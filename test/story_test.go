@@ -45,7 +45,8 @@ func TestLinuxKitStory(t *testing.T) {
 	mustSlipway(t, 0, "build", "--progress=plain", "--format", "raw", "--size", "100M", "-o", out, "examples/aws.yml")
 	a := newAccount(t)
 	disk := a.save(t, a.publish(t, filepath.Join(out, "aws.raw"), "--name=linuxkit-story"))
-	stdout, _ := mustSlipway(t, 0, "run", "--accel=tcg", "--progress=quiet", "--uefi", "--name=story", disk, "--", "exec 2>&1; "+strings.Join(commands, "\n")+"\ntrue")
+	// echo ends the lines of values that have no newline.
+	stdout, _ := mustSlipway(t, 0, "run", "--accel=tcg", "--progress=quiet", "--uefi", "--name=story", disk, "--", "exec 2>&1; "+strings.Join(commands, "\necho\n")+"\ntrue")
 	for _, want := range []string{
 		"ls: /var/config: No such file or directory\n",
 		"\nhostname\n", "\ninstance_id\n", "\nprovider\n", "\nssh\n",
