@@ -186,23 +186,6 @@ func TestTable(t *testing.T) {
 	}
 }
 
-func TestNeverMounted(t *testing.T) {
-	need.Program(t, "mkfs.ext4", "e2fsprogs")
-	path := filepath.Join(t.TempDir(), "disk")
-	if out, err := exec.Command("mkfs.ext4", "-q", path, "8M").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if unused, err := neverMounted(path); !unused || err != nil {
-		t.Errorf("new: %v, %v", unused, err)
-	}
-	if out, err := exec.Command("tune2fs", "-C", "1", path).CombinedOutput(); err != nil { // mounted once
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if unused, err := neverMounted(path); unused || err != nil {
-		t.Errorf("mounted: %v, %v", unused, err)
-	}
-}
-
 func TestMakeSwap(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "swap")
 	if err := allocate(path, 1<<20); err != nil {

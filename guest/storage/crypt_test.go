@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -111,4 +112,21 @@ func TestSealed(t *testing.T) {
 	refused("another machine", "values of the PCRs 4+7+11 were others", d, written)
 	d.tpm = tpm.New(tpmtest.New(t).Boot("good"))
 	refused("another TPM", "another TPM did", d, written)
+}
+
+func TestNeverMounted(t *testing.T) {
+	need.Program(t, "mkfs.ext4", "e2fsprogs")
+	path := filepath.Join(t.TempDir(), "disk")
+	if out, err := exec.Command("mkfs.ext4", "-q", path, "8M").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if unused, err := neverMounted(path); !unused || err != nil {
+		t.Errorf("new: %v, %v", unused, err)
+	}
+	if out, err := exec.Command("tune2fs", "-C", "1", path).CombinedOutput(); err != nil { // mounted once
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if unused, err := neverMounted(path); unused || err != nil {
+		t.Errorf("mounted: %v, %v", unused, err)
+	}
 }
