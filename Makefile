@@ -56,6 +56,8 @@ test-boot: images
 	hack/debian-packages libssl-dev pkg-config openssl
 	cd hack/eif && CARGO_TARGET_DIR=../../.stack/eif cargo build --quiet --release --locked
 	go test ./exporter/format -run TestEIFLibrary -eif "$$PWD/.stack/eif/release/eif"
+	CARGO_TARGET_DIR=.stack/vsock/build cargo install --quiet --locked --version 0.3.0 --root .stack/vsock vhost-device-vsock
+	go test ./test -run TestVsockLog -vsock "$$PWD/.stack/vsock/bin/vhost-device-vsock"
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage|TestIPv6' -arch arm64
 	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers|TestEscape|TestServices|TestInstructions' -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50

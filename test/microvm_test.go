@@ -2,17 +2,81 @@ package test
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"io"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/contract"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 )
+
+var vsockDevice = flag.String("vsock", "", "the `program` vhost-device-vsock, with which TestVsockLog runs")
+
+// TestVsockLog checks that a microVM copies its log to the host over vsock.
+func TestVsockLog(t *testing.T) {
+	stack.Require(t)
+	if *vsockDevice == "" {
+		t.Skip("no -vsock: make test-boot installs the program")
+	}
+	dir := machineYAML(t, fmt.Sprintf(microMachine, "kernel-micro"))
+	if _, stderr, err := stack.Buildx(dir, "-f", "machine.yml", "--target=microvm", "-o", "out", "."); err != nil {
+		t.Fatalf("build: %v\n%s", err, stderr)
+	}
+	// A program in the guest connects to port 9001 of the host: a socket in the
+	// host's file system with that suffix.
+	sockets, err := os.MkdirTemp("", "vsock") // the path of a socket has at most 103 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(sockets) })
+	control, host := filepath.Join(sockets, "control"), filepath.Join(sockets, "host")
+	listener, err := net.Listen("unix", host+"_9001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	device := exec.CommandContext(t.Context(), *vsockDevice, "--vm", "guest-cid=4,uds-path="+host+",socket="+control)
+	if err := device.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { device.Process.Kill(); device.Wait() })
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat(control); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	logged := make(chan string, 1)
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			logged <- err.Error()
+			return
+		}
+		defer conn.Close()
+		conn.SetReadDeadline(time.Now().Add(3 * time.Minute))
+		text, _ := io.ReadAll(conn)
+		logged <- string(text)
+	}()
+	built := filepath.Join(dir, "out", "machine")
+	runToEnd(t, vm.Config{MicroVM: true, Kernel: built + "-vmlinux", Initrd: built + "-initrd.img", Memory: 512, NoNetwork: true, LogDir: stack.Artifacts(t),
+		Cmdline:    "console=ttyS0 panic=-1 linuxkit.runc_console=1 slipway.vsock_log=9001",
+		MemoryFile: filepath.Join(t.TempDir(), "memory"), // which the device shares
+		Arguments:  []string{"-chardev", "socket,id=vsock,path=" + control, "-device", "vhost-user-vsock-device,chardev=vsock"}})
+	if text := <-logged; !strings.Contains(text, "SERVICE RUNS") || !strings.Contains(text, contract.ExitStatus+"0") {
+		t.Errorf("the host reads:\n%s", text)
+	}
+}
 
 // microMachine is a machine whose service says that it runs, and ends it.
 const microMachine = `kernel:
