@@ -50,7 +50,10 @@ test-boot: images
 	hack/debian-packages gcc libc6-dev qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client dosfstools mtools containerd runc tini dnsmasq-base iproute2
 	hack/engine 29
 	go test -timeout 15m ./test -run TestNewEngine -boot
-	go test -timeout 25m ./test -run 'TestFormats|TestMicroVM|TestPackages|TestRootFilesystems|TestVerityTampered|TestTrust|TestAWSArm64|TestRun|TestLinuxKitStory' -boot
+	go test -timeout 25m ./test -run 'TestFormats|TestMicroVM|TestPackages|TestRootFilesystems|TestVerityTampered|TestTrust|TestAWSArm64' -boot
+	go test -timeout 25m ./test -run 'TestRun|TestLinuxKitStory' -boot
+	go test -timeout 25m ./test -run 'TestShapesBoot|TestCustomize|TestContainerDisk|TestAWSDeploy' -boot
+	go test -timeout 25m ./test -run 'TestHTTPBoot|TestInstaller' -boot
 	go test -timeout 25m ./exporter/disk -run 'TestSecureBoot|TestMeasured' -boot
 	go test -timeout 25m ./test -run 'TestExamples|TestMemoryBudget' -boot
 	hack/debian-packages libssl-dev pkg-config openssl
