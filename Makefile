@@ -47,7 +47,7 @@ test: images
 test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
 	PLATFORMS=linux/amd64 $(bake) docker kubelet kernel-micro
-	hack/debian-packages gcc libc6-dev qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client dosfstools mtools containerd runc tini dnsmasq-base iproute2
+	hack/debian-packages gcc libc6-dev qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm openssh-client dosfstools mtools containerd runc tini dnsmasq-base iproute2 ipxe-qemu
 	hack/engine 29
 	go test -timeout 15m ./test -run TestNewEngine -boot
 	go test -timeout 25m ./test -run 'TestFormats|TestMicroVM|TestPackages|TestRootFilesystems|TestVerityTampered|TestTrust|TestAWSArm64' -boot
