@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"encoding/pem"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,36 +29,72 @@ func TestSecret(t *testing.T) {
 	if got := tree(t, filepath.Join(dir, "out", "machine.tar"))["etc/secret"]; got != secret {
 		t.Errorf("the machine has %q", got)
 	}
-	leaks, others := 0, 0
-	look := func(name string) {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if bytes.Contains(data, []byte(secret)) {
-			leaks++
-			t.Errorf("%s contains the secret", name)
-		}
-		others += bytes.Count(data, []byte(public))
-	}
-	err = filepath.WalkDir(cache, func(name string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			look(name)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if others == 0 {
-		t.Error("the exported cache lacks the public file too: the test cannot find a secret")
-	}
-	look(filepath.Join(dir, "metadata.json"))
+	checkLeaks(t, []string{cache, filepath.Join(dir, "metadata.json")}, []byte(public), []byte(secret))
 
 	_, stderr, err = stack.Buildx(dir, "--progress=plain", "-f", "machine.yml", "--target=tar", "--no-cache", "-o", "out2", ".")
 	if err == nil || !strings.Contains(stderr, "token") || !strings.Contains(stderr, ">>>     secret: token") {
 		t.Errorf("a missing secret: %v\n%s", err, stderr)
 	}
+}
+
+// checkLeaks fails if a file below the paths contains a secret, or if none contains
+// the control: then it could not find a secret either.
+func checkLeaks(t *testing.T, paths []string, control []byte, secrets ...[]byte) {
+	t.Helper()
+	controls := 0
+	for _, path := range paths {
+		err := filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			data, err := os.ReadFile(name)
+			for _, secret := range secrets {
+				if bytes.Contains(data, secret) {
+					t.Errorf("%s contains a secret", name)
+				}
+			}
+			controls += bytes.Count(data, control)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if controls == 0 {
+		t.Error("the control is not in the files: the test cannot find a secret")
+	}
+}
+
+// The key that signs a machine is neither in the exported cache nor in the metadata
+// of the build.
+func TestSigningKey(t *testing.T) {
+	stack.Require(t)
+	const public = "for-everyone-47d2"
+	dir := machineYAML(t, `kernel: {image: slipwaybuild/kernel:v1}
+init: [slipwaybuild/init:v1, slipwaybuild/runc:v1]
+files:
+  - {path: etc/public, source: public.txt, mode: "0644"}
+`)
+	write(t, dir, map[string]string{"public.txt": public})
+	mustSlipway(t, 0, "keys", "new", filepath.Join(dir, "keys"))
+	text, err := os.ReadFile(filepath.Join(dir, "keys", "db.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		t.Fatalf("the key is not PEM: %q", text)
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	cache := filepath.Join(t.TempDir(), "cache")
+	_, stderr, err := stack.Buildx(dir, "--progress=plain", "-f", "machine.yml", "--target=uki", "-o", "out", "--build-arg=SIGN=true",
+		"--secret=id=slipway.key,src=keys/db.key", "--secret=id=slipway.crt,src=keys/db.crt", "--metadata-file=metadata.json", "--provenance=mode=max",
+		"--cache-to=type=local,mode=max,compression=uncompressed,force-compression=true,dest="+cache, ".")
+	if err != nil {
+		t.Fatal(stderr)
+	}
+	// The end of the file has private numbers.
+	checkLeaks(t, []string{cache, filepath.Join(dir, "metadata.json")}, []byte(public), []byte(lines[len(lines)-3]), block.Bytes[len(block.Bytes)-64:])
 }
 
 // Absolute paths and paths in the home directory come from the context host.
