@@ -46,13 +46,13 @@ func parseExample(t *testing.T, dir string, args map[string]string, names ...str
 
 // TestEdge checks an operating system whose 32 services come from one template.
 func TestEdge(t *testing.T) {
-	args := map[string]string{"SITE": "berlin", "AGENT": "example.test/agent:1", "MEMORY": "32M"}
+	args := map[string]string{"SITE": "berlin", "AGENT": "example.test/agent:1", "PROCESSES": "32"}
 	m := parseExample(t, "edge", args, "edge.yml")
 	if len(m.Services) != 32 || len(m.ImageRefs()) != 6 {
 		t.Fatalf("%d services, %d images", len(m.Services), len(m.ImageRefs()))
 	}
 	for i, s := range m.Services {
-		if want := fmt.Sprintf("PORT=%d", 7000+i); s.Env[2] != want || *s.Resources.Memory.Limit != 32<<20 || s.Image.Name != args["AGENT"] {
+		if want := fmt.Sprintf("PORT=%d", 7000+i); s.Env[2] != want || *s.Resources.Pids.Limit != 32 || s.Image.Name != args["AGENT"] {
 			t.Errorf("service %s: %+v", s.Name, s)
 		}
 	}
