@@ -78,20 +78,21 @@ func TestRunWatch(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "watched.yml")
 	write := func(more string) {
-		if err := os.WriteFile(file, []byte(string(text)+more), 0o644); err != nil {
+		changed := strings.Replace(string(text), "\nfiles:\n", "\nfiles:\n"+more, 1)
+		if err := os.WriteFile(file, []byte(changed), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	write("")
 	screen, stop := startSlipway(t, "run", "--accel=tcg", "--progress=plain", "--watch", file, filepath.Dir(file))
 	screen.await(t, "machine is up")
-	write("files:\n  - {path: etc/change, contents: two, mode: \"0644\"")
+	write("  - {path: etc/change, contents: two, mode: \"0644\"\n")
 	screen.await(t, "watched.yml has changed")
 	screen.await(t, "slipway: ")
 	if stdout, _ := mustSlipway(t, 0, "ps"); !strings.Contains(stdout, "watched  running") {
 		t.Errorf("the machine does not run after an error in the YAML: %s", stdout)
 	}
-	write("files:\n  - {path: etc/change, contents: two, mode: \"0644\"}\n")
+	write("  - {path: etc/change, contents: two, mode: \"0644\"}\n")
 	screen.await(t, "s after the file was saved")
 	text, err = os.ReadFile(string(screen))
 	if err != nil {
