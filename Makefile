@@ -31,7 +31,7 @@ demo: stack
 test: images
 	hack/debian-packages qemu-system-x86 ovmf qemu-system-arm qemu-efi-aarch64 swtpm tpm2-tools openssh-client python3 systemd python3-venv \
 		cpio zstd xorriso squashfs-tools erofs-utils fdisk gdisk dosfstools mtools qemu-utils grub-common grub-pc-bin systemd-boot-efi \
-		e2fsprogs xfsprogs btrfs-progs cryptsetup-bin sbsigntool efitools dnsmasq-base iproute2 rootlesskit uidmap containerd runc binutils file openssl ipxe-qemu
+		e2fsprogs xfsprogs btrfs-progs cryptsetup-bin sbsigntool efitools dnsmasq-base iproute2 rootlesskit uidmap containerd runc binutils file openssl softhsm2 opensc ipxe-qemu
 	id slipway-rootless >/dev/null 2>&1 || useradd --no-create-home --shell /usr/sbin/nologin slipway-rootless
 	echo 'FROM slipwaybuild/kernel:v1' | docker buildx build --builder $(BUILDX_BUILDER) --quiet -o .stack/kernel -
 	hack/moto

@@ -23,7 +23,7 @@ import (
 )
 
 // signFlags are the flags of slipway sign.
-type signFlags struct{ key, cert, command, kms string }
+type signFlags struct{ key, cert, command, kms, pkcs11 string }
 
 func newSignCommand() *cobra.Command {
 	var f signFlags
@@ -34,22 +34,29 @@ func newSignCommand() *cobra.Command {
 have reserved room for the signature: --build-arg SIGN=later. The signature replaces
 those that the program has.
 
-The key is in a file, in AWS KMS (--kms, which runs the AWS CLI), or wherever a
-command finds it: --command gets the message to sign on standard input and prints
-its signature, RSASSA-PKCS1-v1_5 with SHA-256.`,
+The key is in a file, in AWS KMS (--kms, which runs the AWS CLI), in an HSM or a
+token (--pkcs11, which runs OpenSC's pkcs11-tool), or wherever a command finds it:
+--command gets the message to sign on standard input and prints its signature,
+RSASSA-PKCS1-v1_5 with SHA-256.
+
+The PIN of a token is in the file that pin-source in the URI names, or in the
+environment variable ` + pinVariable + `.`,
 		Example: `  slipway sign --key keys/db.key --cert keys/db.crt out/aws-efi.img
   slipway sign --kms arn:aws:kms:us-east-1:123456789012:key/… --cert db.crt out/aws-efi.img
+  slipway sign --pkcs11 "pkcs11:token=boot;object=db?module-path=/usr/lib/libhsm.so" \
+    --cert db.crt out/aws-efi.img
   slipway sign --cert db.crt out/aws-efi.img --command \
-    "pkcs11-tool --sign --mechanism SHA256-RSA-PKCS --label db"`,
+    "ssh signer openssl dgst -sha256 -sign db.key"`,
 		Args: cobra.ExactArgs(1),
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.cert, "cert", "", "`file` with the certificate of the key")
 	flags.StringVar(&f.key, "key", "", "`file` with the private key in PEM")
 	flags.StringVar(&f.kms, "kms", "", "`ARN` of a key in AWS KMS for signatures by RSA")
+	flags.StringVar(&f.pkcs11, "pkcs11", "", "`URI` of a key in an HSM or a token (RFC 7512)")
 	flags.StringVar(&f.command, "command", "", "shell `command` that signs")
-	cmd.MarkFlagsOneRequired("key", "kms", "command")
-	cmd.MarkFlagsMutuallyExclusive("key", "kms", "command")
+	cmd.MarkFlagsOneRequired("key", "kms", "pkcs11", "command")
+	cmd.MarkFlagsMutuallyExclusive("key", "kms", "pkcs11", "command")
 	if err := cmd.MarkFlagRequired("cert"); err != nil {
 		panic(err) // the flag does not exist
 	}
@@ -79,44 +86,59 @@ func (f *signFlags) signer(cmd *cobra.Command) (*uki.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &commandSigner{cmd: cmd, public: c.PublicKey, args: []string{"sh", "-c", f.command}}
-	if f.kms != "" {
-		s.args = []string{"aws", "kms", "sign", "--key-id", f.kms, "--message", "fileb:///dev/stdin", "--message-type", "RAW",
-			"--signing-algorithm", "RSASSA_PKCS1_V1_5_SHA_256", "--query", "Signature", "--output", "text"}
-		s.base64 = true
+	s := &messageSigner{public: c.PublicKey}
+	switch {
+	case f.pkcs11 != "":
+		key, err := parsePKCS11(f.pkcs11)
+		if err != nil {
+			return nil, err
+		}
+		s.sign = func(message []byte) ([]byte, error) { return key.sign(cmd.Context(), message) }
+	case f.kms != "":
+		s.sign = func(message []byte) ([]byte, error) {
+			out, err := runSigner(cmd, message, "aws", "kms", "sign", "--key-id", f.kms, "--message", "fileb:///dev/stdin", "--message-type", "RAW",
+				"--signing-algorithm", "RSASSA_PKCS1_V1_5_SHA_256", "--query", "Signature", "--output", "text")
+			if err != nil {
+				return nil, err
+			}
+			return base64.StdEncoding.DecodeString(strings.TrimSpace(string(out)))
+		}
+	default:
+		s.sign = func(message []byte) ([]byte, error) { return runSigner(cmd, message, "sh", "-c", f.command) }
 	}
 	return uki.NewSigner(c, s)
 }
 
-// A commandSigner signs by a command that reads the message from standard input
-// and writes the signature to standard output. It implements crypto.MessageSigner.
-type commandSigner struct {
-	cmd    *cobra.Command
+// runSigner runs a command that reads the message from standard input and writes
+// the signature to standard output.
+func runSigner(cmd *cobra.Command, message []byte, name string, args ...string) ([]byte, error) {
+	c := exec.CommandContext(cmd.Context(), name, args...)
+	c.Stdin, c.Stderr = bytes.NewReader(message), cmd.ErrOrStderr()
+	out, err := c.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return out, nil
+}
+
+// A messageSigner is a key outside of this program. It implements
+// crypto.MessageSigner.
+type messageSigner struct {
 	public crypto.PublicKey
-	args   []string
-	base64 bool // the command encodes the signature
+	sign   func(message []byte) ([]byte, error)
 }
 
 // Public implements crypto.Signer.
-func (s *commandSigner) Public() crypto.PublicKey { return s.public }
+func (s *messageSigner) Public() crypto.PublicKey { return s.public }
 
 // Sign implements crypto.Signer. It fails, because devices sign messages.
-func (s *commandSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+func (s *messageSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 	return nil, errors.ErrUnsupported
 }
 
 // SignMessage implements crypto.MessageSigner.
-func (s *commandSigner) SignMessage(_ io.Reader, message []byte, _ crypto.SignerOpts) ([]byte, error) {
-	c := exec.CommandContext(s.cmd.Context(), s.args[0], s.args[1:]...)
-	c.Stdin, c.Stderr = bytes.NewReader(message), s.cmd.ErrOrStderr()
-	out, err := c.Output()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.args[0], err)
-	}
-	if s.base64 {
-		return base64.StdEncoding.DecodeString(strings.TrimSpace(string(out)))
-	}
-	return out, nil
+func (s *messageSigner) SignMessage(_ io.Reader, message []byte, _ crypto.SignerOpts) ([]byte, error) {
+	return s.sign(message)
 }
 
 // signFile signs a disk or a unified kernel image, and updates the map of the disk

@@ -156,11 +156,9 @@ func checkSigned(t *testing.T, name, signer string) {
 	}
 }
 
-// sbverify accepts what SignFile signed in a file.
-func TestSignUKI(t *testing.T) {
-	need.Program(t, "sbverify", "sbsigntool")
-	key, certificate := signkey.PEM(t, "test")
-	dir := t.TempDir()
+// unsignedProgram returns a program with room for a signature.
+func unsignedProgram(t *testing.T) []byte {
+	t.Helper()
 	program, err := uki.Sign(sparse.Bytes(disktest.Program(0x8664, 0x400)), new(uki.Signer))
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +167,15 @@ func TestSignUKI(t *testing.T) {
 	if _, err := program.ReadAt(data, 0); err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string][]byte{"key": key, "crt": certificate, "test.efi": data} {
+	return data
+}
+
+// sbverify accepts what SignFile signed in a file.
+func TestSignUKI(t *testing.T) {
+	need.Program(t, "sbverify", "sbsigntool")
+	key, certificate := signkey.PEM(t, "test")
+	dir := t.TempDir()
+	for name, content := range map[string][]byte{"key": key, "crt": certificate, "test.efi": unsignedProgram(t)} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
