@@ -43,7 +43,7 @@ test: images
 	cd hack/oldest && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../.stack/oldest/ tool
 	go test -timeout 25m ./...
 
-## test-boot: what make test does a part of: boots every format with every firmware that it supports, uses every example, boots the packages docker, kubelet and kernel-micro and the packages for arm64, builds on Docker Engine 29, breaks the network, kills 50 builders
+## test-boot: what make test does a part of: boots every format with every firmware that it supports, uses every example, boots the packages docker, kubelet and kernel-micro and the packages for arm64, builds on Docker Engine 29, breaks the network, kills 50 builders; LINUXKIT_IMAGES=DIR boots LinuxKit's own images too
 test-boot: export PLATFORMS := linux/amd64,linux/arm64
 test-boot: images
 	PLATFORMS=linux/amd64 $(bake) docker kubelet kernel-micro
@@ -62,7 +62,7 @@ test-boot: images
 	CARGO_TARGET_DIR=.stack/vsock/build cargo install --quiet --locked --version 0.3.0 --root .stack/vsock vhost-device-vsock
 	go test ./test -run TestVsockLog -vsock "$$PWD/.stack/vsock/bin/vhost-device-vsock"
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage|TestIPv6' -arch arm64
-	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers|TestEscape|TestServices|TestInstructions' -boot
+	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers|TestEscape|TestServices|TestInstructions|TestLinuxKitImages' -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50
 	hack/debian-packages chromium
 	go test ./internal/image/report -run TestChromium -chromium

@@ -21,12 +21,14 @@ import (
 )
 
 // BenchmarkBoot boots the machine of examples/aws.yml and that of
-// testdata/bench.yml, both also from a disk, the former with dm-verity. For comparison, it boots the
-// latter like LinuxKit: with LinuxKit's compression, and with three SSH host
-// keys, which LinuxKit's sshd generates at each boot. It reports the seconds
-// from the start of the kernel to a login by SSH, the processor time and the
-// guest's instructions for them, the peak of memory, and the available memory
-// after the login.
+// testdata/bench.yml, both also from a disk, the former with dm-verity. For
+// comparison, it boots the latter with LinuxKit's init, runc and containerd,
+// if LINUXKIT_IMAGES names their images (see linuxKitContexts). Otherwise, it
+// boots the latter like LinuxKit: with LinuxKit's compression, and with three
+// SSH host keys, which LinuxKit's sshd generates at each boot. It reports the
+// seconds from the start of the kernel to a login by SSH, the processor time
+// and the guest's instructions for them, the peak of memory, and the available
+// memory after the login.
 func BenchmarkBoot(b *testing.B) {
 	stack.Require(b)
 	yaml, err := os.ReadFile("testdata/bench.yml")
@@ -39,17 +41,22 @@ func BenchmarkBoot(b *testing.B) {
 		`    command: [sh, -c, "mkdir -p /tmp/etc/ssh /run/sshd && ssh-keygen -A -f /tmp && exec /usr/sbin/sshd -D -e -h /tmp/etc/ssh/ssh_host_ed25519_key"]`+"\n"), 1), 0o644); err != nil {
 		b.Fatal(err)
 	}
-	baseline := filepath.Join(context, "image")
-	stack.MustBuildx(b, ".", "--output", "type=oci,tar=false,dest="+baseline, "testdata/baseline")
-	for _, m := range []struct {
+	type bench struct {
 		name, file, format string
 		args               []string
-	}{
+	}
+	linuxkit := bench{"linuxkit", "testdata/bench.yml", "kernel+initrd", linuxKitContexts(b, "slipwaybuild/", "init", "runc", "containerd")}
+	if linuxkit.args == nil {
+		baseline := filepath.Join(context, "image")
+		stack.MustBuildx(b, ".", "--output", "type=oci,tar=false,dest="+baseline, "testdata/baseline")
+		linuxkit = bench{"baseline", filepath.Join(context, "baseline.yml"), "kernel+initrd", []string{"--build-context", "slipwaybuild/init:v1=oci-layout://" + baseline, "--build-arg", "COMPRESSION=gzip"}}
+	}
+	for _, m := range []bench{
 		{"example", "../../examples/aws.yml", "kernel+initrd", nil},
 		{"verity", "../../examples/aws.yml", "raw-verity", nil},
 		{"slipway", "testdata/bench.yml", "kernel+initrd", nil},
 		{"disk", "testdata/bench.yml", "kernel+erofs", nil},
-		{"baseline", filepath.Join(context, "baseline.yml"), "kernel+initrd", []string{"--build-context", "slipwaybuild/init:v1=oci-layout://" + baseline, "--build-arg", "COMPRESSION=gzip"}},
+		linuxkit,
 	} {
 		dir := b.TempDir()
 		stack.MustBuildx(b, ".", append(m.args, "-f", m.file, "--target", m.format, "--build-arg", "NAME=machine", "-o", dir, context)...)
