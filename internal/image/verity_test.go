@@ -1,11 +1,15 @@
 package image
 
 import (
+	"bytes"
+	"io"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/slipway-build/slipway/exporter/format"
+	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/exporter/verity"
 )
 
 // TestVerity checks that the root file system of a disk is verified with the root
@@ -58,6 +62,10 @@ func TestVerity(t *testing.T) {
 		"tree":       {i.Partitions[2].Start + 4096, "hash mismatch: block 0 of the tree"},
 		"superblock": {i.Partitions[2].Start, "unsupported dm-verity superblock: the signature is missing"},
 		"salt":       {i.Partitions[2].Start + 88, "hash mismatch"},
+		"salt size":  {i.Partitions[2].Start + 81, "unsupported dm-verity superblock: a salt of 288 bytes"},
+		"256 MiB":    {i.Partitions[2].Start + 74, "unsupported dm-verity superblock: "},
+		"16 TiB":     {i.Partitions[2].Start + 76, "not verified: it has more than 64 GiB"},
+		"2^68 bytes": {i.Partitions[2].Start + 79, "unsupported dm-verity superblock: 72057594"},
 		"root hash":  {int64(strings.Index(string(content), v.RootHash)), "hash mismatch: the root hash of the data is " + v.RootHash},
 	} {
 		change(test.at)
@@ -70,4 +78,41 @@ func TestVerity(t *testing.T) {
 	if i, err := Open(write(t, other)[0]); err != nil || i.Verity() != nil {
 		t.Errorf("raw-efi: %+v, %v", i.Verity(), err)
 	}
+}
+
+// FuzzVerity checks that damaged partitions end in an error, and that data that
+// matches the root hash is what the hash was computed of.
+func FuzzVerity(f *testing.F) {
+	good := bytes.Repeat([]byte("slipway\n"), 129*verity.BlockSize/8) // two levels
+	root, content, err := verity.New(sparse.Bytes(good))
+	if err != nil {
+		f.Fatal(err)
+	}
+	tree, err := io.ReadAll(content.Reader())
+	if err != nil {
+		f.Fatal(err)
+	}
+	section := func(b []byte) *io.SectionReader {
+		return io.NewSectionReader(bytes.NewReader(b), 0, int64(len(b)))
+	}
+	f.Add(good, tree)
+	f.Add(good[:len(good)-1], tree)
+	f.Add(good, tree[:verity.BlockSize])
+	f.Add(good[:verity.BlockSize], tree[:512])
+	for _, at := range []int{64, 72, 74, 76, 80, 88, verity.BlockSize, len(tree) - 1} {
+		damaged := bytes.Clone(tree)
+		damaged[at] ^= 1
+		f.Add(good, damaged)
+	}
+	f.Fuzz(func(t *testing.T, data, tree []byte) {
+		i := &Image{Cmdline: "roothash=" + root.String(), verity: verityParts{section(data), section(tree)}}
+		v := i.Verity()
+		if v.Matches && v.DataSize == int64(len(good)) && !bytes.Equal(data[:v.DataSize], good) {
+			t.Error("other data matches the root hash")
+		}
+		i.Cmdline = ""
+		if v := i.Verity(); v.Matches {
+			t.Error("data matches without a root hash")
+		}
+	})
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/tree"
 	"github.com/slipway-build/slipway/internal/contract"
+	disk "github.com/slipway-build/slipway/internal/image"
 	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
@@ -44,6 +45,7 @@ var formats = []fileFormat{
 		// fsck.erofs 1.5 does not extract these.
 		e.Xattrs, e.Inode, e.Mode = nil, 0, e.Mode&^(tree.SetUID|tree.SetGID)
 	}},
+	{"raw-verity", "-verity.img", readVerity, nil},
 }
 
 // compare compares the files of images in a machine in the directory dir with
@@ -205,6 +207,20 @@ func readDisk(t *testing.T, file string) []tree.Entry {
 	}
 	t.Fatal("the disk has no EFI system partition")
 	return nil
+}
+
+// readVerity reads the root filesystem of a disk, and verifies it with the root hash
+// on the kernel command line.
+func readVerity(t *testing.T, file string) []tree.Entry {
+	i, err := disk.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.Close() })
+	if v := i.Verity(); v == nil || !v.Matches {
+		t.Errorf("dm-verity: %+v", v)
+	}
+	return i.Root
 }
 
 // readCD reads the initramfs on a CD.

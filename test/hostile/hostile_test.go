@@ -65,7 +65,7 @@ func TestAccepted(t *testing.T) {
 	}
 	dir := newDir(t, yaml)
 	// Formats whose files have the same names cannot be built together.
-	for i, group := range []string{"tar,kernel+initrd,raw,iso", "kernel+squashfs", "kernel+erofs"} {
+	for i, group := range []string{"tar,kernel+initrd,raw,iso,raw-verity", "kernel+squashfs", "kernel+erofs"} {
 		out := filepath.Join(dir, fmt.Sprint("out", i)) // docker buildx takes no comma
 		registry, layout := filepath.Join(out, "registry"), filepath.Join(out, "layout")
 		target := "--target=" + group
