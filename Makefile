@@ -53,7 +53,7 @@ test-boot: images
 	go test -timeout 25m ./test -run 'TestFormats|TestMicroVM|TestPackages|TestRootFilesystems|TestVerityTampered|TestTrust|TestAWSArm64' -boot
 	go test -timeout 25m ./test -run 'TestRun|TestLinuxKitStory' -boot
 	go test -timeout 25m ./test -run 'TestShapesBoot|TestCustomize|TestContainerDisk|TestAWSDeploy' -boot
-	go test -timeout 25m ./test -run 'TestHTTPBoot|TestInstaller' -boot
+	go test -timeout 25m ./test -run 'TestHTTPBoot|TestChannelBoots|TestInstaller' -boot
 	go test -timeout 25m ./exporter/disk -run 'TestSecureBoot|TestMeasured' -boot
 	go test -timeout 25m ./test -run 'TestExamples|TestMemoryBudget' -boot
 	hack/debian-packages libssl-dev pkg-config openssl

@@ -82,17 +82,11 @@ func TestChannel(t *testing.T) {
 
 	a := newAccount(t)
 	image := a.publish(t, reference, "--name=channel")
-	published, err := os.ReadFile(a.save(t, image))
-	if err != nil {
-		t.Fatal(err)
-	}
 	want, err := os.ReadFile(disk)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(published[:len(want)], want) {
-		t.Error("the snapshot differs from the disk")
-	}
+	checkSnapshot(t, a, image, want)
 
 	program, err := command()
 	if err != nil {
@@ -126,6 +120,79 @@ func TestChannel(t *testing.T) {
 	inPartition := func(d ami.BlockDifference) bool { return d.Partition != "" }
 	if v, code := verify(); code != 1 || v.Match || !slices.ContainsFunc(v.Differences, inPartition) {
 		t.Errorf("verify --rebuild of a changed machine: exit %d, %+v", code, v)
+	}
+}
+
+// checkSnapshot checks that the snapshot of an image has the content of a disk.
+func checkSnapshot(t *testing.T, a account, image *ami.Image, disk []byte) {
+	t.Helper()
+	published, err := os.ReadFile(a.save(t, image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.HasPrefix(published, disk) {
+		t.Errorf("the snapshot of %s differs from the disk", image.Architecture)
+	}
+}
+
+// TestChannelBoots pushes a machine for two architectures, as disks and unified
+// kernel images, to one tag, deletes its files, and uses it from the registry: it
+// publishes both disks, runs both, and boots it over HTTP.
+func TestChannelBoots(t *testing.T) {
+	if !*bootAll {
+		t.Skip("boots four machines: run make test-boot")
+	}
+	stack.Require(t)
+	dir := machineYAML(t, formatMachine("console=ttyAMA0 console=ttyS0 panic=-1"))
+	tag := "oci://" + stack.Registry + "/test/channel-boots:v1"
+	push := []string{"push"}
+	disks := map[string][]byte{}
+	for architecture, images := range formatImages(t) {
+		out := filepath.Join("out", "linux_"+architecture)
+		args := append([]string{"build", "--platform=linux/" + architecture, "--format=raw,uki", "-o", out}, images...)
+		if _, stderr, code := slipway(t, dir, append(args, "machine.yml")...); code != 0 {
+			t.Fatal(stderr)
+		}
+		disk := filepath.Join(out, "machine.raw")
+		push = append(push, disk, filepath.Join(out, "machine.efi"))
+		content, err := os.ReadFile(filepath.Join(dir, disk))
+		if err != nil {
+			t.Fatal(err)
+		}
+		disks[architecture] = content
+	}
+	stdout, stderr, code := slipway(t, dir, append(push, tag)...)
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	reference := strings.TrimSpace(stdout)
+	if err := os.RemoveAll(filepath.Join(dir, "out")); err != nil {
+		t.Fatal(err)
+	}
+
+	a := newAccount(t)
+	home(t) // after the Go builds, which need the user's cache
+	for architecture, name := range map[string]string{"amd64": "x86_64", "arm64": "arm64"} {
+		t.Run(architecture, func(t *testing.T) {
+			image := a.publish(t, reference, "--name=channel-"+architecture, "--arch="+name)
+			if image.Architecture != name {
+				t.Errorf("the AMI is %+v", image)
+			}
+			checkSnapshot(t, a, image, disks[architecture])
+			console, stderr, code := slipway(t, dir, "run", "--accel=tcg", "--progress=plain", "--platform=linux/"+architecture, reference)
+			if code != 0 {
+				t.Fatalf("run: exit %d\n%s\n%s", code, console, stderr)
+			}
+			reportIn(t, console)
+		})
+	}
+	for _, c := range []struct{ name, format, path string }{
+		{"UKI over HTTP", "uki", "machine.efi"},
+		{"disk over HTTP", "raw", "machine.raw"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bootOverHTTP(t, startServe(t, dir, "--arch=amd64", "--format="+c.format, reference)+c.path)
+		})
 	}
 }
 

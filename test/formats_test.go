@@ -334,11 +334,17 @@ type formatReport struct {
 }
 
 // reportOf returns the report of a machine that has powered off.
-func reportOf(t *testing.T, machine *vm.Machine) (report formatReport) {
+func reportOf(t *testing.T, machine *vm.Machine) formatReport {
 	t.Helper()
-	line := regexp.MustCompile(`(?m)^REPORT (.*?)\r?$`).FindStringSubmatch(machine.ConsoleTail(40))
+	return reportIn(t, machine.ConsoleTail(40))
+}
+
+// reportIn returns the report that a machine has written on its console.
+func reportIn(t *testing.T, console string) (report formatReport) {
+	t.Helper()
+	line := regexp.MustCompile(`(?m)^REPORT (.*?)\r?$`).FindStringSubmatch(console)
 	if line == nil {
-		t.Fatalf("no report:\n%s", machine.ConsoleTail(40))
+		t.Fatalf("no report:\n%s", console)
 	}
 	if err := json.Unmarshal([]byte(line[1]), &report); err != nil || report.Error != "" {
 		t.Fatalf("%v, %s in %s", err, report.Error, line[1])

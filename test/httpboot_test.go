@@ -1,25 +1,27 @@
 package test
 
 import (
+	"bufio"
 	"bytes"
-	"context"
+	"crypto/x509"
 	"encoding/binary"
-	"fmt"
+	"encoding/pem"
 	"io"
 	"log"
-	"net"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf16"
 
+	"github.com/slipway-build/slipway/exporter/efivars"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/internal/httpboot"
 	"github.com/slipway-build/slipway/internal/testutil/artifacttest"
 	"github.com/slipway-build/slipway/internal/testutil/need"
+	"github.com/slipway-build/slipway/internal/testutil/selfsigned"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 	"github.com/slipway-build/slipway/publisher/artifact"
@@ -27,7 +29,8 @@ import (
 
 // TestHTTPBoot boots a machine without a disk, from the server of slipway serve:
 // a UKI and an ISO in a folder by UEFI HTTP boot, and kernel and initramfs of a
-// disk in a registry by iPXE.
+// disk in a registry by iPXE. With TLS, the firmware trusts the server's
+// certificate.
 func TestHTTPBoot(t *testing.T) {
 	stack.Require(t)
 	if !*bootAll {
@@ -55,42 +58,84 @@ func TestHTTPBoot(t *testing.T) {
 		Log: log.New(&requests, "", 0),
 	})
 	server.Start()
-	url := fmt.Sprintf("http://10.0.2.2:%d/", server.Listener.Addr().(*net.TCPAddr).Port)
 	for _, path := range []string{"registry.raw.ipxe", "machine.efi", "machine.iso"} {
-		t.Run(path, func(t *testing.T) {
-			empty := filepath.Join(t.TempDir(), "empty")
-			if err := os.WriteFile(empty, make([]byte, 1<<20), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			// The interface of vm.Config never boots.
-			netdev, rom := "user,id=boot", ",romfile="
-			config := vm.Config{Data: []vm.Drive{{File: empty}}, NoNetwork: true, Memory: 1024, LogDir: stack.Artifacts(t)}
-			if strings.HasSuffix(path, ".ipxe") {
-				netdev, rom = netdev+",bootfile="+url+path, ""
-			} else {
-				config.Firmware, config.Variables = vm.UEFI, filepath.Join(t.TempDir(), "variables")
-				bootNext(t, config, url+path)
-			}
-			config.Arguments = []string{"-netdev", netdev, "-device", "virtio-net-pci,netdev=boot,bootindex=0" + rom}
-			machine, err := vm.Start(t.Context(), config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer machine.Kill()
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-			defer cancel()
-			if err := machine.Wait(ctx); err != nil {
-				t.Fatalf("%v\n%s", err, machine.ConsoleTail(60))
-			}
-			reportOf(t, machine)
-		})
+		t.Run(path, func(t *testing.T) { bootOverHTTP(t, server.URL+"/"+path) })
 	}
+	t.Run("TLS", func(t *testing.T) {
+		keys := t.TempDir()
+		certificate, key := selfsigned.PEM(t)
+		block, _ := pem.Decode(certificate)
+		parsed, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, keys, map[string]string{
+			"cert": string(certificate), "key": string(key),
+			"trusted": string(efivars.SignatureLists(efivars.Global, parsed)), // OVMF reads it from QEMU
+		})
+		url := startServe(t, dir, "--tls-cert="+filepath.Join(keys, "cert"), "--tls-key="+filepath.Join(keys, "key"), "out")
+		bootOverHTTP(t, url+"machine.efi", "-fw_cfg", "name=etc/edk2/https/cacerts,file="+filepath.Join(keys, "trusted"))
+	})
 	server.Close()
 	for _, want := range []string{`"/registry.raw.ipxe" 200`, `"/registry.raw/kernel" 200`, `"/registry.raw/initrd.img" 200`, `"/machine.efi" 200`, `"/machine.iso" 200`} {
 		if !strings.Contains(requests.String(), want) {
 			t.Errorf("no request %s in\n%s", want, requests.String())
 		}
 	}
+}
+
+// bootOverHTTP boots the machine at a URL of 127.0.0.1 on a computer with an empty
+// disk, and returns its report. iPXE boots a script, and OVMF everything else. The
+// arguments are for QEMU.
+func bootOverHTTP(t *testing.T, url string, arguments ...string) formatReport {
+	t.Helper()
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url = strings.Replace(url, "127.0.0.1", "10.0.2.2", 1)
+	// The interface of vm.Config never boots.
+	netdev, rom := "user,id=boot", ",romfile="
+	config := vm.Config{Data: []vm.Drive{{File: empty}}, NoNetwork: true, Memory: 1024, LogDir: stack.Artifacts(t)}
+	if strings.HasSuffix(url, ".ipxe") {
+		netdev, rom = netdev+",bootfile="+url, ""
+	} else {
+		config.Firmware, config.Variables = vm.UEFI, filepath.Join(t.TempDir(), "variables")
+		bootNext(t, config, url)
+	}
+	config.Arguments = append(arguments, "-netdev", netdev, "-device", "virtio-net-pci,netdev=boot,bootindex=0"+rom)
+	return reportOf(t, runToEnd(t, config))
+}
+
+// startServe runs slipway serve in a folder until the test ends, and returns its
+// URL.
+func startServe(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	program, err := command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, append([]string{"serve", "--listen=127.0.0.1:0"}, args...)...)
+	cmd.Dir = dir
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	stdout, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		t.Logf("slipway serve:\n%s", log.String())
+	})
+	url, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatalf("slipway serve prints no URL: %v", err)
+	}
+	return strings.TrimSpace(url)
 }
 
 // inRegistry pushes a disk, and returns the machine on it.
