@@ -84,7 +84,7 @@ func (f *serveFlags) serve(cmd *cobra.Command, source string) error {
 		if err != nil {
 			return errors.Join(fmt.Errorf("--tls-cert: %w", err), listener.Close())
 		}
-		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})
+		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, CipherSuites: cipherSuites()})
 	}
 	address := listener.Addr().(*net.TCPAddr)
 	explain(cmd.OutOrStdout(), scheme, address, found)
@@ -101,6 +101,17 @@ func (f *serveFlags) serve(cmd *cobra.Command, source string) error {
 		return err
 	}
 	return nil
+}
+
+// cipherSuites returns those of TLS 1.2 that the server accepts: Go's own, and
+// two for firmware without elliptic curves, such as EDK II before 2023, which
+// offers DHE and RSA key exchange only. Go prefers its own.
+func cipherSuites() []uint16 {
+	suites := []uint16{tls.TLS_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_RSA_WITH_AES_128_GCM_SHA256}
+	for _, s := range tls.CipherSuites() {
+		suites = append(suites, s.ID)
+	}
+	return suites
 }
 
 // open returns what lists the machines of a source, and a function that closes

@@ -89,10 +89,16 @@ func TestServe(t *testing.T) {
 	lines = startServe(t, "--tls-cert", filepath.Join(dir, "cert"), "--tls-key", filepath.Join(dir, "key"), dir)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(files["cert"])
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
-	defer client.CloseIdleConnections()
-	if body := fetch(t, client, lines[0]+"m.ipxe"); !strings.HasPrefix(lines[0], "https://") || !strings.Contains(string(body), " quiet\n") {
-		t.Errorf("%s: script %q", lines[0], body)
+	for _, suites := range [][]uint16{nil, {tls.TLS_RSA_WITH_AES_128_GCM_SHA256}} { // the second of old firmware
+		config := &tls.Config{RootCAs: roots, CipherSuites: suites}
+		if suites != nil {
+			config.MaxVersion = tls.VersionTLS12
+		}
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
+		defer client.CloseIdleConnections()
+		if body := fetch(t, client, lines[0]+"m.ipxe"); !strings.HasPrefix(lines[0], "https://") || !strings.Contains(string(body), " quiet\n") {
+			t.Errorf("%s: script %q", lines[0], body)
+		}
 	}
 	for _, args := range [][]string{{"serve", "--tls-cert", "cert", dir}, {"serve", t.TempDir()}, {"serve", filepath.Join(dir, "cert")}, {"serve"}} {
 		if _, err := runCommand(t, args...); err == nil {

@@ -2,9 +2,8 @@
 package selfsigned
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -19,7 +18,7 @@ import (
 // day.
 func PEM(t testing.TB) (certificate, key []byte) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	private, err := rsa.GenerateKey(rand.Reader, 2048) // old firmware has no elliptic curves
 	if err != nil {
 		t.Fatal(err)
 	}
