@@ -18,9 +18,17 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
-// home gives slipway run its own state, and caches of builds.
+// home gives slipway run its own state, and caches of builds. The cache of Go stays
+// where it is, or each test would compile slipway again.
 func home(t *testing.T) {
 	t.Helper()
+	if os.Getenv("GOCACHE") == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("GOCACHE", filepath.Join(cache, "go-build"))
+	}
 	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 }
