@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"flag"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,17 +12,18 @@ import (
 	"github.com/slipway-build/slipway/internal/vm/cloud"
 )
 
+var linuxKitImages = flag.String("linuxkit-images", os.Getenv("LINUXKIT_IMAGES"), "`folder` with OCI layouts of LinuxKit's images")
+
 // linuxKitContexts returns the arguments of docker buildx for the images of
 // LinuxKit with the given names, which take the place of PREFIX NAME:v1 in a
 // machine. The folder in LINUXKIT_IMAGES has each as the OCI layout NAME, for
 // example init, with one image for amd64. Without the variable, it returns nil.
 func linuxKitContexts(t testing.TB, prefix string, names ...string) []string {
 	t.Helper()
-	dir := os.Getenv("LINUXKIT_IMAGES")
-	if dir == "" {
+	if *linuxKitImages == "" {
 		return nil
 	}
-	dir, err := filepath.Abs(dir)
+	dir, err := filepath.Abs(*linuxKitImages)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,10 +42,10 @@ func linuxKitContexts(t testing.TB, prefix string, names ...string) []string {
 // Slipway's packages, and Slipway's with LinuxKit's own packages.
 // TestLinuxKitPackages needs no images of LinuxKit.
 func TestLinuxKitImages(t *testing.T) {
-	switch {
-	case !*bootAll:
+	if !*bootAll {
 		t.Skip("boots two machines: make test-boot does, with LINUXKIT_IMAGES")
-	case os.Getenv("LINUXKIT_IMAGES") == "":
+	}
+	if *linuxKitImages == "" {
 		t.Skip("set LINUXKIT_IMAGES to a folder with OCI layouts of LinuxKit's images: init, runc, containerd, sysctl, dhcpcd, getty, rngd")
 	}
 	// QEMU's default processor lacks the instruction RDRAND, which LinuxKit's rngd requires.
