@@ -65,26 +65,13 @@ func TestStartup(t *testing.T) {
 			"usr/lib/modules/6.1/modules.dep names kernel/lib/unpack.ko, which does not exist"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			j := &job{in: Input{Compression: segment.Compression{Algorithm: "none"}}}
-			parts, err := j.startup(modular(test.change), squashfsRoot)
-			if test.err != "" {
-				if err == nil || !strings.Contains(err.Error(), test.err) {
-					t.Errorf("error %v, want %q", err, test.err)
-				}
+			archive, ok := startup(t, modular(test.change), squashfsRoot, test.err)
+			if !ok {
 				return
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			cpio := exec.Command("cpio", "-it", "--quiet")
-			cpio.Stdin = sparse.Concat(parts...).Reader()
 			var got []string
-			if len(parts) > 0 {
-				out, err := cpio.Output()
-				if err != nil {
-					t.Fatal(err)
-				}
-				got = strings.Fields(". " + string(out))
+			if archive != nil {
+				got = append(archive, ".")
 				slices.Sort(got)
 			}
 			if strings.Join(got, " ") != test.files {
@@ -92,6 +79,33 @@ func TestStartup(t *testing.T) {
 			}
 		})
 	}
+}
+
+// startup returns the paths in the small initramfs of a root, or nil if there is
+// none. It returns false for an error, which must contain want unless that is "".
+func startup(t *testing.T, files []tree.Entry, root rootFS, want string) (paths []string, ok bool) {
+	t.Helper()
+	j := &job{in: Input{Compression: segment.Compression{Algorithm: "none"}}}
+	parts, err := j.startup(files, root)
+	if want != "" {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+		return nil, false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(parts) == 0 {
+		return nil, true
+	}
+	cpio := exec.Command("cpio", "-it", "--quiet")
+	cpio.Stdin = sparse.Concat(parts...).Reader()
+	out, err := cpio.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out)), true
 }
 
 // TestPrepareRoot checks that the build warns of attributes that a file system
@@ -158,25 +172,12 @@ func TestVerityStartup(t *testing.T) {
 		}, "", "the kernel cannot mount EROFS: the module dm_verity is neither built in nor in /usr/lib/modules/6.1: use a kernel.tar with it"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			j := &job{in: Input{Compression: segment.Compression{Algorithm: "none"}}}
-			parts, err := j.startup(modular(test.change), verityRoot)
-			if test.err != "" {
-				if err == nil || !strings.Contains(err.Error(), test.err) {
-					t.Errorf("error %v, want %q", err, test.err)
-				}
+			archive, ok := startup(t, modular(test.change), verityRoot, test.err)
+			if !ok {
 				return
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			cpio := exec.Command("cpio", "-it", "--quiet")
-			cpio.Stdin = sparse.Concat(parts...).Reader()
-			out, err := cpio.Output()
-			if err != nil {
-				t.Fatal(err)
-			}
 			var got []string
-			for _, file := range strings.Fields(string(out)) {
+			for _, file := range archive {
 				if file == "init" || strings.HasSuffix(file, ".ko") {
 					got = append(got, strings.TrimPrefix(file, "lib/modules/6.1/kernel/"))
 				}
