@@ -85,15 +85,7 @@ func TestEIFLibrary(t *testing.T) {
 	}
 	in := input(t, segment.CPIO)
 	in.Segments = []segment.Dir{{Name: "init[0]", Path: in.Segments[0].Path}, {Name: "services.web", Path: in.Segments[0].Path}}
-	files, err := Write("eif", in, t.TempDir(), func(w string) { t.Error(w) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(files[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := registers(t, text)
+	files, want := writeEIF(t, in)
 	measure := func(args ...string) {
 		t.Helper()
 		out, err := exec.Command(*judge, args...).CombinedOutput()
@@ -134,15 +126,9 @@ func TestEIFLibrary(t *testing.T) {
 
 	// The library verifies a signature of Slipway, and Slipway one of the library.
 	in.EnclaveSigner = parseSigner(t, key, certificate)
-	if files, err = Write("eif", in, t.TempDir(), func(w string) { t.Error(w) }); err != nil {
-		t.Fatal(err)
-	}
-	if text, err = os.ReadFile(files[1]); err != nil {
-		t.Fatal(err)
-	}
-	want = registers(t, text)
+	files, want = writeEIF(t, in)
 	if want["PCR8"] == "" {
-		t.Errorf("no PCR8 in %s", text)
+		t.Errorf("no PCR8 in %v", want)
 	}
 	measure("describe", files[0])
 	library := filepath.Join(dir, "signed.eif")
@@ -176,15 +162,7 @@ func parseSigner(t *testing.T, key, certificate string) *eif.Signer {
 func TestEIFParent(t *testing.T) {
 	in := input(t, segment.CPIO)
 	in.Role, in.Instance = "arn:aws:iam::123456789012:role/enclaves", "i-0123456789abcdef0"
-	files, err := Write("eif", in, t.TempDir(), func(w string) { t.Error(w) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(files[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := registers(t, text)
+	files, got := writeEIF(t, in)
 	for name, want := range map[string]string{
 		"PCR3": "f6351dd5613336bc55fd815db3fc6fd94e8236bbbe0055f3016e92fa631bc806386dfd5741f78234d34c8deaaa0cef87",
 		"PCR4": "a4b4bde81245b6df562b8c378e4d906b2f3e7ee78ade4800a11da06d13ff65c08d23665dd0703f229349865255d4f52f",
@@ -214,6 +192,21 @@ func TestEIFParent(t *testing.T) {
 	if diff := cmp.Diff(want, s.Condition["StringEqualsIgnoreCase"]); diff != "" || s.Principal["AWS"] != in.Role {
 		t.Errorf("the policy is %s (-want +got):\n%s", policy, diff)
 	}
+}
+
+// writeEIF returns the paths of an enclave image and of the files beside it, and its
+// registers.
+func writeEIF(t *testing.T, in Input) ([]string, map[string]string) {
+	t.Helper()
+	files, err := Write("eif", in, t.TempDir(), func(w string) { t.Error(w) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(files[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files, registers(t, text)
 }
 
 // readEIF reads an enclave image, which stays open until the test ends.
