@@ -9,13 +9,13 @@ import (
 
 // Suffixes of the files that QEMU and network boot loaders take.
 const (
-	kernelSuffix  = "-kernel"
-	initrdSuffix  = "-initrd.img"
-	cmdlineSuffix = "-cmdline"
+	KernelSuffix  = "-kernel"
+	InitrdSuffix  = "-initrd.img"
+	CmdlineSuffix = "-cmdline"
 )
 
 // bootSuffixes returns the suffixes of the files that writeBoot writes.
-func bootSuffixes() []string { return []string{kernelSuffix, initrdSuffix, cmdlineSuffix} }
+func bootSuffixes() []string { return []string{KernelSuffix, InitrdSuffix, CmdlineSuffix} }
 
 func init() {
 	register(Format{
@@ -51,9 +51,9 @@ func (j *job) writeBoot(initrd []sparse.Content) error {
 		suffix  string
 		content sparse.Content
 	}{
-		{kernelSuffix, kernel},
-		{initrdSuffix, sparse.Concat(initrd...)},
-		{cmdlineSuffix, sparse.Bytes([]byte(j.in.Cmdline))},
+		{KernelSuffix, kernel},
+		{InitrdSuffix, sparse.Concat(initrd...)},
+		{CmdlineSuffix, sparse.Bytes([]byte(j.in.Cmdline))},
 	} {
 		if file.content.Size == 0 {
 			continue

@@ -24,7 +24,7 @@ const (
 
 func init() {
 	const files = "uncompressed kernel, %s and command line, with a configuration of Firecracker and a script for Cloud Hypervisor"
-	suffixes := []string{VMLinuxSuffix, initrdSuffix, cmdlineSuffix, FirecrackerSuffix, CloudHypervisorSuffix}
+	suffixes := []string{VMLinuxSuffix, InitrdSuffix, CmdlineSuffix, FirecrackerSuffix, CloudHypervisorSuffix}
 	register(
 		Format{
 			Name:        "microvm",
@@ -109,12 +109,12 @@ func (j *job) writeMicroVM(m microVM) error {
 		memory:  guestMemory(size.Size(), initrd.Size),
 	}
 	if initrd.Size > 0 {
-		c.initrd = j.in.Name + initrdSuffix
-		if err := j.create(initrdSuffix, func(f *os.File) error { return initrd.WriteFile(f) }); err != nil {
+		c.initrd = j.in.Name + InitrdSuffix
+		if err := j.create(InitrdSuffix, func(f *os.File) error { return initrd.WriteFile(f) }); err != nil {
 			return err
 		}
 	}
-	if err := j.create(cmdlineSuffix, func(f *os.File) error { return text(f, c.cmdline) }); err != nil {
+	if err := j.create(CmdlineSuffix, func(f *os.File) error { return text(f, c.cmdline) }); err != nil {
 		return err
 	}
 	firecracker, err := c.firecracker()

@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/iso9660"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/tree"
@@ -49,14 +50,8 @@ var uefiTypes = map[string]string{".efi": typeProgram, ".iso": typeISO, ".img": 
 // containers are the ends of the names of other disks.
 var containers = []string{".qcow2", ".vhd", ".vmdk"}
 
-// Ends of the names of the files of kernel+initrd, and of the root filesystems
-// that other formats with a kernel have.
-const (
-	kernelSuffix  = "-kernel"
-	initrdSuffix  = "-initrd.img"
-	cmdlineSuffix = "-cmdline"
-)
-
+// rootSuffixes are the ends of the names of the root filesystems that formats with
+// a kernel have, beside kernel+initrd.
 var rootSuffixes = []string{"-squashfs.img", "-erofs.img", ".iso"}
 
 // maxCmdline limits a kernel command line, in bytes.
@@ -93,11 +88,11 @@ func Folder(dir *os.Root) ([]Machine, error) {
 	var machines []Machine
 	parts := map[string]bool{} // of machines in several files
 	for _, name := range slices.Sorted(maps.Keys(regular)) {
-		prefix, found := strings.CutSuffix(name, kernelSuffix)
+		prefix, found := strings.CutSuffix(name, format.KernelSuffix)
 		if !found || prefix == "" {
 			continue
 		}
-		parts[prefix+initrdSuffix] = true
+		parts[prefix+format.InitrdSuffix] = true
 		separate := false // the root filesystem is not in the initramfs
 		for _, suffix := range rootSuffixes {
 			if regular[prefix+suffix] && isRoot(dir, prefix+suffix) {
@@ -232,13 +227,13 @@ func openParts(dir *os.Root, prefix string) (b image.Boot, closer io.Closer, err
 		}
 		return c, err
 	}
-	if b.Kernel, err = read(kernelSuffix); err != nil {
+	if b.Kernel, err = read(format.KernelSuffix); err != nil {
 		return b, nil, err
 	}
-	if b.Initrd, err = read(initrdSuffix); err != nil {
+	if b.Initrd, err = read(format.InitrdSuffix); err != nil {
 		return b, nil, err
 	}
-	cmdline, err := read(cmdlineSuffix)
+	cmdline, err := read(format.CmdlineSuffix)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return b, nil, err
 	}

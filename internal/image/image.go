@@ -253,7 +253,7 @@ func siblings(prefix string) []candidate {
 }
 
 // kernelSuffixes are those of kernels.
-var kernelSuffixes = []string{"-kernel", format.VMLinuxSuffix}
+var kernelSuffixes = []string{format.KernelSuffix, format.VMLinuxSuffix}
 
 // isoSuffix is that of the root file system of kernel+iso, and of CDs.
 const isoSuffix = ".iso"

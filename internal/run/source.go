@@ -17,6 +17,7 @@ import (
 
 	exporterdisk "github.com/slipway-build/slipway/exporter/disk"
 	"github.com/slipway-build/slipway/exporter/fat"
+	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/uki"
@@ -71,13 +72,8 @@ func Open(path string) (Source, error) {
 }
 
 // Suffixes of the files of the formats kernel+… and microvm.
-const (
-	initrdSuffix  = "-initrd.img"
-	cmdlineSuffix = "-cmdline"
-)
-
 var (
-	kernelSuffixes = []string{"-kernel", "-vmlinux"}
+	kernelSuffixes = []string{format.KernelSuffix, format.VMLinuxSuffix}
 	rootSuffixes   = []string{"-squashfs.img", "-erofs.img", ".iso"}
 )
 
@@ -138,7 +134,7 @@ func openFolder(dir string) (Source, error) {
 	disks = slices.DeleteFunc(disks, func(name string) bool { // parts of a kernel+… format
 		return slices.ContainsFunc(prefixes, func(prefix string) bool {
 			rest, ok := strings.CutPrefix(name, prefix)
-			return ok && (rest == initrdSuffix || slices.Contains(rootSuffixes, rest))
+			return ok && (rest == format.InitrdSuffix || slices.Contains(rootSuffixes, rest))
 		})
 	})
 	found := append(slices.Clone(prefixes), disks...)
@@ -168,7 +164,7 @@ func openKernel(prefix string) (Source, error) {
 		return s, fmt.Errorf("%s: %w", s.Kernel, err)
 	}
 	s.Architecture = header.Architecture
-	if path := prefix + initrdSuffix; exists(path) {
+	if path := prefix + format.InitrdSuffix; exists(path) {
 		s.Initrd = path
 	}
 	for _, suffix := range rootSuffixes {
@@ -177,7 +173,7 @@ func openKernel(prefix string) (Source, error) {
 			break
 		}
 	}
-	line, err := os.ReadFile(prefix + cmdlineSuffix)
+	line, err := os.ReadFile(prefix + format.CmdlineSuffix)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return s, err
 	}
