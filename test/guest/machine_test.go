@@ -149,13 +149,21 @@ func (g *guest) console(t *testing.T) []byte {
 	return bytes.ReplaceAll(text, []byte("\r"), nil)
 }
 
-// says fails the test unless the console has lines that match the patterns.
+// says fails the test unless the console has these lines, which are regular
+// expressions without the time. It waits a little for them, because a machine
+// writes its console byte by byte: the start of a line, which a test awaits, is
+// there before its end.
 func (g *guest) says(t *testing.T, lines ...string) {
 	t.Helper()
-	console := g.console(t)
+	deadline := time.Now().Add(20 * time.Second)
 	for _, line := range lines {
-		if !regexp.MustCompile(`(?m)^(\[ *\d+\.\d\d\] )?` + line + ` *$`).Match(console) {
-			t.Errorf("the console does not say %q", line)
+		whole := regexp.MustCompile(`(?m)^(\[ *\d+\.\d\d\] )?` + line + ` *$`)
+		for !whole.Match(g.console(t)) {
+			if time.Now().After(deadline) {
+				t.Errorf("the console does not say %q", line)
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
 		}
 	}
 }
