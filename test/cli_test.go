@@ -1,6 +1,7 @@
 package test
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/format"
 	"github.com/slipway-build/slipway/exporter/segment"
+	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 )
 
@@ -291,6 +293,26 @@ func TestCommandStdin(t *testing.T) {
 }
 
 // The oldest BuildKit works, but has known vulnerabilities.
+// On a terminal, slipway new asks which machine to write.
+func TestNewAsks(t *testing.T) {
+	need.Program(t, "script", "bsdutils")
+	program, err := command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	screen, keys, cmd := start(t, "script", "--quiet", "--return", "--command", "cd "+dir+" && "+program+" new", "/dev/null")
+	screen.await(t, "Template: ")
+	io.WriteString(keys, "web\n")
+	screen.await(t, "to boot it: slipway run web.yml")
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "web.yml")); err != nil || !strings.Contains(string(text), "# syntax=") {
+		t.Errorf("web.yml: %v\n%s", err, text)
+	}
+}
+
 func TestCommandVersion(t *testing.T) {
 	stack.Require(t)
 	d := fresh(t, oldest(t))
