@@ -62,7 +62,7 @@ test-boot: images
 	CARGO_TARGET_DIR=.stack/vsock/build cargo install --quiet --locked --version 0.3.0 --root .stack/vsock vhost-device-vsock
 	go test ./test -run TestVsockLog -vsock "$$PWD/.stack/vsock/bin/vhost-device-vsock"
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage|TestIPv6' -arch arm64
-	go test -timeout 25m ./test/guest -run 'TestHealth|TestLogs|TestNetworkRecovers|TestEscape|TestServices|TestInstructions|TestLinuxKitImages' -boot
+	go test -timeout 25m ./test/guest -run 'TestHealth|TestManyServices|TestLogs|TestNetworkRecovers|TestEscape|TestServices|TestInstructions|TestLinuxKitImages' -boot
 	go test -timeout 25m ./test/faults -run TestKilledBuilder -kills 50
 	hack/debian-packages chromium
 	go test ./internal/image/report -run TestChromium -chromium

@@ -27,12 +27,15 @@ import (
 // the EFI system partition, objcopy the sections of a unified kernel image, and
 // cpio, unsquashfs, fsck.erofs, xorriso and tar its root file system.
 func TestJudges(t *testing.T) {
-	for program, debian := range map[string]string{
-		"sfdisk": "fdisk", "mdir": "mtools", "objcopy": "binutils", "cpio": "cpio", "zstd": "zstd", "unsquashfs": "squashfs-tools",
-		"fsck.erofs": "erofs-utils", "xorriso": "xorriso", "qemu-img": "qemu-utils",
-	} {
-		need.Program(t, program, debian)
-	}
+	need.Program(t, "sfdisk", "fdisk")
+	need.Program(t, "mdir", "mtools")
+	need.Program(t, "objcopy", "binutils")
+	need.Program(t, "cpio", "cpio")
+	need.Program(t, "zstd", "zstd")
+	need.Program(t, "unsquashfs", "squashfs-tools")
+	need.Program(t, "fsck.erofs", "erofs-utils")
+	need.Program(t, "xorriso", "xorriso")
+	need.Program(t, "qemu-img", "qemu-utils")
 	need.Root(t)
 	for _, f := range format.All() {
 		if f.Name == "eif" {

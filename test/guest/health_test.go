@@ -7,7 +7,7 @@ import (
 	"github.com/slipway-build/slipway/internal/vm"
 )
 
-var bootAll = flag.Bool("boot", false, "also boot a machine with UEFI that reboots because of its health, and crashes, one with rsyslog, and the package docker")
+var bootAll = flag.Bool("boot", false, "also boot a machine with UEFI that reboots because of its health, and crashes, one with 60 services, one with rsyslog, and the package docker")
 
 // TestHealth boots a machine with services that are healthy, unhealthy at first,
 // and healthy too late. With UEFI the last one makes the machine reboot, and

@@ -18,7 +18,10 @@ import (
 // can start at once. All of them come up, in their first attempt.
 func TestManyServices(t *testing.T) {
 	t.Parallel()
-	const services = 60
+	services := 20
+	if *bootAll {
+		services = 60
+	}
 	dir := t.TempDir()
 	writeMany(t, dir, services)
 	m := boot(t, build(t, filepath.Join(dir, "many.yml")), "")
