@@ -58,7 +58,7 @@ test-boot: images
 	go test -timeout 25m ./test -run 'TestExamples|TestMemoryBudget' -boot
 	hack/debian-packages libssl-dev pkg-config openssl
 	cd hack/eif && CARGO_TARGET_DIR=../../.stack/eif cargo build --quiet --release --locked
-	go test ./exporter/format -run TestEIFLibrary -eif "$$PWD/.stack/eif/release/eif"
+	go test ./exporter/format ./test -run 'TestEIFLibrary|TestEnclaveImage' -eif "$$PWD/.stack/eif/release/eif"
 	CARGO_TARGET_DIR=.stack/vsock/build cargo install --quiet --locked --version 0.3.0 --root .stack/vsock vhost-device-vsock
 	go test ./test -run TestVsockLog -vsock "$$PWD/.stack/vsock/bin/vhost-device-vsock"
 	go test -timeout 25m ./test/guest -run 'TestBoot|TestPolicy|TestServices|TestConsole|TestStorage|TestIPv6' -arch arm64

@@ -24,9 +24,9 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/slipway-build/slipway/examples"
-	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/internal/contract"
+	"github.com/slipway-build/slipway/internal/testutil/eifjudge"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/ntp"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
@@ -251,33 +251,13 @@ func useBastion(t *testing.T) {
 func useEnclave(t *testing.T) {
 	dir := t.TempDir()
 	mustSlipway(t, 0, "build", "--format=eif", "-o", dir, "examples/enclave.yml")
-	f, err := os.Open(filepath.Join(dir, "enclave.eif"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, measured, err := eif.Read(f, info.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
+	image, measured := eifjudge.Read(t, filepath.Join(dir, "enclave.eif"))
 	registers, err := os.ReadFile(filepath.Join(dir, "enclave.pcrs.json"))
 	if err != nil || !strings.Contains(string(registers), measured.PCR0.String()) {
 		t.Errorf("the registers are %s, %v; want PCR0 %s", registers, err, measured.PCR0)
 	}
-	kernel, initrd := filepath.Join(dir, "kernel"), filepath.Join(dir, "initrd")
-	for name, content := range map[string]sparse.Content{kernel: image.Kernel, initrd: sparse.Concat(image.Ramdisks...)} {
-		out, err := os.Create(name)
-		if err == nil {
-			err = errors.Join(content.WriteFile(out), out.Close())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	kernel := eifjudge.Save(t, filepath.Join(dir, "kernel"), image.Kernel)
+	initrd := eifjudge.Save(t, filepath.Join(dir, "initrd"), sparse.Concat(image.Ramdisks...))
 	machine := runToEnd(t, vm.Config{MicroVM: true, Kernel: kernel, Initrd: initrd, Cmdline: image.Cmdline,
 		Memory: 512, NoNetwork: true, LogDir: stack.Artifacts(t)})
 	console := machine.ConsoleTail(100)

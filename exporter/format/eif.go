@@ -36,8 +36,8 @@ func init() {
 
 type eifWriter struct{}
 
-// write writes an enclave image. Its first ramdisk has the section init, so that
-// PCR1 measures what starts the machine, and PCR2 what the machine runs.
+// write writes an enclave image. Its first ramdisk ends with the section init, so
+// that PCR1 measures what starts the machine, and PCR2 what the machine runs.
 func (eifWriter) write(j *job) error {
 	if j.in.Kernel == "" {
 		return errors.New("an enclave image needs a kernel: set kernel.image in the machine")
@@ -97,8 +97,8 @@ func writeKMSPolicy(w io.Writer, role string, m eif.Measurements) error {
 	return e.Encode(measure.KMSPolicy(role, registers))
 }
 
-// ramdisks returns the initramfs in one or two parts: the section init, and all
-// that follows. Enclaves have no microcode.
+// ramdisks returns the initramfs in one or two parts: up to the end of the section
+// init, and all that follows. Enclaves have no microcode.
 func (j *job) ramdisks() ([]sparse.Content, error) {
 	parts, err := segment.Initrd("", j.in.Segments, j.in.Starts)
 	if err != nil {
@@ -108,8 +108,15 @@ func (j *job) ramdisks() ([]sparse.Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	first := slices.IndexFunc(j.in.Segments, func(d segment.Dir) bool { return !contract.IsInitComponent(d.Name) })
-	if first <= 0 { // all segments, or none, are of the section init
+	// The directories of the machine and the modules of the kernel precede the
+	// section init.
+	first := 0
+	for i, d := range j.in.Segments {
+		if contract.IsInitComponent(d.Name) {
+			first = i + 1
+		}
+	}
+	if first == 0 || first == len(j.in.Segments) {
 		return []sparse.Content{sparse.Concat(images...)}, nil
 	}
 	name := filepath.Join(j.in.Segments[first].Path, segment.FileName)

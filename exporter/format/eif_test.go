@@ -2,7 +2,6 @@ package format
 
 import (
 	"encoding/json"
-	"flag"
 	"io"
 	"os"
 	"os/exec"
@@ -13,7 +12,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/segment"
-	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/testutil/eifjudge"
 )
 
 // TestEIF checks that the ramdisks of an enclave image are the initramfs of
@@ -24,9 +23,11 @@ func TestEIF(t *testing.T) {
 		components []string
 		ramdisks   int
 	}{
-		"init only":     {[]string{"init[0]"}, 1},
-		"init and more": {[]string{"init[0]", "init[1]", "services.web", "files"}, 2},
-		"no init":       {[]string{"services.web"}, 1},
+		"init only":       {[]string{"init[0]"}, 1},
+		"a whole machine": {[]string{"directories", "kernel", "init[0]", "init[1]", "services.web", "configuration"}, 2},
+		"init at the end": {[]string{"directories", "init[0]"}, 1},
+		"init and more":   {[]string{"init[0]", "init[1]", "services.web", "files"}, 2},
+		"no init":         {[]string{"services.web"}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := input(t, segment.CPIO)
@@ -45,7 +46,7 @@ func TestEIF(t *testing.T) {
 				return files
 			}
 			files := write("eif")
-			image, pcrs := readEIF(t, files[0])
+			image, pcrs := eifjudge.Read(t, files[0])
 			var ramdisks string
 			for _, r := range image.Ramdisks {
 				data, err := io.ReadAll(r.Reader())
@@ -67,38 +68,30 @@ func TestEIF(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := map[string]string{"PCR0": pcrs.PCR0.String(), "PCR1": pcrs.PCR1.String(), "PCR2": pcrs.PCR2.String()}
-			if diff := cmp.Diff(want, registers(t, text)); diff != "" {
+			if diff := cmp.Diff(want, eifjudge.Registers(t, text)); diff != "" {
 				t.Errorf("the registers differ from what the image measures (-image +file):\n%s", diff)
 			}
 		})
 	}
 }
 
-var judge = flag.String("eif", "", "the `program` that hack/eif builds; TestEIFLibrary runs it")
-
 // TestEIFLibrary checks with AWS's own library that it reads an enclave image and
 // measures the same, and that it measures the same when it builds an image from
 // the same parts.
 func TestEIFLibrary(t *testing.T) {
-	if *judge == "" {
-		t.Skip("no -eif: make test-boot builds the program")
-	}
+	eifjudge.Require(t)
 	in := input(t, segment.CPIO)
 	in.Segments = []segment.Dir{{Name: "init[0]", Path: in.Segments[0].Path}, {Name: "services.web", Path: in.Segments[0].Path}}
 	files, want := writeEIF(t, in)
 	measure := func(args ...string) {
 		t.Helper()
-		out, err := exec.Command(*judge, args...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
-		}
-		if diff := cmp.Diff(want, registers(t, out)); diff != "" {
+		if diff := cmp.Diff(want, eifjudge.Measure(t, args...)); diff != "" {
 			t.Errorf("%s measures differently (-slipway +library):\n%s", args[0], diff)
 		}
 	}
 	measure("describe", files[0])
 
-	image, _ := readEIF(t, files[0])
+	image, _ := eifjudge.Read(t, files[0])
 	dir := t.TempDir()
 	key, certificate := filepath.Join(dir, "key"), filepath.Join(dir, "certificate")
 	for _, args := range [][]string{
@@ -109,19 +102,7 @@ func TestEIFLibrary(t *testing.T) {
 			t.Fatalf("openssl %q: %v\n%s", args, err, out)
 		}
 	}
-	save := func(name string, c sparse.Content) string {
-		t.Helper()
-		data, err := io.ReadAll(c.Reader())
-		if err != nil {
-			t.Fatal(err)
-		}
-		name = filepath.Join(dir, name)
-		if err := os.WriteFile(name, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return name
-	}
-	parts := []string{save("kernel", image.Kernel), image.Cmdline, save("1", image.Ramdisks[0]), save("2", image.Ramdisks[1])}
+	parts := eifjudge.Parts(t, image)
 	measure(append([]string{"build", filepath.Join(dir, "library.eif")}, parts...)...)
 
 	// The library verifies a signature of Slipway, and Slipway one of the library.
@@ -133,7 +114,7 @@ func TestEIFLibrary(t *testing.T) {
 	measure("describe", files[0])
 	library := filepath.Join(dir, "signed.eif")
 	measure(append([]string{"sign", certificate, key, library}, parts...)...)
-	if _, pcrs := readEIF(t, library); pcrs.PCR8 == nil || pcrs.PCR8.String() != want["PCR8"] {
+	if _, pcrs := eifjudge.Read(t, library); pcrs.PCR8 == nil || pcrs.PCR8.String() != want["PCR8"] {
 		t.Errorf("Slipway measures PCR8 %v in the library's image, want %s", pcrs.PCR8, want["PCR8"])
 	}
 }
@@ -206,46 +187,5 @@ func writeEIF(t *testing.T, in Input) ([]string, map[string]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return files, registers(t, text)
-}
-
-// readEIF reads an enclave image, which stays open until the test ends.
-func readEIF(t *testing.T, name string) (*eif.Image, eif.Measurements) {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, pcrs, err := eif.Read(f, info.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return image, pcrs
-}
-
-// registers returns the registers of a file of measurements, which must have 0 to
-// 2.
-func registers(t *testing.T, text []byte) map[string]string {
-	t.Helper()
-	var file struct{ Measurements map[string]string }
-	if err := json.Unmarshal(text, &file); err != nil {
-		t.Fatal(err)
-	}
-	values := map[string]string{}
-	for name, value := range file.Measurements {
-		if name != "HashAlgorithm" {
-			values[name] = value
-		}
-	}
-	for _, name := range []string{"PCR0", "PCR1", "PCR2"} {
-		if values[name] = file.Measurements[name]; values[name] == "" {
-			t.Errorf("no %s in %s", name, text)
-		}
-	}
-	return values
+	return files, eifjudge.Registers(t, text)
 }
