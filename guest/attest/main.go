@@ -3,6 +3,9 @@
 //
 // A TPM signs the values of its registers (a quote). On EC2, a NitroTPM signs a
 // document that KMS accepts, and in an enclave the Nitro Security Module does.
+//
+// "attest kms-decrypt" has KMS decrypt a secret for the machine that such a document
+// describes.
 package main
 
 import (
@@ -46,6 +49,13 @@ type attester struct {
 }
 
 func run(args []string, out io.Writer) error {
+	a := &attester{
+		open:     func() (*tpm.TPM, error) { return tpm.Open(wait) },
+		eventLog: "/sys/kernel/security/tpm0/binary_bios_measurements", nsm: tpm.NSMDevice,
+	}
+	if len(args) > 0 && args[0] == "kms-decrypt" {
+		return kmsDecrypt(args[1:], a)
+	}
 	flags := flag.NewFlagSet("attest", flag.ExitOnError)
 	listen := flags.String("listen", "", "serve documents over HTTP at `ADDRESS`, for example :8090")
 	nonce := flags.String("nonce", "", "`NONCE` in hexadecimal, for a document on standard output")
@@ -56,10 +66,6 @@ func run(args []string, out io.Writer) error {
 	flags.Parse(args)
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unknown argument %q", flags.Arg(0))
-	}
-	a := &attester{
-		open:     func() (*tpm.TPM, error) { return tpm.Open(wait) },
-		eventLog: "/sys/kernel/security/tpm0/binary_bios_measurements", nsm: tpm.NSMDevice,
 	}
 	var err error
 	if a.pcrs, err = tpm.ParsePCRs(*pcrs); err != nil {
@@ -84,7 +90,7 @@ func run(args []string, out io.Writer) error {
 	}
 	if *raw {
 		if d.Document == nil {
-			return errors.New("-raw: the machine has neither a NitroTPM nor a Nitro Security Module")
+			return errNoNitro
 		}
 		_, err := out.Write(d.Document)
 		return err
@@ -117,6 +123,25 @@ type document struct {
 	EndorsementCertificate []byte                       `json:"endorsementCertificate,omitempty"` // in DER
 }
 
+// errNoNitro means that the machine has no document as KMS takes it.
+var errNoNitro = errors.New("the machine has neither a NitroTPM nor a Nitro Security Module")
+
+// inEnclave reports whether the machine is a Nitro enclave.
+func (a *attester) inEnclave() bool {
+	_, err := os.Stat(a.nsm)
+	return err == nil
+}
+
+// forKMS returns a document of Nitro with a public key in DER.
+func (a *attester) forKMS(key []byte) ([]byte, error) {
+	a.key = key
+	d, err := a.document(nil)
+	if err != nil {
+		return nil, err
+	}
+	return d.Document, nil
+}
+
 // maxEventLog limits the event log in a document, in bytes. Firmware reserves 64 KiB.
 const maxEventLog = 1 << 20
 
@@ -127,7 +152,7 @@ func (a *attester) document(nonce []byte) (*document, error) {
 	d := &document{Nonce: hex.EncodeToString(nonce)}
 	request := tpm.Request{Nonce: nonce, UserData: a.userData, PublicKey: a.key}
 	var err error
-	if _, noEnclave := os.Stat(a.nsm); noEnclave == nil {
+	if a.inEnclave() {
 		d.Type = "nsm"
 		d.Document, err = tpm.EnclaveDocument(request)
 		return d, err
@@ -143,7 +168,7 @@ func (a *attester) document(nonce []byte) (*document, error) {
 		return d, err
 	}
 	if a.userData != nil || a.key != nil {
-		return nil, errors.New("-user-data and -public-key need a NitroTPM or an enclave")
+		return nil, errNoNitro
 	}
 	return d, d.addQuote(t, nonce, a)
 }
