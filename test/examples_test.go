@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -42,6 +43,8 @@ var exampleUses = map[string]func(*testing.T){
 	"docker-host":       useDockerHost,
 	"docker-image":      useDockerImage,
 	"enclave":           useEnclave,
+	"enclave-parent":    useEnclaveParent,
+	"enclave-secret":    useEnclaveSecret,
 	"encrypted-disk":    useEncryptedDisk,
 	"sealed-disk":       useSealedDisk,
 	"k8s-node-skeleton": useKubernetesNode,
@@ -55,11 +58,10 @@ var exampleUses = map[string]func(*testing.T){
 
 // usedElsewhere has the tests that use the other examples.
 var usedElsewhere = map[string]string{
-	"aws":            "TestAWS, TestRunTerminal",
-	"enclave-parent": "TestAllocate of guest/enclaves: QEMU does not emulate an instance with enclaves",
-	"installer":      "TestInstaller",
-	"minimal":        "TestConsole of test/guest",
-	"web":            "TestRun, TestRunCommand",
+	"aws":       "TestAWS, TestRunTerminal",
+	"installer": "TestInstaller",
+	"minimal":   "TestConsole of test/guest",
+	"web":       "TestRun, TestRunCommand",
 }
 
 // TestEveryExampleIsUsed checks that a test uses each example.
@@ -251,18 +253,71 @@ func useBastion(t *testing.T) {
 func useEnclave(t *testing.T) {
 	dir := t.TempDir()
 	mustSlipway(t, 0, "build", "--format=eif", "-o", dir, "examples/enclave.yml")
-	image, measured := eifjudge.Read(t, filepath.Join(dir, "enclave.eif"))
+	_, measured := eifjudge.Read(t, filepath.Join(dir, "enclave.eif"))
 	registers, err := os.ReadFile(filepath.Join(dir, "enclave.pcrs.json"))
 	if err != nil || !strings.Contains(string(registers), measured.PCR0.String()) {
 		t.Errorf("the registers are %s, %v; want PCR0 %s", registers, err, measured.PCR0)
 	}
-	kernel := eifjudge.Save(t, filepath.Join(dir, "kernel"), image.Kernel)
-	initrd := eifjudge.Save(t, filepath.Join(dir, "initrd"), sparse.Concat(image.Ramdisks...))
-	machine := runToEnd(t, vm.Config{MicroVM: true, Kernel: kernel, Initrd: initrd, Cmdline: image.Cmdline,
-		Memory: 512, NoNetwork: true, LogDir: stack.Artifacts(t)})
+	machine := runToEnd(t, enclaveInMicroVM(t, filepath.Join(dir, "enclave.eif")))
 	console := machine.ConsoleTail(100)
 	if !strings.Contains(console, "the enclave runs on 6.") || !strings.Contains(console, contract.ExitStatus+"0") {
 		t.Errorf("the service did not run and end the machine:\n%s", console)
+	}
+}
+
+// The parent boots outside of EC2 too, and says why it runs no enclave. Nobody can
+// replace the enclave image on its root.
+func useEnclaveParent(t *testing.T) {
+	image := strings.Repeat("enclave", 1000)
+	runExample(t, "enclave-parent", filepath.Dir(tempFile(t, "enclave.eif", image)), "--format=raw-verity", "--uefi", "--mem=1G")
+	if got := onExample(t, "enclave-parent", "cat /proc/1/root/etc/enclave.eif"); got != image {
+		t.Errorf("the enclave image has %d bytes, want %d", len(got), len(image))
+	}
+	if got := onExample(t, "enclave-parent", "nsenter --target 1 --mount sh -c 'echo x >/etc/enclave.eif' 2>&1 || true"); !strings.Contains(got, "Read-only file system") {
+		t.Errorf("writing to the enclave image: %q", got)
+	}
+	console, _ := mustSlipway(t, 0, "logs", "enclave-parent")
+	if !strings.Contains(console, "enclaves: this machine cannot run enclaves: start an EC2 instance") {
+		t.Errorf("the machine does not say that it has no enclaves:\n%s", console)
+	}
+}
+
+// Without a Nitro Security Module, KMS releases nothing, and the service does not
+// run. TestKMSDecrypt of guest/attest has a mock of both.
+func useEnclaveSecret(t *testing.T) {
+	dir := t.TempDir()
+	mustSlipway(t, 0, "build", "--format=eif", "-o", dir, "--build-arg=ENCLAVE_ROLE=arn:aws:iam::123456789012:role/enclaves",
+		"examples/enclave-secret.yml", filepath.Dir(tempFile(t, "password.kms", "ciphertext")))
+	_, measured := eifjudge.Read(t, filepath.Join(dir, "enclave-secret.eif"))
+	policy, err := os.ReadFile(filepath.Join(dir, "enclave-secret.kms-policy.json"))
+	if err != nil || !strings.Contains(string(policy), measured.PCR0.String()) {
+		t.Errorf("the policy is %s, %v; want PCR0 %s", policy, err, measured.PCR0)
+	}
+	machine, err := vm.Start(t.Context(), enclaveInMicroVM(t, filepath.Join(dir, "enclave-secret.eif")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(machine.Kill)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	if _, err := machine.WaitConsole(ctx, regexp.MustCompile(`(?m)onboot.*secret.*/dev/nsm`)); err != nil {
+		t.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
+	}
+	machine.Wait(ctx)
+	if console := machine.ConsoleTail(100); strings.Contains(console, "the password has") {
+		t.Errorf("the service runs without its secret:\n%s", console)
+	}
+}
+
+// enclaveInMicroVM returns a microVM with what an enclave image boots.
+func enclaveInMicroVM(t *testing.T, file string) vm.Config {
+	t.Helper()
+	image, _ := eifjudge.Read(t, file)
+	dir := t.TempDir()
+	return vm.Config{
+		MicroVM: true, Cmdline: image.Cmdline, Memory: 512, NoNetwork: true, LogDir: stack.Artifacts(t),
+		Kernel: eifjudge.Save(t, filepath.Join(dir, "kernel"), image.Kernel),
+		Initrd: eifjudge.Save(t, filepath.Join(dir, "initrd"), sparse.Concat(image.Ramdisks...)),
 	}
 }
 

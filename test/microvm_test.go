@@ -158,3 +158,29 @@ func TestMicroVM(t *testing.T) {
 		t.Errorf("time of the processor %v: a microVM must need less than a PC", cpu)
 	}
 }
+
+// TestMicroVMRun boots a machine with slipway run in a microVM and in a PC, logs how
+// long the command takes, and checks that it ends with the exit status of the
+// service.
+func TestMicroVMRun(t *testing.T) {
+	stack.Require(t)
+	if !*bootAll {
+		t.Skip("no -boot: make test-boot builds the package kernel-micro")
+	}
+	home(t)
+	file := filepath.Join(t.TempDir(), "micro.yml")
+	text := strings.Replace(fmt.Sprintf(microMachine, "kernel-micro"), "sleep 5", "exit 3", 1)
+	if err := os.WriteFile(file, []byte("# syntax=slipwaybuild/slipway:1\n"+text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, args := range map[string][]string{"microvm": {"--microvm"}, "q35": nil} {
+		args = append([]string{"run", "--accel=tcg", "--progress=plain", "--timeout=5m", file}, args...)
+		mustSlipway(t, 3, args...) // builds the machine
+		start := time.Now()
+		stdout, _ := mustSlipway(t, 3, args...)
+		t.Logf("%s: %.1f s from the command to the end of the service", name, time.Since(start).Seconds())
+		if !strings.Contains(stdout, "SERVICE RUNS") {
+			t.Errorf("%s: the service does not run:\n%s", name, stdout)
+		}
+	}
+}

@@ -47,6 +47,10 @@ func (a allocator) allocate(cpus, memory int) (string, error) {
 	if _, err := os.Stat(pool); errors.Is(err, fs.ErrNotExist) {
 		return "", errors.New("the driver nitro_enclaves is not loaded: load it with the package modprobe, and start the instance with enclaves enabled")
 	}
+	// The driver makes its device when it finds that of the hypervisor.
+	if _, err := os.Stat(filepath.Join(a.sys, "class/misc/nitro_enclaves")); errors.Is(err, fs.ErrNotExist) {
+		return "", errors.New("this machine cannot run enclaves: start an EC2 instance of a type that supports them, with --enclave-options Enabled=true")
+	}
 	nodes, err := filepath.Glob(filepath.Join(a.sys, "devices/system/node/node[0-9]*"))
 	if err != nil || len(nodes) == 0 {
 		return "", fmt.Errorf("no NUMA nodes in %s: %v", a.sys, err)

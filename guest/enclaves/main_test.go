@@ -13,6 +13,7 @@ func instance(t *testing.T) allocator {
 	a := allocator{t.TempDir()}
 	files := map[string]string{
 		"module/nitro_enclaves/parameters/ne_cpus":                               "",
+		"class/misc/nitro_enclaves/dev":                                          "10:123\n",
 		"devices/system/node/node0/cpulist":                                      "0-1,4-5\n",
 		"devices/system/node/node1/cpulist":                                      "2-3,6-7\n",
 		"devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages":      "0\n",
@@ -73,13 +74,20 @@ func TestAllocate(t *testing.T) {
 	}
 }
 
+// TestWithoutDriver checks what the program says without the driver, and without
+// the device of the hypervisor.
 func TestWithoutDriver(t *testing.T) {
-	a := instance(t)
-	if err := os.RemoveAll(filepath.Join(a.sys, "module")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.allocate(2, 512); err == nil || !strings.Contains(err.Error(), "the driver nitro_enclaves is not loaded") {
-		t.Errorf("error %v", err)
+	for folder, want := range map[string]string{
+		"module": "the driver nitro_enclaves is not loaded",
+		"class":  "this machine cannot run enclaves",
+	} {
+		a := instance(t)
+		if err := os.RemoveAll(filepath.Join(a.sys, folder)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.allocate(2, 512); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("without %s: error %v, want %q", folder, err, want)
+		}
 	}
 }
 
