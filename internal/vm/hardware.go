@@ -228,7 +228,9 @@ func (c *Config) media() []string {
 	if c.Kernel != "" {
 		cmdline := c.Cmdline
 		if c.MicroVM && c.platform().resets {
-			cmdline = strings.TrimSpace(cmdline + " " + contract.PowerOffArg + "=" + contract.PowerOffReboot)
+			// Linux tries a triple fault last, after seconds, but a microVM has no
+			// other reset (QEMU, "microvm virtual platform").
+			cmdline = strings.TrimSpace(cmdline + " " + contract.PowerOffArg + "=" + contract.PowerOffReboot + " reboot=t")
 			args = append(args, "-no-reboot")
 		}
 		args = append(args, "-kernel", c.Kernel, "-append", cmdline)
