@@ -23,6 +23,7 @@ COPY frontend frontend
 COPY internal/contract internal/contract
 COPY internal/failure internal/failure
 COPY internal/kernel internal/kernel
+COPY internal/pemfile internal/pemfile
 COPY internal/printable internal/printable
 COPY internal/sbom internal/sbom
 COPY internal/schema internal/schema

@@ -20,6 +20,7 @@ import (
 	"github.com/slipway-build/slipway/exporter/gpt"
 	"github.com/slipway-build/slipway/exporter/sparse"
 	"github.com/slipway-build/slipway/exporter/uki"
+	"github.com/slipway-build/slipway/internal/pemfile"
 )
 
 // signFlags are the flags of slipway sign.
@@ -82,9 +83,9 @@ func (f *signFlags) signer(cmd *cobra.Command) (*uki.Signer, error) {
 		}
 		return uki.ParseSigner(key, certificate)
 	}
-	c, err := uki.ParseCertificate(certificate)
+	c, err := pemfile.Certificate(certificate)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("certificate: %w", err)
 	}
 	s := &messageSigner{public: c.PublicKey}
 	switch {

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/slipway-build/slipway/internal/pemfile"
 )
 
 // ErrSignature is the error for a signature that does not fit the image.
@@ -33,20 +35,7 @@ func ParseSigner(key, certificate []byte) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(key)
-	for block != nil && block.Type == "EC PARAMETERS" { // openssl ecparam writes it before the key
-		_, key, _ = bytes.Cut(key, []byte("-----END EC PARAMETERS-----"))
-		block, _ = pem.Decode(key)
-	}
-	if block == nil {
-		return nil, errors.New("signing key: the file is not PEM")
-	}
-	var parsed any
-	if block.Type == "EC PRIVATE KEY" {
-		parsed, err = x509.ParseECPrivateKey(block.Bytes)
-	} else {
-		parsed, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	}
+	parsed, err := pemfile.PrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("signing key: %w", err)
 	}
@@ -60,12 +49,13 @@ func ParseSigner(key, certificate []byte) (*Signer, error) {
 	return &Signer{c, k}, nil
 }
 
+// parseCertificate parses a certificate in PEM, the only encoding that an image
+// can have.
 func parseCertificate(data []byte) (*x509.Certificate, error) {
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, errors.New("certificate: the file is not a certificate in PEM")
+	if !bytes.HasPrefix(data, []byte("-----BEGIN ")) {
+		return nil, errors.New("certificate: the file is not PEM")
 	}
-	c, err := x509.ParseCertificate(block.Bytes)
+	c, err := pemfile.Certificate(data)
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}

@@ -136,7 +136,7 @@ func TestParseSigner(t *testing.T) {
 		{certificate, certificate, "signing key: "},
 		{[]byte("-----BEGIN EC PARAMETERS-----\nBgUrgQQAIg==\n-----END EC PARAMETERS-----\n"), certificate, "signing key: the file is not PEM"},
 		{nil, certificate, "signing key: the file is not PEM"},
-		{key, key, "certificate: the file is not a certificate in PEM"},
+		{key, key, `certificate: the file has a "EC PRIVATE KEY" instead`},
 	} {
 		if _, err := ParseSigner(test.key, test.certificate); err == nil || !strings.HasPrefix(err.Error(), test.want) {
 			t.Errorf("error %v, want %q", err, test.want)

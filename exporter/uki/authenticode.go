@@ -9,12 +9,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
 
 	"github.com/smallstep/pkcs7"
+
+	"github.com/slipway-build/slipway/internal/pemfile"
 )
 
 // ErrSignature is the error for a signature that does not fit the program.
@@ -53,54 +54,15 @@ func NewSigner(certificate *x509.Certificate, key crypto.Signer) (*Signer, error
 // ParseSigner returns the signer for a private key and a certificate, both in PEM
 // (RFC 7468). The errors contain nothing of the key.
 func ParseSigner(key, certificate []byte) (*Signer, error) {
-	c, err := ParseCertificate(certificate)
-	if err != nil {
-		return nil, err
-	}
-	k, err := parseKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return NewSigner(c, k)
-}
-
-// ParseCertificate parses a certificate in PEM or DER.
-func ParseCertificate(data []byte) (*x509.Certificate, error) {
-	der := data
-	if block, _ := pem.Decode(data); block != nil {
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("certificate: the file starts with a %q", block.Type)
-		}
-		der = block.Bytes
-	}
-	c, err := x509.ParseCertificate(der)
+	c, err := pemfile.Certificate(certificate)
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
-	return c, nil
-}
-
-func parseKey(data []byte) (crypto.Signer, error) {
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, errors.New("signing key: the file is not PEM")
+	k, err := pemfile.PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("signing key: %w", err)
 	}
-	switch block.Type {
-	case "RSA PRIVATE KEY":
-		if key, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
-			return key, nil
-		}
-	case "PRIVATE KEY":
-		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-		if signer, ok := key.(crypto.Signer); err == nil && ok {
-			return signer, nil
-		}
-	case "ENCRYPTED PRIVATE KEY":
-		return nil, errors.New("signing key: it is encrypted: decrypt it first, for example with openssl pkey")
-	default:
-		return nil, errors.New("signing key: the file has no private key")
-	}
-	return nil, errors.New("signing key: the private key is damaged")
+	return NewSigner(c, k)
 }
 
 // Object identifiers (RFC 5652, RFC 8017, and Windows Authenticode Portable

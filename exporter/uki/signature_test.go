@@ -172,8 +172,8 @@ func TestParseSignerErrors(t *testing.T) {
 		"signing key: the certificate is for another key":   {key, other},
 		"signing key: the file is not PEM":                  {[]byte("secret"), certificate},
 		"signing key: the private key is damaged":           {[]byte("-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"), certificate},
-		"signing key: the file has no private key":          {certificate, certificate},
-		`certificate: the file starts with a "PRIVATE KEY"`: {key, key},
+		`signing key: the file has a "CERTIFICATE" instead`: {certificate, certificate},
+		`certificate: the file has a "PRIVATE KEY" instead`: {key, key},
 		"certificate: x509: malformed certificate":          {key, []byte("text")},
 		"signing key: it is encrypted: decrypt it first":    {[]byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nc2VjcmV0\n-----END ENCRYPTED PRIVATE KEY-----\n"), certificate},
 	} {

@@ -21,7 +21,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/efivars"
 	"github.com/slipway-build/slipway/exporter/gpt"
-	"github.com/slipway-build/slipway/exporter/uki"
+	"github.com/slipway-build/slipway/internal/pemfile"
 )
 
 // Names of the keys, which are also the names of the variables.
@@ -169,7 +169,7 @@ func Read(dir string) (Keys, error) {
 		if err != nil {
 			return k, fmt.Errorf("keys of Secure Boot: %w", err)
 		}
-		if key.Certificate, err = uki.ParseCertificate(data); err != nil {
+		if key.Certificate, err = pemfile.Certificate(data); err != nil {
 			return k, fmt.Errorf("%s.crt: %w", name, err)
 		}
 	}

@@ -6,10 +6,8 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,6 +15,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/static"
+
+	"github.com/slipway-build/slipway/internal/pemfile"
 )
 
 // Types of signatures, from Cosign's SIGNATURE_SPEC.md.
@@ -48,42 +48,23 @@ type payload struct {
 	Optional map[string]any `json:"optional"`
 }
 
-// ParseKey parses a private key on an elliptic curve, in PEM: PKCS #8 or, as
-// "openssl ecparam -genkey" writes it, SEC 1.
+// ParseKey parses a private key on an elliptic curve, in PEM.
 func ParseKey(text []byte) (*ecdsa.PrivateKey, error) {
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		var key any
-		var err error
-		switch block.Type {
-		case "PRIVATE KEY":
-			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-		case "EC PRIVATE KEY":
-			key, err = x509.ParseECPrivateKey(block.Bytes)
-		case "EC PARAMETERS":
-			continue
-		default:
-			return nil, fmt.Errorf("the key is of the type %.40q: use an unencrypted key in PKCS #8", block.Type)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("private key: %w", err)
-		}
-		if key, ok := key.(*ecdsa.PrivateKey); ok {
-			return key, nil
-		}
-		return nil, errors.New("the private key is not on an elliptic curve: make one with openssl ecparam -genkey -name prime256v1")
+	key, err := pemfile.PrivateKey(text)
+	if err != nil {
+		return nil, err
 	}
-	return nil, errors.New("there is no private key in PEM")
+	if key, ok := key.(*ecdsa.PrivateKey); ok {
+		return key, nil
+	}
+	return nil, errors.New("the private key is not on an elliptic curve: make one with openssl ecparam -genkey -name prime256v1")
 }
 
 // ParsePublicKey parses a public key on an elliptic curve in PEM (PKIX).
 func ParsePublicKey(text []byte) (*ecdsa.PublicKey, error) {
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "PUBLIC KEY" {
-		return nil, errors.New("there is no public key in PEM")
-	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	key, err := pemfile.PublicKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("public key: %w", err)
+		return nil, err
 	}
 	if key, ok := key.(*ecdsa.PublicKey); ok {
 		return key, nil
