@@ -1,6 +1,7 @@
 package test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -44,12 +46,31 @@ func TestAWS(t *testing.T) {
 		t.Errorf("the AMI is %+v", image)
 	}
 	t.Run("inspect", func(t *testing.T) { inspectAMI(t, a, image.Image, file) })
+	t.Run("size", func(t *testing.T) { testSize(t, file) })
 	disk := a.save(t, image)
 	for _, firmware := range []vm.Firmware{vm.BIOS, vm.UEFI} {
 		t.Run(string(firmware), func(t *testing.T) {
 			t.Parallel()
 			testAWS(t, vm.Config{Firmware: firmware, Disk: disk})
 		})
+	}
+}
+
+// testSize checks that the disk, packed at the default level, has at most 50 MB of
+// data: blocks of 4096 bytes that are not zero.
+func testSize(t *testing.T, file string) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, zero := 0, make([]byte, 4096)
+	for block := range slices.Chunk(data, len(zero)) {
+		if !bytes.Equal(block, zero[:len(block)]) {
+			size += len(block)
+		}
+	}
+	if size < 40_000_000 || size > 50_000_000 {
+		t.Errorf("the disk has %d bytes of data, want 40 to 50 MB", size)
 	}
 }
 
@@ -137,6 +158,7 @@ func testAWS(t *testing.T, config vm.Config) {
 	}
 	t.Logf("from power-on: kernel %.1f s, ssh %.1f s", kernel.Seconds(), login.Seconds())
 
+	t.Run("memory", func(t *testing.T) { testMemory(t, g) })
 	t.Run("login", func(t *testing.T) {
 		if got := g.output(t, "id -un"); got != "root" {
 			t.Errorf("logged in as %q", got)
@@ -150,6 +172,26 @@ func testAWS(t *testing.T, config vm.Config) {
 	t.Run("services", func(t *testing.T) { testServices(t, g) })
 	t.Run("reboot", func(t *testing.T) { testReboot(t, g) })
 	t.Run("poweroff", func(t *testing.T) { testPowerOff(t, g, config.Architecture == "arm64") })
+}
+
+// minAvailable is the least memory that a machine of 1 GiB has for programs after
+// boot, in KiB.
+const minAvailable = 750 << 10
+
+func testMemory(t *testing.T, g *guest) {
+	text := g.output(t, "cat /proc/meminfo")
+	m := regexp.MustCompile(`MemAvailable: *(\d+) kB`).FindStringSubmatch(text)
+	if m == nil {
+		t.Fatalf("no MemAvailable:\n%s", text)
+	}
+	available, err := strconv.Atoi(m[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("available memory: %d MiB", available>>10)
+	if available < minAvailable {
+		t.Errorf("the machine has %d KiB of available memory, less than %d", available, minAvailable)
+	}
 }
 
 // testSSHD checks the capabilities of a login, its terminal, and sftp.
