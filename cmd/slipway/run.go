@@ -71,7 +71,7 @@ func newRunCommand() *cobra.Command {
 	}
 	f := &runFlags{builderFlags: newBuilderFlags(cmd)}
 	flags := cmd.Flags()
-	flags.StringVar(&f.Target, "format", "", "`name` of the format to build (default: kernel+initrd; with firmware: raw; with --microvm: microvm)")
+	flags.StringVar(&f.Target, "format", "", "`name` of the format to build (default: kernel+initrd; with firmware and for arm64: raw; with --microvm: microvm)")
 	flags.StringArrayVar(&f.Secrets, "secret", nil, "secret for the machine: `id=ID,src=FILE` or id=ID,env=NAME")
 	secureBootVar(cmd, f.builderFlags)
 	flags.StringVar(&f.name, "name", "", "`name` for slipway ps, ssh, logs and stop (default: that of the file)")
@@ -257,10 +257,11 @@ func (f *runFlags) build(cmd *cobra.Command, args []string) (run.Source, error) 
 	}
 	if f.Target == "" {
 		switch {
-		case f.bios || f.uefi || f.secureBoot:
-			f.Target = "raw"
 		case f.microVM:
 			f.Target = "microvm"
+		// Without UEFI, QEMU's arm64 machine has no ACPI, and so no power button.
+		case f.bios || f.uefi || f.secureBoot || strings.HasPrefix(f.Platforms[0], "linux/arm64"):
+			f.Target = "raw"
 		default:
 			f.Target = "kernel+initrd"
 		}
