@@ -52,7 +52,7 @@ func ParseSigner(key, certificate []byte) (*Signer, error) {
 // parseCertificate parses a certificate in PEM, the only encoding that an image
 // can have.
 func parseCertificate(data []byte) (*x509.Certificate, error) {
-	if !bytes.HasPrefix(data, []byte("-----BEGIN ")) {
+	if block, _ := pem.Decode(data); block == nil {
 		return nil, errors.New("certificate: the file is not PEM")
 	}
 	c, err := pemfile.Certificate(data)

@@ -1,5 +1,5 @@
 // Package pemfile parses the keys and certificates with which people sign: in PEM
-// (RFC 7468), as openssl writes them.
+// (RFC 7468), as openssl writes them. Errors contain nothing of a private key.
 package pemfile
 
 import (
@@ -35,7 +35,7 @@ func PrivateKey(text []byte) (crypto.Signer, error) {
 		return nil, fmt.Errorf("the file has a %.40q instead of a private key", block.Type)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the private key is damaged: %w", err)
+		return nil, errors.New("the private key is damaged") // err has some of its bytes
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
@@ -50,7 +50,11 @@ func PublicKey(text []byte) (crypto.PublicKey, error) {
 	if block == nil || block.Type != "PUBLIC KEY" {
 		return nil, errors.New("there is no public key in PEM")
 	}
-	return x509.ParsePKIXPublicKey(block.Bytes)
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	return key, nil
 }
 
 // Certificate parses an X.509 certificate in PEM or DER.

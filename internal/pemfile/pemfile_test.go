@@ -35,11 +35,14 @@ func TestPrivateKey(t *testing.T) {
 		{parameters + encode("EC PRIVATE KEY", sec1), ""},
 		{"", "the file is not PEM"},
 		{parameters, "the file is not PEM"},
-		{encode("PRIVATE KEY", pkcs8[:20]), "the private key is damaged: "},
+		{encode("PRIVATE KEY", pkcs8[:20]), "the private key is damaged"},
 		{encode("ENCRYPTED PRIVATE KEY", pkcs8), "it is encrypted: decrypt it first"},
 		{encode("CERTIFICATE", pkcs8), `the file has a "CERTIFICATE" instead of a private key`},
 	} {
 		got, err := PrivateKey([]byte(c.text))
+		if err != nil && strings.Contains(err.Error(), "asn1") {
+			t.Errorf("%.40q: the error describes the content: %v", c.text, err)
+		}
 		if c.want == "" && (err != nil || !key.Equal(got)) || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
 			t.Errorf("%.40q: %v, want %q", c.text, err, c.want)
 		}
