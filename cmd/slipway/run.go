@@ -255,12 +255,16 @@ func (f *runFlags) build(cmd *cobra.Command, args []string) (run.Source, error) 
 	if len(f.Platforms) == 0 {
 		f.Platforms = []string{"linux/" + runtime.GOARCH}
 	}
+	platform, err := platforms.Parse(f.Platforms[0])
+	if err != nil {
+		return run.Source{}, fmt.Errorf("--platform: %w", err)
+	}
 	if f.Target == "" {
 		switch {
 		case f.microVM:
 			f.Target = "microvm"
 		// Without UEFI, QEMU's arm64 machine has no ACPI, and so no power button.
-		case f.bios || f.uefi || f.secureBoot || strings.HasPrefix(f.Platforms[0], "linux/arm64"):
+		case f.bios || f.uefi || f.secureBoot || platform.Architecture == "arm64":
 			f.Target = "raw"
 		default:
 			f.Target = "kernel+initrd"
