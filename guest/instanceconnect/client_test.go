@@ -56,6 +56,19 @@ func TestReadResponse(t *testing.T) {
 	}
 }
 
+// FuzzReadResponse checks that no response crashes the client, or has a longer body
+// than it accepts.
+func FuzzReadResponse(f *testing.F) {
+	f.Add("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
+	f.Add("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\n\r\n")
+	f.Add("HTTP/1.0 404 Not Found\r\n\r\nabc")
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, body, err := readResponse(strings.NewReader(text)); err == nil && len(body) > maxBody {
+			t.Errorf("a body of %d bytes", len(body))
+		}
+	})
+}
+
 // A server that sends long values in chunks, as net/http does.
 func TestClientWithServer(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", maxBody/16)
