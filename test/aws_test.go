@@ -12,13 +12,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/slipway-build/slipway/internal/testutil/meminfo"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
 	"github.com/slipway-build/slipway/internal/vm/cloud"
@@ -179,15 +179,7 @@ func testAWS(t *testing.T, config vm.Config) {
 const minAvailable = 750 << 10
 
 func testMemory(t *testing.T, g *guest) {
-	text := g.output(t, "cat /proc/meminfo")
-	m := regexp.MustCompile(`MemAvailable: *(\d+) kB`).FindStringSubmatch(text)
-	if m == nil {
-		t.Fatalf("no MemAvailable:\n%s", text)
-	}
-	available, err := strconv.Atoi(m[1])
-	if err != nil {
-		t.Fatal(err)
-	}
+	available := meminfo.Available(t, g.output(t, "cat /proc/meminfo"))
 	t.Logf("available memory: %d MiB", available>>10)
 	if available < minAvailable {
 		t.Errorf("the machine has %d KiB of available memory, less than %d", available, minAvailable)

@@ -134,7 +134,8 @@ func (j *judges) cd(iso string) {
 	dir := j.TempDir()
 	j.run("xorriso", "-osirrox", "on:sort_lba_off", "-indev", iso, "-extract", "/", dir)
 	boots := j.boots(dir)
-	if strings.Contains(j.run("sh", "-c", "sfdisk --dump "+iso+" || true"), "label: gpt") {
+	// sfdisk fails on a CD without a partition table.
+	if table, err := exec.Command("sfdisk", "--dump", iso).Output(); err == nil && strings.Contains(string(table), "label: gpt") {
 		j.disk(iso)
 	} else if image := bootImageLine.FindStringSubmatch(j.run("xorriso", "-indev", iso, "-report_el_torito", "plain")); image != nil {
 		block, _ := strconv.ParseInt(image[1], 10, 64)

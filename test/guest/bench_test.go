@@ -8,12 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/slipway-build/slipway/internal/testutil/meminfo"
 	"github.com/slipway-build/slipway/internal/testutil/need"
 	"github.com/slipway-build/slipway/internal/testutil/stack"
 	"github.com/slipway-build/slipway/internal/vm"
@@ -199,14 +198,7 @@ func benchmarkBoot(b testing.TB, dir string, count *instructions) float64 {
 	if err != nil {
 		b.Fatal(err)
 	}
-	available := regexp.MustCompile(`MemAvailable: *(\d+) kB`).FindStringSubmatch(free.Stdout)
-	if available == nil {
-		b.Fatalf("no MemAvailable: %s", strings.TrimSpace(free.Stdout+free.Stderr))
-	}
-	kib, err := strconv.Atoi(available[1])
-	if err != nil {
-		b.Fatal(err)
-	}
+	kib := meminfo.Available(b, free.Stdout+free.Stderr)
 	if b, ok := b.(*testing.B); ok {
 		b.ReportMetric((login - kernel).Seconds(), "s-to-ssh")
 		b.ReportMetric((after - before).Seconds(), "cpu-s-to-ssh")

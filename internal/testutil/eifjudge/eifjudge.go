@@ -15,6 +15,7 @@ import (
 
 	"github.com/slipway-build/slipway/exporter/eif"
 	"github.com/slipway-build/slipway/exporter/sparse"
+	"github.com/slipway-build/slipway/internal/testutil/treetest"
 )
 
 var program = flag.String("eif", "", "the `program` that hack/eif builds, which some tests of enclave images run")
@@ -57,19 +58,11 @@ func Registers(t *testing.T, text []byte) map[string]string {
 // Read reads an enclave image, which stays open until the test ends.
 func Read(t *testing.T, name string) (*eif.Image, eif.Measurements) {
 	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, measured, err := eif.Read(f, info.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
+	var measured eif.Measurements
+	image := treetest.ReadImage(t, name, func(r io.ReaderAt, size int64) (image *eif.Image, err error) {
+		image, measured, err = eif.Read(r, size)
+		return image, err
+	})
 	return image, measured
 }
 

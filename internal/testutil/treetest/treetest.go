@@ -237,8 +237,9 @@ func text(size int64) string {
 	return string(b)
 }
 
-// ReadImage returns the tree in the file of a file system.
-func ReadImage(t testing.TB, name string, read func(io.ReaderAt, int64) ([]tree.Entry, error)) []tree.Entry {
+// ReadImage returns what read finds in a file, for example the tree of a file
+// system. The file stays open until the test ends.
+func ReadImage[T any](t testing.TB, name string, read func(io.ReaderAt, int64) (T, error)) T {
 	t.Helper()
 	f, err := os.Open(name)
 	if err != nil {
@@ -249,11 +250,11 @@ func ReadImage(t testing.TB, name string, read func(io.ReaderAt, int64) ([]tree.
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries, err := read(f, info.Size())
+	found, err := read(f, info.Size())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return entries
+	return found
 }
 
 // Read checks that entries which were read from a file system are a tree that
