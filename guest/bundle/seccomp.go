@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -48,6 +49,10 @@ func addProfile(spec map[string]json.RawMessage, text []byte) error {
 	if err != nil {
 		return err
 	}
+	// A filter has all calls of each architecture, and the kernel's hardened
+	// compiler (net.core.bpf_jit_harden) takes quadratic time for it. Kernels
+	// without CONFIG_X86_X32_ABI, as Slipway's, have no calls of x32.
+	profile.Architectures = slices.DeleteFunc(profile.Architectures, func(a specs.Arch) bool { return a == specs.ArchX32 })
 	var linux map[string]json.RawMessage
 	if err := json.Unmarshal(spec["linux"], &linux); err != nil {
 		return err

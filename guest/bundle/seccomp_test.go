@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -56,6 +57,12 @@ func TestSeccomp(t *testing.T) {
 	}
 	if spec.Linux.Seccomp.DefaultAction != specs.ActErrno {
 		t.Errorf("other calls: %s", spec.Linux.Seccomp.DefaultAction)
+	}
+	if slices.Contains(spec.Linux.Seccomp.Architectures, specs.ArchX32) {
+		t.Error("the filter has the calls of x32")
+	}
+	if runtime.GOARCH == "amd64" && !slices.Contains(spec.Linux.Seccomp.Architectures, specs.ArchX86) {
+		t.Error("the filter forbids 32-bit programs")
 	}
 	for call, want := range map[string]bool{"read": true, "settimeofday": true, "bpf": false, "kexec_load": false, "init_module": false} {
 		if allowed(call) != want {
