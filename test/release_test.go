@@ -42,6 +42,7 @@ var (
 
 const (
 	releaseVersion  = "1.2.3"
+	releaseDate     = "20261123"
 	releaseTime     = "1764000000"
 	releaseRevision = "0123456789abcdef0123456789abcdef01234567"
 )
@@ -66,6 +67,8 @@ func TestRelease(t *testing.T) {
 	need.Program(t, "jq", "jq")
 	need.Program(t, "lintian", "lintian")
 	need.Program(t, "rpm", "rpm")
+	// The examples are locked for both platforms.
+	stack.MustBuildx(t, "testdata/httpbin", "--platform", "linux/amd64,linux/arm64", "-o", "type=registry", "-t", stack.Registry+"/mccutchen/go-httpbin:v2.15.0", ".")
 	r := newRehearsal(t)
 	t.Run("images", r.testImages)
 	if *releaseTargets == "release" || *releaseCache != "" {
@@ -99,7 +102,7 @@ set -euo pipefail
 hack/release/publish
 `, dir)
 	release.Dir = root
-	release.Env = append(os.Environ(), "COSIGN="+r.cosign, "COSIGN_PASSWORD=", "VERSION="+releaseVersion, "REVISION="+releaseRevision, "COMMIT_TIME="+releaseTime, "DATE=20261123", "REGISTRY="+r.registry,
+	release.Env = append(os.Environ(), "COSIGN="+r.cosign, "COSIGN_PASSWORD=", "VERSION="+releaseVersion, "REVISION="+releaseRevision, "COMMIT_TIME="+releaseTime, "DATE="+releaseDate, "REGISTRY="+r.registry,
 		"BUILDX_BUILDER="+stack.Builder, "PROGRESS=plain", "TARGETS="+*releaseTargets, "PROGRAMS="+*releasePrograms, "EXAMPLES="+*releaseExamples, "CACHE_MACHINE="+*releaseCache,
 		"SIGN=--key "+dir+"/cosign.key --tlog-upload=false --use-signing-config=false", "COSIGN_INSECURE=--allow-http-registry")
 	out, err := release.CombinedOutput()
@@ -136,9 +139,9 @@ func tail(data []byte, n int) []byte { return data[max(0, len(data)-n):] }
 // signature.
 func (r *rehearsal) testImages(t *testing.T) {
 	for _, repository := range slices.Sorted(maps.Keys(r.images)) {
-		tags := []string{"1.2.3", "1.2", "1", "v1", "v1-20261123"}
+		tags := []string{"1.2.3", "1.2", "1", "v1", "v1-" + releaseDate}
 		if strings.HasSuffix(repository, "/slipway") {
-			tags = []string{"1.2.3", "1.2", "1", "1-20261123"}
+			tags = []string{"1.2.3", "1.2", "1", "1-" + releaseDate}
 		}
 		for _, tag := range tags {
 			ref, err := name.ParseReference(repository + ":" + tag)
