@@ -160,7 +160,11 @@ func benchmarkBoot(b testing.TB, dir string, count *instructions) float64 {
 	if config.Disk = filepath.Join(dir, "machine-verity.img"); exists("machine-verity.img") {
 		config.Firmware = vm.UEFI
 	} else {
-		config.Kernel, config.Initrd, config.Cmdline = filepath.Join(dir, "machine-kernel"), filepath.Join(dir, "machine-initrd.img"), "console=ttyS0"
+		cmdline, err := os.ReadFile(filepath.Join(dir, "machine-cmdline"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		config.Kernel, config.Initrd, config.Cmdline = filepath.Join(dir, "machine-kernel"), filepath.Join(dir, "machine-initrd.img"), string(cmdline)
 		if config.Disk = filepath.Join(dir, "machine-erofs.img"); !exists("machine-erofs.img") {
 			config.Disk = "" // the root filesystem is the initramfs
 		}

@@ -46,8 +46,8 @@ var escapes = map[string]string{
 }
 
 // TestEscape runs a program in the container of every package that tries to
-// leave it, and in those of an image without a label. The package docker, which
-// takes minutes to compile, requires -boot.
+// leave it, and in those of an image without a label. The packages docker and
+// kubelet, which take minutes to compile, require -boot.
 func TestEscape(t *testing.T) {
 	t.Parallel()
 	stack.Require(t)
@@ -72,7 +72,7 @@ func TestEscape(t *testing.T) {
 kernel: {image: slipwaybuild/kernel:v1}
 init: [slipwaybuild/init:v1, slipwaybuild/runc:v1, slipwaybuild/memlogd:v1]
 volumes: [{name: probe, image: test/probe:v1}]
-files: [{path: etc/dm-crypt, directory: true}, {path: etc/wireguard, directory: true}, {path: etc/nftables.conf, contents: ""}]
+files: [{path: etc/dm-crypt, directory: true}, {path: etc/ssl/certs, directory: true}, {path: etc/wireguard, directory: true}, {path: etc/nftables.conf, contents: ""}]
 onboot:
 `
 	add := func(name, image, keys string) {

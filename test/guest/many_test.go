@@ -3,9 +3,11 @@ package guest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,21 +40,23 @@ func TestManyServices(t *testing.T) {
 	m.wait(t)
 }
 
-// writeMany writes a machine with so many services that only sleep, half of
-// which restart.
+// writeMany writes a machine with so many services that say on the console that
+// they run, and sleep. Half of them restart.
 func writeMany(t testing.TB, dir string, services int) {
 	t.Helper()
 	var yaml strings.Builder
 	yaml.WriteString(`# syntax=slipwaybuild/slipway:1
-kernel: {image: slipwaybuild/kernel:v1, cmdline: console=ttyS0}
+kernel: {image: slipwaybuild/kernel:v1, cmdline: console=ttyS0 printk.devkmsg=on}
 init: [slipwaybuild/init:v1, slipwaybuild/runc:v1, slipwaybuild/containerd:v1, slipwaybuild/ctr:v1]
 services:
 `)
 	for i := range services {
-		fmt.Fprintf(&yaml, `  - name: sleep%d
+		fmt.Fprintf(&yaml, `  - name: sleep%[1]d
     image: slipwaybuild/init:v1
-    command: [/bin/sh, -c, "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"]
-    annotations: {build.slipway.restart: "%s"}
+    command: [/bin/sh, -c, "echo '<1>sleep%[1]d runs' >/dev/kmsg; trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"]
+    binds: [/dev/kmsg:/dev/kmsg]
+    devices: [{path: /dev/kmsg, type: c, major: 1, minor: 11, mode: "0666"}]
+    annotations: {build.slipway.restart: "%[2]s"}
 `, i, []string{"always", "no"}[i%2])
 	}
 	if err := os.WriteFile(filepath.Join(dir, "many.yml"), []byte(yaml.String()), 0o644); err != nil {
@@ -61,27 +65,28 @@ services:
 }
 
 // BenchmarkServices starts a hundred services, and for comparison starts them
-// as LinuxKit does, one after another. It reports the seconds from the start of
-// the kernel until all run.
+// with LinuxKit's init, runc and containerd if LINUXKIT_IMAGES names their
+// images (see linuxKitContexts), or as LinuxKit does, one after another. It
+// reports the seconds from the start of the kernel until all run.
 func BenchmarkServices(b *testing.B) {
 	stack.Require(b)
 	const services = 100
 	dir := b.TempDir()
 	writeMany(b, dir, services)
-	baseline := filepath.Join(dir, "image")
-	stack.MustBuildx(b, ".", "--output", "type=oci,tar=false,dest="+baseline, "testdata/baseline")
-	for _, m := range []struct {
-		name, last string
-		args       []string
-	}{
-		{"slipway", fmt.Sprintf(`machine is up, services started: %d\b`, services), nil},
-		{"baseline", fmt.Sprintf(`(?s)(service \S+ started.*){%d}`, services), []string{"--build-context", "slipwaybuild/init:v1=oci-layout://" + baseline}},
-	} {
+	machines := map[string][]string{"slipway": nil}
+	if args := linuxKitContexts(b, "slipwaybuild/", "init", "runc", "containerd"); args != nil {
+		machines["linuxkit"] = args
+	} else {
+		baseline := filepath.Join(dir, "image")
+		stack.MustBuildx(b, ".", "--output", "type=oci,tar=false,dest="+baseline, "testdata/baseline")
+		machines["baseline"] = []string{"--build-context", "slipwaybuild/init:v1=oci-layout://" + baseline}
+	}
+	for _, name := range slices.Sorted(maps.Keys(machines)) {
 		out := b.TempDir()
-		stack.MustBuildx(b, ".", append(m.args, "-f", filepath.Join(dir, "many.yml"), "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", out, dir)...)
-		b.Run(m.name, func(b *testing.B) {
+		stack.MustBuildx(b, ".", append(machines[name], "-f", filepath.Join(dir, "many.yml"), "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", out, dir)...)
+		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				benchmarkServices(b, out, m.last)
+				benchmarkServices(b, out, fmt.Sprintf(`(?s)(sleep\d+ runs.*){%d}`, services))
 			}
 		})
 	}
@@ -93,7 +98,7 @@ func benchmarkServices(b *testing.B, dir, last string) {
 	machine, err := vm.Start(ctx, vm.Config{
 		Kernel:    filepath.Join(dir, "machine-kernel"),
 		Initrd:    filepath.Join(dir, "machine-initrd.img"),
-		Cmdline:   "console=ttyS0",
+		Cmdline:   "console=ttyS0 printk.devkmsg=on",
 		Memory:    2048,
 		NoNetwork: true,
 		LogDir:    stack.Artifacts(b),
