@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -27,7 +28,8 @@ import (
 // SSH host keys, which LinuxKit's sshd generates at each boot. It reports the
 // seconds from the start of the kernel to a login by SSH, the processor time
 // and the guest's instructions for them, the peak of memory, and the available
-// memory after the login.
+// memory after the login. It logs the instructions until the init starts, and
+// until lines about the onboot containers are on the console.
 func BenchmarkBoot(b *testing.B) {
 	stack.Require(b)
 	yaml, err := os.ReadFile("testdata/bench.yml")
@@ -183,12 +185,27 @@ func benchmarkBoot(b testing.TB, dir string, count *instructions) float64 {
 		b.Fatal(err)
 	}
 	executed := count.executed(b)
+	var milestones sync.WaitGroup
+	reached, end := context.WithCancel(ctx)
+	defer end()
+	if count != nil {
+		for _, text := range []string{"Run /init", "onboot 000-sysctl", "onboot 001-dhcpcd", "onboot 002-metadata", "machine is up"} {
+			milestones.Go(func() {
+				if _, err := machine.WaitConsole(reached, regexp.MustCompile(text)); err == nil {
+					b.Logf("%.2f billion instructions until %q", (count.executed(b)-executed)/1e9, text)
+				}
+			})
+		}
+	}
 	login, err := machine.WaitSSH(ctx, key)
 	if err != nil {
 		b.Fatalf("%v\n%s", err, machine.ConsoleTail(40))
 	}
 	if count != nil {
-		return count.executed(b) - executed
+		total := count.executed(b) - executed
+		end()
+		milestones.Wait()
+		return total
 	}
 	after, err := machine.CPUTime()
 	if err != nil {
