@@ -238,8 +238,8 @@ func (i *Image) MinMemory() int64 {
 	}
 	const (
 		page     = 4096
-		programs = 20 << 20 // of a machine without containerd
-		firmware = 36 << 20 // boot services of OVMF
+		programs = 23 << 20 // of a machine without containerd
+		firmware = 42 << 20 // boot services of OVMF
 		perPage  = 64       // the kernel describes 64 pages in one
 	)
 	need := max(i.Kernel.memory, i.Kernel.Size)

@@ -83,7 +83,7 @@ func TestInstructions(t *testing.T) {
 	stack.Require(t)
 	dir := t.TempDir()
 	stack.MustBuildx(t, ".", "-f", "../../examples/aws.yml", "--build-arg", "NAME=machine", "-o", dir, ".")
-	const limit = 9.5e9
+	const limit = 7.3e9
 	if n := benchmarkBoot(t, dir, newInstructions(t)); n > limit {
 		t.Errorf("the machine executes %.2f billion instructions until a login, more than %.2f", n/1e9, limit/1e9)
 	} else {
