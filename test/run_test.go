@@ -136,6 +136,8 @@ func TestRunErrors(t *testing.T) {
 		{[]string{"run", "--wait=port=80", "--detach", disk}, 2, "port 80 is not published: add --publish 8080:80"},
 		{[]string{"run", "--wait=text=x", disk}, 2, "--wait requires --detach or --ssh"},
 		{[]string{"run", "--disk=x", disk}, 2, "write it as SIZE[:NAME]"},
+		{[]string{"run", "--ssh", "uname -a", disk}, 2, `write its command as --ssh="uname -a"`},
+		{[]string{"run", disk, "context"}, 2, "a build context belongs to a machine YAML"},
 		{[]string{"run", "--builder=unix:///nonsuch", "a.yml"}, 1, "does not answer"},
 		{[]string{"run", "--name=../x", disk}, 1, "is not a name for a machine"},
 		{[]string{"ssh", "nonsuch"}, 1, `there is no machine "nonsuch": "slipway ps --all" lists them`},

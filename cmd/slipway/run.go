@@ -234,7 +234,10 @@ func (f *runFlags) parse() (c vm.Config, conditions []run.Condition, err error) 
 func (f *runFlags) open(cmd *cobra.Command, args []string) (run.Source, error) {
 	if !run.IsYAML(args[0]) {
 		if len(args) > 1 {
-			return run.Source{}, cli.Usagef("a build context belongs to a machine YAML, not to %s", args[0])
+			if f.ssh == shell {
+				return run.Source{}, cli.Usagef("--ssh: write its command as --ssh=%q", args[0])
+			}
+			return run.Source{}, cli.Usagef("a build context belongs to a machine YAML, not to %q", args[0])
 		}
 		if artifact.IsReference(args[0]) {
 			return f.pull(cmd, args[0])
