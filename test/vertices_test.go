@@ -13,32 +13,40 @@ import (
 	"github.com/slipway-build/slipway/internal/testutil/buildkitd"
 )
 
-// executed returns the sorted names of the vertices of packer and exporter that
-// were not cached, from the progress of a build.
-func executed(t *testing.T, rawjson string) []string {
+// vertices returns the updates of all vertices in the progress of a build. It logs
+// lines that are not JSON, which libraries print.
+func vertices(t *testing.T, rawjson string) (all []*client.Vertex) {
 	t.Helper()
-	ran, cached := map[string]bool{}, map[string]bool{}
-	seen := 0
 	for line := range strings.Lines(rawjson) {
 		if !strings.HasPrefix(line, "{") {
-			t.Logf("%s", line) // a message of a library
+			t.Logf("%s", line)
 			continue
 		}
 		var status client.SolveStatus
 		if err := json.Unmarshal([]byte(line), &status); err != nil {
 			t.Fatalf("read the build's progress: %v", err)
 		}
-		for _, v := range status.Vertexes {
-			if !isExporters(v.Name) {
-				continue
-			}
-			seen++
-			switch {
-			case v.Cached: // may come again without Cached, when BuildKit pulls its output
-				cached[v.Name] = true
-			case v.Completed != nil:
-				ran[v.Name] = true
-			}
+		all = append(all, status.Vertexes...)
+	}
+	return all
+}
+
+// executed returns the sorted names of the vertices of packer and exporter that
+// were not cached, from the progress of a build.
+func executed(t *testing.T, rawjson string) []string {
+	t.Helper()
+	ran, cached := map[string]bool{}, map[string]bool{}
+	seen := 0
+	for _, v := range vertices(t, rawjson) {
+		if !isExporters(v.Name) {
+			continue
+		}
+		seen++
+		switch {
+		case v.Cached: // may come again without Cached, when BuildKit pulls its output
+			cached[v.Name] = true
+		case v.Completed != nil:
+			ran[v.Name] = true
 		}
 	}
 	if seen == 0 {
@@ -113,16 +121,9 @@ func largeBlobs(t *testing.T, d *buildkitd.Daemon) []int64 {
 func scanned(t *testing.T, rawjson string) []string {
 	t.Helper()
 	ran := map[string]bool{}
-	dec := json.NewDecoder(strings.NewReader(rawjson))
-	for dec.More() {
-		var status client.SolveStatus
-		if err := dec.Decode(&status); err != nil {
-			t.Fatal(err)
-		}
-		for _, v := range status.Vertexes {
-			if component, image, ok := strings.Cut(v.Name, "] scan "); ok && image != "" && v.Completed != nil && !v.Cached {
-				ran[strings.TrimPrefix(component, "[")] = true
-			}
+	for _, v := range vertices(t, rawjson) {
+		if component, image, ok := strings.Cut(v.Name, "] scan "); ok && image != "" && v.Completed != nil && !v.Cached {
+			ran[strings.TrimPrefix(component, "[")] = true
 		}
 	}
 	var out []string

@@ -46,11 +46,10 @@ func BenchmarkBoot(b *testing.B) {
 		name, file, format string
 		args               []string
 	}
-	linuxkit := bench{"linuxkit", "testdata/bench.yml", "kernel+initrd", linuxKitContexts(b, "slipwaybuild/", "init", "runc", "containerd")}
-	if linuxkit.args == nil {
-		baseline := filepath.Join(context, "image")
-		stack.MustBuildx(b, ".", "--output", "type=oci,tar=false,dest="+baseline, "testdata/baseline")
-		linuxkit = bench{"baseline", filepath.Join(context, "baseline.yml"), "kernel+initrd", []string{"--build-context", "slipwaybuild/init:v1=oci-layout://" + baseline, "--build-arg", "COMPRESSION=gzip"}}
+	name, args := peer(b)
+	linuxkit := bench{name, "testdata/bench.yml", "kernel+initrd", args}
+	if name == "baseline" {
+		linuxkit.file, linuxkit.args = filepath.Join(context, "baseline.yml"), append(args, "--build-arg", "COMPRESSION=gzip")
 	}
 	for _, m := range []bench{
 		{"example", "../../examples/aws.yml", "kernel+initrd", nil},
@@ -70,6 +69,30 @@ func BenchmarkBoot(b *testing.B) {
 			b.ReportMetric(benchmarkBoot(b, dir, count)/1e9, "Ginstructions-to-ssh")
 		})
 	}
+}
+
+// peer returns the name of what a benchmark compares Slipway with, and the arguments
+// of docker buildx for its images: LinuxKit if LINUXKIT_IMAGES names its images (see
+// linuxKitContexts), or an init that boots like LinuxKit's.
+func peer(b *testing.B) (name string, args []string) {
+	b.Helper()
+	if args := linuxKitContexts(b, "slipwaybuild/", "init", "runc", "containerd"); args != nil {
+		return "linuxkit", args
+	}
+	layout := filepath.Join(b.TempDir(), "image")
+	stack.MustBuildx(b, ".", "--output", "type=oci,tar=false,dest="+layout, "testdata/baseline")
+	return "baseline", []string{"--build-context", "slipwaybuild/init:v1=oci-layout://" + layout}
+}
+
+// bootFiles makes QEMU boot the kernel and the initrd of a machine with the
+// command line of its YAML.
+func bootFiles(b testing.TB, dir string, config *vm.Config) {
+	b.Helper()
+	cmdline, err := os.ReadFile(filepath.Join(dir, "machine-cmdline"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	config.Kernel, config.Initrd, config.Cmdline = filepath.Join(dir, "machine-kernel"), filepath.Join(dir, "machine-initrd.img"), string(cmdline)
 }
 
 // TestInstructions checks how many instructions a machine needs from the start of
@@ -162,11 +185,7 @@ func benchmarkBoot(b testing.TB, dir string, count *instructions) float64 {
 	if config.Disk = filepath.Join(dir, "machine-verity.img"); exists("machine-verity.img") {
 		config.Firmware = vm.UEFI
 	} else {
-		cmdline, err := os.ReadFile(filepath.Join(dir, "machine-cmdline"))
-		if err != nil {
-			b.Fatal(err)
-		}
-		config.Kernel, config.Initrd, config.Cmdline = filepath.Join(dir, "machine-kernel"), filepath.Join(dir, "machine-initrd.img"), string(cmdline)
+		bootFiles(b, dir, &config)
 		if config.Disk = filepath.Join(dir, "machine-erofs.img"); !exists("machine-erofs.img") {
 			config.Disk = "" // the root filesystem is the initramfs
 		}

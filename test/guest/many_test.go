@@ -3,11 +3,9 @@ package guest
 import (
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,27 +62,22 @@ services:
 	}
 }
 
-// BenchmarkServices starts a hundred services, and for comparison starts them
-// with LinuxKit's init, runc and containerd if LINUXKIT_IMAGES names their
-// images (see linuxKitContexts), or as LinuxKit does, one after another. It
-// reports the seconds from the start of the kernel until all run.
+// BenchmarkServices starts a hundred services, and for comparison starts them with
+// the peer's init. It reports the seconds from the start of the kernel until all
+// run.
 func BenchmarkServices(b *testing.B) {
 	stack.Require(b)
 	const services = 100
 	dir := b.TempDir()
 	writeMany(b, dir, services)
-	machines := map[string][]string{"slipway": nil}
-	if args := linuxKitContexts(b, "slipwaybuild/", "init", "runc", "containerd"); args != nil {
-		machines["linuxkit"] = args
-	} else {
-		baseline := filepath.Join(dir, "image")
-		stack.MustBuildx(b, ".", "--output", "type=oci,tar=false,dest="+baseline, "testdata/baseline")
-		machines["baseline"] = []string{"--build-context", "slipwaybuild/init:v1=oci-layout://" + baseline}
-	}
-	for _, name := range slices.Sorted(maps.Keys(machines)) {
+	name, args := peer(b)
+	for _, m := range []struct {
+		name string
+		args []string
+	}{{"slipway", nil}, {name, args}} {
 		out := b.TempDir()
-		stack.MustBuildx(b, ".", append(machines[name], "-f", filepath.Join(dir, "many.yml"), "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", out, dir)...)
-		b.Run(name, func(b *testing.B) {
+		stack.MustBuildx(b, ".", append(m.args, "-f", filepath.Join(dir, "many.yml"), "--target", "kernel+initrd", "--build-arg", "NAME=machine", "-o", out, dir)...)
+		b.Run(m.name, func(b *testing.B) {
 			for b.Loop() {
 				benchmarkServices(b, out, fmt.Sprintf(`(?s)(sleep\d+ runs.*){%d}`, services))
 			}
@@ -95,14 +88,9 @@ func BenchmarkServices(b *testing.B) {
 func benchmarkServices(b *testing.B, dir, last string) {
 	ctx, cancel := context.WithTimeout(b.Context(), 15*time.Minute)
 	defer cancel()
-	machine, err := vm.Start(ctx, vm.Config{
-		Kernel:    filepath.Join(dir, "machine-kernel"),
-		Initrd:    filepath.Join(dir, "machine-initrd.img"),
-		Cmdline:   "console=ttyS0 printk.devkmsg=on",
-		Memory:    2048,
-		NoNetwork: true,
-		LogDir:    stack.Artifacts(b),
-	})
+	config := vm.Config{Memory: 2048, NoNetwork: true, LogDir: stack.Artifacts(b)}
+	bootFiles(b, dir, &config)
+	machine, err := vm.Start(ctx, config)
 	if err != nil {
 		b.Fatal(err)
 	}
