@@ -280,6 +280,18 @@ func TestCgroupControllers(t *testing.T) {
 	}
 }
 
+func TestHasCgroupsV1(t *testing.T) {
+	for text, want := range map[string]bool{
+		"0::/\n":                       false,
+		"1:name=systemd:/\n0::/a:b\n":  false,
+		"9:cpu,cpuacct:/docker\n0::/\n": true,
+	} {
+		if got := hasCgroupsV1(text); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
 func TestSwaps(t *testing.T) {
 	got := swaps("Filename\t\t\tType\t\tSize\t\tUsed\t\tPriority\n/swap                file\t\t32752\t\t0\t\t-2\n/dm-0  partition\t32764\t0\t-3\n")
 	if want := []string{"/swap", "/dm-0"}; !slices.Equal(got, want) {

@@ -154,6 +154,9 @@ func mountCgroups(unified bool) error {
 			return err
 		}
 		if inContainer() {
+			if text, err := os.ReadFile("/proc/self/cgroup"); err != nil || hasCgroupsV1(string(text)) {
+				return err
+			}
 			if err := bundle.LeaveRoot(); err != nil {
 				return fmt.Errorf("cgroups: %w", err)
 			}
@@ -176,6 +179,22 @@ func mountCgroups(unified bool) error {
 		errs = append(errs, os.WriteFile(clone, []byte("1"), 0))
 	}
 	return errors.Join(errs...)
+}
+
+// hasCgroupsV1 reports whether a process whose /proc/PID/cgroup is text,
+// cgroups(7), is in a hierarchy of version 1 that has controllers. On such a
+// host, a container engine cannot start a process in a container that has
+// enabled controllers of version 2 for its children: unlike on a host with
+// version 2 alone, runc does not fall back to the cgroup of process 1.
+func hasCgroupsV1(text string) bool {
+	for line := range strings.Lines(text) {
+		_, hierarchy, _ := strings.Cut(line, ":")
+		controllers, _, _ := strings.Cut(hierarchy, ":")
+		if controllers != "" && !strings.HasPrefix(controllers, "name=") {
+			return true
+		}
+	}
+	return false
 }
 
 // mountUnified mounts the hierarchy of version 2. A container engine may have
