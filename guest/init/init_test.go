@@ -282,8 +282,8 @@ func TestCgroupControllers(t *testing.T) {
 
 func TestHasCgroupsV1(t *testing.T) {
 	for text, want := range map[string]bool{
-		"0::/\n":                       false,
-		"1:name=systemd:/\n0::/a:b\n":  false,
+		"0::/\n":                        false,
+		"1:name=systemd:/\n0::/a:b\n":   false,
 		"9:cpu,cpuacct:/docker\n0::/\n": true,
 	} {
 		if got := hasCgroupsV1(text); got != want {
