@@ -6,6 +6,7 @@ package containerd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"syscall"
@@ -41,7 +42,38 @@ var (
 const (
 	runtime  = "io.containerd.runc.v2"
 	specType = "types.containerd.io/opencontainers/runtime-spec/1/Spec" // type URL of config.json
+
+	// groupAnnotation is read by the shim of runc, from config.json.
+	groupAnnotation = "io.containerd.runc.v2.group"
 )
+
+// Group returns a config.json for a container of a group. One shim watches all
+// containers of a group that are in the same namespace, until the last of them
+// is deleted. A group that config.json already names stays.
+func Group(spec []byte, name string) ([]byte, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(spec, &fields); err != nil {
+		return nil, err
+	}
+	annotations := map[string]string{}
+	if text, ok := fields["annotations"]; ok {
+		if err := json.Unmarshal(text, &annotations); err != nil {
+			return nil, fmt.Errorf("annotations: %w", err)
+		}
+	}
+	if annotations[groupAnnotation] != "" {
+		return spec, nil
+	}
+	if annotations == nil { // null
+		annotations = map[string]string{}
+	}
+	annotations[groupAnnotation] = name
+	var err error
+	if fields["annotations"], err = json.Marshal(annotations); err != nil {
+		return nil, err
+	}
+	return json.Marshal(fields)
+}
 
 func (c *Client) call(ctx context.Context, namespace, method string, request []byte) ([]byte, error) {
 	return call(ctx, c.Socket, "/containerd.services."+method, request, "containerd-namespace", namespace)

@@ -39,7 +39,16 @@ type daemon struct {
 	ready    bool
 	process  *process // nil while it does not run
 	stopping bool
+
+	shims  sync.Mutex
+	shared map[string]bool // namespaces that have had a shared shim, under shims
 }
+
+// shimGroup is the group of the services that start with the machine. One shim
+// for all of them takes less time and memory than one for each. A service that
+// is started again has a shim of its own, because the shared one may be about to
+// end, and its working directory is gone when its first container is.
+const shimGroup = "slipway"
 
 // hasContainerd reports whether the machine contains containerd.
 func hasContainerd() bool {
@@ -53,7 +62,7 @@ func (m *machine) launchContainerd(stream *stream) {
 	if err := os.MkdirAll(containerdState, 0o711); err != nil {
 		m.out.say("containerd: %v", err)
 	}
-	m.containerd = &daemon{m: m, client: &containerd.Client{Socket: containerdSocket}, stream: stream, changed: make(chan struct{})}
+	m.containerd = &daemon{m: m, client: &containerd.Client{Socket: containerdSocket}, stream: stream, changed: make(chan struct{}), shared: map[string]bool{}}
 	m.containerdPlace = places(containerdConfig, containerdState)
 	go m.containerd.supervise()
 }
@@ -224,9 +233,9 @@ func namespace(b *bundle.Bundle) string {
 
 // start starts a container. If the daemon ends meanwhile, it tries again with
 // the next one.
-func (d *daemon) start(ctx context.Context, b *bundle.Bundle, out *stream) (*task, error) {
-	for {
-		t, err := d.startTask(ctx, b, out)
+func (d *daemon) start(ctx context.Context, b *bundle.Bundle, out *stream, first bool) (*task, error) {
+	for ; ; first = false {
+		t, err := d.startTask(ctx, b, out, first)
 		if !errors.Is(err, containerd.ErrUnavailable) {
 			return t, err
 		}
@@ -237,7 +246,7 @@ func (d *daemon) start(ctx context.Context, b *bundle.Bundle, out *stream) (*tas
 	}
 }
 
-func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream) (*task, error) {
+func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream, first bool) (*task, error) {
 	if err := b.Prepare(); err != nil {
 		return nil, err
 	}
@@ -245,15 +254,20 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream) (
 	if err != nil {
 		return nil, err
 	}
-	space := namespace(b)
-	pid, err := d.create(ctx, space, b.Name, spec, out)
-	if errors.Is(err, containerd.ErrAlreadyExists) { // left by a killed daemon, or on a disk by an earlier boot
+	create := d.create
+	if first {
+		create = d.createShared
+	}
+	pid, err := create(ctx, b, spec, out)
+	if first && err != nil && !errors.Is(err, containerd.ErrUnavailable) {
+		// The shared shim may have ended at that moment.
 		d.remove(b)
-		pid, err = d.create(ctx, space, b.Name, spec, out)
+		pid, err = d.create(ctx, b, spec, out)
 	}
 	if err != nil {
 		return nil, err
 	}
+	space := namespace(b)
 	if err := b.Attach(pid); err != nil {
 		return nil, err
 	}
@@ -280,8 +294,18 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream) (
 	return t, nil
 }
 
-// create creates a container and its task.
-func (d *daemon) create(ctx context.Context, space, name string, spec []byte, out *stream) (pid int, err error) {
+// create creates a container and its task, in place of those that a killed daemon
+// has left, or an earlier boot on a disk.
+func (d *daemon) create(ctx context.Context, b *bundle.Bundle, spec []byte, out *stream) (pid int, err error) {
+	pid, err = d.createTask(ctx, namespace(b), b.Name, spec, out)
+	if errors.Is(err, containerd.ErrAlreadyExists) {
+		d.remove(b)
+		pid, err = d.createTask(ctx, namespace(b), b.Name, spec, out)
+	}
+	return pid, err
+}
+
+func (d *daemon) createTask(ctx context.Context, space, name string, spec []byte, out *stream) (pid int, err error) {
 	if err := d.client.CreateContainer(ctx, space, name, spec); err != nil {
 		return 0, fmt.Errorf("create the container: %w", err)
 	}
@@ -289,6 +313,25 @@ func (d *daemon) create(ctx context.Context, space, name string, spec []byte, ou
 		return 0, fmt.Errorf("create the task: %w", err)
 	}
 	return pid, nil
+}
+
+// createShared is like create, but the task gets the shared shim of its
+// namespace. The first one is created alone, because two that find no shim would
+// both start one.
+func (d *daemon) createShared(ctx context.Context, b *bundle.Bundle, spec []byte, out *stream) (pid int, err error) {
+	if spec, err = containerd.Group(spec, shimGroup); err != nil {
+		return 0, err
+	}
+	d.shims.Lock()
+	if space := namespace(b); d.shared[space] {
+		d.shims.Unlock()
+	} else {
+		defer func() {
+			d.shared[space] = err == nil
+			d.shims.Unlock()
+		}()
+	}
+	return d.create(ctx, b, spec, out)
 }
 
 // waitTask waits for the end of a container, across restarts of the daemon.

@@ -111,7 +111,7 @@ func (r *runc) delete(b *bundle.Bundle, stderr *os.File) error {
 }
 
 // start starts the container of a service.
-func (r *runc) start(ctx context.Context, b *bundle.Bundle, out *stream) (*task, error) {
+func (r *runc) start(ctx context.Context, b *bundle.Bundle, out *stream, _ bool) (*task, error) {
 	output, err := out.writer()
 	if err != nil {
 		return nil, err

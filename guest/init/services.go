@@ -23,8 +23,9 @@ import (
 
 // An engine runs the containers of services: containerd, or runc alone.
 type engine interface {
-	// start starts the container of a bundle. Its output goes to the stream.
-	start(ctx context.Context, b *bundle.Bundle, out *stream) (*task, error)
+	// start starts the container of a bundle, for the first time or again. Its
+	// output goes to the stream.
+	start(ctx context.Context, b *bundle.Bundle, out *stream, first bool) (*task, error)
 	// exec runs a program in a running container. It is an error if the program
 	// does not exit with status 0.
 	exec(ctx context.Context, b *bundle.Bundle, args []string) error
@@ -282,13 +283,14 @@ func (s *service) start(ctx context.Context) (*task, engine, error) {
 	s.enter(starting)
 	begin := time.Now()
 	finish := func(bool) {}
-	if s.tries == 1 { // the timeline shows only the boot
+	first := s.tries == 1
+	if first { // the timeline shows only the boot
 		finish = s.times.begin("service " + s.name)
 	}
 	// The start is not interrupted, since that would leave half a container.
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), startTimeout, errSlow)
 	defer cancel()
-	task, err := engine.start(ctx, s.bundle, s.stream)
+	task, err := engine.start(ctx, s.bundle, s.stream, first)
 	finish(err != nil)
 	if err != nil {
 		if ctx.Err() != nil {

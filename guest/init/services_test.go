@@ -52,7 +52,7 @@ func (p *play) note(what string) {
 	p.trace = append(p.trace, time.Since(p.begin).String()+" "+what)
 }
 
-func (p *play) start(ctx context.Context, b *bundle.Bundle, _ *stream) (*task, error) {
+func (p *play) start(ctx context.Context, b *bundle.Bundle, _ *stream, _ bool) (*task, error) {
 	p.mu.Lock()
 	next := p.acts[b.Name][0]
 	if len(p.acts[b.Name]) > 1 {

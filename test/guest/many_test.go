@@ -34,12 +34,19 @@ func TestManyServices(t *testing.T) {
 	if console := m.console(t); regexp.MustCompile(`service \S+: failed`).Match(console) {
 		t.Error("a service had to be started again")
 	}
+	shims := map[string]bool{}
+	for _, line := range regexp.MustCompile(`sleep\d+ runs below (\d+)`).FindAllSubmatch(m.console(t), -1) {
+		shims[string(line[1])] = true
+	}
+	if len(shims) != 1 {
+		t.Errorf("%d shims", len(shims))
+	}
 	m.press(t, "system_powerdown")
 	m.wait(t)
 }
 
 // writeMany writes a machine with so many services that say on the console that
-// they run, and sleep. Half of them restart.
+// they run, and below which process, and sleep. Half of them restart.
 func writeMany(t testing.TB, dir string, services int) {
 	t.Helper()
 	var yaml strings.Builder
@@ -51,7 +58,8 @@ services:
 	for i := range services {
 		fmt.Fprintf(&yaml, `  - name: sleep%[1]d
     image: slipwaybuild/init:v1
-    command: [/bin/sh, -c, "echo '<1>sleep%[1]d runs' >/dev/kmsg; trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"]
+    command: [/bin/sh, -c, "echo \"<1>sleep%[1]d runs below $PPID\" >/dev/kmsg; trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"]
+    pid: host
     binds: [/dev/kmsg:/dev/kmsg]
     devices: [{path: /dev/kmsg, type: c, major: 1, minor: 11, mode: "0666"}]
     annotations: {build.slipway.restart: "%[2]s"}
