@@ -10,12 +10,14 @@ import (
 	"github.com/slipway-build/slipway/internal/kernel/cmdline"
 )
 
+const isoSuffix = ".iso"
+
 func init() {
 	register(
 		Format{
 			Name:        "iso",
 			Description: "CD that boots under BIOS and UEFI, from the drive or copied to a disk",
-			Suffixes:    []string{".iso"},
+			Suffixes:    []string{isoSuffix},
 			Segments:    segment.CPIO,
 			Firmware:    BIOS | UEFI,
 			Options:     Reserve,
@@ -24,7 +26,7 @@ func init() {
 		Format{
 			Name:        "iso-bios",
 			Description: "CD that boots under BIOS, with the root filesystem on it",
-			Suffixes:    []string{".iso"},
+			Suffixes:    []string{isoSuffix},
 			Segments:    segment.Tar,
 			Firmware:    BIOS,
 			Options:     Compression | Reserve,
@@ -51,7 +53,7 @@ func init() {
 		Format{
 			Name:        "kernel+iso",
 			Description: "kernel, command line and root filesystem as ISO 9660; initramfs if the kernel needs modules for it",
-			Suffixes:    append(bootSuffixes(), ".iso"),
+			Suffixes:    append(bootSuffixes(), isoSuffix),
 			Segments:    segment.Tar,
 			Options:     Compression,
 			writer:      rootWriter{isoRoot},

@@ -36,7 +36,7 @@ func init() {
 		Format{
 			Name:        "microvm+" + erofsRoot.kind,
 			Description: fmt.Sprintf(files, "root filesystem as "+erofsRoot.name+", initramfs if the kernel needs modules for it,"),
-			Suffixes:    append(slices.Clone(suffixes), "-"+erofsRoot.kind+".img"),
+			Suffixes:    append(slices.Clone(suffixes), erofsRoot.suffix()),
 			Segments:    segment.Tar,
 			writer:      microVMRootWriter{erofsRoot},
 		},

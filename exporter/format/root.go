@@ -28,12 +28,21 @@ type rootEncoder interface {
 	encodeRoot(f *os.File, entries []tree.Entry, j *job) error
 }
 
+// suffix returns the suffix of a file that has nothing but this file system.
+func (fs rootFS) suffix() string { return "-" + fs.kind + ".img" }
+
+// RootSuffixes returns the suffixes of the root filesystems that formats with a
+// kernel write as files of their own.
+func RootSuffixes() []string {
+	return []string{squashfsRoot.suffix(), erofsRoot.suffix(), isoSuffix}
+}
+
 // registerRoot registers the format of a root filesystem in a file of its own.
 func registerRoot(root rootFS) {
 	register(Format{
 		Name:        "kernel+" + root.kind,
 		Description: "kernel, command line and root filesystem as " + root.name + "; initramfs if the kernel needs modules for it",
-		Suffixes:    append(bootSuffixes(), "-"+root.kind+".img"),
+		Suffixes:    append(bootSuffixes(), root.suffix()),
 		Segments:    segment.Tar,
 		Options:     Compression,
 		writer:      rootWriter{root},

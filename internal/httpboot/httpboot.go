@@ -50,10 +50,6 @@ var uefiTypes = map[string]string{".efi": typeProgram, ".iso": typeISO, ".img": 
 // containers are the ends of the names of other disks.
 var containers = []string{".qcow2", ".vhd", ".vmdk"}
 
-// rootSuffixes are the ends of the names of the root filesystems that formats with
-// a kernel have, beside kernel+initrd.
-var rootSuffixes = []string{"-squashfs.img", "-erofs.img", ".iso"}
-
 // maxCmdline limits a kernel command line, in bytes.
 const maxCmdline = 64 << 10
 
@@ -94,7 +90,7 @@ func Folder(dir *os.Root) ([]Machine, error) {
 		}
 		parts[prefix+format.InitrdSuffix] = true
 		separate := false // the root filesystem is not in the initramfs
-		for _, suffix := range rootSuffixes {
+		for _, suffix := range format.RootSuffixes() {
 			if regular[prefix+suffix] && isRoot(dir, prefix+suffix) {
 				parts[prefix+suffix], separate = true, true
 			}

@@ -71,11 +71,8 @@ func Open(path string) (Source, error) {
 	return s, nil
 }
 
-// Suffixes of the files of the formats kernel+… and microvm.
-var (
-	kernelSuffixes = []string{format.KernelSuffix, format.VMLinuxSuffix}
-	rootSuffixes   = []string{"-squashfs.img", "-erofs.img", ".iso"}
-)
+// kernelSuffixes are those of the kernels of the formats kernel+… and microvm.
+var kernelSuffixes = []string{format.KernelSuffix, format.VMLinuxSuffix}
 
 // cutKernel returns the common start of the paths of a machine's files from that
 // of its kernel.
@@ -134,7 +131,7 @@ func openFolder(dir string) (Source, error) {
 	disks = slices.DeleteFunc(disks, func(name string) bool { // parts of a kernel+… format
 		return slices.ContainsFunc(prefixes, func(prefix string) bool {
 			rest, ok := strings.CutPrefix(name, prefix)
-			return ok && (rest == format.InitrdSuffix || slices.Contains(rootSuffixes, rest))
+			return ok && (rest == format.InitrdSuffix || slices.Contains(format.RootSuffixes(), rest))
 		})
 	})
 	found := append(slices.Clone(prefixes), disks...)
@@ -167,7 +164,7 @@ func openKernel(prefix string) (Source, error) {
 	if path := prefix + format.InitrdSuffix; exists(path) {
 		s.Initrd = path
 	}
-	for _, suffix := range rootSuffixes {
+	for _, suffix := range format.RootSuffixes() {
 		if path := prefix + suffix; exists(path) {
 			s.Root = path
 			break
