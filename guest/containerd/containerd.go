@@ -1,7 +1,7 @@
 // Package containerd is a client of those parts of the API of containerd that
 // an init needs: containers, and the tasks that run in them. The messages are
-// those of api/services/containers/v1 and api/services/tasks/v1 in the sources
-// of containerd.
+// those of api/services/containers/v1, api/services/sandbox/v1 and
+// api/services/tasks/v1 in the sources of containerd.
 package containerd
 
 import (
@@ -49,30 +49,31 @@ const (
 
 // Group returns a config.json for a container of a group. One shim watches all
 // containers of a group that are in the same namespace, until the last of them
-// is deleted. A group that config.json already names stays.
-func Group(spec []byte, name string) ([]byte, error) {
+// is deleted. If config.json names a group already, it stays, and added is
+// false.
+func Group(spec []byte, name string) (grouped []byte, added bool, err error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(spec, &fields); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	annotations := map[string]string{}
+	var annotations map[string]string
 	if text, ok := fields["annotations"]; ok {
 		if err := json.Unmarshal(text, &annotations); err != nil {
-			return nil, fmt.Errorf("annotations: %w", err)
+			return nil, false, fmt.Errorf("annotations: %w", err)
 		}
 	}
 	if annotations[groupAnnotation] != "" {
-		return spec, nil
+		return spec, false, nil
 	}
-	if annotations == nil { // null
+	if annotations == nil {
 		annotations = map[string]string{}
 	}
 	annotations[groupAnnotation] = name
-	var err error
 	if fields["annotations"], err = json.Marshal(annotations); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return json.Marshal(fields)
+	grouped, err = json.Marshal(fields)
+	return grouped, true, err
 }
 
 func (c *Client) call(ctx context.Context, namespace, method string, request []byte) ([]byte, error) {
@@ -80,14 +81,26 @@ func (c *Client) call(ctx context.Context, namespace, method string, request []b
 }
 
 // CreateContainer creates a container. spec is a config.json in which the path
-// of the root filesystem is absolute.
-func (c *Client) CreateContainer(ctx context.Context, namespace, id string, spec []byte) error {
+// of the root filesystem is absolute. sandbox is a container whose shim the new
+// one shares, or "".
+func (c *Client) CreateContainer(ctx context.Context, namespace, id string, spec []byte, sandbox string) error {
 	container := join(
 		text(1, id),
 		message(4, text(1, runtime)),
 		message(5, text(1, specType), text(2, string(spec))),
+		text(11, sandbox),
 	)
 	_, err := c.call(ctx, namespace, "containers.v1.Containers/Create", message(1, container))
+	return err
+}
+
+// CreateSandbox records that containers may share the shim of a container with a
+// task, so that containerd connects to it instead of running another one. It is
+// an error for which errors.Is(err, ErrAlreadyExists) holds if that is recorded
+// already.
+func (c *Client) CreateSandbox(ctx context.Context, namespace, id string) error {
+	sandbox := join(text(1, id), message(2, text(1, runtime)))
+	_, err := c.call(ctx, namespace, "sandbox.v1.Store/Create", message(1, sandbox))
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	containers "github.com/containerd/containerd/api/services/containers/v1"
+	sandboxes "github.com/containerd/containerd/api/services/sandbox/v1"
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -50,7 +51,7 @@ func (d *containerDaemon) Create(ctx context.Context, r *containers.CreateContai
 	if c.ID == "twice" {
 		return nil, status.Error(codes.AlreadyExists, `container "twice": already exists, 100 % sure`)
 	}
-	d.check(ctx, "create", c.ID == "web" && c.Runtime.Name == "io.containerd.runc.v2" && bytes.Equal(c.Spec.Value, d.spec) &&
+	d.check(ctx, "create", c.ID == "web" && c.Sandbox == "leader" && c.Runtime.Name == "io.containerd.runc.v2" && bytes.Equal(c.Spec.Value, d.spec) &&
 		c.Spec.TypeUrl == "types.containerd.io/opencontainers/runtime-spec/1/Spec")
 	return &containers.CreateContainerResponse{Container: c}, nil
 }
@@ -58,6 +59,16 @@ func (d *containerDaemon) Create(ctx context.Context, r *containers.CreateContai
 func (d *containerDaemon) Delete(ctx context.Context, r *containers.DeleteContainerRequest) (*emptypb.Empty, error) {
 	d.check(ctx, "delete", r.ID == "web")
 	return &emptypb.Empty{}, nil
+}
+
+type sandboxDaemon struct {
+	sandboxes.UnimplementedStoreServer
+	*daemon
+}
+
+func (d *sandboxDaemon) Create(ctx context.Context, r *sandboxes.StoreCreateRequest) (*sandboxes.StoreCreateResponse, error) {
+	d.check(ctx, "create sandbox", r.Sandbox.SandboxID == "leader" && r.Sandbox.Runtime.Name == "io.containerd.runc.v2")
+	return &sandboxes.StoreCreateResponse{Sandbox: r.Sandbox}, nil
 }
 
 type taskDaemon struct {
@@ -103,6 +114,7 @@ func serve(t *testing.T) (*containerd.Client, *daemon, *grpc.Server) {
 	d := &daemon{t: t, spec: []byte(strings.Repeat(`{"ociVersion": "1.2.1"}`, 20_000))} // larger than a window of 64 KiB
 	server := grpc.NewServer()
 	containers.RegisterContainersServer(server, &containerDaemon{daemon: d})
+	sandboxes.RegisterStoreServer(server, &sandboxDaemon{daemon: d})
 	tasks.RegisterTasksServer(server, &taskDaemon{daemon: d})
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
@@ -118,12 +130,12 @@ func TestGroup(t *testing.T) {
 		`{"annotations":[]}`: "annotations: json: cannot unmarshal array into Go value of type map[string]string",
 		`[]`:                 "json: cannot unmarshal array into Go value of type map[string]json.RawMessage",
 	} {
-		got, err := containerd.Group([]byte(spec), "machine")
+		got, added, err := containerd.Group([]byte(spec), "machine")
 		if err != nil {
 			got = []byte(err.Error())
 		}
-		if string(got) != want {
-			t.Errorf("%s: %s", spec, got)
+		if string(got) != want || added != (err == nil && spec != want) {
+			t.Errorf("%s: %s, added: %v", spec, got, added)
 		}
 	}
 }
@@ -131,12 +143,15 @@ func TestGroup(t *testing.T) {
 func TestClient(t *testing.T) {
 	c, d, _ := serve(t)
 	ctx := t.Context()
-	if err := c.CreateContainer(ctx, "space", "web", d.spec); err != nil {
+	if err := c.CreateContainer(ctx, "space", "web", d.spec, "leader"); err != nil {
 		t.Errorf("create: %v", err)
 	}
-	err := c.CreateContainer(ctx, "space", "twice", d.spec)
+	err := c.CreateContainer(ctx, "space", "twice", d.spec, "")
 	if !errors.Is(err, containerd.ErrAlreadyExists) || errors.Is(err, containerd.ErrNotFound) || err.Error() != `container "twice": already exists, 100 % sure` {
 		t.Errorf("create a container that exists: %v", err)
+	}
+	if err := c.CreateSandbox(ctx, "space", "leader"); err != nil {
+		t.Errorf("create sandbox: %v", err)
 	}
 	if pid, err := c.CreateTask(ctx, "space", "web", "/out", "/err"); pid != 4711 || err != nil {
 		t.Errorf("create task: %d, %v", pid, err)

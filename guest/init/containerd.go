@@ -40,8 +40,10 @@ type daemon struct {
 	process  *process // nil while it does not run
 	stopping bool
 
-	shims  sync.Mutex
-	shared map[string]bool // namespaces that have had a shared shim, under shims
+	shims sync.Mutex
+	// leaders has, for each namespace, the service whose shim the others share.
+	// It is used under shims.
+	leaders map[string]string
 }
 
 // shimGroup is the group of the services that start with the machine. One shim
@@ -62,7 +64,7 @@ func (m *machine) launchContainerd(stream *stream) {
 	if err := os.MkdirAll(containerdState, 0o711); err != nil {
 		m.out.say("containerd: %v", err)
 	}
-	m.containerd = &daemon{m: m, client: &containerd.Client{Socket: containerdSocket}, stream: stream, changed: make(chan struct{}), shared: map[string]bool{}}
+	m.containerd = &daemon{m: m, client: &containerd.Client{Socket: containerdSocket}, stream: stream, changed: make(chan struct{}), leaders: map[string]string{}}
 	m.containerdPlace = places(containerdConfig, containerdState)
 	go m.containerd.supervise()
 }
@@ -254,15 +256,11 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream, f
 	if err != nil {
 		return nil, err
 	}
-	create := d.create
+	var pid int
 	if first {
-		create = d.createShared
-	}
-	pid, err := create(ctx, b, spec, out)
-	if first && err != nil && !errors.Is(err, containerd.ErrUnavailable) {
-		// The shared shim may have ended at that moment.
-		d.remove(b)
-		pid, err = d.create(ctx, b, spec, out)
+		pid, err = d.createFirst(ctx, b, spec, out)
+	} else {
+		pid, err = d.create(ctx, b, spec, "", out)
 	}
 	if err != nil {
 		return nil, err
@@ -294,44 +292,72 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream, f
 	return t, nil
 }
 
-// create creates a container and its task, in place of those that a killed daemon
-// has left, or an earlier boot on a disk.
-func (d *daemon) create(ctx context.Context, b *bundle.Bundle, spec []byte, out *stream) (pid int, err error) {
-	pid, err = d.createTask(ctx, namespace(b), b.Name, spec, out)
-	if errors.Is(err, containerd.ErrAlreadyExists) {
-		d.remove(b)
-		pid, err = d.createTask(ctx, namespace(b), b.Name, spec, out)
+// createFirst creates a container and its task, which share a shim. If that fails,
+// they get one of their own, since the shared one may have ended at that moment.
+func (d *daemon) createFirst(ctx context.Context, b *bundle.Bundle, spec []byte, out *stream) (pid int, err error) {
+	pid, err = d.createShared(ctx, b, spec, out)
+	if err == nil || errors.Is(err, containerd.ErrUnavailable) {
+		return pid, err
+	}
+	d.remove(b)
+	return d.create(ctx, b, spec, "", out)
+}
+
+// createShared creates a container and its task, which share the shim of the
+// leader of their namespace. Containerd connects to that shim itself. By the group,
+// the next leader finds it too. A leader is created alone, because two that find
+// no shim would both start one.
+func (d *daemon) createShared(ctx context.Context, b *bundle.Bundle, spec []byte, out *stream) (pid int, err error) {
+	spec, added, err := containerd.Group(spec, shimGroup)
+	if err != nil {
+		return 0, err
+	}
+	if !added {
+		return d.create(ctx, b, spec, "", out)
+	}
+	space := namespace(b)
+	d.shims.Lock()
+	leader := d.leaders[space]
+	if leader == "" {
+		defer d.shims.Unlock()
+		if pid, err = d.create(ctx, b, spec, "", out); err == nil {
+			d.leaders[space] = b.Name
+			d.client.CreateSandbox(ctx, space, b.Name) // if this fails, the group remains
+		}
+		return pid, err
+	}
+	d.shims.Unlock()
+	if pid, err = d.create(ctx, b, spec, leader, out); err != nil {
+		d.shims.Lock()
+		defer d.shims.Unlock()
+		if d.leaders[space] == leader { // it may have ended
+			delete(d.leaders, space)
+		}
 	}
 	return pid, err
 }
 
-func (d *daemon) createTask(ctx context.Context, space, name string, spec []byte, out *stream) (pid int, err error) {
-	if err := d.client.CreateContainer(ctx, space, name, spec); err != nil {
+// create creates a container and its task, in place of those that a killed daemon
+// has left, or an earlier boot on a disk. The task shares the shim of a leader, or
+// has its own.
+func (d *daemon) create(ctx context.Context, b *bundle.Bundle, spec []byte, leader string, out *stream) (pid int, err error) {
+	pid, err = d.createTask(ctx, b, spec, leader, out)
+	if errors.Is(err, containerd.ErrAlreadyExists) {
+		d.remove(b)
+		pid, err = d.createTask(ctx, b, spec, leader, out)
+	}
+	return pid, err
+}
+
+func (d *daemon) createTask(ctx context.Context, b *bundle.Bundle, spec []byte, leader string, out *stream) (pid int, err error) {
+	space := namespace(b)
+	if err := d.client.CreateContainer(ctx, space, b.Name, spec, leader); err != nil {
 		return 0, fmt.Errorf("create the container: %w", err)
 	}
-	if pid, err = d.client.CreateTask(ctx, space, name, out.fifo, out.fifo); err != nil {
+	if pid, err = d.client.CreateTask(ctx, space, b.Name, out.fifo, out.fifo); err != nil {
 		return 0, fmt.Errorf("create the task: %w", err)
 	}
 	return pid, nil
-}
-
-// createShared is like create, but the task gets the shared shim of its
-// namespace. The first one is created alone, because two that find no shim would
-// both start one.
-func (d *daemon) createShared(ctx context.Context, b *bundle.Bundle, spec []byte, out *stream) (pid int, err error) {
-	if spec, err = containerd.Group(spec, shimGroup); err != nil {
-		return 0, err
-	}
-	d.shims.Lock()
-	if space := namespace(b); d.shared[space] {
-		d.shims.Unlock()
-	} else {
-		defer func() {
-			d.shared[space] = err == nil
-			d.shims.Unlock()
-		}()
-	}
-	return d.create(ctx, b, spec, out)
 }
 
 // waitTask waits for the end of a container, across restarts of the daemon.
