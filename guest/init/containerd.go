@@ -49,8 +49,9 @@ type daemon struct {
 // shimGroup is the group of the services that start with the machine. One shim
 // for all of them takes less time and memory than one for each. A service that
 // is started again has a shim of its own, because the shared one may be about to
-// end, and its working directory is gone when its first container is.
-const shimGroup = "slipway"
+// end, and its working directory is gone when its first container is. No service
+// can have this name, which would be the group of its own shim.
+const shimGroup = "slipway/services"
 
 // hasContainerd reports whether the machine contains containerd.
 func hasContainerd() bool {
