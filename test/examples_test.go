@@ -110,11 +110,12 @@ func TestExamples(t *testing.T) {
 var pushHTTPBin sync.Once
 
 // dockerHubImages pushes the images of Docker Hub that the examples use to the
-// registry, which is the builder's mirror of Docker Hub.
+// registry, which is the builder's mirror of Docker Hub. They are for both
+// platforms, like those that a lock of an example has.
 func dockerHubImages(t *testing.T) {
 	t.Helper()
 	pushHTTPBin.Do(func() {
-		push(t, "testdata/httpbin", stack.Registry+"/mccutchen/go-httpbin:v2.15.0")
+		stack.MustBuildx(t, "testdata/httpbin", "--platform", "linux/amd64,linux/arm64", "-o", "type=registry", "-t", stack.Registry+"/mccutchen/go-httpbin:v2.15.0", ".")
 	})
 }
 

@@ -67,8 +67,7 @@ func TestRelease(t *testing.T) {
 	need.Program(t, "jq", "jq")
 	need.Program(t, "lintian", "lintian")
 	need.Program(t, "rpm", "rpm")
-	// The examples are locked for both platforms.
-	stack.MustBuildx(t, "testdata/httpbin", "--platform", "linux/amd64,linux/arm64", "-o", "type=registry", "-t", stack.Registry+"/mccutchen/go-httpbin:v2.15.0", ".")
+	dockerHubImages(t) // the examples are locked
 	r := newRehearsal(t)
 	t.Run("images", r.testImages)
 	if *releaseTargets == "release" || *releaseCache != "" {
