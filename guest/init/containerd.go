@@ -40,10 +40,7 @@ type daemon struct {
 	process  *process // nil while it does not run
 	stopping bool
 
-	shims sync.Mutex
-	// leaders has, for each namespace, the service whose shim the others share.
-	// It is used under shims.
-	leaders map[string]string
+	shims shims
 }
 
 // hasContainerd reports whether the machine contains containerd.
@@ -58,7 +55,7 @@ func (m *machine) launchContainerd(stream *stream) {
 	if err := os.MkdirAll(containerdState, 0o711); err != nil {
 		m.out.say("containerd: %v", err)
 	}
-	m.containerd = &daemon{m: m, client: &containerd.Client{Socket: containerdSocket}, stream: stream, changed: make(chan struct{}), leaders: map[string]string{}}
+	m.containerd = &daemon{m: m, client: &containerd.Client{Socket: containerdSocket}, stream: stream, changed: make(chan struct{}), shims: newShims()}
 	m.containerdPlace = places(containerdConfig, containerdState)
 	go m.containerd.supervise()
 }
@@ -254,7 +251,7 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream, f
 	if first {
 		pid, err = d.createFirst(ctx, b, spec, out)
 	} else {
-		pid, err = d.create(ctx, b, spec, "", out)
+		pid, err = d.createOwn(ctx, b, spec, out)
 	}
 	if err != nil {
 		return nil, err
@@ -286,9 +283,9 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream, f
 	return t, nil
 }
 
-// create creates a container and its task, in place of those that a killed daemon
-// has left, or an earlier boot on a disk. The task shares the shim of a leader, or
-// has its own.
+// create creates a container and its task. It replaces those that a killed daemon
+// or an earlier boot left behind. The task shares the shim of a leader, or has that
+// of its group.
 func (d *daemon) create(ctx context.Context, b *bundle.Bundle, spec []byte, leader string, out *stream) (pid int, err error) {
 	pid, err = d.createTask(ctx, b, spec, leader, out)
 	if errors.Is(err, containerd.ErrAlreadyExists) {
@@ -354,6 +351,7 @@ func (d *daemon) remove(b *bundle.Bundle) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	space := namespace(b)
+	d.dismiss(b)
 	for {
 		if err := d.await(ctx); err != nil {
 			return // the machine stops, which removes the rest

@@ -280,14 +280,14 @@ func TestCgroupControllers(t *testing.T) {
 	}
 }
 
-func TestHasCgroupsV1(t *testing.T) {
-	for text, want := range map[string]bool{
-		"0::/\n":                        false,
-		"1:name=systemd:/\n0::/a:b\n":   false,
-		"9:cpu,cpuacct:/docker\n0::/\n": true,
+func TestOwnControllers(t *testing.T) {
+	for text, want := range map[string][]string{
+		"0::/\n":                      nil,
+		"1:name=systemd:/\n0::/a:b\n": nil,
+		"9:cpu,cpuacct:/docker\n3:memory:/docker\n0::/\n": {"cpu,cpuacct", "memory"},
 	} {
-		if got := hasCgroupsV1(text); got != want {
-			t.Errorf("%q: %v", text, got)
+		if diff := cmp.Diff(want, ownControllers(text)); diff != "" {
+			t.Errorf("%q: -want +got\n%s", text, diff)
 		}
 	}
 }

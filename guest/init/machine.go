@@ -243,9 +243,16 @@ func othersRun() bool {
 	return false
 }
 
-// cgroupsV1 reports whether the kernel command line asks for cgroups of version
-// 1.
+// cgroupsV1 reports whether the machine uses cgroups of version 1: because the
+// kernel command line asks for them or, in a container, because the host has
+// them. There, a container engine could not start another process in a container
+// that enables controllers of version 2.
 func (m *machine) cgroupsV1() bool {
+	if m.container {
+		controllers, err := controllersV1()
+		m.report(err)
+		return len(controllers) > 0
+	}
 	value, _ := cmdline.Lookup(m.args, "linuxkit.unified_cgroup_hierarchy")
 	return value == "0"
 }

@@ -154,18 +154,15 @@ func mountCgroups(unified bool) error {
 			return err
 		}
 		if inContainer() {
-			if text, err := os.ReadFile("/proc/self/cgroup"); err != nil || hasCgroupsV1(string(text)) {
-				return err
-			}
 			if err := bundle.LeaveRoot(); err != nil {
 				return fmt.Errorf("cgroups: %w", err)
 			}
 		}
 		return bundle.EnableControllers(bundle.CgroupRoot)
 	}
-	text, err := os.ReadFile("/proc/cgroups")
+	controllers, err := controllersV1()
 	errs := []error{err, mountAll([]mount{{"tmpfs", bundle.CgroupRoot, noExec | unix.MS_RELATIME, "mode=755,size=10m"}})}
-	for _, controller := range cgroupControllers(string(text)) {
+	for _, controller := range controllers {
 		err := mountAll([]mount{{"cgroup", filepath.Join(bundle.CgroupRoot, controller), noExec | unix.MS_RELATIME, controller}})
 		if errors.Is(err, unix.EINVAL) { // /proc/cgroups also has the controllers of version 2
 			err = fmt.Errorf("this kernel has no controller %s for cgroups v1, so its limits do not apply", controller)
@@ -181,22 +178,6 @@ func mountCgroups(unified bool) error {
 	return errors.Join(errs...)
 }
 
-// hasCgroupsV1 reports whether a process whose /proc/PID/cgroup is text,
-// cgroups(7), is in a hierarchy of version 1 that has controllers. On such a
-// host, a container engine cannot start a process in a container that has
-// enabled controllers of version 2 for its children: unlike on a host with
-// version 2 alone, runc does not fall back to the cgroup of process 1.
-func hasCgroupsV1(text string) bool {
-	for line := range strings.Lines(text) {
-		_, hierarchy, _ := strings.Cut(line, ":")
-		controllers, _, _ := strings.Cut(hierarchy, ":")
-		if controllers != "" && !strings.HasPrefix(controllers, "name=") {
-			return true
-		}
-	}
-	return false
-}
-
 // mountUnified mounts the hierarchy of version 2. A container engine may have
 // mounted it, often read-only.
 func mountUnified() error {
@@ -208,6 +189,32 @@ func mountUnified() error {
 		return fmt.Errorf("make %s writable: %w", bundle.CgroupRoot, err)
 	}
 	return nil
+}
+
+// controllersV1 returns the controllers for cgroups of version 1, several with
+// commas between them if they are in one hierarchy: those of the kernel or, in a
+// container, those that the host has mounted. A host can also use both versions.
+func controllersV1() ([]string, error) {
+	if inContainer() {
+		text, err := os.ReadFile("/proc/self/cgroup")
+		return ownControllers(string(text)), err
+	}
+	text, err := os.ReadFile("/proc/cgroups")
+	return cgroupControllers(string(text)), err
+}
+
+// ownControllers returns the controllers of version 1 that a process is subject
+// to whose /proc/PID/cgroup, cgroups(7), is text.
+func ownControllers(text string) []string {
+	var all []string
+	for line := range strings.Lines(text) {
+		_, hierarchy, _ := strings.Cut(line, ":")
+		controllers, _, _ := strings.Cut(hierarchy, ":")
+		if controllers != "" && !strings.HasPrefix(controllers, "name=") {
+			all = append(all, controllers)
+		}
+	}
+	return all
 }
 
 // cgroupControllers returns the enabled controllers in the text of

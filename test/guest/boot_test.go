@@ -136,7 +136,7 @@ func TestPolicy(t *testing.T) {
 		`REPORT noexec: 3`,
 		`REPORT shim: last end +ended, killed (with its shim|by SIGKILL)`,
 		`REPORT private: prw------- srw------- total [\d]+`,
-		`service database: ended.*; restarting in 1s`,
+		`service report: ended.*, see /var/log/report\.log`,
 		`poweroff now`,
 	)
 	// A service starts after the one that it requires, and stops before it.
