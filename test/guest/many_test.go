@@ -15,7 +15,8 @@ import (
 )
 
 // TestManyServices boots a machine with far more services than its processor
-// can start at once. All of them come up, in their first attempt.
+// can start at once. All of them come up, in their first attempt, and one shim
+// watches all of them.
 func TestManyServices(t *testing.T) {
 	t.Parallel()
 	services := 20
