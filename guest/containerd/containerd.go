@@ -95,9 +95,8 @@ func (c *Client) CreateContainer(ctx context.Context, namespace, id string, spec
 }
 
 // CreateSandbox records that containers may share the shim of a container with a
-// task, so that containerd connects to it instead of running another one. It is
-// an error for which errors.Is(err, ErrAlreadyExists) holds if that is recorded
-// already.
+// task, so that containerd connects to it instead of running another one. If it
+// has been recorded before, the error is ErrAlreadyExists.
 func (c *Client) CreateSandbox(ctx context.Context, namespace, id string) error {
 	sandbox := join(text(1, id), message(2, text(1, runtime)))
 	_, err := c.call(ctx, namespace, "sandbox.v1.Store/Create", message(1, sandbox))
