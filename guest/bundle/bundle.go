@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,8 +63,9 @@ func List(dir string) ([]string, error) {
 // Spec returns config.json for a runtime that is not started in the bundle: the
 // path of the root filesystem is absolute, the seccomp profile that the
 // annotations ask for is added, and limits that this process cannot grant are
-// lowered. Everything else is unchanged.
-func (b *Bundle) Spec() ([]byte, error) {
+// lowered. It has the given annotations, unless config.json has others with these
+// names. Everything else is unchanged.
+func (b *Bundle) Spec(annotations map[string]string) ([]byte, error) {
 	file := b.config()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -81,6 +83,9 @@ func (b *Bundle) Spec() ([]byte, error) {
 	if spec["root"], err = json.Marshal(root); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	if err := annotate(spec, annotations); err != nil {
+		return nil, fmt.Errorf("%s: annotations: %w", file, err)
+	}
 	if err := addProfile(spec, text); err != nil {
 		return nil, fmt.Errorf("%s: seccomp: %w", file, err)
 	}
@@ -88,6 +93,28 @@ func (b *Bundle) Spec() ([]byte, error) {
 		return nil, fmt.Errorf("%s: process: %w", file, err)
 	}
 	return json.Marshal(spec)
+}
+
+// annotate adds annotations to those of a config.json that lack a value there.
+func annotate(spec map[string]json.RawMessage, annotations map[string]string) error {
+	if len(annotations) == 0 {
+		return nil
+	}
+	all := maps.Clone(annotations)
+	if text, ok := spec["annotations"]; ok {
+		var own map[string]string
+		if err := json.Unmarshal(text, &own); err != nil {
+			return err
+		}
+		for name, value := range own {
+			if value != "" || all[name] == "" {
+				all[name] = value
+			}
+		}
+	}
+	var err error
+	spec["annotations"], err = json.Marshal(all)
+	return err
 }
 
 func (b *Bundle) config() string { return filepath.Join(b.Dir, contract.Config) }
@@ -119,7 +146,7 @@ func (b *Bundle) Materialize(dir string) (string, error) {
 	if err != nil || !limited && !wantsProfile(annotations) {
 		return b.Dir, err
 	}
-	spec, err := b.Spec()
+	spec, err := b.Spec(nil)
 	if err != nil {
 		return "", err
 	}

@@ -116,7 +116,7 @@ func TestSpec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec, err := b.Spec()
+	spec, err := b.Spec(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,10 +140,38 @@ func decode(t *testing.T, text string) (value any) {
 	return value
 }
 
+func TestSpecAnnotations(t *testing.T) {
+	for annotations, want := range map[string]string{
+		``:                                   `"annotations": {"group": "machine"}`,
+		`"annotations": null`:                `"annotations": {"group": "machine"}`,
+		`"annotations": {"a":"b"}, "x":1.50`: `"annotations": {"a":"b", "group": "machine"}, "x":1.50`,
+		`"annotations": {"group":"mine"}`:    `"annotations": {"group":"mine"}`,
+		`"annotations": {"group":""}`:        `"annotations": {"group":"machine"}`,
+	} {
+		config := func(annotations, path string) string {
+			return strings.Replace(`{"root": {"path": "`+path+`"}, `+annotations+`}`, ", }", "}", 1)
+		}
+		dir := writeBundle(t, map[string]string{"config.json": config(annotations, "rootfs")})
+		spec, err := (&Bundle{Dir: dir}).Spec(map[string]string{"group": "machine"})
+		if err != nil {
+			t.Errorf("%s: %v", annotations, err)
+			continue
+		}
+		if diff := cmp.Diff(decode(t, config(want, dir+"/rootfs")), decode(t, string(spec))); diff != "" {
+			t.Errorf("%s: -want +got\n%s", annotations, diff)
+		}
+	}
+	dir := writeBundle(t, map[string]string{"config.json": `{"root": {"path": "rootfs"}, "annotations": []}`})
+	_, err := (&Bundle{Dir: dir}).Spec(map[string]string{"group": "machine"})
+	if err == nil || !strings.Contains(err.Error(), "annotations: json: cannot unmarshal array into Go value of type map[string]string") {
+		t.Errorf("annotations that are a list: %v", err)
+	}
+}
+
 func TestSpecFaulty(t *testing.T) {
 	for _, config := range []string{"{}", "", `{"root": {}}`, `{"root": {"path": 1}}`, `[]`} {
 		dir := writeBundle(t, map[string]string{"config.json": config})
-		if _, err := (&Bundle{Dir: dir}).Spec(); err == nil || !strings.Contains(err.Error(), dir+"/config.json") {
+		if _, err := (&Bundle{Dir: dir}).Spec(nil); err == nil || !strings.Contains(err.Error(), dir+"/config.json") {
 			t.Errorf("config.json %q: error %v does not name the file", config, err)
 		}
 	}

@@ -6,7 +6,6 @@ package containerd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"syscall"
@@ -42,39 +41,12 @@ var (
 const (
 	runtime  = "io.containerd.runc.v2"
 	specType = "types.containerd.io/opencontainers/runtime-spec/1/Spec" // type URL of config.json
-
-	// groupAnnotation is read by the shim of runc, from config.json.
-	groupAnnotation = "io.containerd.runc.v2.group"
 )
 
-// Group returns a config.json for a container of a group. One shim watches all
-// containers of a group that are in the same namespace, until the last of them
-// is deleted. If config.json names a group already, it stays, and added is
-// false.
-func Group(spec []byte, name string) (grouped []byte, added bool, err error) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(spec, &fields); err != nil {
-		return nil, false, err
-	}
-	var annotations map[string]string
-	if text, ok := fields["annotations"]; ok {
-		if err := json.Unmarshal(text, &annotations); err != nil {
-			return nil, false, fmt.Errorf("annotations: %w", err)
-		}
-	}
-	if annotations[groupAnnotation] != "" {
-		return spec, false, nil
-	}
-	if annotations == nil {
-		annotations = map[string]string{}
-	}
-	annotations[groupAnnotation] = name
-	if fields["annotations"], err = json.Marshal(annotations); err != nil {
-		return nil, false, err
-	}
-	grouped, err = json.Marshal(fields)
-	return grouped, true, err
-}
+// GroupAnnotation is the annotation in config.json that names the group of a
+// container. One shim watches all containers of a group that are in the same
+// namespace, until the last of them is deleted.
+const GroupAnnotation = "io.containerd.runc.v2.group"
 
 func (c *Client) call(ctx context.Context, namespace, method string, request []byte) ([]byte, error) {
 	return call(ctx, c.Socket, "/containerd.services."+method, request, "containerd-namespace", namespace)

@@ -121,25 +121,6 @@ func serve(t *testing.T) (*containerd.Client, *daemon, *grpc.Server) {
 	return &containerd.Client{Socket: socket}, d, server
 }
 
-func TestGroup(t *testing.T) {
-	for spec, want := range map[string]string{
-		`{"root":{}}`:                        `{"annotations":{"io.containerd.runc.v2.group":"machine"},"root":{}}`,
-		`{"annotations":null}`:               `{"annotations":{"io.containerd.runc.v2.group":"machine"}}`,
-		`{"annotations":{"a":"b"},"x":1.50}`: `{"annotations":{"a":"b","io.containerd.runc.v2.group":"machine"},"x":1.50}`,
-		`{"annotations":{"io.containerd.runc.v2.group":"mine"}}`: `{"annotations":{"io.containerd.runc.v2.group":"mine"}}`,
-		`{"annotations":[]}`: "annotations: json: cannot unmarshal array into Go value of type map[string]string",
-		`[]`:                 "json: cannot unmarshal array into Go value of type map[string]json.RawMessage",
-	} {
-		got, added, err := containerd.Group([]byte(spec), "machine")
-		if err != nil {
-			got = []byte(err.Error())
-		}
-		if string(got) != want || added != (err == nil && spec != want) {
-			t.Errorf("%s: %s, added: %v", spec, got, added)
-		}
-	}
-}
-
 func TestClient(t *testing.T) {
 	c, d, _ := serve(t)
 	ctx := t.Context()

@@ -243,16 +243,11 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream, f
 	if err := b.Prepare(); err != nil {
 		return nil, err
 	}
-	spec, err := b.Spec()
-	if err != nil {
-		return nil, err
-	}
-	var pid int
+	create := d.createOwn
 	if first {
-		pid, err = d.createFirst(ctx, b, spec, out)
-	} else {
-		pid, err = d.createOwn(ctx, b, spec, out)
+		create = d.createFirst
 	}
+	pid, err := create(ctx, b, out)
 	if err != nil {
 		return nil, err
 	}
@@ -283,10 +278,14 @@ func (d *daemon) startTask(ctx context.Context, b *bundle.Bundle, out *stream, f
 	return t, nil
 }
 
-// create creates a container and its task. It replaces those that a killed daemon
-// or an earlier boot left behind. The task shares the shim of a leader, or has that
-// of its group.
-func (d *daemon) create(ctx context.Context, b *bundle.Bundle, spec []byte, leader string, out *stream) (pid int, err error) {
+// create creates a container of a group and its task, unless the container names
+// another group. It replaces those that a killed daemon or an earlier boot left
+// behind. The task shares the shim of a leader, or has that of its group.
+func (d *daemon) create(ctx context.Context, b *bundle.Bundle, group, leader string, out *stream) (pid int, err error) {
+	spec, err := b.Spec(map[string]string{containerd.GroupAnnotation: group})
+	if err != nil {
+		return 0, err
+	}
 	pid, err = d.createTask(ctx, b, spec, leader, out)
 	if errors.Is(err, containerd.ErrAlreadyExists) {
 		d.remove(b)

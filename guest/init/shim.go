@@ -50,41 +50,38 @@ func (d *daemon) dismiss(b *bundle.Bundle) {
 // createFirst creates a container and its task for a service that starts with the
 // machine. If they cannot share a shim, they get one of their own, since the
 // shared one may have ended at that moment.
-func (d *daemon) createFirst(ctx context.Context, b *bundle.Bundle, spec []byte, out *stream) (pid int, err error) {
-	pid, err = d.createShared(ctx, b, spec, out)
+func (d *daemon) createFirst(ctx context.Context, b *bundle.Bundle, out *stream) (pid int, err error) {
+	pid, err = d.createShared(ctx, b, out)
 	if err == nil || errors.Is(err, containerd.ErrUnavailable) || ctx.Err() != nil {
 		return pid, err
 	}
 	d.remove(b)
-	return d.createOwn(ctx, b, spec, out)
+	return d.createOwn(ctx, b, out)
 }
 
 // createShared creates a container and its task, which share the shim of the
 // leader of their namespace. Containerd connects to that shim itself. If there is
 // no leader, this one becomes it; by the group, it shares the shim of those before.
-func (d *daemon) createShared(ctx context.Context, b *bundle.Bundle, spec []byte, out *stream) (pid int, err error) {
-	spec, added, err := containerd.Group(spec, sharedGroup)
+func (d *daemon) createShared(ctx context.Context, b *bundle.Bundle, out *stream) (pid int, err error) {
+	annotations, err := b.Annotations()
 	if err != nil {
 		return 0, err
 	}
-	if !added {
-		return d.create(ctx, b, spec, "", out)
-	}
-	space := namespace(b)
-	if leader := d.leader(space); leader != "" {
-		return d.create(ctx, b, spec, leader, out)
+	if annotations[containerd.GroupAnnotation] != "" {
+		return d.createOwn(ctx, b, out)
 	}
 	select {
 	case d.shims.first <- struct{}{}:
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
+	space := namespace(b)
 	if leader := d.leader(space); leader != "" {
 		<-d.shims.first
-		return d.create(ctx, b, spec, leader, out)
+		return d.create(ctx, b, sharedGroup, leader, out)
 	}
 	defer func() { <-d.shims.first }()
-	if pid, err = d.create(ctx, b, spec, "", out); err != nil {
+	if pid, err = d.create(ctx, b, sharedGroup, "", out); err != nil {
 		return 0, err
 	}
 	// Without the record, containerd runs a shim that finds the shared one by the
@@ -100,9 +97,6 @@ func (d *daemon) createShared(ctx context.Context, b *bundle.Bundle, spec []byte
 
 // createOwn creates a container and its task with a shim of their own, unless the
 // container names a group.
-func (d *daemon) createOwn(ctx context.Context, b *bundle.Bundle, spec []byte, out *stream) (pid int, err error) {
-	if spec, _, err = containerd.Group(spec, ownGroup+b.Name); err != nil {
-		return 0, err
-	}
-	return d.create(ctx, b, spec, "", out)
+func (d *daemon) createOwn(ctx context.Context, b *bundle.Bundle, out *stream) (pid int, err error) {
+	return d.create(ctx, b, ownGroup+b.Name, "", out)
 }
